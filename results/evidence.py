@@ -1,0 +1,50 @@
+"""Evidence: what the scores of a run are recomputed from, without images and without a GPU."""
+
+import hashlib
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Per-image results on the test split. N images, K classes."""
+
+    image_ids: NDArray[np.str_]  # (N,)
+    groups: NDArray[np.str_]  # (N,) flight, sequence: images of one group are not independent
+    confusion: NDArray[np.int64]  # (N, K, K) pixels, rows truth
+    weighted_f: NDArray[np.float64]  # (N, K), NaN where the class is absent from the image's truth
+
+    def __post_init__(self) -> None:
+        n, k = len(self.image_ids), self.confusion.shape[-1]
+        shapes = {"groups": (n,), "confusion": (n, k, k), "weighted_f": (n, k)}
+        for name, shape in shapes.items():
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"evidence: {name} has shape {getattr(self, name).shape}, expected {shape}")
+        if len(set(self.image_ids.tolist())) != n:
+            raise ValueError("evidence: an image id occurs twice")
+
+    def to_bytes(self) -> bytes:
+        """A compressed .npz; the same evidence gives the same bytes on the same numpy."""
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer,
+            image_ids=self.image_ids,
+            groups=self.groups,
+            confusion=self.confusion.astype(np.int64),
+            weighted_f=self.weighted_f,
+        )
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Evidence":
+        """Reads what `to_bytes` wrote; pickled arrays are refused (numpy raises ValueError)."""
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            return cls(**{name: arrays[name] for name in ("image_ids", "groups", "confusion", "weighted_f")})
+
+
+def sha256(data: bytes) -> str:
+    """Hex digest."""
+    return hashlib.sha256(data).hexdigest()

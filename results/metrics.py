@@ -1,0 +1,76 @@
+"""Scores from evidence: pure functions from arrays to numbers. N images, K classes.
+
+One definition each, used by the harness, by the table and by whoever checks a submission.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from results.evidence import Evidence
+from results.record import Scores
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+def class_iou(confusion: Ints) -> Floats:
+    """(K,) IoU of each class from a (K, K) confusion matrix, rows truth; NaN where the class is absent from the truth."""
+    confusion = np.asarray(confusion, dtype=np.float64)
+    hit, truth, predicted = np.diag(confusion), confusion.sum(1), confusion.sum(0)
+    return np.where(truth > 0, hit / np.maximum(truth + predicted - hit, 1), np.nan)
+
+
+def miou(confusion: Ints, background: bool = True) -> float:
+    """Mean IoU over the classes that occur in the truth of a (K, K) confusion matrix.
+
+    Background (class 0) counts, as in the code published for SODA; `background=False` leaves it out. NaN where nothing is left.
+    """
+    return _mean(class_iou(confusion)[0 if background else 1 :])
+
+
+def class_weighted_f(weighted_f: Floats) -> Floats:
+    """(K,) mean over the images that contain the class, from (N, K) per-image values that are NaN where it is absent."""
+    present = ~np.isnan(weighted_f)
+    total = np.where(present, weighted_f, 0.0).sum(0)
+    return np.where(present.any(0), total / np.maximum(present.sum(0), 1), np.nan)
+
+
+def class_false_presence(confusions: Ints) -> Floats:
+    """(K,) share of the images without class c in which c was predicted, from (N, K, K); NaN where every image has it."""
+    absent = confusions.sum(2) == 0
+    predicted = confusions.sum(1) > 0
+    return np.where(absent.any(0), (absent & predicted).sum(0) / np.maximum(absent.sum(0), 1), np.nan)
+
+
+def scores(evidence: Evidence) -> Scores:
+    """All scores of one run.
+
+    Raises:
+        ValueError: the evidence holds no labelled pixel, so no score is defined.
+    """
+    total = evidence.confusion.astype(np.int64).sum(0)
+    if total.sum() == 0:
+        raise ValueError("the evidence holds no labelled pixel: no score is defined")
+    per_class = class_weighted_f(evidence.weighted_f)
+    return Scores(
+        miou=miou(total),
+        miou_no_background=_null(miou(total, background=False)),
+        weighted_f=_mean(per_class),
+        class_iou=_nulls(class_iou(total)),
+        class_weighted_f=_nulls(per_class),
+        class_false_presence=_nulls(class_false_presence(evidence.confusion)),
+        test_images=len(evidence.image_ids),
+    )
+
+
+def _mean(values: Floats) -> float:
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if defined.size else float("nan")
+
+
+def _null(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _nulls(values: Floats) -> list[float | None]:
+    return [_null(v) for v in values]

@@ -1,0 +1,150 @@
+"""The record that one run leaves. Everything else that describes a record (columns, schema) is generated from here.
+
+Missing is null with a status, never 0.0; a NaN cannot enter (`allow_inf_nan=False`).
+"""
+
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SCHEMA_VERSION = 1
+
+Status = Literal["ok", "failed", "oom", "diverged", "load_failed", "interrupted", "skipped"]
+STATUSES: tuple[str, ...] = get_args(Status)
+FAILED_STATUSES: tuple[Status, ...] = (
+    "failed",
+    "oom",
+    "diverged",
+    "load_failed",
+)  # these stay until `bench run --retry`
+
+Fraction = float | None
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Scores(_Part):
+    """What the test split says of one run; all of it is recomputed from the evidence."""
+
+    miou: float = Field(
+        ge=0, le=1, description="mean IoU over the classes that occur in the test truth, background included"
+    )
+    miou_no_background: Fraction = Field(
+        ge=0, le=1, description="the same without class 0; null where only class 0 occurs"
+    )
+    weighted_f: float = Field(
+        ge=0,
+        le=1,
+        description="weighted F-measure: per class the mean over the test images that contain it, then the mean over classes",
+    )
+    class_iou: list[Fraction] = Field(
+        description="IoU of each class, in the order of `classes`; null where absent from the test truth"
+    )
+    class_weighted_f: list[Fraction] = Field(
+        description="weighted F-measure of each class; null where absent from the test truth"
+    )
+    class_false_presence: list[Fraction] = Field(
+        description="share of the test images without the class in which it was predicted; null where every image contains it"
+    )
+    test_images: int = Field(ge=1, description="number of test images scored")
+
+
+class Tuning(_Part):
+    """How the schedule was chosen. Validation scores choose; they are never a result."""
+
+    schedule: dict[str, float | str] = Field(description="the schedule this run used")
+    trials: int = Field(ge=1, description="number of trials, the default schedule included")
+    default_val_miou: Fraction = Field(
+        description="validation mIoU of the default schedule (trial 0); null where it diverged"
+    )
+    tuned_val_miou: float = Field(
+        description="validation mIoU of the chosen trial: the best of `trials`, so inflated, no result"
+    )
+
+
+class Provenance(_Part):
+    """Where and how the run was made. Not part of its identity."""
+
+    version: str = Field(description="satir-bench version")
+    commit: str | None = Field(
+        description="git commit of the harness, '+dirty' where files were changed; null outside a checkout"
+    )
+    packages: dict[str, str] = Field(description="versions of the packages that shape numbers")
+    device: str = Field(description="the processor that ran the unit")
+    threads: int = Field(description="torch threads")
+    precision: str = Field(description="fp32, or bf16 autocast")
+    started: str = Field(description="UTC time at which the unit started, ISO 8601")
+    train_s: float = Field(description="seconds of finetuning")
+    score_s: float = Field(description="seconds of scoring on the test split")
+    final_loss: float = Field(description="mean training loss over the last tenth of the steps")
+
+
+class RunRecord(_Part):
+    """One replicate of one cell: what it is, how it ended, what it scored."""
+
+    schema_version: Literal[1] = Field(default=1, description="version of this schema")
+    run: str = Field(description="fingerprint of the run: sha256 over all that shapes its result")
+    cell: str = Field(description="fingerprint of the cell: the same without the replicate")
+    target: str = Field(description="target, by name")
+    target_hash: str = Field(description="content hash of the target: splits, pixels, labels, groups")
+    label_note: str = Field(description="what the target's labels are; shown wherever a number stands")
+    classes: list[str] = Field(description="the target's classes, in the order of every per-class list")
+    protocol: str = Field(description="protocol, by name")
+    protocol_hash: str = Field(description="hash of all that the protocol holds equal")
+    source: str = Field(description="pretraining source, by its true name")
+    backbone: str = Field(description="backbone, by name")
+    train_frac: float = Field(gt=0, le=1, description="fraction of the train split that was used")
+    replicate: int = Field(ge=0, description="which draw of the whole pipeline")
+    replicates: int = Field(ge=1, description="how many replicates the protocol asks for")
+    ranked: bool = Field(description="false where the protocol is too short to rank anything (demo, smoke)")
+    selected_on_test: bool = Field(description="true where the protocol chose the schedule on the test split")
+    status: Status = Field(description="how the run ended: " + ", ".join(STATUSES))
+    reason: str | None = Field(description="why, where the status is not ok")
+    finetune_steps: int = Field(ge=1, description="optimiser steps on the target")
+    normalisation: dict[str, list[float]] | None = Field(
+        description="input mean and std, on 0..1; they belong to the weights"
+    )
+    weights: str | None = Field(description="where the encoder's weights came from; null for random initialisation")
+    scores: Scores | None = Field(description="null unless the status is ok")
+    tuning: Tuning | None = Field(description="null where tuning did not finish")
+    provenance: Provenance | None = Field(description="null where the run did not get that far")
+    evidence_sha256: str | None = Field(description="checksum of evidence.npz beside the record")
+    finished: str = Field(description="UTC time at which the record was written, ISO 8601")
+    settings: dict[str, Any] = Field(description="card, backbone spec and protocol in full")
+
+    @model_validator(mode="after")
+    def _scores_and_status_agree(self) -> "RunRecord":
+        complete = None not in (self.scores, self.tuning, self.provenance, self.evidence_sha256)
+        if self.status == "ok" and not complete:
+            raise ValueError("status is ok, but scores, tuning, provenance or evidence_sha256 is null")
+        if self.status != "ok" and (self.scores is not None or not self.reason):
+            raise ValueError(f"status is {self.status}: scores must be null and a reason must be given")
+        return self
+
+
+def column_docs(model: type[BaseModel] = RunRecord, prefix: str = "") -> dict[str, str]:
+    """Flat column name -> description, for every column that `load_table` returns. `settings` stays in the record."""
+    nested: dict[str, type[BaseModel]] = {"scores": Scores, "tuning": Tuning, "provenance": Provenance}
+    docs: dict[str, str] = {}
+    for name, field in model.model_fields.items():
+        if model is RunRecord and name in nested:
+            docs |= column_docs(nested[name])
+        elif name not in ("settings", "schema_version"):
+            docs[prefix + name] = field.description or ""
+    return docs
+
+
+def columns_markdown() -> str:
+    """The text of results/COLUMNS.md. Made by `python -m results.record > results/COLUMNS.md`."""
+    head = "# Columns\n\nOne row a run, from `results.load_table(store)`. Generated from `results/record.py`; do not edit.\n"
+    return (
+        head
+        + "\n| column | what |\n|---|---|\n"
+        + "".join(f"| `{name}` | {text} |\n" for name, text in column_docs().items())
+    )
+
+
+if __name__ == "__main__":
+    print(columns_markdown(), end="")

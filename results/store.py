@@ -1,0 +1,191 @@
+"""The store: a folder of plain files, and the one class that owns every path in it.
+
+    <store>/<target>/<protocol>/<source>/<backbone>/<run>/{record.json, evidence.npz, history.csv, certificate.json}
+    <store>/units/<kind>/<fingerprint>/            what units leave for the units after them
+    <store>/cache/                                 can be deleted at any time
+
+Every file is written aside, flushed and renamed, and a run's record.json comes last: it is whole or not there.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from results.evidence import Evidence, sha256
+from results.record import RunRecord
+
+
+class StoreError(Exception):
+    """The store cannot be read or written; the message says where and what to do."""
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A record that is there but cannot be used."""
+
+    path: Path
+    why: str
+
+
+def slug(name: str) -> str:
+    """A folder name for any name: no separators, no leading dot. The record holds the true name."""
+    return re.sub(r"[^A-Za-z0-9._+~-]", "-", name.replace("/", "--")).lstrip(".") or "-"
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Puts `data` at `path` whole or not at all: written aside, flushed to the disk, renamed.
+
+    Raises:
+        StoreError: the folder cannot be written or the disk is full; what stood at `path` still stands.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(aside, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> StoreError:
+    """The StoreError that tells a user what `error` means for `path`."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    mend = "free some space" if full else "choose a folder that can be written with --store DIR or BENCH_STORE"
+    return StoreError(
+        f"cannot write {path}: {os.strerror(error.errno or 0)}. What was finished is kept; {mend} and run the same command again."
+    )
+
+
+class Store:
+    """Paths, reads and writes of one store folder. Makes nothing until something is written."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+
+    # -- paths ------------------------------------------------------------------------------------------------------
+
+    def unit_dir(self, kind: str, fingerprint: str) -> Path:
+        """Where a unit of this kind leaves its files."""
+        return self.root / "units" / kind / fingerprint
+
+    def run_dir(self, target: str, protocol: str, source: str, backbone: str, replicate: int, run: str) -> Path:
+        """Where a run leaves its record and evidence."""
+        return self.root / slug(target) / slug(protocol) / slug(source) / slug(backbone) / f"r{replicate}-{run[:12]}"
+
+    def cache_file(self, name: str) -> Path:
+        """A file that may be deleted at any time."""
+        return self.root / "cache" / name
+
+    # -- writing ----------------------------------------------------------------------------------------------------
+
+    def make(self) -> None:
+        """Makes the folder and proves that it can be written.
+
+        Raises:
+            StoreError: it cannot.
+        """
+        probe = self.root / f".write-test.{os.getpid()}"
+        write_atomic(probe, b"")
+        probe.unlink(missing_ok=True)
+
+    def write_record(
+        self, record: RunRecord, evidence: Evidence | None = None, extra: Mapping[str, str] | None = None
+    ) -> Path:
+        """Writes a run's folder: evidence and the texts in `extra` first, record.json last. Returns the folder."""
+        folder = self.run_dir(
+            record.target, record.protocol, record.source, record.backbone, record.replicate, record.run
+        )
+        for name, text in (extra or {}).items():
+            write_atomic(folder / name, text.encode())
+        if evidence is not None:
+            data = evidence.to_bytes()
+            if sha256(data) != record.evidence_sha256:
+                raise ValueError(f"{folder}: the record's evidence_sha256 is not that of the evidence")
+            write_atomic(folder / "evidence.npz", data)
+        write_atomic(folder / "record.json", (record.model_dump_json(indent=1) + "\n").encode())
+        return folder
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    def record_paths(self) -> list[Path]:
+        """Every record.json below the store, sorted."""
+        if not self.root.is_dir():
+            raise StoreError(
+                f"no store at {self.root}: run `bench run --matrix demo` first, or name one with --store DIR or BENCH_STORE"
+            )
+        return sorted(self.root.glob("*/*/*/*/r*-*/record.json"))
+
+    def read_records(self) -> tuple[list[RunRecord], list[Unreadable]]:
+        """(records, those that cannot be read). A torn record is never half used, and the next run makes it anew."""
+        records: list[RunRecord] = []
+        bad: list[Unreadable] = []
+        for path in self.record_paths():
+            found = read_record(path)
+            records.append(found) if isinstance(found, RunRecord) else bad.append(found)
+        return records, bad
+
+    def find_record(
+        self, target: str, protocol: str, source: str, backbone: str, replicate: int, run: str
+    ) -> RunRecord | None:
+        """The readable record of this very run, or None."""
+        path = self.run_dir(target, protocol, source, backbone, replicate, run) / "record.json"
+        found = read_record(path) if path.is_file() else None
+        return found if isinstance(found, RunRecord) and found.run == run else None
+
+    def read_evidence(self, record: RunRecord) -> Evidence:
+        """The evidence of a run, checked against its record.
+
+        Raises:
+            StoreError: it is missing, or is not what the record was made from.
+        """
+        folder = self.run_dir(
+            record.target, record.protocol, record.source, record.backbone, record.replicate, record.run
+        )
+        path = folder / "evidence.npz"
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise StoreError(f"cannot read {path}: {error.strerror}") from error
+        if sha256(data) != record.evidence_sha256:
+            raise StoreError(
+                f"{path} is not the evidence that record.json beside it was made from: its checksum differs"
+            )
+        return Evidence.from_bytes(data)
+
+
+def read_record(path: Path) -> RunRecord | Unreadable:
+    """The record at `path`, or why it cannot be used."""
+    try:
+        return RunRecord.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        return Unreadable(path, f"{where}: {first['msg']}")
+    except OSError as error:
+        return Unreadable(path, error.strerror or str(error))
+
+
+def read_json_lines(path: Path) -> Iterator[dict[str, object]]:
+    """The whole lines of a JSON-lines file; a last line that was cut short by a kill is left out."""
+    if not path.is_file():
+        return
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            return  # what follows a torn line was never acknowledged
+        if not isinstance(row, dict):
+            return
+        yield row

@@ -1,0 +1,143 @@
+"""DataFrames from a store: one row a run, and the board, one row a cell."""
+
+import hashlib
+import json
+import os
+from typing import Any
+
+import pandas as pd
+
+from results import stats
+from results.record import RunRecord, column_docs
+from results.store import Store, StoreError, write_atomic
+
+CELL_NAMES = ["target", "protocol", "source", "backbone", "train_frac"]
+COLUMNS = tuple(column_docs())
+_AS_JSON = ("schedule", "packages", "normalisation")  # mappings: text in the table
+
+
+def runs_frame(store: Store) -> pd.DataFrame:
+    """One row a run, columns as in results/COLUMNS.md; unreadable records are named in `.attrs["unreadable"]`.
+
+    Reads a Parquet cache where no record has changed since it was made.
+    """
+    stamp = _stamp(store)
+    cache = store.cache_file(f"runs-{stamp}.parquet")
+    if cache.is_file():
+        return pd.read_parquet(cache)
+    records, bad = store.read_records()
+    frame = pd.DataFrame([_row(record) for record in records], columns=list(COLUMNS))
+    frame.attrs["unreadable"] = [f"{b.path}: {b.why}" for b in bad]
+    _keep(frame, store, stamp)
+    return frame
+
+
+def board(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row a cell, ranked by mean mIoU within (target, protocol).
+
+    Ranked is a cell whose replicates are all there and all ok: the mean over the survivors of a source that often
+    diverges would flatter it. Of several identities of one name only the newest counts; the others are `stale`.
+    """
+    rows = [_cell_row(group) for _, group in runs.groupby([*CELL_NAMES, "cell"], sort=False, dropna=False)]
+    cells = pd.DataFrame(rows, columns=_BOARD_COLUMNS)
+    cells = _mark_stale(cells)
+    rankable = cells["ranked"].astype(bool) & (cells["status"] == "ok")
+    place = cells[rankable].groupby(["target", "protocol"])["miou"].rank(ascending=False, method="min")
+    cells["rank"] = place.reindex(cells.index).astype("Int64")
+    order = ["target", "protocol", "miou", "source", "backbone"]
+    return cells.sort_values(order, ascending=[True, True, False, True, True], na_position="last", ignore_index=True)
+
+
+_BOARD_COLUMNS = [
+    *("rank", *CELL_NAMES, "n", "replicates", "miou", "miou_low", "miou_high", "interval_note"),
+    *(
+        "weighted_f",
+        "weighted_f_low",
+        "weighted_f_high",
+        "val_miou_tuned",
+        "val_miou_default",
+        "trials",
+        "status",
+        "reason",
+    ),
+    *("ranked", "selected_on_test", "label_note", "weights", "cell", "target_hash", "protocol_hash", "finished"),
+]
+
+
+def _cell_row(runs: pd.DataFrame) -> dict[str, Any]:
+    ok = runs[runs["status"] == "ok"]
+    first = runs.iloc[0]
+    row: dict[str, Any] = {
+        name: first[name] for name in [*CELL_NAMES, "ranked", "selected_on_test", "label_note", "cell"]
+    }
+    row |= {name: first[name] for name in ("target_hash", "protocol_hash", "weights")}
+    row |= {"n": len(ok), "replicates": int(runs["replicates"].max()), "finished": runs["finished"].max()}
+    for metric in ("miou", "weighted_f"):
+        values = ok[metric].astype(float).tolist()
+        interval = stats.t_interval(values)
+        row |= {
+            metric: stats.mean(values) if values else None,
+            f"{metric}_low": interval.low,
+            f"{metric}_high": interval.high,
+        }
+        row |= {"interval_note": interval.why_not} if metric == "miou" else {}
+    tuned = ok.iloc[0] if len(ok) else None
+    row["val_miou_tuned"] = None if tuned is None else tuned["tuned_val_miou"]
+    row["val_miou_default"] = None if tuned is None else tuned["default_val_miou"]
+    row["trials"] = None if tuned is None else tuned["trials"]
+    return row | _cell_status(runs, row["n"], row["replicates"])
+
+
+def _cell_status(runs: pd.DataFrame, n: int, wanted: int) -> dict[str, str | None]:
+    others = runs[runs["status"] != "ok"]
+    if n and len(others):
+        counts = ", ".join(f"{count} {status}" for status, count in others["status"].value_counts().items())
+        return {"status": "partial", "reason": f"{counts} of {wanted}: {others.iloc[0]['reason']}"}
+    if len(others):
+        return {"status": others.iloc[0]["status"], "reason": others.iloc[0]["reason"]}
+    if n < wanted:
+        return {"status": "incomplete", "reason": f"{n} of {wanted} replicates so far"}
+    return {"status": "ok", "reason": None}
+
+
+def _mark_stale(cells: pd.DataFrame) -> pd.DataFrame:
+    """Cells measured on other data, under another text of the protocol, or from inputs that have changed since."""
+    newest = cells.sort_values("finished", kind="stable")
+    current = newest.groupby(["target", "protocol"])[["target_hash", "protocol_hash"]].transform("last")
+    moved = (newest["target_hash"] != current["target_hash"]) | (newest["protocol_hash"] != current["protocol_hash"])
+    replaced = newest["cell"] != newest.groupby(CELL_NAMES)["cell"].transform("last")
+    for mask, why in (
+        (replaced, "its inputs have changed since; a newer run stands beside it"),
+        (moved, "measured on other data or settings"),
+    ):
+        hit = newest.index[mask]
+        cells.loc[hit, "status"] = "stale"
+        cells.loc[hit, "reason"] = why
+    return cells
+
+
+def _row(record: RunRecord) -> dict[str, Any]:
+    flat = record.model_dump(exclude={"scores", "tuning", "provenance", "settings", "schema_version"})
+    for part in (record.scores, record.tuning, record.provenance):
+        flat |= part.model_dump() if part is not None else {}
+    return flat | {name: json.dumps(flat[name], sort_keys=True) for name in _AS_JSON if flat.get(name) is not None}
+
+
+def _stamp(store: Store) -> str:
+    """Changes whenever a record is added, replaced or removed."""
+    digest = hashlib.sha256(",".join(COLUMNS).encode())
+    for path in store.record_paths():
+        info = os.stat(path)
+        digest.update(f"{path.relative_to(store.root)} {info.st_size} {info.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:20]
+
+
+def _keep(frame: pd.DataFrame, store: Store, stamp: str) -> None:
+    """Writes the cache; a store that can only be read goes without."""
+    try:
+        write_atomic(store.cache_file(f"runs-{stamp}.parquet"), frame.to_parquet())
+    except StoreError:
+        return
+    for old in store.root.glob("cache/runs-*.parquet"):
+        if stamp not in old.name:
+            old.unlink(missing_ok=True)
