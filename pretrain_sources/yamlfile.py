@@ -1,0 +1,114 @@
+"""Reading a YAML file into a checked model: a wrong key or value is named with its line."""
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class FileError(Exception):
+    """A file that a user wrote is wrong; the message names file, line and mend."""
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """`: did you mean 'x'?`, or the list of known names where none is close."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    return f": did you mean '{close[0]}'?" if close else f"; known: {', '.join(names)}"
+
+
+def read_yaml(path: Path, model: type[Model]) -> Model:
+    """The model that the file describes.
+
+    Raises:
+        FileError: the file is missing or no YAML, a key is unknown or double, or a value is wrong: all of them, with their lines.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            raise FileError(f"{path}: aliases (*name) are not taken: a few of them can expand without end")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except OSError as error:
+        raise FileError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise FileError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict) or root is None:
+        raise FileError(f"{path}: expected keys and values, found {type(data).__name__}")
+    doubles = [f"{path}, line {line}: '{key}' stands twice" for key, line in _double_keys(root)]
+    if doubles:
+        raise FileError("\n".join(doubles))
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise FileError("\n".join(_explain(path, root, model, e) for e in error.errors(include_url=False))) from error
+
+
+def _explain(path: Path, root: yaml.Node, model: type[BaseModel], error: ErrorDetails) -> str:
+    loc = [part for part in error["loc"] if isinstance(part, int) or _is_key(root, part) or error["type"] == "missing"]
+    where = f"{path}, line {_line(root, loc)}"
+    name = ".".join(str(part) for part in loc)
+    if error["type"] == "extra_forbidden":
+        return f"{where}: unknown key '{name}'{suggestion(str(loc[-1]), _keys(model, loc[:-1]))}"
+    if error["type"] == "missing":
+        return f"{where}: '{name}' is missing"
+    return f"{where}: {name + ': ' if name else ''}{error['msg']}, found {error['input']!r}"
+
+
+def _is_key(root: yaml.Node, part: str) -> bool:
+    """Whether the part of a pydantic location is a key in the file (pydantic also adds names of union members)."""
+    return any(
+        isinstance(node, yaml.MappingNode) and any(k.value == part for k, _ in node.value) for node in _nodes(root)
+    )
+
+
+def _nodes(node: yaml.Node) -> Iterable[yaml.Node]:
+    yield node
+    children = (
+        [v for _, v in node.value]
+        if isinstance(node, yaml.MappingNode)
+        else node.value
+        if isinstance(node, yaml.SequenceNode)
+        else []
+    )
+    for child in children:
+        yield from _nodes(child)
+
+
+def _line(node: yaml.Node, loc: list[Any]) -> int:
+    line = node.start_mark.line + 1
+    for part in loc:
+        if isinstance(node, yaml.MappingNode):
+            found = [(key, value) for key, value in node.value if key.value == part]
+            if not found:
+                break
+            line, node = found[0][0].start_mark.line + 1, found[0][1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+    return int(line)
+
+
+def _keys(model: type[BaseModel], loc: list[Any]) -> Iterable[str]:
+    for part in loc:
+        inner = model.model_fields[part].annotation if part in model.model_fields else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        model = inner
+    return model.model_fields
+
+
+def _double_keys(node: yaml.Node) -> Iterable[tuple[str, int]]:
+    for inner in _nodes(node):
+        if isinstance(inner, yaml.MappingNode):
+            seen: set[str] = set()
+            for key, _ in inner.value:
+                if key.value in seen:
+                    yield key.value, key.start_mark.line + 1
+                seen.add(key.value)
