@@ -1,0 +1,5 @@
+"""The harness: targets, protocols, training, tuning, runs and the command line."""
+
+
+class BenchError(Exception):
+    """The call is wrong or cannot be done here; the message says what, where and what to do."""

@@ -1,0 +1,195 @@
+"""The three frozen types of the method. Cell says what is compared, Protocol what is held equal, Schedule what is tuned.
+
+A new setting must go into one of the three, and choosing which is the methodological question.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from bench import BenchError
+from pretrain_sources.yamlfile import read_yaml, suggestion
+
+Size = tuple[int, int]  # height, width in pixels
+Decay = Literal["poly", "cosine"]
+
+
+class Frozen(BaseModel):
+    """Checked when made, never changed after."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Cell(Frozen):
+    """What is compared: one source on one backbone, finetuned on one target under one protocol."""
+
+    target: str
+    protocol: str
+    source: str
+    backbone: str
+    train_frac: float = Field(default=1.0, gt=0, le=1)
+
+    def __str__(self) -> str:
+        part = "" if self.train_frac == 1 else f" at {self.train_frac:.0%}"
+        return f"{self.source} x {self.backbone}{part}"
+
+
+class Schedule(Frozen):
+    """What is tuned for each cell."""
+
+    lr: float = Field(gt=0, description="peak learning rate of decoder and head")
+    encoder_lr_scale: float = Field(gt=0, description="the encoder's learning rate as a multiple of lr")
+    weight_decay: float = Field(ge=0)
+    warmup_frac: float = Field(ge=0, lt=1, description="share of the steps over which the learning rate rises linearly")
+    decay: Decay = Field(description="poly: (1 - t)^0.9; cosine: half a period")
+
+
+class Range(Frozen):
+    """A closed interval, searched on a linear or a logarithmic scale."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+class SearchSpace(Frozen):
+    """Where schedules are looked for: one entry for each field of Schedule."""
+
+    lr: Range
+    encoder_lr_scale: Range
+    weight_decay: Range
+    warmup_frac: Range
+    decay: tuple[Decay, ...] = Field(min_length=1)
+
+    def holds(self, schedule: Schedule) -> bool:
+        """Whether the schedule could have been proposed."""
+        values = schedule.model_dump()
+        ranges = {name: value for name, value in self if isinstance(value, Range)}
+        return schedule.decay in self.decay and all(r.low <= values[name] <= r.high for name, r in ranges.items())
+
+
+class Augment(Frozen):
+    """Random changes to a training frame; each step draws anew."""
+
+    scale: tuple[float, float] = Field(description="factor by which a frame is enlarged before the crop, log-uniform")
+    rare_crop_share: float = Field(
+        ge=0, le=1, description="share of crops centred near a pixel of a uniformly drawn foreground class"
+    )
+    hflip: float = Field(ge=0, le=1)
+    vflip: float = Field(default=0, ge=0, le=1)
+    brightness: float = Field(ge=0, lt=1, description="gain jitter: factor in 1 +- this")
+    contrast: float = Field(ge=0, lt=1, description="contrast jitter: factor in 1 +- this")
+
+
+class Loss(Frozen):
+    """Cross-entropy plus Dice; class weights come from the pixels of the train split."""
+
+    dice_weight: float = Field(default=1.0, ge=0)
+    dice_background: bool = Field(description="whether class 0 takes part in Dice")
+    class_weight_power: float = Field(
+        ge=0, description="weight = (pixels of the largest class / pixels of the class) ^ power"
+    )
+    class_weight_cap: float = Field(ge=1, description="and no more than this")
+
+
+class Protocol(Frozen):
+    """All that is held equal between cells: named, versioned, never edited once results exist."""
+
+    name: str
+    description: str
+    device: Literal["cpu", "cuda", "any"] = Field(description="class of the processor; 'any' is for smoke runs")
+    threads: int = Field(
+        default=1, ge=1, description="torch threads: they change the numbers, so they are the protocol's"
+    )
+    image_px: Size | None = Field(
+        default=None, description="size that frames are resized to for the network; null: native"
+    )
+    crop_px: Size
+    window_px: Size | None = Field(default=None, description="sliding window at test; null: the whole frame")
+    stride_px: Size | None = None
+    batch: int = Field(ge=1)
+    finetune_steps: int = Field(ge=1)
+    pretrain_steps: int = Field(ge=0)
+    trials: int = Field(ge=1, description="tuning trials for each cell; trial 0 is the default schedule")
+    replicates: int = Field(ge=1)
+    max_frames: int | None = Field(
+        default=None, ge=1, description="at most this many frames of each split, evenly spaced; null: all"
+    )
+    select_on: Literal["val", "test"] = Field(
+        default="val", description="'test' only to mirror peers that do so; flagged everywhere"
+    )
+    ranked: bool = Field(default=True, description="false where it is too short to rank anything")
+    beta_squared: float = Field(default=1.0, gt=0, description="of the weighted F-measure")
+    grad_clip: float = Field(gt=0, description="largest norm of the gradient")
+    seed: int = 0
+    augment: Augment
+    loss: Loss
+    default: Schedule
+    search: SearchSpace
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "Protocol":
+        if not self.search.holds(self.default):
+            raise ValueError("the default schedule lies outside the search space")
+        if (self.window_px is None) != (self.stride_px is None):
+            raise ValueError("window_px and stride_px go together")
+        return self
+
+    def smoke(self) -> "Protocol":
+        """The same with two steps and one trial, to see that everything runs. Never ranked."""
+        little: dict[str, Any] = {
+            "finetune_steps": 2,
+            "pretrain_steps": 2,
+            "trials": 1,
+            "replicates": 1,
+            "max_frames": 4,
+            "batch": 2,
+        }
+        device = "any" if self.device == "cuda" else self.device
+        return self.model_copy(update={"name": f"{self.name}~smoke", "ranked": False, "device": device, **little})
+
+    def identity(self) -> dict[str, Any]:
+        """What shapes a result: all but the text for people and the number of replicates."""
+        return self.model_dump(mode="json", exclude={"description", "replicates"})
+
+
+def fingerprint(value: object) -> str:
+    """sha256 of canonical JSON: sorted keys, no spaces, no NaN."""
+    return hashlib.sha256(
+        json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    ).hexdigest()
+
+
+def derive_seed(*parts: str | int) -> int:
+    """A seed in [0, 2^63) from named parts, so that no two purposes share a stream."""
+    return int(fingerprint(list(parts))[:16], 16) >> 1
+
+
+def shipped(folder: str) -> Mapping[str, Path]:
+    """Name -> file, for the YAML files that ship in bench/<folder>."""
+    paths = sorted((Path(str(resources.files("bench"))) / folder).glob("*.yaml"))
+    return {path.stem: path for path in paths}
+
+
+def find_file(kind: str, name: str, folder: str, beside: Path | None = None) -> Path:
+    """The shipped file of that name, or the user's: a name that ends in .yaml is a path, relative to `beside`.
+
+    Raises:
+        BenchError: there is none.
+    """
+    if name.endswith((".yaml", ".yml")):
+        return (beside or Path()) / name
+    known = shipped(folder)
+    if name not in known:
+        raise BenchError(f"unknown {kind} '{name}'{suggestion(name, known)}")
+    return known[name]
+
+
+def load_protocol(name: str, beside: Path | None = None) -> Protocol:
+    """The protocol of that name, or in that file."""
+    return read_yaml(find_file("protocol", name, "protocols", beside), Protocol)

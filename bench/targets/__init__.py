@@ -1,0 +1,209 @@
+"""Targets: the labelled data that models are finetuned and scored on."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+from bench import BenchError
+from bench.spec import fingerprint
+from bench.targets import hit_uav, soda
+from bench.targets.frames import Frame, FrameFacts, LayoutError, Listing, examine_all
+from pretrain_sources.yamlfile import suggestion
+
+VAL_SHARE = 0.10  # where a target has no val, at least this share of train is cut off for it
+SHOWN = 5  # files named for one kind of problem
+
+
+@dataclass(frozen=True)
+class TargetSpec:
+    """What is known of a target before its files are seen."""
+
+    name: str
+    classes: tuple[str, ...]
+    label_note: str  # shown wherever a number stands
+    group_note: str  # what a group of frames is
+    folders: tuple[str, ...]  # names under the data folder
+    read: Callable[[Path], Listing]  # raises LayoutError
+    how_to_get: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """A target whose files were all read and found good. Splits: train, val, test."""
+
+    spec: TargetSpec
+    root: Path
+    splits: Mapping[str, tuple[Frame, ...]]
+    facts: Mapping[str, FrameFacts]  # by frame id
+    content_hash: str
+    notes: tuple[str, ...] = field(default=())  # what was dropped, and what looks odd
+
+
+TARGETS: Mapping[str, TargetSpec] = MappingProxyType(
+    {
+        spec.name: spec
+        for spec in (
+            TargetSpec(
+                "soda",
+                soda.CLASSES,
+                "people-made masks",
+                "block of neighbouring file names; independence between blocks is assumed",
+                ("soda", "SODA"),
+                soda.read,
+                "SODA has no licence and is not shipped; put your copy there",
+            ),
+            TargetSpec(
+                "hit-uav",
+                hit_uav.CLASSES,
+                "derived masks: oriented boxes filled, so IoU measures agreement with boxes, not silhouettes",
+                "flight date",
+                ("hit-uav",),
+                hit_uav.read,
+                "HIT-UAV (CC BY 4.0), re-cut by flight date; see the README",
+            ),
+            TargetSpec(
+                "tiny-scenes",
+                soda.CLASSES,
+                "rendered, synthetic scenes: no statement about real thermal images",
+                "block of neighbouring frames",
+                ("tiny-scenes",),
+                soda.read,
+                "make it with `bench data make tiny-scenes`",
+            ),
+        )
+    }
+)
+
+
+class DataError(BenchError):
+    """A target cannot be used; the message is the whole report."""
+
+
+def find_root(spec: TargetSpec, data: Path) -> Path | None:
+    """The target's folder under the data folder, or None."""
+    return next((data / name for name in spec.folders if (data / name).is_dir()), None)
+
+
+def open_target(
+    name: str, data: Path, cache: Path | None = None, report: Callable[[int, int], None] = lambda done, total: None
+) -> Target:
+    """The target under `data`, every file read once and checked (`cache` remembers the files that have not changed).
+
+    Raises:
+        DataError: the folder, a list, an image or a mask is missing or wrong: everything that was found, in one report.
+    """
+    if name not in TARGETS:
+        raise BenchError(f"unknown target '{name}'{suggestion(name, TARGETS)}")
+    spec = TARGETS[name]
+    root = find_root(spec, data)
+    if root is None:
+        raise DataError(
+            f"no folder {' or '.join(spec.folders)} under {data.absolute()}: "
+            f"name the data folder with --data or BENCH_DATA ({spec.how_to_get})"
+        )
+    try:
+        listed = spec.read(root)
+    except LayoutError as error:
+        raise DataError(f"{spec.name} in {root} cannot be used:\n{error}") from error
+    facts = examine_all(
+        (frame for frames in listed.splits.values() for frame in frames), len(spec.classes), cache, report
+    )
+    _refuse_problems(spec, root, facts)
+    splits, notes = drop_duplicates(listed.splits, facts)
+    if "val" not in splits:
+        splits["train"], splits["val"] = cut_val(splits["train"])
+        notes.append(
+            f"no val split is published: {len(splits['val'])} frames of train were cut off for it, whole blocks together"
+        )
+    for split in ("train", "val", "test"):
+        if not splits[split]:
+            raise DataError(f"{spec.name} in {root} cannot be used: its {split} split is empty")
+    by_id = {frame.id: facts[frame] for frames in splits.values() for frame in frames}
+    notes = [*listed.notes, *notes, *_oddities(by_id)]
+    return Target(
+        spec, root, {s: tuple(f) for s, f in splits.items()}, by_id, _content_hash(spec, splits, by_id), tuple(notes)
+    )
+
+
+def drop_duplicates(
+    listed: Mapping[str, list[Frame]], facts: Mapping[Frame, FrameFacts]
+) -> tuple[dict[str, list[Frame]], list[str]]:
+    """(splits, notes): an image leaves train where test, val or train has its byte-identical double; test is never shortened."""
+    notes = []
+    splits = {split: list(dict.fromkeys(frames)) for split, frames in listed.items()}
+    for split, frames in listed.items():
+        if repeated := len(frames) - len(splits[split]):
+            notes.append(f"{repeated} lines of the {split} list repeat another line of it and count once")
+    seen = {facts[frame].image_sha256 for split, frames in splits.items() if split != "train" for frame in frames}
+    kept = []
+    for frame in splits["train"]:
+        if facts[frame].image_sha256 not in seen:
+            kept.append(frame)
+        seen.add(facts[frame].image_sha256)
+    if dropped := len(splits["train"]) - len(kept):
+        notes.append(f"{dropped} train images are byte-identical to another image and were dropped from train")
+    for split in sorted(set(splits) - {"train"}):
+        if doubles := len(splits[split]) - len({facts[frame].image_sha256 for frame in splits[split]}):
+            notes.append(f"{doubles} {split} images are byte-identical to another {split} image; they stay")
+    return splits | {"train": kept}, notes
+
+
+def cut_val(train: list[Frame]) -> tuple[list[Frame], list[Frame]]:
+    """(train, val): whole groups, in the order of a hash of their names, until val has a tenth of the frames.
+
+    Neighbouring frames stay together, and the cut depends on names alone. Where there is but one group, val stays empty.
+    """
+    groups: dict[str, list[Frame]] = defaultdict(list)
+    for frame in train:
+        groups[frame.group].append(frame)
+    order = sorted(groups, key=lambda group: hashlib.sha256(group.encode()).digest())
+    val: set[str] = set()
+    for group in order[:-1]:
+        if sum(len(groups[g]) for g in val) >= VAL_SHARE * len(train):
+            break
+        val.add(group)
+    return [f for f in train if f.group not in val], [f for f in train if f.group in val]
+
+
+def _refuse_problems(spec: TargetSpec, root: Path, facts: Mapping[Frame, FrameFacts]) -> None:
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for found in facts.values():
+        if found.problem is not None:
+            kinds[found.mend].append(found.problem)
+    if not kinds:
+        return
+    lines = [
+        f"{spec.name} in {root} cannot be used: {sum(map(len, kinds.values()))} of {len(facts)} frames have a problem"
+    ]
+    for mend, problems in kinds.items():
+        lines += [f"  {problem}" for problem in problems[:SHOWN]]
+        lines += [f"  ... and {len(problems) - SHOWN} more of this kind"] if len(problems) > SHOWN else []
+        lines += [f"  -> {mend}"]
+    raise DataError("\n".join(lines))
+
+
+def _oddities(facts: Mapping[str, FrameFacts]) -> list[str]:
+    notes = []
+    sizes = Counter(f"{found.width}x{found.height}" for found in facts.values())
+    if len(sizes) > 1:
+        notes.append(
+            "frames differ in size: " + ", ".join(f"{count} of {size}" for size, count in sizes.most_common(SHOWN))
+        )
+    if coloured := sum(found.coloured for found in facts.values()):
+        notes.append(f"{coloured} images are coloured: false colours? They are read as grey")
+    if blank := sum(sum(found.pixels[:-1]) == 0 for found in facts.values()):
+        notes.append(f"{blank} masks hold nothing but ignore")
+    return notes
+
+
+def _content_hash(spec: TargetSpec, splits: Mapping[str, list[Frame]], facts: Mapping[str, FrameFacts]) -> str:
+    rows = {
+        split: sorted(
+            (frame.id, frame.group, facts[frame.id].image_sha256, facts[frame.id].label_sha256) for frame in frames
+        )
+        for split, frames in splits.items()
+    }
+    return fingerprint({"classes": spec.classes, "splits": rows})

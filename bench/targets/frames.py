@@ -1,0 +1,167 @@
+"""One labelled frame of a target: reading it, and finding out whether it can be used."""
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from results.store import write_atomic
+
+IGNORE = 255
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A thermal image with its label map. Frames of one `group` are not independent of each other."""
+
+    id: str
+    image: Path
+    label: Path
+    group: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a target's reader found: frames by split, and what a user should know about the folder."""
+
+    splits: Mapping[str, list[Frame]]
+    notes: tuple[str, ...] = ()
+
+
+class LayoutError(Exception):
+    """A folder is not laid out as it must be; the message lists everything that was found, a line each."""
+
+
+@dataclass(frozen=True)
+class FrameFacts:
+    """What one look at a frame's two files found. `problem` is None where it can be used."""
+
+    problem: str | None = None  # what is wrong
+    mend: str = ""  # and what to do
+    image_sha256: str = ""
+    label_sha256: str = ""
+    height: int = 0
+    width: int = 0
+    coloured: bool = False  # the image's channels differ: false colours, or no thermal image
+    pixels: tuple[int, ...] = ()  # label pixels of each class, ignore last
+
+
+def decode_image(data: bytes) -> Pixels:
+    """(H, W) grey values of an encoded 8-bit image.
+
+    Raises:
+        OSError: it cannot be decoded. ValueError: it has more than 8 bits.
+    """
+    with Image.open(io.BytesIO(data)) as image:
+        if image.mode.startswith(("I", "F")):
+            raise ValueError(f"16-bit or float image (mode {image.mode})")
+        return np.asarray(image.convert("L"))
+
+
+def decode_label(data: bytes) -> Pixels:
+    """(H, W) class indices of an index PNG or a palette PNG.
+
+    Raises:
+        OSError: it cannot be decoded. ValueError: it is not one 8-bit channel.
+    """
+    with Image.open(io.BytesIO(data)) as image:
+        if image.mode not in ("L", "P"):
+            raise ValueError(f"mask of mode {image.mode}, not one 8-bit channel")
+        return np.asarray(image)
+
+
+def examine(frame: Frame, num_classes: int) -> FrameFacts:
+    """Reads both files and says what they hold, or what is wrong with them. Never raises for a bad file."""
+    try:
+        image_bytes = frame.image.read_bytes()
+        label_bytes = frame.label.read_bytes()
+    except OSError as error:
+        return FrameFacts(
+            f"{error.filename}: {error.strerror}", "copy the missing files, or take their lines out of the list"
+        )
+    try:
+        image = decode_image(image_bytes)
+        coloured = _is_coloured(image_bytes)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return FrameFacts(f"{frame.image}: {_one_line(error)}", "copy the images again; they must be 8-bit")
+    try:
+        label = decode_label(label_bytes)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return FrameFacts(f"{frame.label}: {_one_line(error)}", "masks must be index or palette PNGs of 8 bits")
+    if label.shape != image.shape:
+        sizes = f"{label.shape[1]}x{label.shape[0]}, its image {image.shape[1]}x{image.shape[0]}"
+        return FrameFacts(f"{frame.label}: mask of {sizes}", "masks and images must have the same size")
+    counts = np.bincount(label.ravel(), minlength=256)
+    if unknown := [int(v) for v in np.flatnonzero(counts[:IGNORE]) if v >= num_classes]:
+        values = ", ".join(map(str, unknown[:5]))
+        return FrameFacts(
+            f"{frame.label}: label {values}",
+            f"labels must be 0..{num_classes - 1} or {IGNORE}; is this the right mask folder?",
+        )
+    pixels = tuple(int(n) for n in (*counts[:num_classes], counts[IGNORE]))
+    digests = (hashlib.sha256(image_bytes).hexdigest(), hashlib.sha256(label_bytes).hexdigest())
+    height, width = image.shape
+    return FrameFacts(None, "", *digests, height, width, coloured, pixels)
+
+
+def examine_all(
+    frames: Iterable[Frame], num_classes: int, cache: Path | None, report: Callable[[int, int], None]
+) -> dict[Frame, FrameFacts]:
+    """The facts of every frame. Files that have not changed since the last time are not read again, if `cache` names a file."""
+    frames = list(dict.fromkeys(frames))
+    known = _read_cache(cache)
+    keys = {frame: _key(frame, num_classes) for frame in frames}
+    new = [frame for frame in frames if keys[frame] not in known]
+    facts = {frame: known[keys[frame]] for frame in frames if keys[frame] in known}
+    with ThreadPoolExecutor() as pool:  # decoding releases the GIL
+        for done, (frame, found) in enumerate(
+            zip(new, pool.map(lambda f: examine(f, num_classes), new), strict=True), start=1
+        ):
+            facts[frame] = found
+            report(done, len(new))
+    if cache is not None and new:
+        sound = {keys[f]: asdict(found) for f, found in facts.items() if found.problem is None}
+        write_atomic(cache, json.dumps(sound).encode())
+    return facts
+
+
+def _key(frame: Frame, num_classes: int) -> str:
+    stamps = []
+    for path in (frame.image, frame.label):
+        try:
+            info = path.stat()
+        except OSError:
+            return f"missing {path}"
+        stamps.append(f"{path} {info.st_size} {info.st_mtime_ns}")
+    return f"{num_classes} {' '.join(stamps)}"
+
+
+def _read_cache(cache: Path | None) -> Mapping[str, FrameFacts]:
+    if cache is None or not cache.is_file():
+        return {}
+    try:
+        rows = json.loads(cache.read_bytes())
+        return {key: FrameFacts(**row | {"pixels": tuple(row["pixels"])}) for key, row in rows.items()}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return {}  # a torn cache is no cache
+
+
+def _is_coloured(data: bytes) -> bool:
+    with Image.open(io.BytesIO(data)) as image:
+        if image.mode in ("L", "1", "LA"):
+            return False
+        channels = np.asarray(image.convert("RGB")).astype(np.int16)
+    return bool((np.abs(channels - channels[..., :1]) > 3).any())  # JPEG rounding moves equal channels a little
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return "not an image that can be read" if "cannot identify image file" in text else text

@@ -1,0 +1,40 @@
+"""hit-uav: real thermal frames from a drone (HIT-UAV, Suo et al. 2023, CC BY 4.0), re-cut by flight date.
+
+hit-uav/images/{train,val,test}/<stem>.jpg    labels/{train,val,test}/<stem>.png    index.csv (file, split, date, ...)
+"""
+
+import csv
+from pathlib import Path
+
+from bench.targets.frames import Frame, LayoutError, Listing
+
+CLASSES = ("background", "person", "car", "bicycle", "other vehicle")
+SPLITS = ("train", "val", "test")
+
+
+def read(root: Path) -> Listing:
+    """The frames of index.csv, group = flight date.
+
+    Raises:
+        LayoutError: index.csv is missing, is not as expected, or lists nothing for a split.
+    """
+    index = root / "index.csv"
+    try:
+        with open(index, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        listed = {
+            split: [_frame(root, row["file"], split, row["date"]) for row in rows if row["split"] == split]
+            for split in SPLITS
+        }
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise LayoutError(f"  cannot read {index}: {error}") from error
+    except KeyError as error:
+        raise LayoutError(f"  {index} has no column {error}") from error
+    if empty := [split for split, frames in listed.items() if not frames]:
+        raise LayoutError(f"  {index} lists no frame for {', '.join(empty)}")
+    return Listing(listed)
+
+
+def _frame(root: Path, name: str, split: str, date: str) -> Frame:
+    stem = Path(name).stem
+    return Frame(stem, root / "images" / split / f"{stem}.jpg", root / "labels" / split / f"{stem}.png", date)
