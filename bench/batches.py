@@ -1,0 +1,156 @@
+"""Frames in memory, the training batches drawn from them, and the one place that opens a split.
+
+A batch is a pure function of (seed, step): a killed training can go on, and every source of a comparison sees the same crops.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from bench.spec import Augment, Loss, Protocol, Size, derive_seed, fingerprint
+from bench.targets import Target
+from bench.targets.frames import IGNORE, Frame, Pixels, decode_image, decode_label
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A frame's pixels: image (H, W) as the network gets it, label as stored."""
+
+    id: str
+    group: str
+    image: Pixels
+    label: Pixels
+
+
+def choose(target: Target, split: str, protocol: Protocol, train_frac: float = 1.0) -> tuple[Frame, ...]:
+    """The frames of a split that the protocol and the train fraction leave. Fractions are nested: 10 % lies within 30 %."""
+    frames = target.splits[split]
+    if split == "train" and protocol.select_on == "test":
+        frames += target.splits["val"]  # peers that select on test train on all the rest
+    if split == "train" and train_frac < 1:
+        order = sorted(frames, key=lambda frame: fingerprint([protocol.seed, "train fraction", frame.id]))
+        chosen = set(order[: max(1, round(train_frac * len(frames)))])
+        frames = tuple(frame for frame in frames if frame in chosen)
+    if protocol.max_frames is not None and len(frames) > protocol.max_frames:
+        picks = np.linspace(0, len(frames) - 1, protocol.max_frames).round().astype(int)
+        frames = tuple(frames[i] for i in picks)
+    return frames
+
+
+def open_split(target: Target, split: str, protocol: Protocol, train_frac: float = 1.0) -> list[Decoded]:
+    """The frames of a split, decoded once. Images are resized to the protocol's size; labels of train follow, others stay."""
+    return [
+        _decode(frame, protocol.image_px, split == "train") for frame in choose(target, split, protocol, train_frac)
+    ]
+
+
+def _decode(frame: Frame, size: Size | None, resize_label: bool) -> Decoded:
+    image, label = decode_image(frame.image.read_bytes()), decode_label(frame.label.read_bytes())
+    if size is not None and image.shape != size:
+        image = F.resize(tv_tensors.Image(torch.from_numpy(image.copy())), list(size), antialias=True)[0].numpy()
+        label = F.resize(tv_tensors.Mask(torch.from_numpy(label.copy())), list(size)).numpy() if resize_label else label
+    return Decoded(frame.id, frame.group, image, label)
+
+
+def class_pixels(target: Target, frames: Sequence[Frame]) -> NDArray[np.int64]:
+    """(K,) label pixels of each class over these frames, ignore left out."""
+    rows = np.array([target.facts[frame.id].pixels[:-1] for frame in frames], dtype=np.int64)
+    return np.asarray(rows.sum(0))
+
+
+def class_weights(pixels: NDArray[np.int64], loss: Loss) -> NDArray[np.float64]:
+    """(K,) weights for cross-entropy: (largest class / class) ^ power, at most the cap; a class without pixels gets the cap."""
+    rarity = pixels.max() / np.maximum(pixels, 1)
+    return np.asarray(np.minimum(rarity**loss.class_weight_power, loss.class_weight_cap), dtype=np.float64)
+
+
+class Batches(Dataset[tuple[Tensor, Tensor]]):
+    """Item i is the batch of step i: images (B, 1, h, w) uint8 and labels (B, h, w) int64, at the protocol's crop size."""
+
+    def __init__(self, frames: Sequence[Decoded], protocol: Protocol, num_classes: int, seed: int, steps: int) -> None:
+        self._frames = frames
+        self._size = protocol.crop_px
+        self._batch = protocol.batch
+        self._augment = protocol.augment
+        self._seed = seed
+        self._steps = steps
+        self._jitter = v2.Compose(
+            [
+                v2.RandomHorizontalFlip(protocol.augment.hflip),
+                v2.RandomVerticalFlip(protocol.augment.vflip),
+                v2.ColorJitter(brightness=protocol.augment.brightness, contrast=protocol.augment.contrast),
+            ]
+        )
+        self._frames_with = {
+            k: found
+            for k in range(1, num_classes)
+            if (found := [i for i, frame in enumerate(frames) if (frame.label == k).any()])
+        }
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        if not 0 <= step < self._steps:
+            raise IndexError(step)
+        torch.manual_seed(derive_seed(self._seed, "batch", step))
+        crops = [self._crop() for _ in range(self._batch)]
+        return torch.stack([image for image, _ in crops]), torch.stack([label for _, label in crops]).long()
+
+    def _crop(self) -> tuple[Tensor, Tensor]:
+        frame, centre = self._aim()
+        window = _window(self._augment, self._size)
+        corner = _corner(frame.label.shape, window, centre)
+        image = tv_tensors.Image(torch.from_numpy(_cut(frame.image, corner, window, fill=0))[None])
+        label = tv_tensors.Mask(torch.from_numpy(_cut(frame.label, corner, window, fill=IGNORE)))
+        image, label = F.resize(image, list(self._size), antialias=True), F.resize(label, list(self._size))
+        jittered: tuple[Tensor, Tensor] = self._jitter(image, label)
+        return jittered[0].as_subclass(Tensor), jittered[1].as_subclass(Tensor)
+
+    def _aim(self) -> tuple[Decoded, tuple[int, int] | None]:
+        """(frame, pixel to aim at or None): a share of the crops goes to a pixel of a uniformly drawn foreground class."""
+        if self._frames_with and float(torch.rand(())) < self._augment.rare_crop_share:
+            k = sorted(self._frames_with)[_draw(len(self._frames_with))]
+            frame = self._frames[self._frames_with[k][_draw(len(self._frames_with[k]))]]
+            spots = np.flatnonzero(frame.label == k)
+            y, x = divmod(int(spots[_draw(len(spots))]), frame.label.shape[1])
+            return frame, (y, x)
+        return self._frames[_draw(len(self._frames))], None
+
+
+def _draw(n: int) -> int:
+    return int(torch.randint(n, ()))
+
+
+def _window(augment: Augment, size: Size) -> Size:
+    """Height and width, in frame pixels, of a crop that `scale` enlarges to `size`."""
+    low, high = (math.log(s) for s in augment.scale)
+    scale = math.exp(low + (high - low) * float(torch.rand(())))
+    return max(1, round(size[0] / scale)), max(1, round(size[1] / scale))
+
+
+def _corner(shape: tuple[int, ...], window: Size, centre: tuple[int, int] | None) -> tuple[int, int]:
+    """Top and left of a window inside the frame (0 where the window is larger), around `centre` if there is one."""
+    room = [max(0, size - cut) for size, cut in zip(shape, window, strict=True)]
+    if centre is None:
+        return _draw(room[0] + 1), _draw(room[1] + 1)
+    top, left = (c - _draw(cut) for c, cut in zip(centre, window, strict=True))
+    return min(max(top, 0), room[0]), min(max(left, 0), room[1])
+
+
+def _cut(pixels: Pixels, corner: tuple[int, int], window: Size, fill: int) -> Pixels:
+    """The window (h, w) out of (H, W) pixels; what lies outside is `fill`."""
+    top, left = corner
+    inside = pixels[top : top + window[0], left : left + window[1]]
+    cut = np.full(window, fill, dtype=np.uint8)
+    cut[: inside.shape[0], : inside.shape[1]] = inside
+    return cut

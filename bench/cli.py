@@ -1,0 +1,170 @@
+"""The command line: thin commands over the library. Heavy imports happen inside the commands that need them.
+
+Exit codes: 0 all done, 1 the call is wrong or cannot be done here, 2 some runs failed, 3 stopped early.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bench import BenchError
+from pretrain_sources.yamlfile import FileError, suggestion
+from results.store import Store, StoreError
+
+STORE = click.option(
+    "--store",
+    type=click.Path(path_type=Path),
+    envvar="BENCH_STORE",
+    default="bench-store",
+    show_default=True,
+    help="Folder of results.",
+)
+DATA = click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    envvar="BENCH_DATA",
+    default="data",
+    show_default=True,
+    help="Folder that holds a folder for each target.",
+)
+WEIGHTS = click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    envvar="BENCH_WEIGHTS",
+    default="weights",
+    show_default=True,
+    help="Folder of weights you downloaded.",
+)
+
+
+def _with(*options: Callable[..., Any]) -> Callable[..., Any]:
+    """The options as one decorator, shown in the order given."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="satir-bench")
+def cli() -> None:
+    """Which pretraining source is best for a thermal segmentation model, by how much, and how sure are we?"""
+
+
+@cli.command()
+@DATA
+def ls(data: Path) -> None:
+    """List targets, matrices, protocols, sources and backbones."""
+    from bench import show
+
+    click.echo(show.listing(data))
+
+
+@cli.group()
+def data() -> None:
+    """Check a target's files, or make the rendered one."""
+
+
+@data.command()
+@click.argument("target")
+@DATA
+def check(target: str, data: Path) -> None:
+    """Read every file of TARGET and report counts, sizes, classes and whatever is wrong."""
+    from bench import show
+    from bench.targets import open_target
+
+    click.echo(show.data_report(open_target(target, data)))
+
+
+@data.command()
+@click.argument("target", type=click.Choice(["tiny-scenes"]))
+@DATA
+@click.option("--seed", type=int, default=0, show_default=True)
+def make(target: str, data: Path, seed: int) -> None:
+    """Render TARGET into the data folder; what is there already is kept."""
+    from bench.targets import tiny_scenes
+
+    if (data / target).exists():
+        click.echo(f"{data / target} is there already")
+    else:
+        click.echo(f"{tiny_scenes.make(data / target, seed)} frames in {data / target}")
+
+
+@cli.command()
+@click.option(
+    "--matrix", "name", required=True, metavar="NAME|FILE", help="A shipped matrix (see `bench ls`) or a YAML file."
+)
+@click.option("--target", metavar="NAME", help="Another target than the matrix names.")
+@click.option("--source", "sources", multiple=True, metavar="GLOB", help="Only these sources.")
+@click.option("--backbone", "backbones", multiple=True, metavar="GLOB", help="Only these backbones.")
+@click.option("--smoke", is_flag=True, help="Two steps, one trial, four frames: does it run? Never ranked.")
+@_with(DATA, STORE, WEIGHTS)
+@click.option(
+    "--jobs", type=click.IntRange(0), help="Units at a time; 0 runs them inside this process. Default: one a core."
+)
+@click.option("--retry", metavar="STATUS,...", help="Run these again: failed, oom, diverged, load_failed.")
+def run(store: Path, data: Path, weights: Path, jobs: int | None, retry: str | None, **matrix: Any) -> None:  # noqa: ANN401
+    """Run what is not done of a matrix: tune, finetune, score, store."""
+    from bench.matrix import load_matrix
+    from bench.run import run_matrix
+    from bench.watch import Watch
+
+    watch = Watch(load_matrix(**matrix), store)
+    with watch.display():
+        plan = run_matrix(watch.matrix, Store(store), data, weights, jobs, watch, retry=_statuses(retry))
+    sys.exit(watch.closing(plan))
+
+
+@cli.command()
+@STORE
+def status(store: Path) -> None:
+    """Say how many runs of each cell ended how, and why some did not."""
+    from bench import show
+
+    click.echo(show.status_report(*Store(store).read_records()))
+
+
+@cli.command()
+@STORE
+@click.option("--format", "form", type=click.Choice(["table", "csv", "json", "md"]), default="table", show_default=True)
+def table(store: Path, form: str) -> None:
+    """Show the board: mean and interval over replicates, both metrics, failed and skipped cells with their reason."""
+    from bench import show
+    from results import load_table
+    from results.table import board
+
+    runs = load_table(store)
+    for line in runs.attrs["unreadable"]:
+        click.echo(f"left out, cannot be read: {line}", err=True)
+    click.echo(show.table_text(board(runs), form))
+
+
+def _statuses(retry: str | None) -> list[str]:
+    from results.record import FAILED_STATUSES
+
+    names = [name.strip() for name in (retry or "").split(",") if name.strip()]
+    for name in names:
+        if name not in FAILED_STATUSES:
+            raise BenchError(f"--retry {name}{suggestion(name, FAILED_STATUSES)}")
+    return names
+
+
+def main() -> None:
+    """The `bench` command: errors of use become one message on standard error, never a traceback."""
+    try:
+        sys.exit(cli(standalone_mode=False))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(1)
+    except (BenchError, FileError, StoreError) as error:
+        click.echo(f"bench: {error}", err=True)
+        sys.exit(1)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("stopped; what was finished is kept, and the same command goes on from there", err=True)
+        sys.exit(3)

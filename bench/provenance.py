@@ -1,0 +1,57 @@
+"""Where a run was made: versions, commit, device. For the record; never part of an identity."""
+
+import functools
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "transformers",
+    "segmentation-models-pytorch",
+    "optuna",
+    "numpy",
+    "scipy",
+    "pillow",
+)
+
+
+def package_versions() -> dict[str, str]:
+    """The versions of the packages that shape numbers."""
+    return {name: metadata.version(name) for name in PACKAGES}
+
+
+@functools.cache
+def commit() -> str | None:
+    """The git commit of this checkout, '+dirty' where tracked files were changed; None where the harness was installed."""
+    here = Path(__file__).parent
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(here), *words], capture_output=True, text=True, timeout=10, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    head = git("rev-parse", "HEAD") if git("ls-files", "--error-unmatch", "provenance.py") else None
+    return f"{head}{'+dirty' if git('status', '--porcelain', '--untracked-files=no') else ''}" if head else None
+
+
+def device_name(device: torch.device) -> str:
+    """The processor's own name."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine() or "cpu"
+    )

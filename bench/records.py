@@ -1,0 +1,49 @@
+"""Records from units: the fields that are known before a run starts, and the records of runs that did not get far."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from bench.spec import fingerprint
+from bench.targets import TARGETS
+from bench.units import Unit
+from results.record import RunRecord, Status
+
+
+def now() -> str:
+    """UTC time, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def known_fields(unit: Unit) -> dict[str, Any]:
+    """The fields of a final unit's record that follow from the unit alone; the others null."""
+    spec = TARGETS[unit.cell.target]
+    return {
+        "run": unit.fingerprint,
+        "cell": unit.cell_fingerprint,
+        "target": unit.cell.target,
+        "target_hash": unit.target_hash,
+        "label_note": spec.label_note,
+        "classes": list(spec.classes),
+        "protocol": unit.protocol.name,
+        "protocol_hash": fingerprint(unit.protocol.identity()),
+        "source": unit.cell.source,
+        "backbone": unit.cell.backbone,
+        "train_frac": unit.cell.train_frac,
+        "replicate": unit.replicate,
+        "replicates": unit.protocol.replicates,
+        "ranked": unit.protocol.ranked,
+        "selected_on_test": unit.protocol.select_on == "test",
+        "finetune_steps": unit.finetune_steps,
+        "weights": unit.origin.name if unit.origin else None,
+        "settings": {
+            "card": unit.card.identity(),
+            "backbone": unit.cell.backbone,
+            "protocol": unit.protocol.model_dump(mode="json"),
+        },
+        **dict.fromkeys(("reason", "normalisation", "scores", "tuning", "provenance", "evidence_sha256")),
+    }
+
+
+def unfinished(unit: Unit, status: Status, reason: str) -> RunRecord:
+    """The record of a final that failed or was skipped."""
+    return RunRecord(**known_fields(unit) | {"status": status, "reason": reason, "finished": now()})

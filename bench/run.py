@@ -1,0 +1,137 @@
+"""A matrix, from its cells to a full store: cells -> units not yet done -> an executor -> records."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from backbones import imagenet
+from bench import BenchError
+from bench.executors import Show, inline, local
+from bench.matrix import Matrix
+from bench.records import unfinished
+from bench.spec import Protocol
+from bench.targets import Target, open_target
+from bench.units import Unit, units_of
+from results.record import FAILED_STATUSES, RunRecord, Status
+from results.store import Store, StoreError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a matrix asks for, held against what the store has."""
+
+    finals: tuple[Unit, ...]
+    todo: tuple[Unit, ...]  # each after those that it needs
+    skipped: tuple[tuple[Unit, str], ...]  # finals that cannot be run here, and why
+    records: dict[str, RunRecord] = field(default_factory=dict)  # of finals that are in the store, by fingerprint
+
+    def count(self, *statuses: Status) -> int:
+        """How many finals the store holds with one of these statuses."""
+        return sum(record.status in statuses for record in self.records.values())
+
+
+def make_plan(matrix: Matrix, target: Target, store: Store, weights: Path, retry: Sequence[str] = ()) -> Plan:
+    """What is to do. `retry` names the failed statuses that count as not done. Loads no torch and writes nothing."""
+    finals: list[Unit] = []
+    todo: dict[str, Unit] = {}
+    skipped: list[tuple[Unit, str]] = []
+    records: dict[str, RunRecord] = {}
+    for cell in matrix.cells:
+        card, backbone = matrix.sources[cell.source], matrix.backbones[cell.backbone]
+        origin = imagenet.locate(backbone, weights) if card.kind == "imagenet" else None
+        cell_finals = [
+            u for u in units_of(cell, card, backbone, matrix.protocol, origin, target.content_hash) if u.kind == "final"
+        ]
+        finals += cell_finals
+        found = {unit.fingerprint: record for unit in cell_finals if (record := find_record(store, unit)) is not None}
+        records |= found
+        missing = [unit for unit in cell_finals if not _settled(found.get(unit.fingerprint), retry)]
+        needed = {need.fingerprint: need for unit in missing for need in unit.needs if not is_done(store, need)}
+        if any(need.kind == "pretrain" for need in needed.values()) and (
+            stop := imagenet.obstacle(backbone, origin, weights)
+        ):
+            skipped += [(unit, f"{stop.reason}; to fetch: {stop.command}") for unit in missing]
+        else:
+            todo |= needed | {unit.fingerprint: unit for unit in missing}
+    return Plan(tuple(finals), tuple(todo.values()), tuple(skipped), records)
+
+
+def find_record(store: Store, unit: Unit) -> RunRecord | None:
+    """The record of this very final, or None where there is none that can be read."""
+    cell = unit.cell
+    return store.find_record(
+        cell.target, cell.protocol, cell.source, cell.backbone, unit.replicate or 0, unit.fingerprint
+    )
+
+
+def is_done(store: Store, unit: Unit) -> bool:
+    """Whether a unit that is no final has left its result; the file asked for is the one it writes last."""
+    last = {"pretrain": "certificate.json", "tune": "tune.json"}[unit.kind]
+    return (store.unit_dir(unit.kind, unit.fingerprint) / last).is_file()
+
+
+def _settled(record: RunRecord | None, retry: Sequence[str]) -> bool:
+    return record is not None and (
+        record.status == "ok" or (record.status in FAILED_STATUSES and record.status not in retry)
+    )
+
+
+def run_matrix(
+    matrix: Matrix,
+    store: Store,
+    data: Path,
+    weights: Path,
+    jobs: int | None,
+    show: Show,
+    retry: Sequence[str] = (),
+) -> Plan:
+    """Runs what is not done and returns the plan as it stands afterwards.
+
+    jobs: units at a time; 0 runs them in this process, None takes one a core.
+
+    Raises:
+        BenchError: the data cannot be used, or the protocol's device is not there.
+        StoreError: the store cannot be written; what was finished is kept.
+    """
+    store.make()
+    cache = store.cache_file(f"scan-{matrix.target}.json")
+    target = open_target(matrix.target, data, cache, show.checking)
+    plan = make_plan(matrix, target, store, weights, retry)
+    show.planned(plan, target)
+    for unit, reason in plan.skipped:
+        known = plan.records.get(unit.fingerprint)
+        if known is None or (known.status, known.reason) != ("skipped", reason):
+            store.write_record(unfinished(unit, "skipped", reason))
+    if plan.todo:
+        _run_units(plan.todo, matrix, target, store, weights, jobs, show)
+    return make_plan(matrix, target, store, weights)
+
+
+def _run_units(
+    units: Sequence[Unit], matrix: Matrix, target: Target, store: Store, weights: Path, jobs: int | None, show: Show
+) -> None:
+    import torch
+
+    from bench.stages import Context
+
+    if matrix.protocol.device == "cuda" and not torch.cuda.is_available():
+        raise BenchError(
+            f"protocol {matrix.protocol.name} is for a CUDA GPU and this machine has none; --smoke tries it out on a CPU"
+        )
+    context = Context(store.root.absolute(), target, weights.absolute())
+    jobs = _default_jobs(matrix.protocol) if jobs is None else jobs
+    outcomes = inline(units, context, show) if jobs == 0 else local(units, context, show, jobs)
+    for unit, outcome in outcomes:
+        show.finished(unit, outcome.status, outcome.reason)
+        if outcome.fatal:
+            raise StoreError(outcome.reason)
+        if outcome.status != "ok" and unit.kind == "final":
+            store.write_record(
+                unfinished(unit, outcome.status, outcome.reason or "no reason given"), extra=dict(outcome.files)
+            )
+
+
+def _default_jobs(protocol: Protocol) -> int:
+    """One unit for each core that this process may use; one where a GPU may be in play."""
+    return 1 if protocol.device != "cpu" else max(1, len(os.sched_getaffinity(0)) // protocol.threads)

@@ -1,0 +1,213 @@
+"""Text for the command line: listings, tables, reports. Loads no torch."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backbones.spec import BACKBONES
+from bench.spec import load_protocol, shipped
+from bench.targets import TARGETS, Target, find_root
+from pretrain_sources.catalog import catalog
+from results.record import RunRecord
+from results.store import Unreadable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def listing(data: Path) -> str:
+    """Every name that a matrix can use, and where the data are."""
+    lines = [f"targets (data in {data})"]
+    for spec in TARGETS.values():
+        root = find_root(spec, data)
+        lines.append(
+            _entry(
+                spec.name,
+                f"{len(spec.classes)} classes; {f'found in {root}' if root else f'not there: {spec.how_to_get}'}",
+            )
+        )
+    lines.append("matrices (bench run --matrix NAME)")
+    lines += [_entry(name, _matrix_line(path)) for name, path in shipped("matrices").items()]
+    lines.append("protocols")
+    for name in shipped("protocols"):
+        protocol = load_protocol(name)
+        flags = [] if protocol.ranked else ["not ranked"]
+        flags += ["selects on test"] if protocol.select_on == "test" else []
+        size = f"{protocol.finetune_steps} steps, {protocol.trials} trials, {protocol.replicates} replicates, {protocol.device}"
+        lines.append(_entry(name, ", ".join([size, *flags])))
+    lines.append("sources")
+    lines += [_entry(card.name, card.description) for card in catalog().values()]
+    lines.append("backbones")
+    lines += [
+        _entry(spec.name, f"{spec.encoder} encoder, {spec.decoder} decoder")
+        for spec in BACKBONES.values()
+        if not spec.for_tests
+    ]
+    return "\n".join(lines)
+
+
+def data_report(target: Target) -> str:
+    """What `bench data check` prints: counts, sizes, class balance, oddities."""
+    spec, lines = target.spec, [f"{target.spec.name} in {target.root}: can be used"]
+    for split, frames in target.splits.items():
+        groups = len({frame.group for frame in frames})
+        sizes = Counter(f"{target.facts[f.id].width}x{target.facts[f.id].height}" for f in frames)
+        shown = ", ".join(f"{size} ({count})" for size, count in sizes.most_common(3))
+        lines.append(f"  {split:6} {len(frames):6} frames in {groups} groups, {shown}")
+    lines += [
+        f"  group: {spec.group_note}",
+        f"  labels: {spec.label_note}",
+        "",
+        f"  {'class':16}" + "".join(f"{s:>10} px{'images':>8}" for s in target.splits),
+    ]
+    pixels = {split: [target.facts[frame.id].pixels for frame in frames] for split, frames in target.splits.items()}
+    for k, name in enumerate((*spec.classes, "(ignore)")):
+        cells = ""
+        for rows in pixels.values():
+            share = sum(row[k] for row in rows) / max(1, sum(map(sum, rows)))
+            cells += f"{share:>12.2%} {sum(row[k] > 0 for row in rows):>8}"[:21].rjust(21)
+        lines.append(f"  {name:16}{cells}")
+    absent = [name for k, name in enumerate(spec.classes) if not sum(row[k] for row in pixels["test"])]
+    lines += [f"  not in test, so not scored: {', '.join(absent)}"] if absent else []
+    return "\n".join([*lines, *(f"  note: {note}" for note in target.notes), f"  content hash {target.content_hash}"])
+
+
+def status_report(records: Sequence[RunRecord], bad: Sequence[Unreadable]) -> str:
+    """What `bench status` prints: how many runs of each cell ended how, and why some failed."""
+    lines, reasons = [], []
+    cells: dict[tuple[str, ...], list[RunRecord]] = {}
+    for record in records:
+        cells.setdefault(
+            (record.target, record.protocol, record.source, record.backbone, f"{record.train_frac:g}"), []
+        ).append(record)
+    for (target, protocol, source, backbone, frac), runs in sorted(cells.items()):
+        counts = ", ".join(f"{count} {status}" for status, count in Counter(run.status for run in runs).items())
+        name = f"{source} x {backbone}{'' if frac == '1' else f' at {frac}'}"
+        lines.append(f"{target}  {protocol}  {name:44} {counts} of {runs[0].replicates}")
+        reasons += [f"{name}: {run.status}: {run.reason}" for run in runs if run.status != "ok"]
+    lines += ["", *dict.fromkeys(reasons)] if reasons else []
+    lines += [f"cannot be read, the next run makes it anew: {b.path}: {b.why}" for b in bad]
+    return "\n".join(lines or ["no runs yet"])
+
+
+# -- bench table -----------------------------------------------------------------------------------------------------
+
+
+def table_text(cells: "pd.DataFrame", form: str) -> str:
+    """The board as csv, json (a list of rows), md or table; the last two with the paper's rows below, apart."""
+    if form == "csv":
+        return str(cells.to_csv(index=False))
+    rows = _rows(cells)
+    if form == "json":
+        return json.dumps(rows, indent=1, allow_nan=False)
+    parts = []
+    for key in dict.fromkeys((row["target"], row["protocol"]) for row in rows):
+        parts.append(_board_text([row for row in rows if (row["target"], row["protocol"]) == key], form))
+    return "\n\n".join([*parts, _paper_text(form)])
+
+
+def _rows(cells: "pd.DataFrame") -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(
+        cells.to_json(orient="records", double_precision=15)
+    )  # NaN and NA become null
+    return rows
+
+
+def _board_text(rows: list[dict[str, Any]], form: str) -> str:
+    first = rows[0]
+    head = [f"{first['target']}, {first['protocol']}: {first['label_note']}"]
+    head += [] if first["ranked"] else ["TOO SHORT TO RANK ANYTHING: this only shows that every part works."]
+    head += (
+        ["SELECTED ON TEST: like its peers, this protocol looks at the test split before it is scored."]
+        if first["selected_on_test"]
+        else []
+    )
+    columns = (
+        "rank",
+        "source",
+        "backbone",
+        "mIoU",
+        "95 %",
+        "weighted F",
+        "95 %",
+        "n",
+        "val default",
+        "val tuned",
+        "status",
+    )
+    body = [
+        (
+            str(row["rank"] or "-"),
+            row["source"] + ("" if row["train_frac"] == 1 else f" at {row['train_frac']:.0%}"),
+            row["backbone"],
+            _number(row["miou"]),
+            _interval(row, "miou"),
+            _number(row["weighted_f"]),
+            _interval(row, "weighted_f"),
+            f"{row['n']}/{row['replicates']}",
+            _number(row["val_miou_default"]),
+            _number(row["val_miou_tuned"]),
+            row["status"],
+        )
+        for row in rows
+    ]
+    notes = [f"{row['source']} x {row['backbone']}: {row['reason']}" for row in rows if row["reason"]]
+    notes += [
+        f"{why}" for why in dict.fromkeys(row["interval_note"] for row in rows if row["interval_note"] and row["n"])
+    ]
+    notes.append(
+        "val: validation mIoU of the default schedule and of the best trial; the latter is a choice, not a result"
+    )
+    return "\n".join([*head, "", _grid(columns, body, form), "", *notes])
+
+
+def _paper_text(form: str) -> str:
+    from results.reference import paper
+
+    title, rows = paper()
+    body = [(row.target, row.source, row.backbone, _number(row.miou), _number(row.weighted_f)) for row in rows]
+    return "\n".join(
+        [
+            f"Printed in the paper, not measured here: {title}",
+            "",
+            _grid(("target", "source", "backbone", "mIoU", "weighted F"), body, form),
+        ]
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _interval(row: dict[str, Any], metric: str) -> str:
+    low, high = row[f"{metric}_low"], row[f"{metric}_high"]
+    return "-" if low is None else f"{low:.3f}..{high:.3f}"
+
+
+def _grid(columns: Sequence[str], rows: Sequence[Sequence[str]], form: str) -> str:
+    """Aligned columns, or a Markdown table."""
+    if form == "md":
+        lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+        return "\n".join(
+            [*lines, *(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)]
+        )
+    widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in [columns, *rows]
+    ]
+    return "\n".join([lines[0], "-" * min(len(lines[0]) + 8, 160), *lines[1:]])
+
+
+def _entry(name: str, text: str) -> str:
+    return f"  {name:24} {text}"
+
+
+def _matrix_line(path: Path) -> str:
+    from bench.matrix import MatrixFile
+    from pretrain_sources.yamlfile import read_yaml
+
+    written = read_yaml(path, MatrixFile)
+    return f"{len(written.sources)} sources x {len(written.backbones)} backbones on {written.target}. {written.description}"

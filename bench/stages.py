@@ -1,0 +1,236 @@
+"""What a unit does: pretrain -> tune -> final. One function a kind; `execute` turns whatever goes wrong into an outcome."""
+
+import csv
+import io
+import json
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import safe_open
+
+from backbones import imagenet, network
+from backbones.network import Network
+from backbones.transfer import Certificate, EncoderWeights, LoadFailed, load_encoder
+from bench import provenance, tune
+from bench.batches import Batches, Decoded, choose, class_pixels, class_weights, open_split
+from bench.records import known_fields, now
+from bench.score import confusion_matrix, weighted_fmeasure
+from bench.spec import Schedule, derive_seed
+from bench.targets import Target
+from bench.targets.frames import decode_image
+from bench.train import Diverged, Progress, SegmentationLoss, device_of, fit, half_precision, predict
+from bench.units import Kind, Unit
+from results import metrics
+from results.evidence import Evidence, sha256
+from results.record import Provenance, RunRecord, Status, Tuning
+from results.store import Store, StoreError, write_atomic
+
+PROBE_FRAMES = 2  # train frames on which a certificate measures how far the features moved
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every unit of a run shares."""
+
+    store: Path
+    target: Target
+    weights: Path  # the user's folder of downloaded weights
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a unit ended. `fatal` means that nothing more can be written."""
+
+    status: Status
+    reason: str | None = None
+    files: tuple[tuple[str, str], ...] = ()  # (name, text) to keep beside the records of a failure
+    fatal: bool = False
+
+
+def execute(unit: Unit, context: Context, report: Progress) -> Outcome:
+    """Does the unit's work and leaves its result in the store. Raises for nothing but an interrupt."""
+    try:
+        _STAGES[unit.kind](unit, context, report)
+    except LoadFailed as error:
+        return Outcome("load_failed", str(error), (("certificate.json", _json(error.certificate.to_json())),))
+    except Diverged as error:
+        return Outcome("diverged", str(error))
+    except torch.OutOfMemoryError as error:
+        return Outcome("oom", f"out of memory at batch {unit.protocol.batch}: {str(error).splitlines()[0]}")
+    except StoreError as error:
+        return Outcome("failed", str(error), fatal=True)
+    except Exception as error:  # the one place where a bug in a unit becomes a record
+        return Outcome("failed", f"{type(error).__name__}: {error}", (("error.txt", traceback.format_exc()),))
+    return Outcome("ok")
+
+
+def pretrain(unit: Unit, context: Context, report: Progress) -> None:
+    """Leaves encoder.safetensors and certificate.json: ImageNet weights, strictly loaded once."""
+    if unit.origin is None:
+        raise ValueError(f"no origin for the weights of {unit}")
+    weights = imagenet.fetch(unit.backbone, unit.origin)
+    net = _fresh_network(unit, "pretrain", context.target)
+    certificate = _load(net, weights, context.target)
+    folder = Store(context.store).unit_dir("pretrain", unit.fingerprint)
+    facts = {"mean": json.dumps(weights.mean), "std": json.dumps(weights.std), "origin": weights.origin}
+    tensors = {name: tensor.contiguous() for name, tensor in weights.tensors.items()}
+    write_atomic(folder / "encoder.safetensors", safetensors.torch.save(tensors, metadata=facts))
+    write_atomic(folder / "certificate.json", _json(certificate.to_json()).encode())
+
+
+def tune_schedule(unit: Unit, context: Context, report: Progress) -> None:
+    """Leaves tune.json: the schedule with the best validation mIoU, on a replicate of its own that is never reported."""
+    folder = Store(context.store).unit_dir("tune", unit.fingerprint)
+    protocol, classes = unit.protocol, len(context.target.spec.classes)
+    train = open_split(context.target, "train", protocol, unit.cell.train_frac)
+    judged = open_split(context.target, protocol.select_on, protocol)
+    each = unit.finetune_steps + len(judged)
+
+    def score(number: int, schedule: Schedule) -> float:
+        begin, whole = number * each, protocol.trials * each
+        net, _, _ = _finetuned(unit, "tune", schedule, train, context, _shifted(report, begin, whole))
+        total = np.zeros((classes, classes), dtype=np.int64)
+        for frame, pred in predict(net, judged, protocol, _shifted(report, begin + unit.finetune_steps, whole)):
+            total += confusion_matrix(pred, frame.label, classes)
+        return metrics.miou(total)
+
+    trials = tune.tune(protocol, folder / "trials.jsonl", score)
+    chosen = tune.best(trials)
+    tuning = Tuning(
+        schedule=chosen.schedule,
+        trials=len(trials),
+        default_val_miou=trials[0].val_miou,
+        tuned_val_miou=chosen.val_miou or 0.0,
+    )
+    write_atomic(folder / "tune.json", (tuning.model_dump_json(indent=1) + "\n").encode())
+
+
+def final(unit: Unit, context: Context, report: Progress) -> None:
+    """Leaves the run's folder: finetuned with the chosen schedule, scored on the test split."""
+    started, clock = now(), time.monotonic()
+    store = Store(context.store)
+    tuned = next(need for need in unit.needs if need.kind == "tune")
+    tuning = Tuning.model_validate_json((store.unit_dir("tune", tuned.fingerprint) / "tune.json").read_bytes())
+    work = unit.work(context.target)
+    train = open_split(context.target, "train", unit.protocol, unit.cell.train_frac)
+    schedule = Schedule.model_validate(tuning.schedule)
+    net, history, certificate = _finetuned(
+        unit, f"r{unit.replicate}", schedule, train, context, _shifted(report, 0, work)
+    )
+    train_s = time.monotonic() - clock
+    evidence = score_on_test(net, unit, context.target, _shifted(report, unit.finetune_steps, work))
+    device = device_of(unit.protocol)
+    tail = [loss for _, loss, _ in history[-max(1, len(history) // 10) :]]
+    made = Provenance(
+        version=metadata.version("satir-bench"),
+        commit=provenance.commit(),
+        packages=provenance.package_versions(),
+        device=provenance.device_name(device),
+        threads=unit.protocol.threads,
+        precision="bf16 autocast" if half_precision(device) else "fp32",
+        started=started,
+        train_s=round(train_s, 1),
+        score_s=round(time.monotonic() - clock - train_s, 1),
+        final_loss=float(np.mean(tail)),
+    )
+    measured: dict[str, Any] = {
+        "status": "ok",
+        "normalisation": {"mean": net.mean.flatten().tolist(), "std": net.std.flatten().tolist()},
+        "scores": metrics.scores(evidence),
+        "tuning": tuning,
+        "provenance": made,
+        "evidence_sha256": sha256(evidence.to_bytes()),
+        "finished": now(),
+    }
+    extra = {"history.csv": _csv(history)} | ({"certificate.json": _json(certificate.to_json())} if certificate else {})
+    store.write_record(RunRecord(**known_fields(unit) | measured), evidence, extra)
+
+
+def score_on_test(net: Network, unit: Unit, target: Target, report: Progress) -> Evidence:
+    """The evidence of a finetuned network. The only place that reads the test split (but for a protocol that selects on it)."""
+    frames = open_split(target, "test", unit.protocol)
+    classes = len(target.spec.classes)
+    confusions, weighted = [], []
+    for frame, pred in predict(net, frames, unit.protocol, report):
+        confusions.append(confusion_matrix(pred, frame.label, classes))
+        weighted.append(weighted_fmeasure(pred, frame.label, classes, beta_squared=unit.protocol.beta_squared))
+    ids, groups = np.array([f.id for f in frames]), np.array([f.group for f in frames])
+    return Evidence(ids, groups, np.stack(confusions), np.stack(weighted))
+
+
+def _finetuned(
+    unit: Unit, replicate: str, schedule: Schedule, train: Sequence[Decoded], context: Context, report: Progress
+) -> tuple[Network, list[tuple[int, float, float]], Certificate | None]:
+    """(network, history, certificate or None for random weights) after finetuning one replicate; nothing here knows val or test."""
+    net = _fresh_network(unit, replicate, context.target)
+    certificate = None
+    if unit.pretrained is not None:
+        folder = Store(context.store).unit_dir("pretrain", unit.pretrained.fingerprint)
+        certificate = _load(net, _read_weights(folder / "encoder.safetensors"), context.target)
+    frames = choose(context.target, "train", unit.protocol, unit.cell.train_frac)
+    weights = class_weights(class_pixels(context.target, frames), unit.protocol.loss)
+    seed = derive_seed(unit.protocol.seed, "finetune", replicate)
+    batches = Batches(train, unit.protocol, len(context.target.spec.classes), seed, unit.finetune_steps)
+    loss = SegmentationLoss(unit.protocol.loss, weights)
+    history = fit(net, batches, unit.finetune_steps, loss, schedule, unit.protocol, seed=seed, report=report)
+    return net, history, certificate
+
+
+def _fresh_network(unit: Unit, replicate: str, target: Target) -> Network:
+    """Random weights of a replicate: the same for every source, so that sources differ in nothing else."""
+    device_of(unit.protocol)
+    torch.manual_seed(derive_seed(unit.protocol.seed, "init", replicate))
+    return network.build(unit.backbone, len(target.spec.classes))
+
+
+def _load(net: Network, weights: EncoderWeights, target: Target) -> Certificate:
+    """Strict loading, judged on the target's first train frames of one size."""
+    first, *others = (_decoded(target, i) for i in range(min(PROBE_FRAMES, len(target.splits["train"]))))
+    frames = [first, *(frame for frame in others if frame.image.shape == first.image.shape)]
+    probe = torch.from_numpy(np.stack([frame.image for frame in frames]))[:, None].float() / 255
+    return load_encoder(net, weights, probe, [frame.id for frame in frames])
+
+
+def _decoded(target: Target, i: int) -> Decoded:
+    frame = target.splits["train"][i]
+    return Decoded(frame.id, frame.group, decode_image(frame.image.read_bytes()), np.empty((0, 0), dtype=np.uint8))
+
+
+def _read_weights(path: Path) -> EncoderWeights:
+    """What `pretrain` left."""
+    with safe_open(path, framework="pt") as file:
+        facts = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    return EncoderWeights(tensors, tuple(json.loads(facts["mean"])), tuple(json.loads(facts["std"])), facts["origin"])
+
+
+def _shifted(report: Progress, begin: int, whole: int) -> Progress:
+    """A report of one phase as a part of the whole unit."""
+    return lambda done, _: report(begin + done, whole)
+
+
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, indent=1, allow_nan=False) + "\n"
+
+
+def _csv(history: Sequence[tuple[int, float, float]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("step", "loss", "lr"))
+    writer.writerows((step, f"{loss:.6g}", f"{lr:.6g}") for step, loss, lr in history)
+    return text.getvalue()
+
+
+_STAGES: dict[Kind, Callable[[Unit, Context, Progress], None]] = {
+    "pretrain": pretrain,
+    "tune": tune_schedule,
+    "final": final,
+}

@@ -1,0 +1,179 @@
+"""The one training loop, and prediction with what it trained.
+
+Notable: the last iterate is what counts, no checkpoint is picked; a loss that is not finite ends the run; on a CPU the same
+seed gives the same weights, bit for bit.
+"""
+
+import contextlib
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import segmentation_models_pytorch as smp
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader, Dataset
+
+from backbones.network import Network
+from bench.batches import Decoded
+from bench.spec import Loss, Protocol, Schedule, derive_seed
+from bench.targets.frames import IGNORE, Pixels
+
+Progress = Callable[[int, int], None]  # steps done, steps in all
+
+
+class Diverged(Exception):
+    """The training loss is not finite."""
+
+
+def device_of(protocol: Protocol) -> torch.device:
+    """The protocol's processor; for 'any' a GPU where there is one. Also sets the protocol's number of threads."""
+    torch.set_num_threads(protocol.threads)
+    cuda = protocol.device == "cuda" or (protocol.device == "any" and torch.cuda.is_available())
+    return torch.device("cuda" if cuda else "cpu")
+
+
+def half_precision(device: torch.device) -> bool:
+    """Whether the forward pass runs under bf16 autocast: on a GPU that has it. On the CPUs tried it did not speed up training."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported()
+
+
+def _autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    return torch.autocast(device.type, torch.bfloat16) if half_precision(device) else contextlib.nullcontext()
+
+
+class SegmentationLoss(nn.Module):
+    """Cross-entropy with class weights, plus Dice (segmentation-models-pytorch), over logits (B, K, H, W) and labels (B, H, W)."""
+
+    def __init__(self, settings: Loss, weights: NDArray[np.float64]) -> None:
+        super().__init__()
+        self.cross_entropy = nn.CrossEntropyLoss(weight=torch.tensor(weights, dtype=torch.float32), ignore_index=IGNORE)
+        classes = None if settings.dice_background else list(range(1, len(weights)))
+        self.dice = smp.losses.DiceLoss("multiclass", classes=classes, ignore_index=IGNORE)
+        self.dice_weight = settings.dice_weight
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """A scalar; 0 where every pixel is ignored."""
+        if not bool((labels != IGNORE).any()):
+            return logits.sum() * 0.0  # cross-entropy over no pixel is 0 / 0
+        loss: Tensor = self.cross_entropy(logits, labels) + self.dice_weight * self.dice(logits, labels)
+        return loss
+
+
+def lr_factor(schedule: Schedule, step: int, steps: int) -> float:
+    """The learning rate of a step as a share of the peak: linear warm-up, then poly (1 - t)^0.9 or half a cosine, in (0, 1]."""
+    warmup = round(schedule.warmup_frac * steps)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    t = (step - warmup) / max(1, steps - warmup)
+    return float((1 - t) ** 0.9) if schedule.decay == "poly" else 0.5 * (1 + math.cos(math.pi * t))
+
+
+def fit(
+    network: Network,
+    batches: Dataset[tuple[Tensor, Tensor]],
+    steps: int,
+    loss: nn.Module,
+    schedule: Schedule,
+    protocol: Protocol,
+    *,
+    seed: int,
+    report: Progress,
+) -> list[tuple[int, float, float]]:
+    """Trains `network` in place over items 0..steps-1 of `batches`; returns (step, loss, learning rate) of every step.
+
+    Raises:
+        Diverged: the loss is not finite.
+    """
+    device = device_of(protocol)
+    network.to(device).train()
+    loss.to(device)
+    optimiser = torch.optim.AdamW(_parameter_groups(network, schedule), fused=True)
+    decay = LambdaLR(optimiser, lambda step: lr_factor(schedule, step, steps))
+    workers = 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
+    loader: Iterator[tuple[Tensor, Tensor]] = iter(
+        DataLoader(batches, batch_size=None, num_workers=workers, pin_memory=workers > 0)
+    )
+    history = []
+    for step in range(steps):
+        images, labels = next(loader)
+        torch.manual_seed(
+            derive_seed(seed, "step", step)
+        )  # dropout and stochastic depth; also makes a step repeatable alone
+        images = images.to(device, non_blocking=True).float() / 255
+        with _autocast(device):
+            logits = network(images)
+        value = loss(logits.float(), labels.to(device, non_blocking=True))
+        if not math.isfinite(value.item()):
+            raise Diverged(
+                f"the training loss is {value.item()} at step {step + 1} of {steps} (learning rate {schedule.lr:g})"
+            )
+        optimiser.zero_grad(set_to_none=True)
+        value.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), protocol.grad_clip)
+        history.append((step + 1, value.item(), optimiser.param_groups[-1]["lr"]))
+        optimiser.step()
+        decay.step()
+        report(step + 1, steps)
+    return history
+
+
+def _parameter_groups(network: Network, schedule: Schedule) -> list[dict[str, object]]:
+    """Encoder and decoder with their learning rates; vectors (biases, norms) without weight decay."""
+    groups: list[dict[str, object]] = []
+    for part, lr in ((network.encoder, schedule.lr * schedule.encoder_lr_scale), (network.decoder, schedule.lr)):
+        parameters = list(part.parameters())
+        groups.append({"params": [p for p in parameters if p.ndim < 2], "lr": lr, "weight_decay": 0.0})
+        groups.append(
+            {"params": [p for p in parameters if p.ndim >= 2], "lr": lr, "weight_decay": schedule.weight_decay}
+        )
+    return groups
+
+
+@torch.inference_mode()
+def predict(
+    network: Network, frames: Sequence[Decoded], protocol: Protocol, report: Progress
+) -> Iterator[tuple[Decoded, Pixels]]:
+    """(frame, (H, W) class indices at the label's own resolution) for each frame."""
+    device = device_of(protocol)
+    network.to(device).eval()
+    for done, frame in enumerate(frames, start=1):
+        image = torch.from_numpy(frame.image.copy())[None, None].to(device).float() / 255
+        with _autocast(device):
+            logits = _windows(network, image, protocol).float()
+        if logits.shape[-2:] != frame.label.shape:
+            logits = F.interpolate(logits, size=frame.label.shape, mode="bilinear", align_corners=False)
+        yield frame, logits[0].argmax(0).to(torch.uint8).cpu().numpy()
+        report(done, len(frames))
+
+
+def _windows(network: Network, image: Tensor, protocol: Protocol) -> Tensor:
+    """Logits (1, K, H, W): in one pass, or as the mean over sliding windows."""
+    if protocol.window_px is None or protocol.stride_px is None:
+        logits: Tensor = network(image)
+        return logits
+    corners = [
+        _offsets(size, *ws)
+        for size, ws in zip(image.shape[-2:], zip(protocol.window_px, protocol.stride_px, strict=True), strict=True)
+    ]
+    total: Tensor | float = 0.0
+    count = torch.zeros_like(image)
+    for top in corners[0]:
+        for left in corners[1]:
+            box = (..., slice(top, top + protocol.window_px[0]), slice(left, left + protocol.window_px[1]))
+            part = network(image[box]).float()
+            total = part.new_zeros(1, part.shape[1], *image.shape[-2:]) if isinstance(total, float) else total
+            total[box] += part
+            count[box] += 1
+    assert isinstance(total, Tensor)
+    return total / count
+
+
+def _offsets(size: int, window: int, stride: int) -> list[int]:
+    """Where windows start so that they cover `size`; the last one is moved back to end at the border."""
+    last = max(0, size - window)
+    return [*range(0, last, stride), last]

@@ -1,0 +1,110 @@
+"""Choosing a cell's schedule with Optuna, in a way that a killed study can go on and equals an unbroken one.
+
+A seeded sampler starts its sequence anew when it is rebuilt, so a resumed study would repeat its first trials. Therefore a
+finished trial is one JSON line, which is the truth; the study is rebuilt from the lines, in memory, for each trial. Below
+16 trials Optuna's quasi-random sampler gives every cell the same candidates; from 16 on each trial gets a fresh TPE sampler.
+"""
+
+import json
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.trial import TrialState, create_trial
+
+from bench.spec import Protocol, Range, Schedule, derive_seed
+from bench.train import Diverged
+from results.store import read_json_lines, write_atomic
+
+TPE_FROM_TRIALS = 16
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning, message="QMCSampler")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One finished trial; `val_miou` is None where it diverged."""
+
+    number: int
+    schedule: dict[str, float | str]
+    val_miou: float | None
+
+
+def tune(protocol: Protocol, path: Path, score: Callable[[int, Schedule], float]) -> list[Trial]:
+    """All trials of a study; those that `path` holds are not run again. `score` gives a schedule's validation mIoU.
+
+    Raises:
+        Diverged: every trial did.
+    """
+    trials = read_trials(path)
+    while len(trials) < protocol.trials:
+        schedule = propose(protocol, trials)
+        try:
+            value: float | None = score(len(trials), schedule)
+        except Diverged:
+            value = None
+        trials = [*trials, Trial(len(trials), schedule.model_dump(), value)]
+        write_atomic(path, "".join(json.dumps(asdict(trial)) + "\n" for trial in trials).encode())
+    best(trials)
+    return trials
+
+
+def read_trials(path: Path) -> list[Trial]:
+    """The finished trials, in order; what follows a torn line is left out."""
+    return [Trial(**row) for row in read_json_lines(path)]  # type: ignore[arg-type]
+
+
+def best(trials: list[Trial]) -> Trial:
+    """The trial with the highest validation mIoU; of equals the first.
+
+    Raises:
+        Diverged: there is none.
+    """
+    finished = [(trial.val_miou, -trial.number, trial) for trial in trials if trial.val_miou is not None]
+    if not finished:
+        raise Diverged(f"the training loss was not finite in any of the {len(trials)} tuning trials")
+    return max(finished, key=lambda f: f[:2])[2]
+
+
+def propose(protocol: Protocol, done: list[Trial]) -> Schedule:
+    """The schedule of trial number len(done): a pure function of the protocol and the trials before it."""
+    if not done:
+        return protocol.default
+    if protocol.trials < TPE_FROM_TRIALS:
+        return candidates(protocol)[len(done)]
+    sampler = optuna.samplers.TPESampler(seed=derive_seed(protocol.seed, "trial", len(done)) % 2**32)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    for trial in done:
+        study.add_trial(_frozen(protocol, trial))
+    return Schedule(**study.ask(_space(protocol)).params)
+
+
+def candidates(protocol: Protocol) -> list[Schedule]:
+    """Every schedule of a short study: the default, then a scrambled Sobol sequence. The same for every cell."""
+    sampler = optuna.samplers.QMCSampler(scramble=True, seed=derive_seed(protocol.seed, "candidates") % 2**32)
+    study = optuna.create_study(sampler=sampler)
+    default = Trial(0, protocol.default.model_dump(), 0.0)
+    study.add_trial(_frozen(protocol, default))  # the sampler learns the space from it
+    drawn = [Schedule(**study.ask(_space(protocol)).params) for _ in range(protocol.trials - 1)]
+    return [protocol.default, *drawn]
+
+
+def _space(protocol: Protocol) -> dict[str, BaseDistribution]:
+    space: dict[str, BaseDistribution] = {}
+    for name, values in protocol.search:
+        space[name] = (
+            FloatDistribution(values.low, values.high, log=values.log)
+            if isinstance(values, Range)
+            else CategoricalDistribution(values)
+        )
+    return space
+
+
+def _frozen(protocol: Protocol, trial: Trial) -> optuna.trial.FrozenTrial:
+    result: dict[str, Any] = {"state": TrialState.FAIL} if trial.val_miou is None else {"value": trial.val_miou}
+    return create_trial(params=trial.schedule, distributions=_space(protocol), **result)

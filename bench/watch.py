@@ -1,0 +1,142 @@
+"""What a user sees of a run: a live display on a terminal, plain lines elsewhere. Loads no torch."""
+
+import time
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from bench.matrix import Matrix
+from bench.run import Plan
+from bench.targets import Target
+from bench.units import Unit
+from results.record import FAILED_STATUSES
+
+QUIET_S = 30.0  # between two plain lines about progress
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min` or `3 h 05 min`."""
+    minutes = round(seconds / 60)
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 90
+        else f"{minutes} min"
+        if minutes < 90
+        else f"{minutes // 60} h {minutes % 60:02d} min"
+    )
+
+
+class Watch:
+    """Follows one run. Work is counted in training steps; a frame predicted and scored counts as one."""
+
+    def __init__(self, matrix: Matrix, store: Path) -> None:
+        self.matrix = matrix
+        self._store = store
+        self._console = Console(highlight=False, soft_wrap=True)
+        self._live = _live(self._console) if self._console.is_terminal else None
+        self._bars: dict[str, TaskID] = {}
+        self._work: dict[str, tuple[int, int]] = {}  # fingerprint -> (done, total)
+        self._units_left = 0
+        self._started = self._spoke = time.monotonic()
+
+    def display(self) -> AbstractContextManager[object]:
+        """Keep this open during the run."""
+        return self._live or nullcontext()
+
+    # -- what the run tells ------------------------------------------------------------------------------------------
+
+    def checking(self, done: int, total: int) -> None:
+        """Frames of the target are being read for the first time."""
+        if done == 1 and total > 50:
+            self._console.print(f"reading and checking {total} frames of {self.matrix.target}, once")
+
+    def planned(self, plan: Plan, target: Target) -> None:
+        """Says what is done, what is to do and what cannot be done."""
+        finals = sum(unit.kind == "final" for unit in plan.todo)
+        self._console.print(
+            f"{self.matrix.name}: {self.matrix.protocol.name} on {target.spec.name}, "
+            f"{len(self.matrix.cells)} cells, {len(plan.finals)} runs"
+        )
+        for note in target.notes:
+            self._console.print(f"  {target.spec.name}: {note}", markup=False)
+        if plan.todo:
+            done = len(plan.finals) - finals - len(plan.skipped)
+            self._console.print(
+                f"  {finals} runs to do ({len(plan.todo)} units), {done} settled, {len(plan.skipped)} skipped"
+            )
+        for reason in dict.fromkeys(f"{unit.cell}: {reason}" for unit, reason in plan.skipped):
+            self._console.print(f"  skipped {reason}", markup=False)
+        self._units_left = len(plan.todo)
+        self._work = {unit.fingerprint: (0, unit.work(target)) for unit in plan.todo}
+        self._started = self._spoke = time.monotonic()
+        if self._live:
+            total = sum(work for _, work in self._work.values())
+            self._bars["all"] = self._live.add_task("all", total=total, visible=bool(plan.todo))
+
+    def started(self, unit: Unit) -> None:
+        """A unit starts."""
+        if self._live:
+            self._bars[unit.fingerprint] = self._live.add_task(str(unit), total=self._work[unit.fingerprint][1])
+        else:
+            self._console.print(f"started  {unit}", markup=False)
+
+    def progress(self, unit: Unit, done: int, total: int) -> None:
+        """A unit has got so far."""
+        self._work[unit.fingerprint] = (done, total)
+        if self._live:
+            self._live.update(self._bars[unit.fingerprint], completed=done, total=total)
+            self._live.update(self._bars["all"], completed=sum(d for d, _ in self._work.values()))
+        elif time.monotonic() - self._spoke > QUIET_S:
+            self._spoke = time.monotonic()
+            self._console.print(f"running  {unit}, {done / max(1, total):.0%}; {self._left()}", markup=False)
+
+    def finished(self, unit: Unit, status: str, reason: str | None) -> None:
+        """A unit ended."""
+        total = self._work[unit.fingerprint][1]
+        self._work[unit.fingerprint] = (total, total)
+        self._units_left -= 1
+        if self._live and unit.fingerprint in self._bars:
+            self._live.remove_task(self._bars.pop(unit.fingerprint))
+        self._console.print(
+            f"{'finished' if status == 'ok' else status:8} {unit}{f': {reason}' if reason else ''}; {self._left()}",
+            markup=False,
+        )
+
+    def _left(self) -> str:
+        done = sum(d for d, _ in self._work.values())
+        total = sum(t for _, t in self._work.values())
+        spent = time.monotonic() - self._started
+        expected = f", about {duration(spent * (total - done) / done)}" if 0.03 * total < done < total else ""
+        return f"{self._units_left} units left{expected}"
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def closing(self, plan: Plan) -> int:
+        """Says how it ended and what to do next; returns the exit code."""
+        failed = plan.count(*FAILED_STATUSES)
+        skipped = plan.count("skipped")
+        counts = f"{plan.count('ok')} runs done, {failed} failed, {skipped} skipped"
+        where = "" if str(self._store) == "bench-store" else f" --store {self._store}"
+        if self._work:
+            self._console.print(f"took {duration(time.monotonic() - self._started)}: {counts}", markup=False)
+        else:
+            self._console.print(f"nothing to do: {counts}. See them with `bench table{where}`", markup=False)
+        if failed:
+            retry = ",".join(sorted({record.status for record in plan.records.values()} & set(FAILED_STATUSES)))
+            self._console.print(
+                f"why: `bench status{where}`; again: the same command with --retry {retry}", markup=False
+            )
+        return 2 if failed else 0
+
+
+def _live(console: Console) -> Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("steps"),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console)
