@@ -1,0 +1,45 @@
+# `make demo` and `make test` need only Python 3.11 or newer and make; everything else goes into $(VENV).
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+export BENCH_DATA ?= data
+# real thermal frames where they are at hand, rendered ones elsewhere
+DEMO_TARGET := $(if $(wildcard $(BENCH_DATA)/hit-uav),hit-uav,tiny-scenes)
+
+.PHONY: demo test check format clean
+
+demo: $(READY)
+	@test $(DEMO_TARGET) != tiny-scenes || $(BIN)/bench data make tiny-scenes
+	$(BIN)/bench run --matrix demo --target $(DEMO_TARGET)
+	$(BIN)/bench table
+	@echo
+	@echo "Next: $(BIN)/bench run --matrix hit-uav-quick --data DIR   real frames, half an hour on two cores (DIR holds hit-uav/)"
+	@echo "      $(BIN)/bench ls                                      targets, sources, backbones and matrices"
+
+test: check
+	$(BIN)/pytest -n auto --dist worksteal
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11 ..."; exit 1; }
+	@echo "installing into $(VENV), once: some minutes and about 6 GB"
+	@if command -v uv >/dev/null 2>&1; then \
+		uv venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" $(VENV) && \
+		uv pip install --quiet --python $(BIN)/python --constraints constraints.txt --editable '.[weights,dev]'; \
+	else \
+		$(PYTHON) -m venv $(VENV) && \
+		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[weights,dev]'; \
+	fi
+	@touch $(READY)
