@@ -17,9 +17,14 @@ class _Encoder(SegformerModel):  # type: ignore[misc]  # the tensor names stay t
         return states
 
 
+def config_of(spec: BackboneSpec, num_classes: int = 2) -> SegformerConfig:
+    """The configuration of this size."""
+    return SegformerConfig(num_labels=num_classes, **_SIZES[spec.encoder])
+
+
 def build(spec: BackboneSpec, num_classes: int) -> tuple[nn.Module, nn.Module]:
     """(encoder, decoder) with random weights as transformers draws them."""
-    config = SegformerConfig(num_labels=num_classes, **_SIZES[spec.encoder])
+    config = config_of(spec, num_classes)
     whole = SegformerForSemanticSegmentation(config)
     encoder = _Encoder(config)
     encoder.load_state_dict(whole.segformer.state_dict())

@@ -3,3 +3,7 @@
 
 class BenchError(Exception):
     """The call is wrong or cannot be done here; the message says what, where and what to do."""
+
+
+class Diverged(Exception):
+    """The training loss is not finite."""

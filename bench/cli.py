@@ -11,8 +11,6 @@ from typing import Any
 import click
 
 from bench import BenchError
-from pretrain_sources.yamlfile import FileError, suggestion
-from results.store import Store, StoreError
 
 STORE = click.option(
     "--store",
@@ -109,16 +107,17 @@ def make(target: str, data: Path, seed: int) -> None:
     "--jobs", type=click.IntRange(0), help="Units at a time; 0 runs them inside this process. Default: one a core."
 )
 @click.option("--retry", metavar="STATUS,...", help="Run these again: failed, oom, diverged, load_failed.")
-def run(store: Path, data: Path, weights: Path, jobs: int | None, retry: str | None, **matrix: Any) -> None:  # noqa: ANN401
+def run(store: Path, data: Path, weights: Path, jobs: int | None, retry: str | None, **matrix: Any) -> int:  # noqa: ANN401
     """Run what is not done of a matrix: tune, finetune, score, store."""
     from bench.matrix import load_matrix
     from bench.run import run_matrix
     from bench.watch import Watch
+    from results.store import Store
 
     watch = Watch(load_matrix(**matrix), store)
     with watch.display():
         plan = run_matrix(watch.matrix, Store(store), data, weights, jobs, watch, retry=_statuses(retry))
-    sys.exit(watch.closing(plan))
+    return watch.closing(plan)
 
 
 @cli.command()
@@ -126,6 +125,7 @@ def run(store: Path, data: Path, weights: Path, jobs: int | None, retry: str | N
 def status(store: Path) -> None:
     """Say how many runs of each cell ended how, and why some did not."""
     from bench import show
+    from results.store import Store
 
     click.echo(show.status_report(*Store(store).read_records()))
 
@@ -146,6 +146,7 @@ def table(store: Path, form: str) -> None:
 
 
 def _statuses(retry: str | None) -> list[str]:
+    from pretrain_sources.yamlfile import suggestion
     from results.record import FAILED_STATUSES
 
     names = [name.strip() for name in (retry or "").split(",") if name.strip()]
@@ -155,16 +156,25 @@ def _statuses(retry: str | None) -> list[str]:
     return names
 
 
+def _errors_of_use() -> tuple[type[Exception], ...]:
+    """Looked up only once something went wrong, so that `bench --help` stays quick."""
+    from pretrain_sources.yamlfile import FileError
+    from results.store import StoreError
+
+    return BenchError, FileError, StoreError
+
+
 def main() -> None:
     """The `bench` command: errors of use become one message on standard error, never a traceback."""
     try:
-        sys.exit(cli(standalone_mode=False))
+        code = cli(standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(1)
-    except (BenchError, FileError, StoreError) as error:
+    except _errors_of_use() as error:
         click.echo(f"bench: {error}", err=True)
         sys.exit(1)
     except (KeyboardInterrupt, click.Abort):
         click.echo("stopped; what was finished is kept, and the same command goes on from there", err=True)
         sys.exit(3)
+    sys.exit(code)

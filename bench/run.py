@@ -12,7 +12,7 @@ from bench.matrix import Matrix
 from bench.records import unfinished
 from bench.spec import Protocol
 from bench.targets import Target, open_target
-from bench.units import Unit, units_of
+from bench.units import KINDS, Unit, units_of
 from results.record import FAILED_STATUSES, RunRecord, Status
 from results.store import Store, StoreError
 
@@ -54,7 +54,9 @@ def make_plan(matrix: Matrix, target: Target, store: Store, weights: Path, retry
             skipped += [(unit, f"{stop.reason}; to fetch: {stop.command}") for unit in missing]
         else:
             todo |= needed | {unit.fingerprint: unit for unit in missing}
-    return Plan(tuple(finals), tuple(todo.values()), tuple(skipped), records)
+    # early stages first: a study that starts last would keep one core busy while the others have nothing left
+    order = sorted(todo.values(), key=lambda unit: KINDS.index(unit.kind))
+    return Plan(tuple(finals), tuple(order), tuple(skipped), records)
 
 
 def find_record(store: Store, unit: Unit) -> RunRecord | None:

@@ -109,10 +109,9 @@ def table_text(cells: "pd.DataFrame", form: str) -> str:
 
 
 def _rows(cells: "pd.DataFrame") -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = json.loads(
-        cells.to_json(orient="records", double_precision=15)
-    )  # NaN and NA become null
-    return rows
+    """Plain values to the last digit, missing ones None."""
+    plain = cells.astype(object).where(cells.notna(), None)
+    return [{str(name): value for name, value in row.items()} for row in plain.to_dict(orient="records")]
 
 
 def _board_text(rows: list[dict[str, Any]], form: str) -> str:

@@ -141,8 +141,9 @@ class Protocol(Frozen):
         return self
 
     def smoke(self) -> "Protocol":
-        """The same with two steps and one trial, to see that everything runs. Never ranked."""
+        """The same with two steps, one trial and small crops, to see that everything runs. Never ranked."""
         little: dict[str, Any] = {
+            "crop_px": tuple(min(side, 128) for side in self.crop_px),
             "finetune_steps": 2,
             "pretrain_steps": 2,
             "trials": 1,

@@ -19,14 +19,14 @@ from safetensors import safe_open
 from backbones import imagenet, network
 from backbones.network import Network
 from backbones.transfer import Certificate, EncoderWeights, LoadFailed, load_encoder
-from bench import provenance, tune
+from bench import Diverged, provenance, tune
 from bench.batches import Batches, Decoded, choose, class_pixels, class_weights, open_split
 from bench.records import known_fields, now
 from bench.score import confusion_matrix, weighted_fmeasure
 from bench.spec import Schedule, derive_seed
 from bench.targets import Target
 from bench.targets.frames import decode_image
-from bench.train import Diverged, Progress, SegmentationLoss, device_of, fit, half_precision, predict
+from bench.train import Progress, SegmentationLoss, device_of, fit, half_precision, predict
 from bench.units import Kind, Unit
 from results import metrics
 from results.evidence import Evidence, sha256

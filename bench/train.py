@@ -19,15 +19,12 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset
 
 from backbones.network import Network
+from bench import Diverged
 from bench.batches import Decoded
 from bench.spec import Loss, Protocol, Schedule, derive_seed
 from bench.targets.frames import IGNORE, Pixels
 
 Progress = Callable[[int, int], None]  # steps done, steps in all
-
-
-class Diverged(Exception):
-    """The training loss is not finite."""
 
 
 def device_of(protocol: Protocol) -> torch.device:

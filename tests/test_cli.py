@@ -1,0 +1,250 @@
+import contextlib
+import csv
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+from conftest import Bench, write_matrix
+from PIL import Image
+
+from bench.cli import cli
+
+
+def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, command in group.commands.items():
+        yield (*path, name)
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+
+
+@pytest.mark.parametrize("path", list(commands(cli)), ids=" ".join)
+def test_every_command_has_help_and_stands_in_the_readme(path: tuple[str, ...], bench: Bench) -> None:
+    shown = bench(*path, "--help")
+    assert shown.code == 0
+    assert len(shown.out.splitlines()[2].strip()) > 20
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    assert f"bench {' '.join(path)}" in readme
+
+
+def test_ls_names_everything_and_says_where_data_are(bench: Bench, soda: Path) -> None:
+    shown = bench("ls", "--data", soda)
+    for name in ("soda", "hit-uav-quick", "soda-unip-v1", "none/long", "segformer-b0", "fpn-efficientnet-lite0"):
+        assert f"  {name} " in shown.out
+    assert f"found in {soda}/soda" in shown.out
+    assert "selects on test" in shown.out
+    assert "  tiny " not in shown.out, "the network for tests is not for users"
+
+
+# -- the SODA path, executed -----------------------------------------------------------------------------------------
+
+
+def test_soda_runs_from_a_folder_in_its_layout(soda: Path, wheel: None, bench: Bench) -> None:
+    ended = bench("run", "--matrix", "soda", "--smoke", "--data", soda, "--jobs", 0)
+    assert ended.code == 0, ended.out + ended.err
+    rows = {(row["source"], row["backbone"]): row for row in json.loads(bench("table", "--format", "json").out)}
+    assert len(rows) == 6
+    assert rows["imagenet", "fpn-efficientnet-lite0"]["status"] == "ok"
+    assert {row["rank"] for row in rows.values()} == {None}, "smoke is never ranked"
+    assert "TOO SHORT TO RANK ANYTHING" in bench("table").out
+
+
+def test_a_gpu_protocol_is_not_run_on_a_cpu(soda: Path, bench: Bench) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    ended = bench("run", "--matrix", "soda", "--data", soda, "--source", "none")
+    assert ended.code == 1
+    assert "--smoke" in ended.err
+
+
+def test_data_check_counts(soda: Path, bench: Bench) -> None:
+    shown = bench("data", "check", "soda", "--data", soda)
+    assert shown.code == 0
+    for text in (
+        "can be used",
+        "train      40 frames",
+        "val        20",
+        "test       30",
+        "160x120",
+        "traffic cone",
+        "content hash",
+    ):
+        assert text in shown.out
+    row = next(line for line in shown.out.splitlines() if line.strip().startswith("sky"))
+    assert row.split()[1::2] == [f"{share:.2%}" for share in sky_shares(soda)]
+
+
+def sky_shares(soda: Path) -> list[float]:
+    from bench.targets import open_target
+
+    target = open_target("soda", soda)
+    labels = {s: np.stack([np.asarray(Image.open(f.label)) for f in frames]) for s, frames in target.splits.items()}
+    return [float((label == 18).mean()) for label in labels.values()]
+
+
+def test_data_make_keeps_what_is_there(bench: Bench, tmp_path: Path) -> None:
+    assert "90 frames" in bench("data", "make", "tiny-scenes", "--data", tmp_path).out
+    assert "is there already" in bench("data", "make", "tiny-scenes", "--data", tmp_path).out
+    assert bench("data", "check", "tiny-scenes", "--data", tmp_path).code == 0
+
+
+# -- bad input: one clear message, exit 1, nothing lost --------------------------------------------------------------
+
+
+def truncated_jpeg(base: Path) -> None:
+    path = next((base / "JPEGImages").iterdir())
+    path.write_bytes(path.read_bytes()[:500])
+
+
+def sixteen_bit_mask(base: Path) -> None:
+    Image.fromarray(np.zeros((120, 160), np.uint16)).save(next((base / "SegmentationClassOne").iterdir()))
+
+
+def other_size(base: Path) -> None:
+    Image.new("L", (10, 10)).save(next((base / "SegmentationClassOne").iterdir()))
+
+
+def empty_list(base: Path) -> None:
+    (base / "train_infrared.txt").write_text("")
+
+
+def no_folder(base: Path) -> None:
+    shutil.rmtree(base.parent)
+
+
+@pytest.mark.parametrize("words", [("run", "--matrix", "soda", "--smoke"), ("data", "check", "soda")])
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (truncated_jpeg, "truncated"),
+        (sixteen_bit_mask, "mask of mode I;16"),
+        (other_size, "same size"),
+        (empty_list, "lists nothing"),
+        (no_folder, "no folder soda or SODA"),
+    ],
+)
+def test_bad_data_ends_the_call(
+    words: tuple[str, ...], spoil: Callable[[Path], None], says: str, soda: Path, bench: Bench, tmp_path: Path
+) -> None:
+    spoil(soda / "soda" / "InfraredSemanticLabel")
+    ended = bench(*words, "--data", soda)
+    assert ended.code == 1
+    assert says in ended.err
+    assert not list(tmp_path.glob("store/soda*"))
+
+
+def test_bad_names_and_keys_end_the_call(bench: Bench, tmp_path: Path) -> None:
+    path = write_matrix(tmp_path)
+    good = path.read_text()
+    for text, says in (
+        (good.replace("- tiny", "- tinny"), "unknown backbone 'tinny': did you mean 'tiny'?"),
+        (good.replace("protocol:", "protocoll:"), "line 3: unknown key 'protocoll': did you mean 'protocol'?"),
+        (good.replace("target: tiny-scenes", "target: sodda"), "unknown target 'sodda': did you mean 'soda'?"),
+        (good.replace("test-protocol.yaml", "nowhere.yaml"), "cannot read"),
+    ):
+        path.write_text(text)
+        ended = bench("run", "--matrix", path)
+        assert ended.code == 1
+        assert says in ended.err
+        assert "Traceback" not in ended.err
+    assert "did you mean 'demo'" in bench("run", "--matrix", "dmeo").err
+    assert "did you mean 'diverged'" in bench("run", "--matrix", "demo", "--retry", "diverge").err
+    assert bench("run").code == 1
+    assert bench("table", "--format", "xls").code == 1
+
+
+def test_a_store_that_cannot_be_written(bench: Bench, matrix_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for store in (tmp_path / "file", tmp_path / "file" / "store", Path("/proc/store")):
+        ended = bench("run", "--matrix", matrix_file, "--store", store)
+        assert ended.code == 1
+        assert "cannot write" in ended.err
+        assert "--store" in ended.err
+
+
+def fill(path: Path) -> None:
+    """Writes until the disk is full."""
+    with open(path, "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"x" * 512)
+
+
+def test_a_full_disk_stops_the_run_and_the_next_one_goes_on(
+    bench: Bench, matrix_file: Path, small_disk: Path, tmp_path: Path
+) -> None:
+    words = ("run", "--matrix", matrix_file, "--store", small_disk, "--jobs", 0)
+    assert bench(*words).code == 0
+    kept = {p: p.read_bytes() for p in small_disk.rglob("*.*") if p.is_file()}
+    write_matrix(tmp_path, finetune_steps=4)  # another identity: everything is to do
+    fill(small_disk / "ballast")
+    full = bench(*words)
+    assert full.code == 1
+    assert "free some space" in full.err
+    assert {p: p.read_bytes() for p in kept} == kept
+    (small_disk / "ballast").unlink()
+    assert bench(*words).code == 0
+    assert len(json.loads(bench("table", "--format", "json", "--store", small_disk).out)) == 2
+
+
+def test_no_store_yet(bench: Bench) -> None:
+    for command in ("table", "status"):
+        ended = bench(command)
+        assert ended.code == 1
+        assert "bench run --matrix demo" in ended.err
+
+
+# -- the table -------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_in_every_format(bench: Bench, matrix_file: Path) -> None:
+    bench("run", "--matrix", matrix_file, "--jobs", 0)
+    rows = json.loads(bench("table", "--format", "json").out)
+    wanted = {
+        "target",
+        "protocol",
+        "source",
+        "backbone",
+        "n",
+        "miou",
+        "miou_low",
+        "miou_high",
+        "weighted_f",
+        "status",
+        "reason",
+    }
+    assert wanted <= set(rows[0])
+    assert rows[0]["miou_low"] is None, "two replicates have no interval, and never one of 0.0"
+    [written] = csv.DictReader(io.StringIO(bench("table", "--format", "csv").out))
+    assert float(written["miou"]) == rows[0]["miou"]
+    for form in ("table", "md"):
+        text = bench("table", "--format", form).out
+        assert f"{rows[0]['miou']:.4f}" in text
+        assert text.index("0.6906") > text.index("Printed in the paper"), "the paper's rows stand apart"
+        assert "synthetic" in text
+        assert "no interval under 3 replicates" in text
+
+
+def test_results_selected_on_test_are_flagged(bench: Bench, tmp_path: Path) -> None:
+    bench("run", "--matrix", write_matrix(tmp_path, select_on="test"), "--jobs", 0)
+    assert "SELECTED ON TEST" in bench("table").out
+
+
+# -- start-up --------------------------------------------------------------------------------------------------------
+
+
+def test_help_does_not_load_what_is_heavy() -> None:
+    heavy = ("torch", "pandas", "numpy", "optuna", "scipy", "pydantic")
+    code = f"import sys, bench.cli; sys.exit(sorted({set(heavy)} & set(sys.modules)) or 0)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=dict(os.environ)
+    )
+    assert done.returncode == 0, done.stderr

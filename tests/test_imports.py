@@ -1,0 +1,75 @@
+"""The one-way imports of the house, and that torch stays out of what must be quick."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+HOUSE = ("bench", "backbones", "pretrain_sources", "results", "dashboard")
+MAY_IMPORT = {
+    "results": set(),
+    "backbones": set(),
+    "pretrain_sources": set(),
+    "bench": {"results", "backbones", "pretrain_sources"},
+    "dashboard": {"results", "pretrain_sources"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+    return names
+
+
+@pytest.mark.parametrize("package", HOUSE)
+def test_imports_go_one_way(package: str) -> None:
+    files = sorted((ROOT / package).rglob("*.py"))
+    assert files
+    for path in files:
+        others = {name.split(".")[0] for name in imported(path)} & set(HOUSE) - {package}
+        assert others <= MAY_IMPORT[package], f"{path} imports {others - MAY_IMPORT[package]}"
+
+
+def test_the_dashboard_knows_no_more_than_cards() -> None:
+    for path in sorted((ROOT / "dashboard").rglob("*.py")):
+        ours = {name for name in imported(path) if name.startswith("pretrain_sources")}
+        assert ours <= {"pretrain_sources.card"}, path
+
+
+def test_the_top_level_is_as_agreed() -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if tracked.returncode:
+        pytest.skip("no git checkout")
+    agreed = {
+        "pyproject.toml",
+        "README.md",
+        *HOUSE,
+        "tests",
+        "Makefile",
+        "constraints.txt",
+        "CONTRIBUTING.md",
+        "LICENSE",
+    }
+    assert {line.split("/")[0] for line in tracked.stdout.splitlines()} == agreed | {".ci", ".gitignore"}
+
+
+@pytest.mark.parametrize("words", [["--help"], ["ls"], ["status"], ["table"], ["data", "check", "tiny-scenes"]])
+def test_quick_commands_leave_torch_unloaded(words: list[str], scenes: Path, tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    code = (
+        "import sys, dashboard, bench.cli\n"
+        f"sys.argv = ['bench', *{words!r}]\n"
+        "try:\n bench.cli.main()\n"
+        "except SystemExit as stop:\n assert not stop.code, stop.code\n"
+        "assert 'torch' not in sys.modules, 'torch was loaded'"
+    )
+    environment = {"BENCH_STORE": str(tmp_path / "store"), "BENCH_DATA": str(scenes), "PATH": ""}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr

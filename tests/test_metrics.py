@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+from examples import evidence
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from results import metrics
+from results.evidence import Evidence
+
+confusions = arrays(np.int64, st.integers(2, 6).map(lambda k: (k, k)), elements=st.integers(0, 1000)).filter(
+    lambda c: c.sum() > 0
+)
+
+
+def test_iou_by_hand() -> None:
+    # class 0: 8 hit, 2 missed, 1 false -> 8/11; class 1: 3 hit, 1 missed, 2 false -> 3/6
+    confusion = np.array([[8, 2], [1, 3]])
+    assert metrics.class_iou(confusion) == pytest.approx([8 / 11, 3 / 6])
+    assert metrics.miou(confusion) == pytest.approx((8 / 11 + 3 / 6) / 2)
+    assert metrics.miou(confusion, background=False) == pytest.approx(0.5)
+
+
+def test_a_class_that_is_absent_from_the_truth_does_not_count_but_its_false_pixels_do() -> None:
+    confusion = np.array([[6, 0, 4], [0, 5, 0], [0, 0, 0]])
+    assert np.isnan(metrics.class_iou(confusion)[2])
+    assert metrics.miou(confusion) == pytest.approx((6 / 10 + 1) / 2)
+
+
+@given(confusions)
+def test_miou_is_a_fraction_and_blind_to_the_order_of_classes(confusion: np.ndarray) -> None:
+    value = metrics.miou(confusion)
+    assert 0 <= value <= 1
+    order = np.random.default_rng(0).permutation(len(confusion))
+    assert metrics.miou(confusion[np.ix_(order, order)]) == pytest.approx(value)
+
+
+@given(confusions)
+def test_only_a_perfect_prediction_scores_one(confusion: np.ndarray) -> None:
+    assert metrics.miou(np.diag(confusion.sum(1))) == 1
+    wrong = confusion.sum() - np.trace(confusion)
+    assert (metrics.miou(confusion) == 1) == (wrong == 0)
+
+
+def test_weighted_f_is_the_mean_over_images_that_contain_the_class() -> None:
+    values = np.array([[0.5, np.nan, np.nan], [1.0, 0.2, np.nan]])
+    assert metrics.class_weighted_f(values)[:2] == pytest.approx([0.75, 0.2])
+    assert np.isnan(metrics.class_weighted_f(values)[2])
+
+
+def test_false_presence_shows_what_that_mean_hides() -> None:
+    # image 0 holds class 1; images 1 and 2 do not, and it is predicted in image 2
+    confusion = np.array([[[5, 0], [0, 5]], [[9, 0], [0, 0]], [[8, 1], [0, 0]]])
+    assert metrics.class_false_presence(confusion)[1] == 0.5
+    assert np.isnan(metrics.class_false_presence(confusion)[0])
+
+
+def test_scores_come_from_the_sum_of_the_matrices() -> None:
+    proof = evidence()
+    scores = metrics.scores(proof)
+    assert scores.miou == metrics.miou(proof.confusion.sum(0))
+    assert scores.test_images == 4
+
+
+def test_no_labelled_pixel_is_no_score() -> None:
+    empty = Evidence(np.array(["a"]), np.array(["g"]), np.zeros((1, 2, 2), int), np.full((1, 2), np.nan))
+    with pytest.raises(ValueError, match="no labelled pixel"):
+        metrics.scores(empty)
+
+
+def test_evidence_survives_its_bytes_and_repeats_them() -> None:
+    proof = evidence()
+    again = Evidence.from_bytes(proof.to_bytes())
+    assert again.to_bytes() == proof.to_bytes()
+    np.testing.assert_array_equal(again.confusion, proof.confusion)
+
+
+def test_evidence_of_an_image_counted_twice_is_refused() -> None:
+    proof = evidence()
+    ids = np.array(["a", "b", "c", "a"])
+    with pytest.raises(ValueError, match="occurs twice"):
+        Evidence(ids, proof.groups, proof.confusion, proof.weighted_f)

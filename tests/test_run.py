@@ -1,0 +1,238 @@
+"""Whole matrices, end to end, on rendered frames and a network of a few thousand parameters."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Bench, write_matrix
+
+from bench import stages
+from results import load_table
+from results.store import Store
+
+
+def scores_of(store: Path) -> dict[tuple[str, str, int], tuple[object, ...]]:
+    """What must not depend on how often a run was interrupted: everything that was measured, evidence included."""
+    records, bad = Store(store).read_records()
+    assert not bad
+    return {(r.source, r.backbone, r.replicate): (r.run, r.scores, r.tuning, r.evidence_sha256) for r in records}
+
+
+def test_a_matrix_runs_once_and_then_has_nothing_to_do(bench: Bench, matrix_file: Path, tmp_path: Path) -> None:
+    first = bench("run", "--matrix", matrix_file, "--jobs", 0)
+    assert first.code == 0, first.err
+    assert "2 runs done, 0 failed, 0 skipped" in first.out
+    files = {p: p.stat().st_mtime_ns for p in (tmp_path / "store").rglob("*") if p.is_file()}
+    again = bench("run", "--matrix", matrix_file, "--jobs", 0)
+    assert again.code == 0
+    assert "nothing to do: 2 runs done" in again.out
+    assert files == {p: p.stat().st_mtime_ns for p in (tmp_path / "store").rglob("*") if p.is_file()}
+    table = json.loads(bench("table", "--format", "json").out)
+    assert [(row["source"], row["n"], row["status"]) for row in table] == [("none", 2, "ok")]
+
+
+def test_scores_are_those_of_the_evidence(bench: Bench, matrix_file: Path, tmp_path: Path) -> None:
+    from results import metrics
+
+    bench("run", "--matrix", matrix_file, "--jobs", 0)
+    store = Store(tmp_path / "store")
+    for record in store.read_records()[0]:
+        assert metrics.scores(store.read_evidence(record)) == record.scores
+
+
+def test_the_same_replicate_gives_the_same_record_bit_for_bit(bench: Bench, matrix_file: Path, tmp_path: Path) -> None:
+    bench("run", "--matrix", matrix_file, "--jobs", 0)
+    bench("run", "--matrix", matrix_file, "--jobs", 2, "--store", tmp_path / "other")
+    assert scores_of(tmp_path / "store") == scores_of(tmp_path / "other")
+    values = [v[3] for v in scores_of(tmp_path / "store").values()]
+    assert len(set(values)) == 2, "two replicates are two draws"
+
+
+def test_the_test_split_is_read_by_the_final_alone(
+    bench: Bench, matrix_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[tuple[str, str]] = []
+    stage = {"now": ""}
+    real_open = stages.open_split
+
+    def spy(target, split, protocol, frac=1.0):
+        opened.append((stage["now"], split))
+        return real_open(target, split, protocol, frac)
+
+    monkeypatch.setattr(stages, "open_split", spy)
+    for kind, real in list(stages._STAGES.items()):
+        monkeypatch.setitem(stages._STAGES, kind, lambda *a, kind=kind, real=real: (stage.update(now=kind), real(*a)))
+    bench("run", "--matrix", matrix_file, "--jobs", 0)
+    assert set(opened) == {("tune", "train"), ("tune", "val"), ("final", "train"), ("final", "test")}
+
+
+def test_test_labels_cannot_change_what_is_trained_or_chosen(bench: Bench, soda: Path, tmp_path: Path) -> None:
+    """The proof by data: with every test mask blackened, schedule and validation score stay the same."""
+    from PIL import Image
+
+    path = write_matrix(tmp_path)
+    words = ("run", "--matrix", path, "--target", "soda", "--jobs", 0, "--data", soda)
+    bench(*words, "--store", tmp_path / "a")
+    base = soda / "soda" / "InfraredSemanticLabel"
+    for stem in (base / "test_infrared.txt").read_text().split():
+        Image.new("L", (160, 120)).save(base / "SegmentationClassOne" / f"{stem}.png")
+    bench(*words, "--store", tmp_path / "b")
+    a, b = (Store(tmp_path / name).read_records()[0] for name in "ab")
+    assert [r.tuning for r in a] == [r.tuning for r in b]
+    assert [r.scores for r in a] != [r.scores for r in b]
+
+
+def test_a_diverged_cell_is_a_record_and_stays_until_retry(bench: Bench, tmp_path: Path) -> None:
+    search = {
+        "lr": {"low": 1e29, "high": 1e31},
+        "encoder_lr_scale": {"low": 1, "high": 1},
+        "weight_decay": {"low": 0, "high": 0},
+    }
+    search |= {"warmup_frac": {"low": 0, "high": 0}, "decay": ["poly"]}  # type: ignore[dict-item]
+    default = {"lr": 1e30, "encoder_lr_scale": 1.0, "weight_decay": 0.0, "warmup_frac": 0.0, "decay": "poly"}
+    path = write_matrix(tmp_path, search=search, default=default, finetune_steps=8)
+    ended = bench("run", "--matrix", path, "--jobs", 0)
+    assert ended.code == 2
+    assert "diverged" in ended.out
+    again = bench("run", "--matrix", path, "--jobs", 0)
+    assert again.code == 2
+    assert "nothing to do" in again.out
+    assert "--retry diverged" in again.out
+    assert "started" in bench("run", "--matrix", path, "--jobs", 0, "--retry", "diverged").out
+    row = json.loads(bench("table", "--format", "json").out)[0]
+    assert (row["status"], row["miou"], row["rank"]) == ("diverged", None, None)
+    assert "not finite in any of the 2 tuning trials" in row["reason"]
+
+
+def test_a_torn_record_is_made_anew_and_nothing_else_is(bench: Bench, matrix_file: Path, tmp_path: Path) -> None:
+    bench("run", "--matrix", matrix_file, "--jobs", 0)
+    before = scores_of(tmp_path / "store")
+    torn = Store(tmp_path / "store").record_paths()[0]
+    torn.write_bytes(torn.read_bytes()[:200])
+    shown = bench("table")
+    assert shown.code == 0
+    assert str(torn) in shown.err
+    assert "1/2" in shown.out
+    assert str(torn) in bench("status").out
+    assert "1 runs to do (1 units)" in bench("run", "--matrix", matrix_file, "--jobs", 0).out
+    assert scores_of(tmp_path / "store") == before
+
+
+# -- ImageNet weights ------------------------------------------------------------------------------------------------
+
+
+def segformer_matrix(folder: Path) -> Path:
+    return write_matrix(folder, ("imagenet",), ("segformer-b0",), trials=1, replicates=1)
+
+
+@pytest.fixture
+def mit(tmp_path: Path) -> Path:
+    """A local folder in the hub's format, where the command line looks for it."""
+    from transformers import SegformerImageProcessor, SegformerModel
+
+    from backbones.segformer import config_of
+    from backbones.spec import BACKBONES
+
+    torch.manual_seed(5)
+    folder = tmp_path / "weights" / "mit-b0"
+    SegformerModel(config_of(BACKBONES["segformer-b0"])).save_pretrained(folder)
+    SegformerImageProcessor().save_pretrained(folder)
+    return folder / "model.safetensors"
+
+
+def test_good_weights_leave_a_certificate_with_the_run(bench: Bench, mit: Path, tmp_path: Path) -> None:
+    ended = bench("run", "--matrix", segformer_matrix(tmp_path), "--jobs", 0)
+    assert ended.code == 0, ended.out
+    certificate = json.loads(next((tmp_path / "store").glob("tiny-scenes/**/certificate.json")).read_text())
+    assert certificate["passed"]
+    assert certificate["tensors_matched"] == certificate["tensors_expected"] > 100
+    assert load_table(tmp_path / "store")["weights"].iloc[0].startswith("folder mit-b0/model.safetensors")
+
+
+def test_a_nan_in_the_weights_is_load_failed_with_the_certificate(bench: Bench, mit: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(mit)
+    next(iter(tensors.values()))[0] = float("nan")
+    save_file(tensors, mit, metadata={"format": "pt"})
+    ended = bench("run", "--matrix", segformer_matrix(tmp_path), "--jobs", 0)
+    assert ended.code == 2
+    row = json.loads(bench("table", "--format", "json").out)[0]
+    assert row["status"] == "load_failed"
+    assert "not finite" in row["reason"]
+    certificate = json.loads(next((tmp_path / "store").glob("tiny-scenes/**/certificate.json")).read_text())
+    assert "not finite" in certificate["problems"][0]
+    assert not list((tmp_path / "store").glob("units/pretrain/*/encoder.safetensors"))
+
+
+def test_what_cannot_be_fetched_is_skipped_and_looked_at_again(
+    bench: Bench, mit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from backbones import imagenet
+
+    away = tmp_path / "away"
+    shutil.move(mit.parent, away)
+    monkeypatch.setattr(imagenet, "_hub_silence", lambda: "no route")
+    monkeypatch.setattr(imagenet, "_in_hub_cache", lambda repository: False)
+    path = segformer_matrix(tmp_path)
+    ended = bench("run", "--matrix", path, "--jobs", 0)
+    assert ended.code == 0, "skipped is no error"
+    row = json.loads(bench("table", "--format", "json").out)[0]
+    assert row["status"] == "skipped"
+    assert "hf download nvidia/mit-b0 --local-dir" in row["reason"]
+    shutil.move(away, mit.parent)
+    assert "1 runs done, 0 failed, 0 skipped" in bench("run", "--matrix", path, "--jobs", 0).out
+    rows = json.loads(bench("table", "--format", "json").out)
+    assert {row["status"] for row in rows} == {"ok", "stale"}, "the skipped identity gives way to the measured one"
+
+
+# -- interrupted -----------------------------------------------------------------------------------------------------
+
+
+def start(path: Path, store: Path, scenes: Path) -> subprocess.Popen[str]:
+    words = [sys.executable, "-c", "from bench.cli import main; main()", "run", "--matrix", str(path), "--jobs", "2"]
+    words += ["--store", str(store), "--data", str(scenes)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    return subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True
+    )
+
+
+def wait_for(pattern: str, store: Path, running: subprocess.Popen[str]) -> None:
+    for _ in range(1200):
+        if list(store.glob(pattern)):
+            return
+        assert running.poll() is None, running.stdout and running.stdout.read()
+        time.sleep(0.05)
+    pytest.fail(f"no {pattern} after a minute")
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_run_goes_on_to_the_same_numbers(
+    stop: signal.Signals, bench: Bench, scenes: Path, tmp_path: Path
+) -> None:
+    path = write_matrix(tmp_path, ("none", "none/long"), finetune_steps=40, trials=3)
+    store = tmp_path / "broken"
+    running = start(path, store, scenes)
+    wait_for("units/tune/*/trials.jsonl", store, running)
+    if stop == signal.SIGINT:
+        os.killpg(running.pid, stop)  # as a terminal does: the whole group
+    else:
+        running.kill()
+    output, _ = running.communicate(timeout=60)
+    if stop == signal.SIGINT:
+        assert running.returncode == 3, output
+        assert "the same command goes on from there" in output
+        assert "Traceback" not in output
+    assert len(Store(store).record_paths()) < 4, "it was stopped in the middle"
+    assert bench("run", "--matrix", path, "--jobs", 0, "--store", store).code == 0
+    assert bench("run", "--matrix", path, "--jobs", 0, "--store", tmp_path / "whole").code == 0
+    assert scores_of(store) == scores_of(tmp_path / "whole")
+    assert len(scores_of(store)) == 4

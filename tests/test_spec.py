@@ -1,0 +1,53 @@
+import pytest
+from conftest import protocol_fields
+from pydantic import ValidationError
+
+from bench.spec import Protocol, derive_seed, fingerprint, load_protocol, shipped
+
+
+@pytest.mark.parametrize("name", shipped("protocols"))
+def test_every_shipped_protocol_is_what_its_file_says(name: str) -> None:
+    assert load_protocol(name).name == name
+
+
+def test_only_the_peer_protocol_selects_on_test() -> None:
+    assert [name for name in shipped("protocols") if load_protocol(name).select_on == "test"] == ["soda-unip-v1"]
+
+
+def test_smoke_is_small_and_never_ranked() -> None:
+    smoke = load_protocol("soda-v1").smoke()
+    assert (smoke.finetune_steps, smoke.trials, smoke.replicates, smoke.ranked) == (2, 1, 1, False)
+    assert smoke.name != "soda-v1"
+    assert fingerprint(smoke.identity()) != fingerprint(load_protocol("soda-v1").identity())
+
+
+def test_a_default_outside_the_search_space_is_refused() -> None:
+    default = {"lr": 1.0, "encoder_lr_scale": 1.0, "weight_decay": 0.01, "warmup_frac": 0.1, "decay": "poly"}
+    with pytest.raises(ValidationError, match="outside the search space"):
+        Protocol.model_validate(protocol_fields(default=default))
+
+
+def test_identity_leaves_out_text_and_replicates_and_nothing_else() -> None:
+    base = Protocol.model_validate(protocol_fields())
+    same = Protocol.model_validate(protocol_fields(description="other words", replicates=5))
+    assert same.identity() == base.identity()
+    for change in ({"finetune_steps": 4}, {"trials": 3}, {"seed": 1}, {"beta_squared": 0.3}, {"select_on": "test"}):
+        assert Protocol.model_validate(protocol_fields(**change)).identity() != base.identity(), change
+
+
+def test_nothing_frozen_can_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Protocol.model_validate(protocol_fields()).seed = 3  # type: ignore[misc]
+
+
+def test_fingerprints_are_canonical() -> None:
+    assert fingerprint({"a": 1, "b": [2.0]}) == fingerprint({"b": [2.0], "a": 1})
+    assert fingerprint({"a": 1}) != fingerprint({"a": "1"})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        fingerprint(float("nan"))
+
+
+def test_seeds_of_two_purposes_differ() -> None:
+    assert derive_seed(0, "init", "r0") != derive_seed(0, "init", "r1")
+    assert derive_seed(0, "a", "bc") != derive_seed(0, "ab", "c")
+    assert 0 <= derive_seed(0) < 2**63

@@ -1,0 +1,80 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from examples import evidence, record
+
+from results.store import Store, StoreError, read_json_lines, slug, write_atomic
+
+
+def test_a_record_comes_back_with_its_evidence(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write_record(record(), evidence(), {"history.csv": "step\n"})
+    records, bad = store.read_records()
+    assert (records, bad) == ([record()], [])
+    assert store.read_evidence(records[0]).to_bytes() == evidence().to_bytes()
+
+
+def test_evidence_of_another_run_is_refused(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with pytest.raises(ValueError, match="evidence_sha256"):
+        store.write_record(record(), evidence(seed=7))
+    folder = store.write_record(record(), evidence())
+    (folder / "evidence.npz").write_bytes(evidence(seed=7).to_bytes())
+    with pytest.raises(StoreError, match="checksum differs"):
+        store.read_evidence(record())
+
+
+def test_a_record_cut_in_half_is_named_and_the_others_stand(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    torn = store.write_record(record(0), evidence(0)) / "record.json"
+    store.write_record(record(1), evidence(1))
+    torn.write_bytes(torn.read_bytes()[: torn.stat().st_size // 2])
+    records, bad = store.read_records()
+    assert records == [record(1)]
+    assert [b.path for b in bad] == [torn]
+
+
+def test_a_write_that_is_killed_leaves_what_stood_there(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomic(path, b"old")
+    code = (
+        "import os, signal, sys, results.store as s\n"
+        "os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "s.write_atomic(__import__('pathlib').Path(sys.argv[1]), b'new, longer')"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert done.returncode == -9
+    assert path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(
+    "name", ["none/long", "../../etc", ".", "..", "", "a b\n", "satir/top-4", "C:\\x", "~shuffled"]
+)
+def test_no_name_leaves_the_store(name: str) -> None:
+    assert slug(name) not in ("", ".", "..")
+    assert not set(slug(name)) & set("/\\ \n:")
+
+
+def test_a_store_that_cannot_be_made_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="--store"):
+        Store(tmp_path / "file" / "store").make()
+
+
+def test_a_full_disk_is_said_and_nothing_is_lost(tmp_path: Path, small_disk: Path) -> None:
+    store = Store(small_disk)
+    store.write_record(record(0), evidence(0))
+    with pytest.raises(StoreError, match="free some space"):
+        write_atomic(small_disk / "large", os.urandom(2**21))
+    assert not list(small_disk.glob(".large*"))
+    assert store.read_records() == ([record(0)], [])
+
+
+def test_lines_after_a_torn_one_do_not_count(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    path.write_text('{"a": 1}\n{"a": 2}\n{"a": ')
+    assert list(read_json_lines(path)) == [{"a": 1}, {"a": 2}]
+    assert list(read_json_lines(tmp_path / "missing")) == []

@@ -1,0 +1,285 @@
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bench.targets import TARGETS, DataError, cut_val, open_target
+from bench.targets.frames import Frame
+from bench.targets.soda import BLOCK, block_of, read_list
+
+
+def base_of(data: Path) -> Path:
+    return data / "soda" / "InfraredSemanticLabel"
+
+
+# -- SODA's layout, in every published form --------------------------------------------------------------------------
+
+
+def as_published(data: Path) -> None:
+    pass
+
+
+def upper_case_folder(data: Path) -> None:
+    (data / "soda").rename(data / "SODA")
+
+
+def other_mask_folder(data: Path) -> None:
+    (base_of(data) / "SegmentationClassOne").rename(base_of(data) / "SegmentationClassPNG")
+
+
+def both_mask_folders_one_with_palettes(data: Path) -> None:
+    shutil.copytree(base_of(data) / "SegmentationClassOne", base_of(data) / "SegmentationClassPNG")
+    for path in (base_of(data) / "SegmentationClassPNG").iterdir():
+        with Image.open(path) as image:
+            palette = Image.fromarray(np.asarray(image))
+        palette.putpalette([i % 256 for i in range(768)])
+        palette.save(path)
+
+
+def extensions_crlf_and_blank_lines(data: Path) -> None:
+    for path in base_of(data).glob("*.txt"):
+        stems = path.read_text().split()
+        path.write_bytes(b"\xef\xbb\xbf" + "".join(f"JPEGImages/{stem}.jpg\r\n\r\n" for stem in stems).encode())
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        as_published,
+        upper_case_folder,
+        other_mask_folder,
+        both_mask_folders_one_with_palettes,
+        extensions_crlf_and_blank_lines,
+    ],
+)
+def test_every_published_form_is_read_alike(form: Callable[[Path], None], soda: Path) -> None:
+    expected = open_target("soda", soda)
+    form(soda)
+    target = open_target("soda", soda)
+    assert {s: [f.id for f in frames] for s, frames in target.splits.items()} == {
+        s: [f.id for f in frames] for s, frames in expected.splits.items()
+    }
+    assert {k: f.pixels for k, f in target.facts.items()} == {k: f.pixels for k, f in expected.facts.items()}
+    if form is both_mask_folders_one_with_palettes:
+        assert "both mask folders are there and hold the same labels" in target.notes[0]
+
+
+def test_val_is_cut_from_train_in_whole_blocks(soda: Path) -> None:
+    target = open_target("soda", soda)
+    assert len(target.splits["test"]) == 30
+    assert 0.1 <= len(target.splits["val"]) / 60 <= 0.4
+    blocks = {split: {frame.group for frame in frames} for split, frames in target.splits.items()}
+    assert not blocks["train"] & blocks["val"]
+
+
+def test_the_cut_is_about_a_tenth_and_depends_on_names_alone() -> None:
+    frames = [Frame(f"{i:05d}", Path(), Path(), block_of(f"{i:05d}")) for i in range(1168)]
+    train, val = cut_val(frames)
+    assert 0.1 <= len(val) / 1168 < 0.1 + 2 * BLOCK / 1168
+    assert len(train) + len(val) == 1168
+    assert cut_val(list(reversed(frames)))[1] == list(reversed(val))
+
+
+def test_blocks_keep_neighbours_and_copies_together() -> None:
+    assert block_of("day_0041") == block_of("day_0059") != block_of("day_0060")
+    assert block_of("day_0041(1)") == block_of("day_0041 (2)") == block_of("day_0041~") == block_of("day_0041")
+    assert block_of("day_0041") != block_of("night_0041")
+
+
+def test_list_lines(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_bytes(b"a.jpg\r\n\r\nb\n  c.PNG \nx/y/d.jpeg\ne(1)\nf.v2\n")
+    assert read_list(path) == ["a", "b", "c", "d", "e(1)", "f.v2"]
+
+
+# -- what cannot be used ---------------------------------------------------------------------------------------------
+
+
+def first(data: Path, folder: str, split: str = "train") -> Path:
+    stem = (base_of(data) / f"{split}_infrared.txt").read_text().split()[0]
+    return next((base_of(data) / folder).glob(f"{stem}.*"))
+
+
+def truncated_jpeg(data: Path) -> None:
+    path = first(data, "JPEGImages")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def no_image_at_all(data: Path) -> None:
+    first(data, "JPEGImages").write_text("<html>not found</html>")
+
+
+def missing_image(data: Path) -> None:
+    first(data, "JPEGImages").unlink()
+
+
+def missing_mask(data: Path) -> None:
+    first(data, "SegmentationClassOne").unlink()
+
+
+def sixteen_bit_mask(data: Path) -> None:
+    path = first(data, "SegmentationClassOne")
+    Image.fromarray(np.zeros((120, 160), dtype=np.uint16)).save(path)
+
+
+def sixteen_bit_image(data: Path) -> None:
+    path = first(data, "JPEGImages")
+    Image.fromarray(np.zeros((120, 160), dtype=np.uint16)).save(path, format="PNG")
+
+
+def coloured_mask(data: Path) -> None:
+    Image.new("RGB", (160, 120)).save(first(data, "SegmentationClassOne"))
+
+
+def mask_of_another_size(data: Path) -> None:
+    Image.new("L", (80, 60)).save(first(data, "SegmentationClassOne"))
+
+
+def label_outside(data: Path) -> None:
+    Image.new("L", (160, 120), 33).save(first(data, "SegmentationClassOne"))
+
+
+def empty_list(data: Path) -> None:
+    (base_of(data) / "train_infrared.txt").write_text("\n\n")
+
+
+def missing_list(data: Path) -> None:
+    (base_of(data) / "test_infrared.txt").unlink()
+
+
+def no_mask_folder(data: Path) -> None:
+    (base_of(data) / "SegmentationClassOne").rename(base_of(data) / "Masks")
+
+
+def masks_that_disagree(data: Path) -> None:
+    shutil.copytree(base_of(data) / "SegmentationClassOne", base_of(data) / "SegmentationClassPNG")
+    Image.new("L", (160, 120), 7).save(first(data, "SegmentationClassPNG"))
+
+
+def one_block(data: Path) -> None:
+    path = base_of(data) / "train_infrared.txt"
+    path.write_text("\n".join(path.read_text().split()[:10]))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (truncated_jpeg, "truncated"),
+        (no_image_at_all, "not an image that can be read"),
+        (missing_image, "No such file"),
+        (missing_mask, "No such file"),
+        (sixteen_bit_mask, "mask of mode I;16"),
+        (sixteen_bit_image, "16-bit"),
+        (coloured_mask, "mask of mode RGB"),
+        (mask_of_another_size, "mask of 80x60, its image 160x120"),
+        (label_outside, "label 33"),
+        (empty_list, "train_infrared.txt lists nothing"),
+        (missing_list, "test_infrared.txt is missing"),
+        (no_mask_folder, "no mask folder"),
+        (masks_that_disagree, "differ in 1 masks, the first 0000.png"),
+        (one_block, "its val split is empty"),
+    ],
+)
+def test_what_cannot_be_used_is_reported(spoil: Callable[[Path], None], says: str, soda: Path) -> None:
+    spoil(soda)
+    with pytest.raises(DataError) as wrong:
+        open_target("soda", soda)
+    assert says in str(wrong.value)
+
+
+def test_all_problems_stand_in_one_report(soda: Path) -> None:
+    for path in sorted((base_of(soda) / "SegmentationClassOne").iterdir())[:8]:
+        Image.new("L", (160, 120), 99).save(path)
+    for path in sorted((base_of(soda) / "JPEGImages").iterdir())[20:22]:
+        path.unlink()
+    with pytest.raises(DataError) as wrong:
+        open_target("soda", soda)
+    report = str(wrong.value)
+    assert "10 of 90 frames have a problem" in report
+    assert "and 3 more of this kind" in report
+    assert "is this the right mask folder?" in report
+    assert "copy the missing files" in report
+
+
+def test_a_missing_folder_says_where_to_put_it(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no folder soda or SODA under .*--data or BENCH_DATA"):
+        open_target("soda", tmp_path)
+
+
+# -- duplicates ------------------------------------------------------------------------------------------------------
+
+
+def test_a_train_image_that_is_also_in_test_leaves_train(soda: Path) -> None:
+    first(soda, "JPEGImages").write_bytes(first(soda, "JPEGImages", "test").read_bytes())
+    target = open_target("soda", soda)
+    assert "0000" not in {frame.id for split in ("train", "val") for frame in target.splits[split]}
+    assert len(target.splits["test"]) == 30
+    assert any("1 train images are byte-identical" in note for note in target.notes)
+
+
+def test_test_is_never_shortened(soda: Path) -> None:
+    stems = (base_of(soda) / "test_infrared.txt").read_text().split()
+    images = base_of(soda) / "JPEGImages"
+    (images / f"{stems[1]}.jpg").write_bytes((images / f"{stems[0]}.jpg").read_bytes())
+    target = open_target("soda", soda)
+    assert len(target.splits["test"]) == 30
+    assert any("1 test images are byte-identical to another test image; they stay" in note for note in target.notes)
+
+
+# -- identity and cache ----------------------------------------------------------------------------------------------
+
+
+def test_the_content_hash_follows_every_pixel_and_no_place(soda: Path) -> None:
+    before = open_target("soda", soda).content_hash
+    soda.rename(soda.with_name("elsewhere"))
+    moved = soda.with_name("elsewhere")
+    assert open_target("soda", moved).content_hash == before
+    path = first(moved, "SegmentationClassOne")
+    label = np.asarray(Image.open(path)).copy()
+    label[0, 0] = (label[0, 0] + 1) % 21
+    Image.fromarray(label).save(path)
+    assert open_target("soda", moved).content_hash != before
+
+
+def test_unchanged_files_are_read_once(soda: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache.json"
+    read: list[int] = []
+    first_time = open_target("soda", soda, cache, lambda done, total: read.append(total))
+    assert len(read) == 90
+    path = first(soda, "SegmentationClassOne")
+    Image.new("L", (160, 120), 3).save(path)
+    again = open_target("soda", soda, cache, lambda done, total: read.append(total))
+    assert read[90:] == [1]
+    assert again.content_hash != first_time.content_hash
+    cache.write_text(cache.read_text()[:100])  # a torn cache is no cache
+    assert open_target("soda", soda, cache).content_hash == again.content_hash
+
+
+# -- hit-uav ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_real_frames_are_split_by_date(hit_uav: Path) -> None:
+    target = open_target("hit-uav", hit_uav)
+    assert {split: len(frames) for split, frames in target.splits.items()} == {"train": 360, "val": 60, "test": 180}
+    dates = {split: {frame.group for frame in frames} for split, frames in target.splits.items()}
+    assert dates["test"] == {"20210118", "20210121"}
+    assert dates["val"] == {"20210119"}
+    assert not dates["train"] & (dates["val"] | dates["test"])
+    pixels = np.array([target.facts[frame.id].pixels for frame in target.splits["train"]]).sum(0)
+    assert pixels[0] / pixels.sum() == pytest.approx(0.965, abs=0.01)
+
+
+def test_an_index_without_a_split_is_named(tmp_path: Path) -> None:
+    (tmp_path / "hit-uav").mkdir()
+    with pytest.raises(DataError, match=r"cannot read .*index\.csv"):
+        open_target("hit-uav", tmp_path)
+    (tmp_path / "hit-uav" / "index.csv").write_text("file,split,date\na.jpg,train,1\n")
+    with pytest.raises(DataError, match="lists no frame for val, test"):
+        open_target("hit-uav", tmp_path)
+
+
+def test_every_target_says_what_its_labels_are() -> None:
+    assert all(spec.label_note and spec.classes[0] == "background" for spec in TARGETS.values())

@@ -1,0 +1,122 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import protocol_fields
+
+from bench.spec import Protocol, Schedule
+from bench.train import Diverged
+from bench.tune import Trial, best, candidates, propose, read_trials, tune
+
+
+def protocol(trials: int, **changes: object) -> Protocol:
+    return Protocol.model_validate(protocol_fields(trials=trials, **changes))
+
+
+def score(number: int, schedule: Schedule) -> float:
+    """A bowl around lr 1e-3: what a sampler is told shapes what it proposes next."""
+    return 1 / (1 + abs(schedule.lr - 1e-3) * 1000 + schedule.weight_decay)
+
+
+# run in a process of its own: kills itself, as hard as can be, when asked for the trial named on the command line
+VICTIM = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[4])
+from pathlib import Path
+from test_tune import protocol, score
+from bench.tune import tune
+path, trials, last = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+def dying(number, schedule):
+    if number == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return score(number, schedule)
+tune(protocol(trials), path, dying)
+"""
+
+
+def run_until_killed(path: Path, trials: int, last: int) -> None:
+    words = [sys.executable, "-c", VICTIM, str(path), str(trials), str(last), str(Path(__file__).parent)]
+    done = subprocess.run(
+        words, capture_output=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+@pytest.mark.parametrize("trials", [6, 17])  # quasi-random below 16, TPE from there on
+def test_a_killed_study_equals_an_unbroken_one(trials: int, tmp_path: Path) -> None:
+    unbroken = tune(protocol(trials), tmp_path / "unbroken", score)
+    path = tmp_path / "halves"
+    run_until_killed(path, trials, trials // 2)
+    assert len(read_trials(path)) == trials // 2
+    assert tune(protocol(trials), path, score) == unbroken
+    if trials == 6:
+        for last in range(1, trials):
+            run_until_killed(tmp_path / "ones", trials, last)
+        assert tune(protocol(trials), tmp_path / "ones", score) == unbroken
+    assert len({str(trial.schedule) for trial in unbroken}) == trials, "no trial repeats another"
+
+
+def test_a_line_torn_by_a_kill_is_run_again(tmp_path: Path) -> None:
+    path = tmp_path / "trials"
+    unbroken = tune(protocol(4), path, score)
+    path.write_bytes(path.read_bytes()[:-20])
+    assert len(read_trials(path)) == 3
+    assert tune(protocol(4), path, score) == unbroken
+
+
+def test_finished_trials_are_not_run_again(tmp_path: Path) -> None:
+    tune(protocol(4), tmp_path / "trials", score)
+    tune(protocol(4), tmp_path / "trials", lambda number, schedule: pytest.fail("run again"))
+
+
+def test_trial_0_is_the_default_and_every_cell_has_the_same_candidates(tmp_path: Path) -> None:
+    a = tune(protocol(5), tmp_path / "a", score)
+    b = tune(protocol(5), tmp_path / "b", lambda number, schedule: 1.0 - score(number, schedule))
+    assert [trial.schedule for trial in a] == [trial.schedule for trial in b]
+    assert a[0].schedule == protocol(5).default.model_dump()
+
+
+def test_candidates_stay_in_the_space_and_spread() -> None:
+    drawn = candidates(protocol(15))
+    space = protocol(15).search
+    assert all(space.holds(schedule) for schedule in drawn)
+    assert {schedule.decay for schedule in drawn} == {"poly", "cosine"}
+    assert sum(schedule.lr < 1e-3 for schedule in drawn[1:]) in range(5, 10)
+    assert candidates(protocol(5)) == drawn[:5]
+
+
+def test_tpe_proposes_from_what_was_seen() -> None:
+    def history(good: float) -> list[Trial]:
+        drawn = candidates(protocol(15))
+        return [Trial(i, s.model_dump(), 1 / (1 + abs(s.lr - good) * 1000)) for i, s in enumerate(drawn)]
+
+    settings = protocol(20)
+    assert propose(settings, history(1e-4)) == propose(settings, history(1e-4))
+    assert propose(settings, history(1e-4)) != propose(settings, history(1e-2))
+
+
+def test_a_diverged_trial_is_no_choice(tmp_path: Path) -> None:
+    def half(number: int, schedule: Schedule) -> float:
+        if number % 2 == 0:
+            raise Diverged("not finite")
+        return 0.1 * number
+
+    trials = tune(protocol(4), tmp_path / "trials", half)
+    assert [trial.val_miou for trial in trials] == [None, 0.1, None, pytest.approx(0.3)]
+    assert best(trials).number == 3
+    assert read_trials(tmp_path / "trials") == trials
+
+
+def test_nothing_but_divergence_is_a_failure(tmp_path: Path) -> None:
+    def never(number: int, schedule: Schedule) -> float:
+        raise Diverged("not finite")
+
+    with pytest.raises(Diverged, match="any of the 3 tuning trials"):
+        tune(protocol(3), tmp_path / "trials", never)
+
+
+def test_of_equals_the_first_is_chosen() -> None:
+    assert best([Trial(0, {}, 0.5), Trial(1, {}, 0.5), Trial(2, {}, 0.4)]).number == 0
