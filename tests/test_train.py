@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from backbones.network import Network, build
 from backbones.spec import BACKBONES
+from bench import Diverged
 from bench.batches import Batches, Decoded, open_split
 from bench.spec import Loss, Protocol, Schedule
 from bench.targets import open_target
-from bench.train import Diverged, SegmentationLoss, _offsets, fit, lr_factor, predict
+from bench.train import SegmentationLoss, _offsets, fit, lr_factor, predict
 
 LOSS = Loss(dice_background=False, class_weight_power=0.5, class_weight_cap=5)
 

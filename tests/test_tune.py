@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from conftest import protocol_fields
 
+from bench import Diverged
 from bench.spec import Protocol, Schedule
-from bench.train import Diverged
 from bench.tune import Trial, best, candidates, propose, read_trials, tune
 
 
