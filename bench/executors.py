@@ -113,7 +113,7 @@ def local(units: Sequence[Unit], context: "Context", show: Show, jobs: int) -> I
 
 def _start(unit: Unit, context: "Context") -> tuple[Connection, _Worker]:
     mine, theirs = multiprocessing.Pipe()
-    process = multiprocessing.get_context("forkserver").Process(target=_work, args=(unit, context, theirs), daemon=True)
+    process = multiprocessing.get_context("forkserver").Process(target=_work, args=(unit, context, theirs))
     process.start()
     theirs.close()  # so that a dead worker is the end of the file
     return mine, _Worker(unit, process)

@@ -136,4 +136,8 @@ def _run_units(
 
 def _default_jobs(protocol: Protocol) -> int:
     """One unit for each core that this process may use; one where a GPU may be in play."""
-    return 1 if protocol.device != "cpu" else max(1, len(os.sched_getaffinity(0)) // protocol.threads)
+    return 1 if protocol.device != "cpu" else max(1, _cores() // protocol.threads)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

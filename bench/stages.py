@@ -68,7 +68,8 @@ def execute(unit: Unit, context: Context, report: Progress) -> Outcome:
     except StoreError as error:
         return Outcome("failed", str(error), fatal=True)
     except Exception as error:  # the one place where a bug in a unit becomes a record
-        return Outcome("failed", f"{type(error).__name__}: {error}", (("error.txt", traceback.format_exc()),))
+        why = f"{type(error).__name__}: {error} (error.txt beside the record has the traceback)"
+        return Outcome("failed", why, (("error.txt", traceback.format_exc()),))
     return Outcome("ok")
 
 
@@ -103,12 +104,12 @@ def tune_schedule(unit: Unit, context: Context, report: Progress) -> None:
         return metrics.miou(total)
 
     trials = tune.tune(protocol, folder / "trials.jsonl", score)
-    chosen = tune.best(trials)
+    chosen, value = tune.best(trials)
     tuning = Tuning(
         schedule=chosen.schedule,
         trials=len(trials),
         default_val_miou=trials[0].val_miou,
-        tuned_val_miou=chosen.val_miou or 0.0,
+        tuned_val_miou=value,
     )
     write_atomic(folder / "tune.json", (tuning.model_dump_json(indent=1) + "\n").encode())
 

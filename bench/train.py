@@ -34,6 +34,11 @@ def device_of(protocol: Protocol) -> torch.device:
     return torch.device("cuda" if cuda else "cpu")
 
 
+def loading_processes(device: torch.device) -> int:
+    """How many processes make batches: none on a CPU, where the protocol counts threads. It changes no number."""
+    return 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
+
+
 def half_precision(device: torch.device) -> bool:
     """Whether the forward pass runs under bf16 autocast: on a GPU that has it. On the CPUs tried it did not speed up training."""
     return device.type == "cuda" and torch.cuda.is_bf16_supported()
@@ -91,7 +96,7 @@ def fit(
     loss.to(device)
     optimiser = torch.optim.AdamW(_parameter_groups(network, schedule), fused=True)
     decay = LambdaLR(optimiser, lambda step: lr_factor(schedule, step, steps))
-    workers = 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
+    workers = loading_processes(device)
     loader: Iterator[tuple[Tensor, Tensor]] = iter(
         DataLoader(batches, batch_size=None, num_workers=workers, pin_memory=workers > 0)
     )

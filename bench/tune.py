@@ -59,8 +59,8 @@ def read_trials(path: Path) -> list[Trial]:
     return [Trial(**row) for row in read_json_lines(path)]  # type: ignore[arg-type]
 
 
-def best(trials: list[Trial]) -> Trial:
-    """The trial with the highest validation mIoU; of equals the first.
+def best(trials: list[Trial]) -> tuple[Trial, float]:
+    """(trial, its validation mIoU) of the trial with the highest; of equals the first.
 
     Raises:
         Diverged: there is none.
@@ -68,7 +68,8 @@ def best(trials: list[Trial]) -> Trial:
     finished = [(trial.val_miou, -trial.number, trial) for trial in trials if trial.val_miou is not None]
     if not finished:
         raise Diverged(f"the training loss was not finite in any of the {len(trials)} tuning trials")
-    return max(finished, key=lambda f: f[:2])[2]
+    value, _, trial = max(finished, key=lambda f: f[:2])
+    return trial, value
 
 
 def propose(protocol: Protocol, done: list[Trial]) -> Schedule:

@@ -109,7 +109,7 @@ class Watch:
         total = sum(t for _, t in self._work.values())
         spent = time.monotonic() - self._started
         expected = f", about {duration(spent * (total - done) / done)}" if 0.03 * total < done < total else ""
-        return f"{self._units_left} units left{expected}"
+        return f"{self._units_left} unit{'' if self._units_left == 1 else 's'} left{expected}"
 
     # -- the end ---------------------------------------------------------------------------------------------------
 

@@ -54,7 +54,7 @@ class Scores(_Part):
 class Tuning(_Part):
     """How the schedule was chosen. Validation scores choose; they are never a result."""
 
-    schedule: dict[str, float | str] = Field(description="the schedule this run used")
+    schedule: dict[str, float | str] = Field(description="the schedule this run used; JSON text in a table")
     trials: int = Field(ge=1, description="number of trials, the default schedule included")
     default_val_miou: Fraction = Field(
         description="validation mIoU of the default schedule (trial 0); null where it diverged"
@@ -71,7 +71,7 @@ class Provenance(_Part):
     commit: str | None = Field(
         description="git commit of the harness, '+dirty' where files were changed; null outside a checkout"
     )
-    packages: dict[str, str] = Field(description="versions of the packages that shape numbers")
+    packages: dict[str, str] = Field(description="versions of the packages that shape numbers; JSON text in a table")
     device: str = Field(description="the processor that ran the unit")
     threads: int = Field(description="torch threads")
     precision: str = Field(description="fp32, or bf16 autocast")
@@ -104,7 +104,7 @@ class RunRecord(_Part):
     reason: str | None = Field(description="why, where the status is not ok")
     finetune_steps: int = Field(ge=1, description="optimiser steps on the target")
     normalisation: dict[str, list[float]] | None = Field(
-        description="input mean and std, on 0..1; they belong to the weights"
+        description="input mean and std, on 0..1; they belong to the weights; JSON text in a table"
     )
     weights: str | None = Field(description="where the encoder's weights came from; null for random initialisation")
     scores: Scores | None = Field(description="null unless the status is ok")

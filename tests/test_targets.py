@@ -150,6 +150,10 @@ def missing_list(data: Path) -> None:
     (base_of(data) / "test_infrared.txt").unlink()
 
 
+def list_of_no_text(data: Path) -> None:
+    (base_of(data) / "train_infrared.txt").write_bytes(b"\xff\xfe\x00a.jpg")
+
+
 def no_mask_folder(data: Path) -> None:
     (base_of(data) / "SegmentationClassOne").rename(base_of(data) / "Masks")
 
@@ -177,7 +181,8 @@ def one_block(data: Path) -> None:
         (mask_of_another_size, "mask of 80x60, its image 160x120"),
         (label_outside, "label 33"),
         (empty_list, "train_infrared.txt lists nothing"),
-        (missing_list, "test_infrared.txt is missing"),
+        (missing_list, "test_infrared.txt cannot be read"),
+        (list_of_no_text, "can't decode byte"),
         (no_mask_folder, "no mask folder"),
         (masks_that_disagree, "differ in 1 masks, the first 0000.png"),
         (one_block, "its val split is empty"),
@@ -278,6 +283,21 @@ def test_an_index_without_a_split_is_named(tmp_path: Path) -> None:
         open_target("hit-uav", tmp_path)
     (tmp_path / "hit-uav" / "index.csv").write_text("file,split,date\na.jpg,train,1\n")
     with pytest.raises(DataError, match="lists no frame for val, test"):
+        open_target("hit-uav", tmp_path)
+
+
+def test_a_line_cut_short_and_a_frame_in_two_splits(hit_uav: Path, tmp_path: Path) -> None:
+    root = tmp_path / "hit-uav"
+    root.mkdir()
+    for name in ("images", "labels"):
+        (root / name).symlink_to((hit_uav / "hit-uav" / name).absolute())
+    rows = (hit_uav / "hit-uav" / "index.csv").read_text().splitlines()
+    keep = [rows[0], *(next(row for row in rows if row.split(",")[1] == split) for split in ("train", "val", "test"))]
+    (root / "index.csv").write_text("\n".join([*keep, "a.jpg,train"]))
+    with pytest.raises(DataError, match="line 5: too few fields"):
+        open_target("hit-uav", tmp_path)
+    (root / "index.csv").write_text("\n".join([*keep, keep[1].replace(",train,", ",val,", 1)]))
+    with pytest.raises(DataError, match="No such file"):  # a frame of train that val claims too
         open_target("hit-uav", tmp_path)
 
 

@@ -41,6 +41,13 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit(scenes: Path) -> None:
     assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
+def test_processes_that_make_batches_change_no_number(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, _ = train(scenes, protocol())
+    monkeypatch.setattr("bench.train.loading_processes", lambda device: 2)
+    b, _ = train(scenes, protocol())
+    assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
 def test_training_learns(scenes: Path) -> None:
     _, history = train(scenes, protocol(), steps=40)
     losses = [loss for _, loss, _ in history]

@@ -106,7 +106,7 @@ def test_a_diverged_trial_is_no_choice(tmp_path: Path) -> None:
 
     trials = tune(protocol(4), tmp_path / "trials", half)
     assert [trial.val_miou for trial in trials] == [None, 0.1, None, pytest.approx(0.3)]
-    assert best(trials).number == 3
+    assert best(trials)[0].number == 3
     assert read_trials(tmp_path / "trials") == trials
 
 
@@ -119,4 +119,4 @@ def test_nothing_but_divergence_is_a_failure(tmp_path: Path) -> None:
 
 
 def test_of_equals_the_first_is_chosen() -> None:
-    assert best([Trial(0, {}, 0.5), Trial(1, {}, 0.5), Trial(2, {}, 0.4)]).number == 0
+    assert best([Trial(0, {}, 0.5), Trial(1, {}, 0.5), Trial(2, {}, 0.4)]) == (Trial(0, {}, 0.5), 0.5)

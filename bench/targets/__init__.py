@@ -121,6 +121,11 @@ def open_target(
     for split in ("train", "val", "test"):
         if not splits[split]:
             raise DataError(f"{spec.name} in {root} cannot be used: its {split} split is empty")
+    names = Counter(frame.id for frames in splits.values() for frame in frames)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise DataError(
+            f"{spec.name} in {root} cannot be used: {len(twice)} frames stand in two splits, the first {twice[0]}"
+        )
     by_id = {frame.id: facts[frame] for frames in splits.values() for frame in frames}
     notes = [*listed.notes, *notes, *_oddities(by_id)]
     return Target(

@@ -22,6 +22,8 @@ def read(root: Path) -> Listing:
     try:
         with open(index, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
+        if short := [i for i, row in enumerate(rows, start=2) if None in row.values()]:
+            raise LayoutError(f"  {index}, line {short[0]}: too few fields")
         listed = {
             split: [_frame(root, row["file"], split, row["date"]) for row in rows if row["split"] == split]
             for split in SPLITS

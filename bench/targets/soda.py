@@ -31,15 +31,16 @@ def read(root: Path) -> Listing:
     masks = [base / name for name in MASK_FOLDERS if (base / name).is_dir()]
     problems = [] if (base / "JPEGImages").is_dir() else [f"  no folder {base / 'JPEGImages'}"]
     problems += [] if masks else [f"  no mask folder: {' or '.join(MASK_FOLDERS)} must be in {base}"]
-    stems = {split: read_list(base / name) if (base / name).is_file() else None for split, name in LISTS.items()}
-    for split, found in stems.items():
-        if not found:
-            problems.append(
-                f"  {base / LISTS[split]} {'is missing' if found is None else 'lists nothing'}: it must hold one file name a line"
-            )
+    stems: dict[str, list[str]] = {}
+    for split, name in LISTS.items():
+        try:
+            stems[split] = read_list(base / name)
+            problems += [] if stems[split] else [f"  {base / name} lists nothing: it must hold one file name a line"]
+        except (OSError, UnicodeDecodeError) as error:
+            problems.append(f"  {base / name} cannot be read: {error}")
     if problems:
         raise LayoutError("\n".join(problems))
-    listed = {split: [_frame(base, masks[0], stem) for stem in found or ()] for split, found in stems.items()}
+    listed = {split: [_frame(base, masks[0], stem) for stem in found] for split, found in stems.items()}
     notes = (_compare(listed, *masks),) if len(masks) == 2 else ()
     return Listing(listed, notes)
 
