@@ -36,13 +36,13 @@ def choose(target: Target, split: str, protocol: Protocol, train_frac: float = 1
     frames = target.splits[split]
     if split == "train" and protocol.select_on == "test":
         frames += target.splits["val"]  # peers that select on test train on all the rest
+    if protocol.max_frames is not None and len(frames) > protocol.max_frames:
+        picks = np.linspace(0, len(frames) - 1, protocol.max_frames).round().astype(int)
+        frames = tuple(frames[i] for i in picks)
     if split == "train" and train_frac < 1:
         order = sorted(frames, key=lambda frame: fingerprint([protocol.seed, "train fraction", frame.id]))
         chosen = set(order[: max(1, round(train_frac * len(frames)))])
         frames = tuple(frame for frame in frames if frame in chosen)
-    if protocol.max_frames is not None and len(frames) > protocol.max_frames:
-        picks = np.linspace(0, len(frames) - 1, protocol.max_frames).round().astype(int)
-        frames = tuple(frames[i] for i in picks)
     return frames
 
 

@@ -174,6 +174,9 @@ def main() -> None:
     except _errors_of_use() as error:
         click.echo(f"bench: {error}", err=True)
         sys.exit(1)
+    except OSError as error:  # a file that cannot be read; what cannot be written is a StoreError
+        click.echo(f"bench: {error.filename or 'input or output'}: {error.strerror or error}", err=True)
+        sys.exit(1)
     except (KeyboardInterrupt, click.Abort):
         click.echo("stopped; what was finished is kept, and the same command goes on from there", err=True)
         sys.exit(3)

@@ -13,11 +13,11 @@ from multiprocessing.context import ForkServerProcess
 from typing import TYPE_CHECKING, Protocol
 
 from bench.targets import Target
-from bench.units import Unit
+from bench.units import Outcome, Unit
 
 if TYPE_CHECKING:
     from bench.run import Plan
-    from bench.stages import Context, Outcome
+    from bench.stages import Context
 
 
 class Show(Protocol):
@@ -54,7 +54,7 @@ class Frontier:
                 return unit
         return None
 
-    def finish(self, unit: Unit, outcome: "Outcome") -> Iterator[tuple[Unit, "Outcome"]]:
+    def finish(self, unit: Unit, outcome: Outcome) -> Iterator[tuple[Unit, Outcome]]:
         """(unit, outcome) for a unit that ended, and where it failed also for every waiting unit that needs it."""
         self._open.discard(unit.fingerprint)
         yield unit, outcome
@@ -65,7 +65,7 @@ class Frontier:
                     yield from self.finish(dependent, outcome)
 
 
-def inline(units: Sequence[Unit], context: "Context", show: Show) -> Iterator[tuple[Unit, "Outcome"]]:
+def inline(units: Sequence[Unit], context: "Context", show: Show) -> Iterator[tuple[Unit, Outcome]]:
     """(unit, outcome) of every unit, one after the other in this process."""
     from bench.stages import execute
 
@@ -83,7 +83,7 @@ class _Worker:
     process: ForkServerProcess
 
 
-def local(units: Sequence[Unit], context: "Context", show: Show, jobs: int) -> Iterator[tuple[Unit, "Outcome"]]:
+def local(units: Sequence[Unit], context: "Context", show: Show, jobs: int) -> Iterator[tuple[Unit, Outcome]]:
     """(unit, outcome) of every unit as they end, `jobs` at a time. Leaving early (Ctrl-C, an error) kills the workers."""
     frontier = Frontier(units)
     running: dict[Connection, _Worker] = {}
@@ -119,13 +119,11 @@ def _start(unit: Unit, context: "Context") -> tuple[Connection, _Worker]:
     return mine, _Worker(unit, process)
 
 
-def _receive(connection: Connection, worker: _Worker, show: Show) -> "Outcome | None":
+def _receive(connection: Connection, worker: _Worker, show: Show) -> Outcome | None:
     """The worker's outcome, or None where this was but a report of progress."""
     try:
         message = connection.recv()
     except (EOFError, OSError):
-        from bench.stages import Outcome
-
         worker.process.join()
         return Outcome("failed", _death(worker.process.exitcode))
     if isinstance(message, tuple):

@@ -4,7 +4,7 @@ import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 from pydantic import Field
 
@@ -27,7 +27,7 @@ class MatrixFile(Frozen):
     protocol: str
     sources: tuple[str, ...] = Field(min_length=1)
     backbones: tuple[str, ...] = Field(min_length=1)
-    train_fracs: tuple[float, ...] = Field(default=(1.0,), min_length=1)
+    train_fracs: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(default=(1.0,), min_length=1)
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def load_matrix(
         Cell(target=target, protocol=protocol.name, source=source, backbone=backbone, train_frac=frac)
         for backbone in specs
         for source in cards
-        for frac in written.train_fracs
+        for frac in _once(written.train_fracs, path)
     )
     return Matrix(path.stem, target, protocol, cells, cards, specs)
 
@@ -81,10 +81,10 @@ def lookup(kind: str, name: str, known: Mapping[str, T], where: Path | None = No
     return known[name]
 
 
-def _once(names: Sequence[str], path: Path) -> Sequence[str]:
-    if doubles := sorted({name for name in names if names.count(name) > 1}):
+def _once(entries: Sequence[T], path: Path) -> Sequence[T]:
+    if doubles := [entry for entry in entries if entries.count(entry) > 1]:
         raise BenchError(f"{path}: '{doubles[0]}' stands twice")
-    return names
+    return entries
 
 
 def _keep(kind: str, known: dict[str, T], globs: Sequence[str]) -> dict[str, T]:

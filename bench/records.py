@@ -1,11 +1,12 @@
 """Records from units: the fields that are known before a run starts, and the records of runs that did not get far."""
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from bench.spec import fingerprint
 from bench.targets import TARGETS
-from bench.units import Unit
+from bench.units import RESULT_VERSION, Unit
 from results.record import RunRecord, Status
 
 
@@ -26,6 +27,7 @@ def known_fields(unit: Unit) -> dict[str, Any]:
         "classes": list(spec.classes),
         "protocol": unit.protocol.name,
         "protocol_hash": fingerprint(unit.protocol.identity()),
+        "result_version": ", ".join(f"{kind} {version}" for kind, version in RESULT_VERSION.items()),
         "source": unit.cell.source,
         "backbone": unit.cell.backbone,
         "train_frac": unit.cell.train_frac,
@@ -37,10 +39,12 @@ def known_fields(unit: Unit) -> dict[str, Any]:
         "weights": unit.origin.name if unit.origin else None,
         "settings": {
             "card": unit.card.identity(),
-            "backbone": unit.cell.backbone,
+            "backbone": asdict(unit.backbone),
             "protocol": unit.protocol.model_dump(mode="json"),
         },
-        **dict.fromkeys(("reason", "normalisation", "scores", "tuning", "provenance", "evidence_sha256")),
+        **dict.fromkeys(
+            ("reason", "normalisation", "weights_sha256", "scores", "tuning", "provenance", "evidence_sha256")
+        ),
     }
 
 

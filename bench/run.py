@@ -1,5 +1,6 @@
 """A matrix, from its cells to a full store: cells -> units not yet done -> an executor -> records."""
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,8 +13,8 @@ from bench.matrix import Matrix
 from bench.records import unfinished
 from bench.spec import Protocol
 from bench.targets import Target, open_target
-from bench.units import KINDS, Unit, units_of
-from results.record import FAILED_STATUSES, RunRecord, Status
+from bench.units import KINDS, Unit, finals_of
+from results.record import FAILED_STATUSES, RunRecord, Status, Tuning
 from results.store import Store, StoreError
 
 
@@ -40,17 +41,14 @@ def make_plan(matrix: Matrix, target: Target, store: Store, weights: Path, retry
     for cell in matrix.cells:
         card, backbone = matrix.sources[cell.source], matrix.backbones[cell.backbone]
         origin = imagenet.locate(backbone, weights) if card.kind == "imagenet" else None
-        cell_finals = [
-            u for u in units_of(cell, card, backbone, matrix.protocol, origin, target.content_hash) if u.kind == "final"
-        ]
+        cell_finals = finals_of(cell, card, backbone, matrix.protocol, origin, target.content_hash)
         finals += cell_finals
         found = {unit.fingerprint: record for unit in cell_finals if (record := find_record(store, unit)) is not None}
         records |= found
         missing = [unit for unit in cell_finals if not _settled(found.get(unit.fingerprint), retry)]
         needed = {need.fingerprint: need for unit in missing for need in unit.needs if not is_done(store, need)}
-        if any(need.kind == "pretrain" for need in needed.values()) and (
-            stop := imagenet.obstacle(backbone, origin, weights)
-        ):
+        fetching = any(need.kind == "pretrain" for need in needed.values())
+        if fetching and (stop := imagenet.obstacle(backbone, origin, weights)):
             skipped += [(unit, f"{stop.reason}; to fetch: {stop.command}") for unit in missing]
         else:
             todo |= needed | {unit.fingerprint: unit for unit in missing}
@@ -62,15 +60,23 @@ def make_plan(matrix: Matrix, target: Target, store: Store, weights: Path, retry
 def find_record(store: Store, unit: Unit) -> RunRecord | None:
     """The record of this very final, or None where there is none that can be read."""
     cell = unit.cell
-    return store.find_record(
+    folder = store.run_dir(
         cell.target, cell.protocol, cell.source, cell.backbone, unit.replicate or 0, unit.fingerprint
     )
+    return store.find_record(folder, unit.fingerprint)
 
 
 def is_done(store: Store, unit: Unit) -> bool:
-    """Whether a unit that is no final has left its result; the file asked for is the one it writes last."""
-    last = {"pretrain": "certificate.json", "tune": "tune.json"}[unit.kind]
-    return (store.unit_dir(unit.kind, unit.fingerprint) / last).is_file()
+    """Whether a unit that is no final has left its result whole; what was torn since is made anew."""
+    folder = store.unit_dir(unit.kind, unit.fingerprint)
+    try:
+        if unit.kind == "tune":
+            Tuning.model_validate_json((folder / "tune.json").read_bytes())
+            return True
+        size = json.loads((folder / "certificate.json").read_bytes())["encoder_bytes"]
+        return bool(size == (folder / "encoder.safetensors").stat().st_size)
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def _settled(record: RunRecord | None, retry: Sequence[str]) -> bool:
@@ -115,13 +121,14 @@ def _run_units(
 ) -> None:
     import torch
 
+    from bench import provenance
     from bench.stages import Context
 
     if matrix.protocol.device == "cuda" and not torch.cuda.is_available():
         raise BenchError(
             f"protocol {matrix.protocol.name} is for a CUDA GPU and this machine has none; --smoke tries it out on a CPU"
         )
-    context = Context(store.root.absolute(), target, weights.absolute())
+    context = Context(store.root.absolute(), target, weights.absolute(), provenance.commit())
     jobs = _default_jobs(matrix.protocol) if jobs is None else jobs
     outcomes = inline(units, context, show) if jobs == 0 else local(units, context, show, jobs)
     for unit, outcome in outcomes:

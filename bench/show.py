@@ -22,12 +22,8 @@ def listing(data: Path) -> str:
     lines = [f"targets (data in {data})"]
     for spec in TARGETS.values():
         root = find_root(spec, data)
-        lines.append(
-            _entry(
-                spec.name,
-                f"{len(spec.classes)} classes; {f'found in {root}' if root else f'not there: {spec.how_to_get}'}",
-            )
-        )
+        where = f"found in {root}" if root else f"not there: {spec.how_to_get}"
+        lines.append(_entry(spec.name, f"{len(spec.classes)} classes; {where}"))
     lines.append("matrices (bench run --matrix NAME)")
     lines += [_entry(name, _matrix_line(path)) for name, path in shipped("matrices").items()]
     lines.append("protocols")
@@ -64,11 +60,9 @@ def data_report(target: Target) -> str:
     ]
     pixels = {split: [target.facts[frame.id].pixels for frame in frames] for split, frames in target.splits.items()}
     for k, name in enumerate((*spec.classes, "(ignore)")):
-        cells = ""
-        for rows in pixels.values():
-            share = sum(row[k] for row in rows) / max(1, sum(map(sum, rows)))
-            cells += f"{share:>12.2%} {sum(row[k] > 0 for row in rows):>8}"[:21].rjust(21)
-        lines.append(f"  {name:16}{cells}")
+        shares = [sum(row[k] for row in rows) / max(1, sum(map(sum, rows))) for rows in pixels.values()]
+        counts = [sum(row[k] > 0 for row in rows) for rows in pixels.values()]
+        lines.append(f"  {name:16}" + "".join(f"{s:>13.2%}{n:>8}" for s, n in zip(shares, counts, strict=True)))
     absent = [name for k, name in enumerate(spec.classes) if not sum(row[k] for row in pixels["test"])]
     lines += [f"  not in test, so not scored: {', '.join(absent)}"] if absent else []
     return "\n".join([*lines, *(f"  note: {note}" for note in target.notes), f"  content hash {target.content_hash}"])
@@ -78,13 +72,14 @@ def status_report(records: Sequence[RunRecord], bad: Sequence[Unreadable]) -> st
     """What `bench status` prints: how many runs of each cell ended how, and why some failed."""
     lines, reasons = [], []
     cells: dict[tuple[str, ...], list[RunRecord]] = {}
-    for record in records:
-        cells.setdefault(
-            (record.target, record.protocol, record.source, record.backbone, f"{record.train_frac:g}"), []
-        ).append(record)
-    for (target, protocol, source, backbone, frac), runs in sorted(cells.items()):
+    for r in records:
+        cells.setdefault((r.target, r.protocol, r.source, r.backbone, f"{r.train_frac:g}", r.cell), []).append(r)
+    names = Counter(key[:-1] for key in cells)
+    for (*key, identity), runs in sorted(cells.items()):
+        target, protocol, source, backbone, frac = key
         counts = ", ".join(f"{count} {status}" for status, count in Counter(run.status for run in runs).items())
         name = f"{source} x {backbone}{'' if frac == '1' else f' at {frac}'}"
+        name += f" [{identity[:6]}]" if names[tuple(key)] > 1 else ""  # its inputs have changed
         lines.append(f"{target}  {protocol}  {name:44} {counts} of {runs[0].replicates}")
         reasons += [f"{name}: {run.status}: {run.reason}" for run in runs if run.status != "ok"]
     lines += ["", *dict.fromkeys(reasons)] if reasons else []
@@ -97,14 +92,18 @@ def status_report(records: Sequence[RunRecord], bad: Sequence[Unreadable]) -> st
 
 def table_text(cells: "pd.DataFrame", form: str) -> str:
     """The board as csv, json (a list of rows), md or table; the last two with the paper's rows below, apart."""
+    from results.table import BOARD
+
     if form == "csv":
         return str(cells.to_csv(index=False))
     rows = _rows(cells)
     if form == "json":
         return json.dumps(rows, indent=1, allow_nan=False)
-    parts = []
-    for key in dict.fromkeys((row["target"], row["protocol"]) for row in rows):
-        parts.append(_board_text([row for row in rows if (row["target"], row["protocol"]) == key], form))
+    boards: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        boards.setdefault(tuple(row[name] for name in BOARD), []).append(row)
+    names = Counter(key[:2] for key in boards)
+    parts = [_board_text(found, form, several=names[key[:2]] > 1) for key, found in boards.items()]
     return "\n\n".join([*parts, _paper_text(form)])
 
 
@@ -114,9 +113,10 @@ def _rows(cells: "pd.DataFrame") -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in plain.to_dict(orient="records")]
 
 
-def _board_text(rows: list[dict[str, Any]], form: str) -> str:
+def _board_text(rows: list[dict[str, Any]], form: str, several: bool) -> str:
     first = rows[0]
-    head = [f"{first['target']}, {first['protocol']}: {first['label_note']}"]
+    which = f" (data {first['target_hash'][:6]}, settings {first['protocol_hash'][:6]}, {first['result_version']})"
+    head = [f"{first['target']}, {first['protocol']}{which if several else ''}: {first['label_note']}"]
     head += [] if first["ranked"] else ["TOO SHORT TO RANK ANYTHING: this only shows that every part works."]
     head += (
         ["SELECTED ON TEST: like its peers, this protocol looks at the test split before it is scored."]

@@ -10,12 +10,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from bench import BenchError
 from pretrain_sources.yamlfile import read_yaml, suggestion
 
-Size = tuple[int, int]  # height, width in pixels
+Size = tuple[PositiveInt, PositiveInt]  # height, width in pixels
 Decay = Literal["poly", "cosine"]
 
 
@@ -138,6 +138,12 @@ class Protocol(Frozen):
             raise ValueError("the default schedule lies outside the search space")
         if (self.window_px is None) != (self.stride_px is None):
             raise ValueError("window_px and stride_px go together")
+        if (
+            self.window_px
+            and self.stride_px
+            and any(s > w for w, s in zip(self.window_px, self.stride_px, strict=True))
+        ):
+            raise ValueError("stride_px is larger than window_px: pixels between the windows would have no prediction")
         return self
 
     def smoke(self) -> "Protocol":

@@ -27,10 +27,10 @@ from bench.spec import Schedule, derive_seed
 from bench.targets import Target
 from bench.targets.frames import decode_image
 from bench.train import Progress, SegmentationLoss, device_of, fit, half_precision, predict
-from bench.units import Kind, Unit
+from bench.units import Kind, Outcome, Unit
 from results import metrics
 from results.evidence import Evidence, sha256
-from results.record import Provenance, RunRecord, Status, Tuning
+from results.record import Provenance, RunRecord, Tuning
 from results.store import Store, StoreError, write_atomic
 
 PROBE_FRAMES = 2  # train frames on which a certificate measures how far the features moved
@@ -43,20 +43,12 @@ class Context:
     store: Path
     target: Target
     weights: Path  # the user's folder of downloaded weights
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a unit ended. `fatal` means that nothing more can be written."""
-
-    status: Status
-    reason: str | None = None
-    files: tuple[tuple[str, str], ...] = ()  # (name, text) to keep beside the records of a failure
-    fatal: bool = False
+    commit: str | None = None  # of the code, as it was when the run started
 
 
 def execute(unit: Unit, context: Context, report: Progress) -> Outcome:
     """Does the unit's work and leaves its result in the store. Raises for nothing but an interrupt."""
+    torch.set_num_threads(unit.protocol.threads)
     try:
         _STAGES[unit.kind](unit, context, report)
     except LoadFailed as error:
@@ -65,6 +57,8 @@ def execute(unit: Unit, context: Context, report: Progress) -> Outcome:
         return Outcome("diverged", str(error))
     except torch.OutOfMemoryError as error:
         return Outcome("oom", f"out of memory at batch {unit.protocol.batch}: {str(error).splitlines()[0]}")
+    except imagenet.Unreachable as error:
+        return Outcome("skipped", str(error))
     except StoreError as error:
         return Outcome("failed", str(error), fatal=True)
     except Exception as error:  # the one place where a bug in a unit becomes a record
@@ -77,14 +71,15 @@ def pretrain(unit: Unit, context: Context, report: Progress) -> None:
     """Leaves encoder.safetensors and certificate.json: ImageNet weights, strictly loaded once."""
     if unit.origin is None:
         raise ValueError(f"no origin for the weights of {unit}")
-    weights = imagenet.fetch(unit.backbone, unit.origin)
+    weights = imagenet.fetch(unit.backbone, unit.origin, context.weights)
     net = _fresh_network(unit, "pretrain", context.target)
     certificate = _load(net, weights, context.target)
     folder = Store(context.store).unit_dir("pretrain", unit.fingerprint)
     facts = {"mean": json.dumps(weights.mean), "std": json.dumps(weights.std), "origin": weights.origin}
     tensors = {name: tensor.contiguous() for name, tensor in weights.tensors.items()}
-    write_atomic(folder / "encoder.safetensors", safetensors.torch.save(tensors, metadata=facts))
-    write_atomic(folder / "certificate.json", _json(certificate.to_json()).encode())
+    data = safetensors.torch.save(tensors, metadata=facts)
+    write_atomic(folder / "encoder.safetensors", data)
+    write_atomic(folder / "certificate.json", _json(certificate.to_json() | {"encoder_bytes": len(data)}).encode())
 
 
 def tune_schedule(unit: Unit, context: Context, report: Progress) -> None:
@@ -132,7 +127,7 @@ def final(unit: Unit, context: Context, report: Progress) -> None:
     tail = [loss for _, loss, _ in history[-max(1, len(history) // 10) :]]
     made = Provenance(
         version=metadata.version("satir-bench"),
-        commit=provenance.commit(),
+        commit=context.commit,
         packages=provenance.package_versions(),
         device=provenance.device_name(device),
         threads=unit.protocol.threads,
@@ -145,6 +140,7 @@ def final(unit: Unit, context: Context, report: Progress) -> None:
     measured: dict[str, Any] = {
         "status": "ok",
         "normalisation": {"mean": net.mean.flatten().tolist(), "std": net.std.flatten().tolist()},
+        "weights_sha256": certificate.sha256 if certificate else None,
         "scores": metrics.scores(evidence),
         "tuning": tuning,
         "provenance": made,
@@ -187,7 +183,6 @@ def _finetuned(
 
 def _fresh_network(unit: Unit, replicate: str, target: Target) -> Network:
     """Random weights of a replicate: the same for every source, so that sources differ in nothing else."""
-    device_of(unit.protocol)
     torch.manual_seed(derive_seed(unit.protocol.seed, "init", replicate))
     return network.build(unit.backbone, len(target.spec.classes))
 

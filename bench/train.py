@@ -28,8 +28,7 @@ Progress = Callable[[int, int], None]  # steps done, steps in all
 
 
 def device_of(protocol: Protocol) -> torch.device:
-    """The protocol's processor; for 'any' a GPU where there is one. Also sets the protocol's number of threads."""
-    torch.set_num_threads(protocol.threads)
+    """The protocol's processor; for 'any' a GPU where there is one."""
     cuda = protocol.device == "cuda" or (protocol.device == "any" and torch.cuda.is_available())
     return torch.device("cuda" if cuda else "cpu")
 
@@ -98,7 +97,7 @@ def fit(
     decay = LambdaLR(optimiser, lambda step: lr_factor(schedule, step, steps))
     workers = loading_processes(device)
     loader: Iterator[tuple[Tensor, Tensor]] = iter(
-        DataLoader(batches, batch_size=None, num_workers=workers, pin_memory=workers > 0)
+        DataLoader(batches, batch_size=None, num_workers=workers, pin_memory=device.type == "cuda")
     )
     history = []
     for step in range(steps):
@@ -140,7 +139,11 @@ def _parameter_groups(network: Network, schedule: Schedule) -> list[dict[str, ob
 def predict(
     network: Network, frames: Sequence[Decoded], protocol: Protocol, report: Progress
 ) -> Iterator[tuple[Decoded, Pixels]]:
-    """(frame, (H, W) class indices at the label's own resolution) for each frame."""
+    """(frame, (H, W) class indices at the label's own resolution) for each frame.
+
+    Raises:
+        Diverged: an output is not finite.
+    """
     device = device_of(protocol)
     network.to(device).eval()
     for done, frame in enumerate(frames, start=1):
@@ -149,6 +152,8 @@ def predict(
             logits = _windows(network, image, protocol).float()
         if logits.shape[-2:] != frame.label.shape:
             logits = F.interpolate(logits, size=frame.label.shape, mode="bilinear", align_corners=False)
+        if not bool(torch.isfinite(logits).all()):  # argmax would call it background
+            raise Diverged(f"the network's output for {frame.id} is not finite")
         yield frame, logits[0].argmax(0).to(torch.uint8).cpu().numpy()
         report(done, len(frames))
 

@@ -42,6 +42,8 @@ def tune(protocol: Protocol, path: Path, score: Callable[[int, Schedule], float]
         Diverged: every trial did.
     """
     trials = read_trials(path)
+    if len(trials) == protocol.trials and all(trial.val_miou is None for trial in trials):
+        trials = []  # a study of failures is only asked for again by --retry
     while len(trials) < protocol.trials:
         schedule = propose(protocol, trials)
         try:

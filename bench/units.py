@@ -12,6 +12,7 @@ from backbones.spec import BackboneSpec
 from bench.spec import Cell, Protocol, fingerprint
 from bench.targets import Target
 from pretrain_sources.card import SourceCard
+from results.record import Status
 
 Kind = Literal["pretrain", "tune", "final"]
 KINDS: tuple[Kind, ...] = get_args(Kind)  # in the order of the stages
@@ -85,15 +86,24 @@ class Unit:
         return shared | settings | {"needs": [unit.fingerprint for unit in self.needs]}
 
 
-def units_of(
+@dataclass(frozen=True)
+class Outcome:
+    """How a unit ended. `fatal` means that nothing more can be written."""
+
+    status: Status
+    reason: str | None = None
+    files: tuple[tuple[str, str], ...] = ()  # (name, text) to keep beside the records of a failure
+    fatal: bool = False
+
+
+def finals_of(
     cell: Cell, card: SourceCard, backbone: BackboneSpec, protocol: Protocol, origin: Origin | None, target_hash: str
 ) -> list[Unit]:
-    """The units of one cell, each after those that it needs."""
+    """The runs of one cell, one a replicate; what else has to be done stands in their `needs`."""
 
     def unit(kind: Kind, replicate: int | None = None, needs: Iterable[Unit] = ()) -> Unit:
         return Unit(kind, cell, card, backbone, protocol, origin, target_hash, replicate, tuple(needs))
 
     pretrained = [unit("pretrain")] if card.kind == "imagenet" else []
     tuned = unit("tune", needs=pretrained)
-    finals = [unit("final", replicate, [*pretrained, tuned]) for replicate in range(protocol.replicates)]
-    return [*pretrained, tuned, *finals]
+    return [unit("final", replicate, [*pretrained, tuned]) for replicate in range(protocol.replicates)]

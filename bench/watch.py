@@ -19,13 +19,9 @@ QUIET_S = 30.0  # between two plain lines about progress
 def duration(seconds: float) -> str:
     """`45 s`, `12 min` or `3 h 05 min`."""
     minutes = round(seconds / 60)
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 90
-        else f"{minutes} min"
-        if minutes < 90
-        else f"{minutes // 60} h {minutes % 60:02d} min"
-    )
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 class Watch:
@@ -34,7 +30,7 @@ class Watch:
     def __init__(self, matrix: Matrix, store: Path) -> None:
         self.matrix = matrix
         self._store = store
-        self._console = Console(highlight=False, soft_wrap=True)
+        self._console = Console(highlight=False, markup=False, soft_wrap=True)
         self._live = _live(self._console) if self._console.is_terminal else None
         self._bars: dict[str, TaskID] = {}
         self._work: dict[str, tuple[int, int]] = {}  # fingerprint -> (done, total)
@@ -60,14 +56,14 @@ class Watch:
             f"{len(self.matrix.cells)} cells, {len(plan.finals)} runs"
         )
         for note in target.notes:
-            self._console.print(f"  {target.spec.name}: {note}", markup=False)
+            self._console.print(f"  {target.spec.name}: {note}")
         if plan.todo:
             done = len(plan.finals) - finals - len(plan.skipped)
             self._console.print(
                 f"  {finals} runs to do ({len(plan.todo)} units), {done} settled, {len(plan.skipped)} skipped"
             )
         for reason in dict.fromkeys(f"{unit.cell}: {reason}" for unit, reason in plan.skipped):
-            self._console.print(f"  skipped {reason}", markup=False)
+            self._console.print(f"  skipped {reason}")
         self._units_left = len(plan.todo)
         self._work = {unit.fingerprint: (0, unit.work(target)) for unit in plan.todo}
         self._started = self._spoke = time.monotonic()
@@ -80,7 +76,7 @@ class Watch:
         if self._live:
             self._bars[unit.fingerprint] = self._live.add_task(str(unit), total=self._work[unit.fingerprint][1])
         else:
-            self._console.print(f"started  {unit}", markup=False)
+            self._console.print(f"started  {unit}")
 
     def progress(self, unit: Unit, done: int, total: int) -> None:
         """A unit has got so far."""
@@ -90,7 +86,7 @@ class Watch:
             self._live.update(self._bars["all"], completed=sum(d for d, _ in self._work.values()))
         elif time.monotonic() - self._spoke > QUIET_S:
             self._spoke = time.monotonic()
-            self._console.print(f"running  {unit}, {done / max(1, total):.0%}; {self._left()}", markup=False)
+            self._console.print(f"running  {unit}, {done / max(1, total):.0%}; {self._left()}")
 
     def finished(self, unit: Unit, status: str, reason: str | None) -> None:
         """A unit ended."""
@@ -101,7 +97,6 @@ class Watch:
             self._live.remove_task(self._bars.pop(unit.fingerprint))
         self._console.print(
             f"{'finished' if status == 'ok' else status:8} {unit}{f': {reason}' if reason else ''}; {self._left()}",
-            markup=False,
         )
 
     def _left(self) -> str:
@@ -120,9 +115,9 @@ class Watch:
         counts = f"{plan.count('ok')} runs done, {failed} failed, {skipped} skipped"
         where = "" if str(self._store) == "bench-store" else f" --store {self._store}"
         if self._work:
-            self._console.print(f"took {duration(time.monotonic() - self._started)}: {counts}", markup=False)
+            self._console.print(f"took {duration(time.monotonic() - self._started)}: {counts}")
         else:
-            self._console.print(f"nothing to do: {counts}. See them with `bench table{where}`", markup=False)
+            self._console.print(f"nothing to do: {counts}. See them with `bench table{where}`")
         if failed:
             retry = ",".join(sorted({record.status for record in plan.records.values()} & set(FAILED_STATUSES)))
             self._console.print(
@@ -133,7 +128,7 @@ class Watch:
 
 def _live(console: Console) -> Progress:
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("steps"),

@@ -136,24 +136,28 @@ def open_target(
 def drop_duplicates(
     listed: Mapping[str, list[Frame]], facts: Mapping[Frame, FrameFacts]
 ) -> tuple[dict[str, list[Frame]], list[str]]:
-    """(splits, notes): an image leaves train where test, val or train has its byte-identical double; test is never shortened."""
+    """(splits, notes): an image leaves train or val where test, val or train has its byte-identical double before it.
+
+    Test is never shortened.
+    """
     notes = []
     splits = {split: list(dict.fromkeys(frames)) for split, frames in listed.items()}
     for split, frames in listed.items():
         if repeated := len(frames) - len(splits[split]):
             notes.append(f"{repeated} lines of the {split} list repeat another line of it and count once")
-    seen = {facts[frame].image_sha256 for split, frames in splits.items() if split != "train" for frame in frames}
-    kept = []
-    for frame in splits["train"]:
-        if facts[frame].image_sha256 not in seen:
-            kept.append(frame)
-        seen.add(facts[frame].image_sha256)
-    if dropped := len(splits["train"]) - len(kept):
-        notes.append(f"{dropped} train images are byte-identical to another image and were dropped from train")
-    for split in sorted(set(splits) - {"train"}):
-        if doubles := len(splits[split]) - len({facts[frame].image_sha256 for frame in splits[split]}):
-            notes.append(f"{doubles} {split} images are byte-identical to another {split} image; they stay")
-    return splits | {"train": kept}, notes
+    seen = {facts[frame].image_sha256 for frame in splits["test"]}
+    for split in ("val", "train"):
+        kept = []
+        for frame in splits.get(split, []):
+            if facts[frame].image_sha256 not in seen:
+                kept.append(frame)
+            seen.add(facts[frame].image_sha256)
+        if dropped := len(splits.get(split, [])) - len(kept):
+            notes.append(f"{dropped} {split} images are byte-identical to another image and were dropped from {split}")
+        splits |= {split: kept} if split in splits else {}
+    if doubles := len(splits["test"]) - len({facts[frame].image_sha256 for frame in splits["test"]}):
+        notes.append(f"{doubles} test images are byte-identical to another test image; they stay")
+    return splits, notes
 
 
 def cut_val(train: list[Frame]) -> tuple[list[Frame], list[Frame]]:

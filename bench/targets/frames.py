@@ -15,6 +15,7 @@ from PIL import Image
 from results.store import write_atomic
 
 IGNORE = 255
+_PNG_BIT_DEPTH = 24  # offset of that byte in the file
 Pixels = NDArray[np.uint8]
 
 
@@ -26,6 +27,7 @@ class Frame:
     image: Path
     label: Path
     group: str
+    twin: Path | None = None  # a second label map that must say the same
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ def decode_label(data: bytes) -> Pixels:
     with Image.open(io.BytesIO(data)) as image:
         if image.mode not in ("L", "P"):
             raise ValueError(f"mask of mode {image.mode}, not one 8-bit channel")
+        if image.mode == "L" and image.format == "PNG" and data[_PNG_BIT_DEPTH] != 8:
+            raise ValueError(f"grey PNG of {data[_PNG_BIT_DEPTH]} bits: reading it would scale the labels")
         return np.asarray(image)
 
 
@@ -83,6 +87,9 @@ def examine(frame: Frame, num_classes: int) -> FrameFacts:
     try:
         image_bytes = frame.image.read_bytes()
         label_bytes = frame.label.read_bytes()
+        twin_bytes = frame.twin.read_bytes() if frame.twin else label_bytes
+    except ValueError as error:
+        return FrameFacts(f"{frame.id!r}: {error}", "this is no file name; save the list as plain UTF-8 text")
     except OSError as error:
         return FrameFacts(
             f"{error.filename}: {error.strerror}", "copy the missing files, or take their lines out of the list"
@@ -96,6 +103,10 @@ def examine(frame: Frame, num_classes: int) -> FrameFacts:
         label = decode_label(label_bytes)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return FrameFacts(f"{frame.label}: {_one_line(error)}", "masks must be index or palette PNGs of 8 bits")
+    if twin_bytes != label_bytes and not _same_labels(label, twin_bytes):
+        return FrameFacts(
+            f"{frame.label} and {frame.twin} differ", "move the mask folder aside that you do not want to be used"
+        )
     if label.shape != image.shape:
         sizes = f"{label.shape[1]}x{label.shape[0]}, its image {image.shape[1]}x{image.shape[0]}"
         return FrameFacts(f"{frame.label}: mask of {sizes}", "masks and images must have the same size")
@@ -135,10 +146,10 @@ def examine_all(
 
 def _key(frame: Frame, num_classes: int) -> str:
     stamps = []
-    for path in (frame.image, frame.label):
+    for path in (frame.image, frame.label, *([frame.twin] if frame.twin else [])):
         try:
             info = path.stat()
-        except OSError:
+        except (OSError, ValueError):
             return f"missing {path}"
         stamps.append(f"{path} {info.st_size} {info.st_mtime_ns}")
     return f"{num_classes} {' '.join(stamps)}"
@@ -152,6 +163,13 @@ def _read_cache(cache: Path | None) -> Mapping[str, FrameFacts]:
         return {key: FrameFacts(**row | {"pixels": tuple(row["pixels"])}) for key, row in rows.items()}
     except (ValueError, TypeError, KeyError, AttributeError):
         return {}  # a torn cache is no cache
+
+
+def _same_labels(label: Pixels, twin: bytes) -> bool:
+    try:
+        return np.array_equal(label, decode_label(twin))
+    except (OSError, SyntaxError, ValueError):
+        return False
 
 
 def _is_coloured(data: bytes) -> bool:

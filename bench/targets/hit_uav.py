@@ -10,6 +10,7 @@ from bench.targets.frames import Frame, LayoutError, Listing
 
 CLASSES = ("background", "person", "car", "bicycle", "other vehicle")
 SPLITS = ("train", "val", "test")
+UNLABELLED = "unlabelled"  # the pool that pseudo-labels are made from
 
 
 def read(root: Path) -> Listing:
@@ -24,6 +25,10 @@ def read(root: Path) -> Listing:
             rows = list(csv.DictReader(file))
         if short := [i for i, row in enumerate(rows, start=2) if None in row.values()]:
             raise LayoutError(f"  {index}, line {short[0]}: too few fields")
+        if odd := [
+            (i, row["split"]) for i, row in enumerate(rows, start=2) if row["split"] not in (*SPLITS, UNLABELLED)
+        ]:
+            raise LayoutError(f"  {index}, line {odd[0][0]}: unknown split '{odd[0][1]}'")
         listed = {
             split: [_frame(root, row["file"], split, row["date"]) for row in rows if row["split"] == split]
             for split in SPLITS

@@ -8,9 +8,7 @@
 import re
 from pathlib import Path
 
-import numpy as np
-
-from bench.targets.frames import Frame, LayoutError, Listing, decode_label
+from bench.targets.frames import Frame, LayoutError, Listing
 
 CLASSES = (
     *("background", "person", "building", "tree", "road", "pole", "grass", "door", "table", "chair", "car"),
@@ -40,9 +38,12 @@ def read(root: Path) -> Listing:
             problems.append(f"  {base / name} cannot be read: {error}")
     if problems:
         raise LayoutError("\n".join(problems))
-    listed = {split: [_frame(base, masks[0], stem) for stem in found] for split, found in stems.items()}
-    notes = (_compare(listed, *masks),) if len(masks) == 2 else ()
-    return Listing(listed, notes)
+    twin = (
+        masks[1] if len(masks) == 2 else None
+    )  # whether the two are identical was never published, so it is looked up
+    listed = {split: [_frame(base, stem, masks[0], twin) for stem in found] for split, found in stems.items()}
+    same = f"both mask folders are there and hold the same labels; {masks[0].name} is read"
+    return Listing(listed, (same,) if twin else ())
 
 
 def read_list(path: Path) -> list[str]:
@@ -57,31 +58,6 @@ def block_of(stem: str) -> str:
     return f"{stem[: number.start()]}#{int(number.group(1)) // BLOCK}" if number else stem
 
 
-def _frame(base: Path, masks: Path, stem: str) -> Frame:
-    return Frame(stem, base / "JPEGImages" / f"{stem}.jpg", masks / f"{stem}.png", block_of(stem))
-
-
-def _compare(listed: dict[str, list[Frame]], one: Path, other: Path) -> str:
-    """The note that both mask folders agree: whether they do was never published, so it is looked up."""
-    differing = []
-    for frame in dict.fromkeys(frame for frames in listed.values() for frame in frames):
-        twin = other / frame.label.name
-        if not twin.is_file():
-            differing.append(frame.label.name)
-            continue
-        a, b = frame.label.read_bytes() if frame.label.is_file() else b"", twin.read_bytes()
-        if a != b and not _same_labels(a, b):
-            differing.append(frame.label.name)
-    if differing:
-        raise LayoutError(
-            f"  {one.name} and {other.name} differ in {len(differing)} masks, the first {differing[0]}: "
-            "move the one aside that you do not want to be used"
-        )
-    return f"both mask folders are there and hold the same labels; {one.name} is read"
-
-
-def _same_labels(a: bytes, b: bytes) -> bool:
-    try:
-        return np.array_equal(decode_label(a), decode_label(b))
-    except (OSError, SyntaxError, ValueError):
-        return False
+def _frame(base: Path, stem: str, masks: Path, twin: Path | None) -> Frame:
+    name = f"{stem}.png"
+    return Frame(stem, base / "JPEGImages" / f"{stem}.jpg", masks / name, block_of(stem), twin / name if twin else None)

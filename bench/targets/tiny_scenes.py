@@ -4,6 +4,7 @@ Warm and cold shapes over a sky and a ground, then blur, sensor noise and gain c
 """
 
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +34,13 @@ Box = tuple[float, float, float, float]
 
 
 def make(folder: Path, seed: int = 0) -> int:
-    """Writes the frames below `folder` in SODA's layout; returns how many. The same seed gives the same pixels."""
-    base = folder / "InfraredSemanticLabel"
+    """Writes the frames below `folder` in SODA's layout; returns how many. The same seed gives the same pixels.
+
+    `folder` is whole or not there: it is made aside and renamed.
+    """
+    aside = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    base = aside / "InfraredSemanticLabel"
     number = 0
     for split, count in COUNTS.items():
         stems = [f"{number + i:04d}" for i in range(count)]
@@ -44,6 +50,7 @@ def make(folder: Path, seed: int = 0) -> int:
             write_atomic(base / "SegmentationClassOne" / f"{stem}.png", _encode(labels, "PNG"))
         write_atomic(base / LISTS[split], "".join(f"{stem}\n" for stem in stems).encode())
         number += count
+    aside.rename(folder)
     return number
 
 
