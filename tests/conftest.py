@@ -13,6 +13,7 @@ import yaml
 from bench.cli import main
 from bench.targets import tiny_scenes
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test depends on a hub, or on there being none
 STRICT = os.environ.get("BENCH_TEST_STRICT") == "1"
 
 

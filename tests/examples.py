@@ -1,5 +1,6 @@
 """Records and evidence made up for tests of what is downstream of a run."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from results import metrics
 from results.evidence import Evidence, sha256
 from results.record import RunRecord
+from results.store import Store
 
 
 def evidence(seed: int = 0, images: int = 4, classes: int = 3) -> Evidence:
@@ -23,7 +25,7 @@ def record(replicate: int = 0, seed: int | None = None, **changes: Any) -> RunRe
     proof = evidence(replicate if seed is None else seed)
     cell = changes.get("cell", "c" * 64)
     fields: dict[str, Any] = {
-        "run": f"{cell}{replicate}"[-64:].replace("c" * 12, f"{replicate:012d}", 1),
+        "run": sha256(f"{cell} {replicate}".encode()),
         "cell": cell,
         "target": "soda",
         "target_hash": "t" * 64,
@@ -31,6 +33,7 @@ def record(replicate: int = 0, seed: int | None = None, **changes: Any) -> RunRe
         "classes": ["background", "person", "car"],
         "protocol": "soda-v1",
         "protocol_hash": "p" * 64,
+        "result_version": "final 1",
         "source": "none",
         "backbone": "tiny",
         "train_frac": 1.0,
@@ -43,6 +46,7 @@ def record(replicate: int = 0, seed: int | None = None, **changes: Any) -> RunRe
         "finetune_steps": 10,
         "normalisation": {"mean": [0.5] * 3, "std": [0.5] * 3},
         "weights": None,
+        "weights_sha256": None,
         "scores": metrics.scores(proof),
         "tuning": {
             "schedule": {"lr": 1e-3, "decay": "poly"},
@@ -69,3 +73,10 @@ def record(replicate: int = 0, seed: int | None = None, **changes: Any) -> RunRe
     if changes.get("status", "ok") != "ok":
         changes = {"scores": None, "evidence_sha256": None, "reason": "because", **changes}
     return RunRecord(**fields | changes)
+
+
+def write(store: Store, run: RunRecord) -> Path:
+    """Writes a made-up record with the evidence that belongs to it."""
+    proofs = (evidence(seed) for seed in range(100))
+    proof = next((p for p in proofs if sha256(p.to_bytes()) == run.evidence_sha256), None)
+    return store.write_record(run, proof)

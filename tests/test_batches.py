@@ -90,6 +90,10 @@ def test_train_fractions_are_exact_nested_and_leave_test_alone(target: Target) -
     assert [len(ids[frac]) for frac in (0.1, 0.3, 1.0)] == [4, 12, 40]
     assert ids[0.1] < ids[0.3] < ids[1.0]
     assert len(choose(target, "test", settings, 0.1)) == 30
+    few = protocol(max_frames=20)
+    tenth, whole = ({f.id for f in choose(target, "train", few, frac)} for frac in (0.1, 1.0))
+    assert (len(tenth), len(whole)) == (2, 20)
+    assert tenth < whole
 
 
 def test_a_protocol_that_selects_on_test_trains_on_val_too(target: Target) -> None:

@@ -195,6 +195,12 @@ def test_a_full_disk_stops_the_run_and_the_next_one_goes_on(
     assert len(json.loads(bench("table", "--format", "json", "--store", small_disk).out)) == 2
 
 
+def test_a_name_with_brackets_is_text(bench: Bench, tmp_path: Path) -> None:
+    ended = bench("run", "--matrix", write_matrix(tmp_path, name="a[/b]", trials=1, replicates=1), "--jobs", 0)
+    assert ended.code == 0
+    assert "a[/b]" in ended.out
+
+
 def test_no_store_yet(bench: Bench) -> None:
     for command in ("table", "status"):
         ended = bench(command)

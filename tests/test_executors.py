@@ -9,9 +9,9 @@ from conftest import write_matrix
 from bench.executors import Frontier, local
 from bench.matrix import load_matrix
 from bench.run import make_plan
-from bench.stages import Context, Outcome
+from bench.stages import Context
 from bench.targets import open_target
-from bench.units import Unit
+from bench.units import Outcome, Unit
 from results.store import Store
 
 

@@ -24,7 +24,7 @@ def load(spec, folder):
     origin = imagenet.locate(spec, folder)
     assert origin is not None
     torch.manual_seed(0)
-    return load_encoder(build(spec, 3), imagenet.fetch(spec, origin), torch.rand(1, 1, 64, 64), ["probe"])
+    return load_encoder(build(spec, 3), imagenet.fetch(spec, origin, folder), torch.rand(1, 1, 64, 64), ["probe"])
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_a_spoilt_wheel_is_refused(fault: str, wheel: None, tmp_path: Path, monk
     monkeypatch.syspath_prepend(str(tmp_path))
     origin = imagenet.Origin("wheel", "spoilt", "spoilt_wheel")
     with pytest.raises(LoadFailed) as refused:
-        load_encoder(build(LITE, 3), imagenet.fetch(LITE, origin), torch.rand(1, 1, 64, 64), ["probe"])
+        load_encoder(build(LITE, 3), imagenet.fetch(LITE, origin, tmp_path), torch.rand(1, 1, 64, 64), ["probe"])
     assert refused.value.certificate.problems
     sys.modules.pop("spoilt_wheel")
 
@@ -133,10 +133,14 @@ def test_a_timm_folder_loads_with_its_normalisation(tmp_path: Path) -> None:
 
 
 def test_the_identity_follows_the_files_content(mit: Path) -> None:
-    before = imagenet.locate(SEGFORMER, mit)
-    path = mit / "mit-b0" / "model.safetensors"
-    path.write_bytes(path.read_bytes() + b" ")
-    assert imagenet.locate(SEGFORMER, mit) != before
+    seen = [imagenet.locate(SEGFORMER, mit)]
+    for name in ("model.safetensors", "preprocessor_config.json"):  # the second holds mean and std
+        path = mit / "mit-b0" / name
+        path.write_bytes(path.read_bytes() + b" ")
+        seen.append(imagenet.locate(SEGFORMER, mit))
+    assert len(set(seen)) == 3
+    (mit / "mit-b0" / "README.md").write_text("no part of it")
+    assert imagenet.locate(SEGFORMER, mit) == seen[-1]
 
 
 def test_no_known_weights_is_an_obstacle_with_a_way_out(tmp_path: Path) -> None:
@@ -179,6 +183,18 @@ def test_a_silent_hub_is_found_out_once_and_within_ten_seconds(hub: list[float],
     assert stops[0] is not None
     assert "not reachable" in stops[0].reason
     assert stops[0].command == f"hf download nvidia/mit-b0 --local-dir {tmp_path}/weights/mit-b0"
+
+
+def test_a_hub_that_does_not_deliver_is_no_fault_of_the_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def timeout(spec: object, origin: object) -> None:
+        raise TimeoutError("read timed out")
+
+    monkeypatch.setattr(imagenet, "_segformer", timeout)
+    origin = imagenet.Origin("hub", "hub nvidia/mit-b0", "nvidia/mit-b0")
+    with pytest.raises(imagenet.Unreachable, match=r"read timed out; to fetch: hf download nvidia/mit-b0"):
+        imagenet.fetch(SEGFORMER, origin, tmp_path)
 
 
 def test_offline_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

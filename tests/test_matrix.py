@@ -37,6 +37,17 @@ def test_wrong_names_are_named(sources: tuple[str, ...], backbones: tuple[str, .
     assert str(path) in str(wrong.value)
 
 
+def test_train_fractions_are_checked(tmp_path: Path) -> None:
+    path = write_matrix(tmp_path)
+    good = path.read_text()
+    path.write_text(good + "train_fracs: [0.5, 1.5]\n")
+    with pytest.raises(FileError, match=r"train_fracs\.1: Input should be less than or equal to 1"):
+        load_matrix(str(path))
+    path.write_text(good + "train_fracs: [0.1, 0.1]\n")
+    with pytest.raises(BenchError, match=r"'0\.1' stands twice"):
+        load_matrix(str(path))
+
+
 def test_an_unknown_matrix_and_an_idle_glob(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match="did you mean 'hit-uav-quick'"):
         load_matrix("hit-uav-quik")

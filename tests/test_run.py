@@ -101,11 +101,16 @@ def test_a_diverged_cell_is_a_record_and_stays_until_retry(bench: Bench, tmp_pat
     ended = bench("run", "--matrix", path, "--jobs", 0)
     assert ended.code == 2
     assert "diverged" in ended.out
+    first_trials = next((tmp_path / "store").glob("units/tune/*/trials.jsonl")).stat().st_mtime_ns
     again = bench("run", "--matrix", path, "--jobs", 0)
     assert again.code == 2
     assert "nothing to do" in again.out
     assert "--retry diverged" in again.out
-    assert "started" in bench("run", "--matrix", path, "--jobs", 0, "--retry", "diverged").out
+    retried = bench("run", "--matrix", path, "--jobs", 0, "--retry", "diverged")
+    assert retried.code == 2
+    trials = next((tmp_path / "store").glob("units/tune/*/trials.jsonl"))
+    assert len(trials.read_text().splitlines()) == 2
+    assert trials.stat().st_mtime_ns > first_trials, "the trials were run again"
     row = json.loads(bench("table", "--format", "json").out)[0]
     assert (row["status"], row["miou"], row["rank"]) == ("diverged", None, None)
     assert "not finite in any of the 2 tuning trials" in row["reason"]
@@ -122,6 +127,18 @@ def test_a_torn_record_is_made_anew_and_nothing_else_is(bench: Bench, matrix_fil
     assert "1/2" in shown.out
     assert str(torn) in bench("status").out
     assert "1 runs to do (1 units)" in bench("run", "--matrix", matrix_file, "--jobs", 0).out
+    assert scores_of(tmp_path / "store") == before
+
+
+@pytest.mark.parametrize("name", ["tune.json", "encoder.safetensors"])
+def test_a_torn_unit_is_made_anew(name: str, bench: Bench, wheel: None, tmp_path: Path) -> None:
+    path = write_matrix(tmp_path, ("imagenet",), ("fpn-efficientnet-lite0",), trials=1, replicates=1)
+    assert bench("run", "--matrix", path, "--jobs", 0).code == 0
+    before = scores_of(tmp_path / "store")
+    torn = next((tmp_path / "store").glob(f"units/*/*/{name}"))
+    torn.write_bytes(torn.read_bytes()[:50])
+    Store(tmp_path / "store").record_paths()[0].unlink()
+    assert bench("run", "--matrix", path, "--jobs", 0).code == 0
     assert scores_of(tmp_path / "store") == before
 
 
@@ -153,7 +170,7 @@ def test_good_weights_leave_a_certificate_with_the_run(bench: Bench, mit: Path, 
     certificate = json.loads(next((tmp_path / "store").glob("tiny-scenes/**/certificate.json")).read_text())
     assert certificate["passed"]
     assert certificate["tensors_matched"] == certificate["tensors_expected"] > 100
-    assert load_table(tmp_path / "store")["weights"].iloc[0].startswith("folder mit-b0/model.safetensors")
+    assert load_table(tmp_path / "store")["weights"].iloc[0].startswith("folder mit-b0 sha256:")
 
 
 def test_a_nan_in_the_weights_is_load_failed_with_the_certificate(bench: Bench, mit: Path, tmp_path: Path) -> None:

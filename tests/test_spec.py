@@ -27,6 +27,20 @@ def test_a_default_outside_the_search_space_is_refused() -> None:
         Protocol.model_validate(protocol_fields(default=default))
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"window_px": [32, 32]}, "go together"),
+        ({"window_px": [32, 32], "stride_px": [33, 32]}, "larger than window_px"),
+        ({"window_px": [32, 32], "stride_px": [0, 32]}, "greater than 0"),
+        ({"crop_px": [0, 32]}, "greater than 0"),
+    ],
+)
+def test_windows_that_leave_gaps_are_refused(changes: dict[str, object], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        Protocol.model_validate(protocol_fields(**changes))
+
+
 def test_identity_leaves_out_text_and_replicates_and_nothing_else() -> None:
     base = Protocol.model_validate(protocol_fields())
     same = Protocol.model_validate(protocol_fields(description="other words", replicates=5))

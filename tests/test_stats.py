@@ -20,7 +20,8 @@ def test_no_interval_under_three_replicates(values: list[float]) -> None:
     assert "3 replicates" in str(interval.why_not)
 
 
-def test_an_interval_of_zero_is_refused() -> None:
-    interval = t_interval([0.3, 0.3, 0.3])
+@pytest.mark.parametrize("value", [0.1, 0.193, 0.2, 0.3, 0.35])
+def test_an_interval_of_zero_is_refused(value: float) -> None:
+    interval = t_interval([value] * 3)
     assert interval.low is None
     assert "seeds had no effect" in str(interval.why_not)

@@ -17,6 +17,17 @@ def test_a_record_comes_back_with_its_evidence(tmp_path: Path) -> None:
     assert store.read_evidence(records[0]).to_bytes() == evidence().to_bytes()
 
 
+def test_a_failure_never_replaces_a_good_record(tmp_path: Path) -> None:
+    """A worker may be killed after its work was done; two runs may share a store."""
+    store = Store(tmp_path)
+    failed = record(status="failed", reason="killed")
+    folder = store.write_record(failed, extra={"error.txt": "trace"})
+    store.write_record(record(), evidence())
+    assert not (folder / "error.txt").exists()
+    store.write_record(failed)
+    assert store.read_records() == ([record()], [])
+
+
 def test_evidence_of_another_run_is_refused(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with pytest.raises(ValueError, match="evidence_sha256"):

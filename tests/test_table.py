@@ -1,8 +1,9 @@
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from examples import evidence, record
+from examples import record, write
 
 from results import load_table
 from results.record import RunRecord
@@ -21,7 +22,7 @@ def store_of(folder: Path, *cells: list[RunRecord]) -> Store:
     store = Store(folder)
     for runs in cells:
         for run in runs:
-            store.write_record(run)
+            write(store, run)
     return store
 
 
@@ -68,14 +69,35 @@ def test_two_identities_of_one_name_are_never_mixed(tmp_path: Path) -> None:
     assert table["n"].tolist() == [3, 3]
 
 
-def test_results_on_other_data_are_stale(tmp_path: Path) -> None:
-    later = "2026-02-01T00:00:00+00:00"
-    store_of(
-        tmp_path, cell("none", "a", range(3)), cell("imagenet", "b", range(3), target_hash="u" * 64, finished=later)
-    )
+LATER = "2026-02-01T00:00:00+00:00"
+
+
+def test_what_measured_nothing_replaces_nothing(tmp_path: Path) -> None:
+    """A later run on a machine without the weights skips under another identity; what was measured stands."""
+    skipped = cell("imagenet", "b", range(3), status="skipped", finished=LATER)
+    store_of(tmp_path, cell("imagenet", "a", range(3)), skipped)
     table = rows(tmp_path)
-    assert table.loc[("none", "a" * 64), "status"] == "stale"
-    assert table.loc[("imagenet", "b" * 64), "rank"] == 1
+    assert table.loc[("imagenet", "a" * 64), ["status", "rank"]].tolist() == ["ok", 1]
+    assert table.loc[("imagenet", "b" * 64), "status"] == "stale"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"target_hash": "u" * 64}, {"protocol_hash": "q" * 64}, {"result_version": "final 2"}, {"train_frac": 0.1}],
+)
+def test_only_what_is_comparable_is_ranked_together(other: dict[str, object], tmp_path: Path) -> None:
+    store_of(tmp_path, cell("none", "a", range(3)), cell("imagenet", "b", range(10, 13), finished=LATER, **other))
+    assert rows(tmp_path)["rank"].tolist() == [1, 1]
+    assert rows(tmp_path)["status"].tolist() == ["ok", "ok"]
+
+
+def test_a_copied_run_is_not_one_more_replicate(tmp_path: Path) -> None:
+    store = store_of(tmp_path, cell("none", "a", range(3)))
+    folder = store.record_paths()[0].parent
+    shutil.copytree(folder, folder.with_name(f"{folder.name}-backup"))
+    table = load_table(tmp_path)
+    assert len(table) == 3
+    assert "copied or renamed" in table.attrs["unreadable"][0]
 
 
 def test_short_protocols_are_not_ranked(tmp_path: Path) -> None:
@@ -86,7 +108,7 @@ def test_short_protocols_are_not_ranked(tmp_path: Path) -> None:
 def test_a_new_run_never_changes_another_cells_row(tmp_path: Path) -> None:
     store = store_of(tmp_path, cell("none", "a", range(3)))
     before = rows(tmp_path).loc[("none", "a" * 64)].drop("rank")
-    store.write_record(record(0, 99, source="imagenet", cell="b" * 64))
+    write(store, record(0, 99, source="imagenet", cell="b" * 64))
     after = rows(tmp_path).loc[("none", "a" * 64)].drop("rank")
     pd.testing.assert_series_equal(before, after, check_names=False)
 
@@ -95,7 +117,7 @@ def test_the_cache_follows_the_records(tmp_path: Path) -> None:
     store = store_of(tmp_path, cell("none", "a", range(2)))
     first = load_table(tmp_path)
     pd.testing.assert_frame_equal(load_table(tmp_path), first, check_dtype=False)
-    store.write_record(record(2, source="none", cell="a" * 64))
+    write(store, record(2, source="none", cell="a" * 64))
     assert len(load_table(tmp_path)) == 3
     assert len(list(tmp_path.glob("cache/*.parquet"))) == 1
 
@@ -118,7 +140,17 @@ def test_a_missing_store_says_how_to_begin(tmp_path: Path) -> None:
         load_table(tmp_path / "nowhere")
 
 
-def test_evidence_is_not_needed_for_the_table(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    store.write_record(record(), evidence(0))
-    assert load_table(tmp_path)["miou"].iloc[0] == record().scores.miou  # type: ignore[union-attr]
+def test_a_run_without_its_evidence_does_not_count(tmp_path: Path) -> None:
+    store = store_of(tmp_path, cell("none", "a", range(3)))
+    (store.record_paths()[0].parent / "evidence.npz").unlink()
+    table = load_table(tmp_path)
+    assert len(table) == 2
+    assert "evidence.npz is missing" in table.attrs["unreadable"][0]
+
+
+def test_a_torn_cache_is_no_cache(tmp_path: Path) -> None:
+    store_of(tmp_path, cell("none", "a", range(3)))
+    load_table(tmp_path)
+    [cache] = tmp_path.glob("cache/*.parquet")
+    cache.write_bytes(cache.read_bytes()[:100])
+    assert len(load_table(tmp_path)) == 3

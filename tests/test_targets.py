@@ -1,4 +1,6 @@
 import shutil
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -163,6 +165,31 @@ def masks_that_disagree(data: Path) -> None:
     Image.new("L", (160, 120), 7).save(first(data, "SegmentationClassPNG"))
 
 
+def mask_missing_from_one_folder(data: Path) -> None:
+    masks_that_disagree(data)
+    first(data, "SegmentationClassPNG").unlink()
+
+
+def four_bit_mask(data: Path) -> None:
+    """Pillow reads it scaled by 17: class 1 would become class 17, and pass for one of SODA's."""
+    image = Image.new("L", (160, 120))
+    first(data, "SegmentationClassOne").write_bytes(png_of_four_bits(image))
+
+
+def png_of_four_bits(image: Image.Image) -> bytes:
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    rows = b"".join(b"\0" + b"\x01" * (image.width // 2) for _ in range(image.height))
+    header = struct.pack(">IIBBBBB", image.width, image.height, 4, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def list_in_utf16(data: Path) -> None:
+    path = base_of(data) / "train_infrared.txt"
+    path.write_bytes(path.read_text().encode("utf-16-le"))
+
+
 def one_block(data: Path) -> None:
     path = base_of(data) / "train_infrared.txt"
     path.write_text("\n".join(path.read_text().split()[:10]))
@@ -184,7 +211,10 @@ def one_block(data: Path) -> None:
         (missing_list, "test_infrared.txt cannot be read"),
         (list_of_no_text, "can't decode byte"),
         (no_mask_folder, "no mask folder"),
-        (masks_that_disagree, "differ in 1 masks, the first 0000.png"),
+        (masks_that_disagree, "SegmentationClassPNG/0000.png differ"),
+        (mask_missing_from_one_folder, "No such file"),
+        (four_bit_mask, "grey PNG of 4 bits"),
+        (list_in_utf16, "null byte"),
         (one_block, "its val split is empty"),
     ],
 )
@@ -232,6 +262,17 @@ def test_test_is_never_shortened(soda: Path) -> None:
     target = open_target("soda", soda)
     assert len(target.splits["test"]) == 30
     assert any("1 test images are byte-identical to another test image; they stay" in note for note in target.notes)
+
+
+def test_a_val_image_that_is_also_in_test_leaves_val(hit_uav: Path, tmp_path: Path) -> None:
+    root, rows = few_real_frames(hit_uav, tmp_path)
+    (root / "index.csv").write_text("\n".join(rows))
+    before = open_target("hit-uav", tmp_path)
+    val, test = (before.splits[split][0] for split in ("val", "test"))
+    val.image.write_bytes(test.image.read_bytes())
+    after = open_target("hit-uav", tmp_path)
+    assert [frame.id for frame in after.splits["val"]] == [frame.id for frame in before.splits["val"][1:]]
+    assert "1 val images are byte-identical" in after.notes[0]
 
 
 # -- identity and cache ----------------------------------------------------------------------------------------------
@@ -286,18 +327,43 @@ def test_an_index_without_a_split_is_named(tmp_path: Path) -> None:
         open_target("hit-uav", tmp_path)
 
 
-def test_a_line_cut_short_and_a_frame_in_two_splits(hit_uav: Path, tmp_path: Path) -> None:
-    root = tmp_path / "hit-uav"
-    root.mkdir()
-    for name in ("images", "labels"):
-        (root / name).symlink_to((hit_uav / "hit-uav" / name).absolute())
-    rows = (hit_uav / "hit-uav" / "index.csv").read_text().splitlines()
-    keep = [rows[0], *(next(row for row in rows if row.split(",")[1] == split) for split in ("train", "val", "test"))]
-    (root / "index.csv").write_text("\n".join([*keep, "a.jpg,train"]))
-    with pytest.raises(DataError, match="line 5: too few fields"):
-        open_target("hit-uav", tmp_path)
-    (root / "index.csv").write_text("\n".join([*keep, keep[1].replace(",train,", ",val,", 1)]))
-    with pytest.raises(DataError, match="No such file"):  # a frame of train that val claims too
+def few_real_frames(hit_uav: Path, folder: Path) -> tuple[Path, list[str]]:
+    """(root, lines of its index.csv): a folder with two real frames of each split that a test may change."""
+    source, root = hit_uav / "hit-uav", folder / "hit-uav"
+    lines = (source / "index.csv").read_text().splitlines()
+    keep = [lines[0]]
+    for split in ("train", "val", "test"):
+        chosen = [line for line in lines if line.split(",")[1] == split][:2]
+        for stem in (Path(line.split(",")[0]).stem for line in chosen):
+            for part, suffix in (("images", "jpg"), ("labels", "png")):
+                (root / part / split).mkdir(parents=True, exist_ok=True)
+                data = (source / part / split / f"{stem}.{suffix}").read_bytes()
+                (root / part / split / f"{stem}.{suffix}").write_bytes(data)
+        keep += chosen
+    return root, keep
+
+
+def test_an_index_with_wrong_lines_is_named(hit_uav: Path, tmp_path: Path) -> None:
+    root, rows = few_real_frames(hit_uav, tmp_path)
+    for line, says in (
+        ("a.jpg,train", "line 8: too few fields"),
+        ("a.jpg,Test,x,1,2,3,4", "line 8: unknown split 'Test'"),
+    ):
+        (root / "index.csv").write_text("\n".join([*rows, line]))
+        with pytest.raises(DataError, match=says):
+            open_target("hit-uav", tmp_path)
+
+
+def test_a_frame_in_two_splits_is_named(hit_uav: Path, tmp_path: Path) -> None:
+    root, rows = few_real_frames(hit_uav, tmp_path)
+    stem = Path(rows[1].split(",")[0]).stem
+    other = Path(rows[3].split(",")[0]).stem
+    for part, suffix in (("images", "jpg"), ("labels", "png")):  # the name of a train frame, the pixels of a val frame
+        shutil.move(root / part / "val" / f"{other}.{suffix}", root / part / "val" / f"{stem}.{suffix}")
+    fields = rows[3].split(",")
+    rows[3] = ",".join([f"{stem}.jpg", *fields[1:]])
+    (root / "index.csv").write_text("\n".join(rows))
+    with pytest.raises(DataError, match=f"1 frames stand in two splits, the first {stem}"):
         open_target("hit-uav", tmp_path)
 
 

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from bench.targets import open_target, tiny_scenes
 
@@ -10,6 +11,18 @@ def test_the_same_seed_gives_the_same_bytes(scenes: Path, tmp_path: Path) -> Non
     first = {p.relative_to(scenes): p.read_bytes() for p in scenes.rglob("*.*")}
     again = {p.relative_to(tmp_path): p.read_bytes() for p in tmp_path.rglob("*.*")}
     assert first == again
+
+
+def test_a_folder_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny_scenes, "render", stop)
+        with pytest.raises(KeyboardInterrupt):
+            tiny_scenes.make(tmp_path / "tiny-scenes")
+    assert not (tmp_path / "tiny-scenes").exists()
+    assert tiny_scenes.make(tmp_path / "tiny-scenes") == 90
 
 
 def test_frames_hold_several_classes_and_real_contrast() -> None:

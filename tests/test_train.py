@@ -112,6 +112,17 @@ def test_prediction_covers_the_frame_at_the_labels_resolution(window: list[int] 
     assert doubled.shape == (102, 134)
 
 
+def test_an_output_that_is_not_finite_is_not_scored_as_background() -> None:
+    class Broken(ByBrightness):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images) * float("nan")
+
+    network: Network = Broken()  # type: ignore[assignment]
+    frame = Decoded("a", "g", np.zeros((8, 8), np.uint8), np.zeros((8, 8), np.uint8))
+    with pytest.raises(Diverged, match="output for a is not finite"):
+        list(predict(network, [frame], protocol(), ignore_progress))
+
+
 @pytest.mark.parametrize(
     ("size", "window", "stride"), [(640, 512, 341), (480, 512, 341), (512, 512, 341), (1000, 100, 70)]
 )

@@ -7,7 +7,7 @@ from backbones.imagenet import Origin
 from backbones.spec import BACKBONES
 from bench import units
 from bench.spec import Cell, Protocol
-from bench.units import Unit, units_of
+from bench.units import Unit, finals_of
 from pretrain_sources.catalog import catalog
 
 PROTOCOL = Protocol.model_validate(protocol_fields())
@@ -20,8 +20,9 @@ def make(
     frac = changes.get("train_frac", 1.0)
     cell = Cell(target="soda", protocol=protocol.name, source=source, backbone=backbone, train_frac=frac)  # type: ignore[arg-type]
     origin = changes.get("origin", WHEEL) if source == "imagenet" else None
-    made = units_of(cell, catalog()[source], BACKBONES[backbone], protocol, origin, str(changes.get("target", "t")))  # type: ignore[arg-type]
-    return {f"{unit.kind}{unit.replicate if unit.replicate is not None else ''}": unit for unit in made}
+    finals = finals_of(cell, catalog()[source], BACKBONES[backbone], protocol, origin, str(changes.get("target", "t")))  # type: ignore[arg-type]
+    made = {need.kind: need for need in finals[0].needs}
+    return made | {f"final{unit.replicate}": unit for unit in finals}
 
 
 def prints(made: dict[str, Unit]) -> dict[str, str]:
