@@ -12,11 +12,11 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from typing import TYPE_CHECKING, Protocol
 
+from bench.plan import Plan
 from bench.targets import Target
 from bench.units import Outcome, Unit
 
 if TYPE_CHECKING:
-    from bench.run import Plan
     from bench.stages import Context
 
 
@@ -26,7 +26,7 @@ class Show(Protocol):
     def checking(self, done: int, total: int) -> None:
         """So many of the target's frames were read and checked."""
 
-    def planned(self, plan: "Plan", target: Target) -> None:
+    def planned(self, plan: Plan, target: Target) -> None:
         """This is what there is to do, before it starts."""
 
     def started(self, unit: Unit) -> None:

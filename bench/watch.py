@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from bench.matrix import Matrix
-from bench.run import Plan
+from bench.plan import Plan
 from bench.targets import Target
 from bench.units import Unit
 from results.record import FAILED_STATUSES

@@ -8,7 +8,7 @@ from conftest import write_matrix
 
 from bench.executors import Frontier, local
 from bench.matrix import load_matrix
-from bench.run import make_plan
+from bench.plan import make_plan
 from bench.stages import Context
 from bench.targets import open_target
 from bench.units import Outcome, Unit
