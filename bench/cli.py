@@ -12,6 +12,7 @@ import click
 
 from bench import BenchError
 
+DEFAULT_WEIGHTS = Path("weights")
 STORE = click.option(
     "--store",
     type=click.Path(path_type=Path),
@@ -32,7 +33,7 @@ WEIGHTS = click.option(
     "--weights",
     type=click.Path(path_type=Path),
     envvar="BENCH_WEIGHTS",
-    default="weights",
+    default=DEFAULT_WEIGHTS,
     show_default=True,
     help="Folder of weights you downloaded.",
 )
@@ -89,7 +90,7 @@ def make(target: str, data: Path, seed: int) -> None:
     from bench.targets import tiny_scenes
 
     if (data / target).exists():
-        click.echo(f"{data / target} is there already")
+        click.echo(f"{data / target} is there already; delete it to make it anew")
     else:
         click.echo(f"{tiny_scenes.make(data / target, seed)} frames in {data / target}")
 
@@ -114,6 +115,8 @@ def run(store: Path, data: Path, weights: Path, jobs: int | None, retry: str | N
     from bench.watch import Watch
     from results.store import Store
 
+    if weights != DEFAULT_WEIGHTS and not weights.is_dir():
+        raise BenchError(f"no folder {weights} (--weights or BENCH_WEIGHTS)")
     watch = Watch(load_matrix(**matrix), store)
     with watch.display():
         plan = run_matrix(watch.matrix, Store(store), data, weights, jobs, watch, retry=_statuses(retry))

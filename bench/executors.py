@@ -8,16 +8,14 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from bench.plan import Plan
 from bench.targets import Target
-from bench.units import Outcome, Unit
-
-if TYPE_CHECKING:
-    from bench.stages import Context
+from bench.units import Context, Outcome, Unit
 
 
 class Show(Protocol):
@@ -65,7 +63,7 @@ class Frontier:
                     yield from self.finish(dependent, outcome)
 
 
-def inline(units: Sequence[Unit], context: "Context", show: Show) -> Iterator[tuple[Unit, Outcome]]:
+def inline(units: Sequence[Unit], context: Context, show: Show) -> Iterator[tuple[Unit, Outcome]]:
     """(unit, outcome) of every unit, one after the other in this process."""
     from bench.stages import execute
 
@@ -83,13 +81,11 @@ class _Worker:
     process: ForkServerProcess
 
 
-def local(units: Sequence[Unit], context: "Context", show: Show, jobs: int) -> Iterator[tuple[Unit, Outcome]]:
+def local(units: Sequence[Unit], context: Context, show: Show, jobs: int) -> Iterator[tuple[Unit, Outcome]]:
     """(unit, outcome) of every unit as they end, `jobs` at a time. Leaving early (Ctrl-C, an error) kills the workers."""
     frontier = Frontier(units)
     running: dict[Connection, _Worker] = {}
-    multiprocessing.set_forkserver_preload(
-        ["bench.stages", *sorted({f"backbones.{unit.backbone.builder}" for unit in units})]
-    )
+    _start_server(["bench.stages", *sorted({f"backbones.{unit.backbone.builder}" for unit in units})])
     try:
         while True:
             while len(running) < jobs and (unit := frontier.take()) is not None:
@@ -111,7 +107,18 @@ def local(units: Sequence[Unit], context: "Context", show: Show, jobs: int) -> I
             worker.process.join()
 
 
-def _start(unit: Unit, context: "Context") -> tuple[Connection, _Worker]:
+def _start_server(preload: list[str]) -> None:
+    """Starts the process that workers are forked from. Ctrl-C must not reach it, not even while it imports torch."""
+    multiprocessing.set_forkserver_preload(preload)
+    resource_tracker.ensure_running()  # it unblocks SIGINT when it starts, so it has to start first
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the server inherits it
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _start(unit: Unit, context: Context) -> tuple[Connection, _Worker]:
     mine, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("forkserver").Process(target=_work, args=(unit, context, theirs))
     process.start()
@@ -139,7 +146,7 @@ def _death(exitcode: int | None) -> str:
     return f"the worker died with exit code {exitcode}"
 
 
-def _work(unit: Unit, context: "Context", connection: Connection) -> None:
+def _work(unit: Unit, context: Context, connection: Connection) -> None:
     """The life of a worker process."""
     from bench.stages import execute
 

@@ -5,8 +5,10 @@ import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 PACKAGES = (
     "torch",
@@ -44,9 +46,11 @@ def commit() -> str | None:
     return f"{head}{'+dirty' if git('status', '--porcelain', '--untracked-files=no') else ''}" if head else None
 
 
-def device_name(device: torch.device) -> str:
+def device_name(device: "torch.device") -> str:
     """The processor's own name."""
     if device.type == "cuda":
+        import torch
+
         return torch.cuda.get_device_name(device)
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

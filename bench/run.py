@@ -4,14 +4,14 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import BenchError
+from bench import BenchError, provenance
 from bench.executors import Show, inline, local
 from bench.matrix import Matrix
 from bench.plan import Plan, make_plan
 from bench.records import unfinished
 from bench.spec import Protocol
 from bench.targets import Target, open_target
-from bench.units import Unit
+from bench.units import Context, Unit
 from results.store import Store, StoreError
 
 
@@ -37,6 +37,8 @@ def run_matrix(
     target = open_target(matrix.target, data, cache, show.checking)
     plan = make_plan(matrix, target, store, weights, retry)
     show.planned(plan, target)
+    if plan.todo:
+        _require_device(matrix.protocol)
     for unit, reason in plan.skipped:
         known = plan.records.get(unit.fingerprint)
         if known is None or (known.status, known.reason) != ("skipped", reason):
@@ -49,15 +51,6 @@ def run_matrix(
 def _run_units(
     units: Sequence[Unit], matrix: Matrix, target: Target, store: Store, weights: Path, jobs: int | None, show: Show
 ) -> None:
-    import torch
-
-    from bench import provenance
-    from bench.stages import Context
-
-    if matrix.protocol.device == "cuda" and not torch.cuda.is_available():
-        raise BenchError(
-            f"protocol {matrix.protocol.name} is for a CUDA GPU and this machine has none; --smoke tries it out on a CPU"
-        )
     context = Context(store.root.absolute(), target, weights.absolute(), provenance.commit())
     jobs = _default_jobs(matrix.protocol) if jobs is None else jobs
     outcomes = inline(units, context, show) if jobs == 0 else local(units, context, show, jobs)
@@ -69,6 +62,17 @@ def _run_units(
             store.write_record(
                 unfinished(unit, outcome.status, outcome.reason or "no reason given"), extra=dict(outcome.files)
             )
+
+
+def _require_device(protocol: Protocol) -> None:
+    if protocol.device != "cuda":
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise BenchError(
+            f"protocol {protocol.name} is for a CUDA GPU and this machine has none; --smoke tries it out on a CPU"
+        )
 
 
 def _default_jobs(protocol: Protocol) -> int:

@@ -62,11 +62,15 @@ def _weighted_f(pred: NDArray[np.bool_], truth: NDArray[np.bool_], beta_squared:
 
 
 def _check(pred: Labels, true: Labels, num_classes: int, ignore: int) -> None:
+    for name, labels in (("pred", pred), ("true", true)):
+        if not (isinstance(labels, np.ndarray) and np.issubdtype(labels.dtype, np.integer)):
+            raise ValueError(f"{name} must be a numpy array of integers, not {getattr(labels, 'dtype', type(labels))}")
     if pred.shape != true.shape or pred.ndim != 2:
         raise ValueError(f"pred has shape {pred.shape}, true {true.shape}: both must be (H, W)")
     valid = true != ignore
     for name, labels in (("true", true[valid]), ("pred", pred[valid])):
-        if labels.size and (int(labels.min()) < 0 or int(labels.max()) >= num_classes):
+        outside = labels[(labels < 0) | (labels >= num_classes)]
+        if outside.size:
             raise ValueError(
-                f"{name} holds label {int(labels.max())}; with {num_classes} classes labels run from 0 to {num_classes - 1}"
+                f"{name} holds label {int(outside[0])}; with {num_classes} classes labels run from 0 to {num_classes - 1}"
             )

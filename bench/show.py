@@ -99,6 +99,8 @@ def table_text(cells: "pd.DataFrame", form: str) -> str:
     rows = _rows(cells)
     if form == "json":
         return json.dumps(rows, indent=1, allow_nan=False)
+    if not rows:
+        return f"no runs in this store yet: `bench run --matrix demo` makes some\n\n{_paper_text(form)}"
     boards: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
         boards.setdefault(tuple(row[name] for name in BOARD), []).append(row)

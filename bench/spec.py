@@ -56,6 +56,12 @@ class Range(Frozen):
     high: float
     log: bool = False
 
+    @model_validator(mode="after")
+    def _is_a_range(self) -> "Range":
+        if self.low > self.high or (self.log and self.low <= 0):
+            raise ValueError("low must not be above high, and above 0 where the scale is logarithmic")
+        return self
+
 
 class SearchSpace(Frozen):
     """Where schedules are looked for: one entry for each field of Schedule."""
@@ -100,7 +106,7 @@ class Loss(Frozen):
 class Protocol(Frozen):
     """All that is held equal between cells: named, versioned, never edited once results exist."""
 
-    name: str
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._~-]*$")
     description: str
     device: Literal["cpu", "cuda", "any"] = Field(description="class of the processor; 'any' is for smoke runs")
     threads: int = Field(
@@ -192,9 +198,13 @@ def find_file(kind: str, name: str, folder: str, beside: Path | None = None) -> 
     if name.endswith((".yaml", ".yml")):
         return (beside or Path()) / name
     known = shipped(folder)
-    if name not in known:
-        raise BenchError(f"unknown {kind} '{name}'{suggestion(name, known)}")
-    return known[name]
+    if name in known:
+        return known[name]
+    if ((beside or Path()) / f"{name}.yaml").is_file():
+        raise BenchError(f"unknown {kind} '{name}': did you mean the file '{name}.yaml'?")
+    if Path(name).exists():
+        raise BenchError(f"{name} is no {kind}: the name of a file must end in .yaml")
+    raise BenchError(f"unknown {kind} '{name}'{suggestion(name, known)}")
 
 
 def load_protocol(name: str, beside: Path | None = None) -> Protocol:

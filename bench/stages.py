@@ -6,7 +6,6 @@ import json
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,23 +26,13 @@ from bench.spec import Schedule, derive_seed
 from bench.targets import Target
 from bench.targets.frames import decode_image
 from bench.train import Progress, SegmentationLoss, device_of, fit, half_precision, predict
-from bench.units import Kind, Outcome, Unit
+from bench.units import Context, Kind, Outcome, Unit
 from results import metrics
 from results.evidence import Evidence, sha256
 from results.record import Provenance, RunRecord, Tuning
 from results.store import Store, StoreError, write_atomic
 
 PROBE_FRAMES = 2  # train frames on which a certificate measures how far the features moved
-
-
-@dataclass(frozen=True)
-class Context:
-    """What every unit of a run shares."""
-
-    store: Path
-    target: Target
-    weights: Path  # the user's folder of downloaded weights
-    commit: str | None = None  # of the code, as it was when the run started
 
 
 def execute(unit: Unit, context: Context, report: Progress) -> Outcome:

@@ -5,6 +5,7 @@ Git commit, package versions and device are provenance, not identity: an edit of
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from backbones.imagenet import Origin
@@ -84,6 +85,16 @@ class Unit:
             "train_frac": self.cell.train_frac,
         }
         return shared | settings | {"needs": [unit.fingerprint for unit in self.needs]}
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every unit of a run shares."""
+
+    store: Path
+    target: Target
+    weights: Path  # the user's folder of downloaded weights
+    commit: str | None = None  # of the code, as it was when the run started
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from bench.matrix import Matrix
 from bench.plan import Plan
@@ -83,7 +83,8 @@ class Watch:
         self._work[unit.fingerprint] = (done, total)
         if self._live:
             self._live.update(self._bars[unit.fingerprint], completed=done, total=total)
-            self._live.update(self._bars["all"], completed=sum(d for d, _ in self._work.values()))
+            done_in_all = sum(d for d, _ in self._work.values())
+            self._live.update(self._bars["all"], completed=done_in_all, description=f"all: {self._left()}")
         elif time.monotonic() - self._spoke > QUIET_S:
             self._spoke = time.monotonic()
             self._console.print(f"running  {unit}, {done / max(1, total):.0%}; {self._left()}")
@@ -132,6 +133,5 @@ def _live(console: Console) -> Progress:
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("steps"),
-        TimeRemainingColumn(),
     )
     return Progress(*columns, console=console)

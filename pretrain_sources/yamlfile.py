@@ -40,7 +40,8 @@ def read_yaml(path: Path, model: type[Model]) -> Model:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise FileError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict) or root is None:
-        raise FileError(f"{path}: expected keys and values, found {type(data).__name__}")
+        found = "nothing" if data is None else f"a {type(data).__name__}"
+        raise FileError(f"{path}: expected keys and values, found {found}")
     doubles = [f"{path}, line {line}: '{key}' stands twice" for key, line in _double_keys(root)]
     if doubles:
         raise FileError("\n".join(doubles))
@@ -58,7 +59,9 @@ def _explain(path: Path, root: yaml.Node, model: type[BaseModel], error: ErrorDe
         return f"{where}: unknown key '{name}'{suggestion(str(loc[-1]), _keys(model, loc[:-1]))}"
     if error["type"] == "missing":
         return f"{where}: '{name}' is missing"
-    return f"{where}: {name + ': ' if name else ''}{error['msg']}, found {error['input']!r}"
+    message = error["msg"].replace("tuple", "list").removeprefix("Value error, ")
+    found = f", found {error['input']!r}" if not isinstance(error["input"], dict) else ""
+    return f"{where}: {name + ': ' if name else ''}{message}{found}"
 
 
 def _is_key(root: yaml.Node, part: str) -> bool:

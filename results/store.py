@@ -62,7 +62,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 def cannot_write(path: Path, error: OSError) -> StoreError:
     """The StoreError that tells a user what `error` means for `path`."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    mend = "free some space" if full else "choose a folder that can be written with --store DIR or BENCH_STORE"
+    mend = "free some space" if full else "choose a folder that can be written"
     return StoreError(
         f"cannot write {path}: {os.strerror(error.errno or 0)}. What was finished is kept; {mend} and run the same command again."
     )
@@ -102,9 +102,17 @@ class Store:
         Raises:
             StoreError: it cannot.
         """
+        self._refuse_file()
         probe = self.root / f".write-test.{os.getpid()}"
-        write_atomic(probe, b"")
+        try:
+            write_atomic(probe, b"")
+        except StoreError as error:
+            raise StoreError(f"{error} (--store DIR or BENCH_STORE names it)") from error
         probe.unlink(missing_ok=True)
+
+    def _refuse_file(self) -> None:
+        if self.root.exists() and not self.root.is_dir():
+            raise StoreError(f"{self.root} is a file, not a folder: name another store with --store DIR or BENCH_STORE")
 
     def write_record(
         self, record: RunRecord, evidence: Evidence | None = None, extra: Mapping[str, str] | None = None
@@ -132,6 +140,7 @@ class Store:
 
     def record_paths(self) -> list[Path]:
         """Every record.json below the store, sorted."""
+        self._refuse_file()
         if not self.root.is_dir():
             raise StoreError(
                 f"no store at {self.root}: run `bench run --matrix demo` first, or name one with --store DIR or BENCH_STORE"

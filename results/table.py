@@ -122,13 +122,17 @@ def _stamp(store: Store) -> str:
     """Changes whenever a record is added, replaced or removed."""
     digest = hashlib.sha256(",".join(COLUMNS).encode())
     for path in store.record_paths():
-        info = os.stat(path)
-        digest.update(f"{path.relative_to(store.root)} {info.st_size} {info.st_mtime_ns}\n".encode())
+        for file in (path, path.with_name("evidence.npz")):  # a record counts only with its evidence
+            with contextlib.suppress(FileNotFoundError):
+                info = os.stat(file)
+                digest.update(f"{file.relative_to(store.root)} {info.st_size} {info.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:20]
 
 
 def _keep(frame: pd.DataFrame, store: Store, stamp: str) -> None:
-    """Writes the cache; a store that can only be read goes without."""
+    """Writes the cache; a store that can only be read goes without, and so does a folder that is no store."""
+    if frame.empty:
+        return
     try:
         write_atomic(store.cache_file(f"runs-{stamp}.parquet"), frame.to_parquet())
     except StoreError:

@@ -141,6 +141,7 @@ def bench(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
         ("BENCH_WEIGHTS", tmp_path / "weights"),
     ):
         monkeypatch.setenv(name, str(folder))
+    (tmp_path / "weights").mkdir(exist_ok=True)
 
     def call(*words: object) -> Called:
         monkeypatch.setattr("sys.argv", ["bench", *map(str, words)])

@@ -61,9 +61,10 @@ def test_a_gpu_protocol_is_not_run_on_a_cpu(soda: Path, bench: Bench) -> None:
 
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    ended = bench("run", "--matrix", "soda", "--data", soda, "--source", "none")
+    ended = bench("run", "--matrix", "soda", "--data", soda)
     assert ended.code == 1
     assert "--smoke" in ended.err
+    assert bench("status").out.strip() == "no runs yet", "what is refused leaves no record"
 
 
 def test_data_check_counts(soda: Path, bench: Bench) -> None:
@@ -167,7 +168,7 @@ def test_a_store_that_cannot_be_written(bench: Bench, matrix_file: Path, tmp_pat
     for store in (tmp_path / "file", tmp_path / "file" / "store", Path("/proc/store")):
         ended = bench("run", "--matrix", matrix_file, "--store", store)
         assert ended.code == 1
-        assert "cannot write" in ended.err
+        assert "cannot write" in ended.err or "is a file, not a folder" in ended.err
         assert "--store" in ended.err
 
 
@@ -195,10 +196,33 @@ def test_a_full_disk_stops_the_run_and_the_next_one_goes_on(
     assert len(json.loads(bench("table", "--format", "json", "--store", small_disk).out)) == 2
 
 
-def test_a_name_with_brackets_is_text(bench: Bench, tmp_path: Path) -> None:
-    ended = bench("run", "--matrix", write_matrix(tmp_path, name="a[/b]", trials=1, replicates=1), "--jobs", 0)
-    assert ended.code == 0
-    assert "a[/b]" in ended.out
+@pytest.mark.parametrize("name", ["../../x", "a[/b]", "", "x\n"])
+def test_a_protocol_name_is_a_plain_word(name: str, bench: Bench, tmp_path: Path) -> None:
+    ended = bench("run", "--matrix", write_matrix(tmp_path, name=name))
+    assert ended.code == 1
+    assert "name: String should match pattern" in ended.err
+
+
+def test_slips_of_the_hand_are_named(bench: Bench, scenes: Path, tmp_path: Path) -> None:
+    path = write_matrix(tmp_path)
+    (tmp_path / "notes.md").write_text("")
+    for words, says in (
+        (("run", "--matrix", path, "--weights", tmp_path / "nowhere"), "no folder"),
+        (("data", "check", "tiny-scenes", "--data", scenes / "tiny-scenes"), f"--data {scenes}"),
+        (("run", "--matrix", tmp_path / "notes.md"), "must end in .yaml"),
+        (("run", "--matrix", tmp_path / "test-matrix"), "did you mean the file"),
+        (("table", "--store", tmp_path / "notes.md"), "is a file, not a folder"),
+    ):
+        ended = bench(*words)
+        assert ended.code == 1
+        assert says in ended.err
+
+
+def test_a_read_only_command_writes_nothing_into_a_folder_that_is_no_store(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    shown = bench("table", "--store", tmp_path / "empty")
+    assert shown.out.startswith("no runs in this store yet")
+    assert not list((tmp_path / "empty").iterdir())
 
 
 def test_no_store_yet(bench: Bench) -> None:

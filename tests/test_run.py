@@ -231,6 +231,16 @@ def wait_for(pattern: str, store: Path, running: subprocess.Popen[str]) -> None:
     pytest.fail(f"no {pattern} after a minute")
 
 
+def test_ctrl_c_while_torch_is_loading_is_quiet(scenes: Path, tmp_path: Path) -> None:
+    running = start(write_matrix(tmp_path), tmp_path / "store", scenes)
+    wait_for("cache/scan-*.json", tmp_path / "store", running)
+    time.sleep(2)  # the server that workers are forked from is importing now
+    os.killpg(running.pid, signal.SIGINT)
+    output, _ = running.communicate(timeout=60)
+    assert running.returncode == 3, output
+    assert "Traceback" not in output
+
+
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_run_goes_on_to_the_same_numbers(
     stop: signal.Signals, bench: Bench, scenes: Path, tmp_path: Path

@@ -36,8 +36,11 @@ def test_labels_and_shapes_that_cannot_be_are_refused(metric) -> None:
         metric(good + 3, good, 3)
     with pytest.raises(ValueError, match=r"must be \(H, W\)"):
         metric(good, good.T, 3)
-    with pytest.raises(ValueError, match="label -1"):
-        metric(good.astype(int) - 1, good, 3)
+    with pytest.raises(ValueError, match="pred holds label -2"):
+        metric(good.astype(int) + np.array([0, 0, -2, 0, 0]), good, 3)
+    for wrong in (good.astype(float), good.tolist()):
+        with pytest.raises(ValueError, match="must be a numpy array of integers"):
+            metric(wrong, good, 3)
 
 
 def test_what_is_predicted_on_ignored_pixels_does_not_matter() -> None:

@@ -4,6 +4,8 @@ from pydantic import ValidationError
 
 from bench.spec import Protocol, derive_seed, fingerprint, load_protocol, shipped
 
+SEARCH = protocol_fields()["search"]
+
 
 @pytest.mark.parametrize("name", shipped("protocols"))
 def test_every_shipped_protocol_is_what_its_file_says(name: str) -> None:
@@ -34,9 +36,11 @@ def test_a_default_outside_the_search_space_is_refused() -> None:
         ({"window_px": [32, 32], "stride_px": [33, 32]}, "larger than window_px"),
         ({"window_px": [32, 32], "stride_px": [0, 32]}, "greater than 0"),
         ({"crop_px": [0, 32]}, "greater than 0"),
+        ({"search": {**SEARCH, "lr": {"low": 1e-2, "high": 1e-4}}}, "low must not be above high"),
+        ({"search": {**SEARCH, "lr": {"low": 0, "high": 1, "log": True}}}, "above 0 where"),
     ],
 )
-def test_windows_that_leave_gaps_are_refused(changes: dict[str, object], says: str) -> None:
+def test_impossible_settings_are_refused(changes: dict[str, object], says: str) -> None:
     with pytest.raises(ValidationError, match=says):
         Protocol.model_validate(protocol_fields(**changes))
 

@@ -61,6 +61,20 @@ def test_a_write_that_is_killed_leaves_what_stood_there(tmp_path: Path) -> None:
     assert path.read_bytes() == b"old"
 
 
+def test_a_write_that_fails_at_the_last_step_leaves_what_stood_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(source: Path, target: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    path = tmp_path / "file"
+    write_atomic(path, b"old")
+    monkeypatch.setattr(os, "replace", broken)
+    with pytest.raises(StoreError, match="Input/output error"):
+        write_atomic(path, b"new")
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"old"]
+
+
 @pytest.mark.parametrize(
     "name", ["none/long", "../../etc", ".", "..", "", "a b\n", "satir/top-4", "C:\\x", "~shuffled"]
 )
@@ -71,8 +85,9 @@ def test_no_name_leaves_the_store(name: str) -> None:
 
 def test_a_store_that_cannot_be_made_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="--store"):
-        Store(tmp_path / "file" / "store").make()
+    for folder in (tmp_path / "file", tmp_path / "file" / "store"):
+        with pytest.raises(StoreError, match="--store"):
+            Store(folder).make()
 
 
 def test_a_full_disk_is_said_and_nothing_is_lost(tmp_path: Path, small_disk: Path) -> None:

@@ -146,6 +146,12 @@ def test_a_run_without_its_evidence_does_not_count(tmp_path: Path) -> None:
     table = load_table(tmp_path)
     assert len(table) == 2
     assert "evidence.npz is missing" in table.attrs["unreadable"][0]
+    write(store, record(0, source="none", cell="a" * 64))
+    away = store.record_paths()[0].parent / "evidence.npz"
+    moved = away.rename(tmp_path / "away")
+    assert len(load_table(tmp_path)) == 2
+    moved.rename(away)  # the record itself has not changed
+    assert len(load_table(tmp_path)) == 3
 
 
 def test_a_torn_cache_is_no_cache(tmp_path: Path) -> None:

@@ -99,6 +99,8 @@ def open_target(
         raise BenchError(f"unknown target '{name}'{suggestion(name, TARGETS)}")
     spec = TARGETS[name]
     root = find_root(spec, data)
+    if root is None and data.name in spec.folders and data.is_dir():
+        raise DataError(f"{data} is the folder of {name} itself; name the one above it: --data {data.parent}")
     if root is None:
         raise DataError(
             f"no folder {' or '.join(spec.folders)} under {data.absolute()}: "
