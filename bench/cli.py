@@ -13,30 +13,18 @@ import click
 from bench import BenchError
 
 DEFAULT_WEIGHTS = Path("weights")
-STORE = click.option(
-    "--store",
-    type=click.Path(path_type=Path),
-    envvar="BENCH_STORE",
-    default="bench-store",
-    show_default=True,
-    help="Folder of results.",
-)
-DATA = click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    envvar="BENCH_DATA",
-    default="data",
-    show_default=True,
-    help="Folder that holds a folder for each target.",
-)
-WEIGHTS = click.option(
-    "--weights",
-    type=click.Path(path_type=Path),
-    envvar="BENCH_WEIGHTS",
-    default=DEFAULT_WEIGHTS,
-    show_default=True,
-    help="Folder of weights you downloaded.",
-)
+
+
+def _folder(name: str, default: str | Path, text: str) -> Callable[..., Any]:
+    """The option --NAME for a folder, also read from BENCH_NAME."""
+    kind = click.Path(path_type=Path)
+    variable = f"BENCH_{name.upper()}"
+    return click.option(f"--{name}", type=kind, envvar=variable, default=default, show_default=True, help=text)
+
+
+STORE = _folder("store", "bench-store", "Folder of results.")
+DATA = _folder("data", "data", "Folder that holds a folder for each target.")
+WEIGHTS = _folder("weights", DEFAULT_WEIGHTS, "Folder of weights you downloaded.")
 
 
 def _with(*options: Callable[..., Any]) -> Callable[..., Any]:
