@@ -138,11 +138,17 @@ def _timm(spec: BackboneSpec, origin: Origin) -> Loaded:
 
 
 def _for_features(spec: BackboneSpec, tensors: Mapping[str, "Tensor"]) -> Mapping[str, "Tensor"]:
-    """Drops the classifier and what else timm's feature extractor leaves out; names as segmentation-models-pytorch has them."""
-    import timm
+    """Under the encoder's names: `model.` in front, and where timm's feature extractor took a list apart, `_` for the first
+    dot. The classifier, and what else the encoder does not have, is left out; what it lacks, `load_encoder` finds."""
+    import torch
 
-    kept = timm.create_model(spec.encoder, features_only=True).state_dict()
-    return {f"model.{name}": tensor for name, tensor in tensors.items() if name in kept}
+    from backbones import timm_decoders
+
+    with torch.device("meta"):
+        encoder, _ = timm_decoders.build(spec, 2)
+    own = {name.removeprefix("model.") for name in encoder.state_dict()}
+    renamed = {name if name in own else name.replace(".", "_", 1): tensor for name, tensor in tensors.items()}
+    return {f"model.{name}": tensor for name, tensor in renamed.items() if name in own}
 
 
 def _segformer(spec: BackboneSpec, origin: Origin) -> Loaded:

@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import Field
 
-from backbones.spec import BACKBONES, BackboneSpec
+from backbones.spec import BACKBONES, BackboneSpec, Refused, find_backbone
 from bench import BenchError
 from bench.spec import Cell, Frozen, Protocol, find_file, load_protocol
 from bench.targets import TARGETS
@@ -60,7 +60,7 @@ def load_matrix(
     protocol = load_protocol(written.protocol, beside=path.parent)
     protocol = protocol.smoke() if smoke else protocol
     cards = {n: lookup("source", n, catalog(), path) for n in _once(written.sources, path)}
-    specs = {n: lookup("backbone", n, BACKBONES, path) for n in _once(written.backbones, path)}
+    specs = {n: _backbone(n, path) for n in _once(written.backbones, path)}
     cards = _keep("source", cards, sources)
     specs = _keep("backbone", specs, backbones)
     target = target or written.target
@@ -72,6 +72,15 @@ def load_matrix(
         for frac in _once(written.train_fracs, path)
     )
     return Matrix(path.stem, target, protocol, cells, cards, specs)
+
+
+def _backbone(name: str, path: Path) -> BackboneSpec:
+    try:
+        return find_backbone(name)
+    except KeyError:
+        return lookup("backbone", name, BACKBONES, path)  # raises, with a suggestion
+    except Refused as error:
+        raise BenchError(f"{path}: backbone '{name}': {error}") from error
 
 
 def lookup(kind: str, name: str, known: Mapping[str, T], where: Path | None = None) -> T:

