@@ -7,13 +7,13 @@ image's truth does not contain has no value.
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+
+from bench.weighted_f import class_sums
 
 Labels = NDArray[np.integer]
 
-_SIGMA_PX = 5.0
-_RADIUS_PX = 3  # a 7 x 7 window
 _EPS = float(np.spacing(1))
+_NO_CLASS = 255  # stands for ignored pixels in maps of 8 bits
 
 
 def confusion_matrix(pred: Labels, true: Labels, num_classes: int, ignore: int = 255) -> NDArray[np.int64]:
@@ -33,32 +33,25 @@ def weighted_fmeasure(
 ) -> NDArray[np.float64]:
     """(K,) weighted F-measure of each class for label maps (H, W); NaN where the class is absent from `true`.
 
+    Steps 6 and 7 of the paper; the sums of Ew come from `bench.weighted_f`.
+
     Raises:
         ValueError: the shapes differ, or a label lies outside 0..K-1.
     """
     _check(pred, true, num_classes, ignore)
+    dtype = np.uint8 if num_classes <= _NO_CLASS else np.int64
+    no_class = _NO_CLASS if num_classes <= _NO_CLASS else -1
+    ignored = true == ignore
+    sums = class_sums(
+        np.where(ignored, no_class, pred).astype(dtype), np.where(ignored, no_class, true).astype(dtype), num_classes
+    )
+    size, missed, false = sums[sums[:, 0] > 0].T
+    hit = size - missed
+    recall = 1.0 - missed / size
+    precision = hit / (_EPS + hit + false)
     values = np.full(num_classes, np.nan)
-    valid = true != ignore
-    for k in np.unique(true[valid]):
-        values[k] = _weighted_f(valid & (pred == k), true == k, beta_squared)
+    values[sums[:, 0] > 0] = (1 + beta_squared) * recall * precision / (_EPS + recall + beta_squared * precision)
     return values
-
-
-def _weighted_f(pred: NDArray[np.bool_], truth: NDArray[np.bool_], beta_squared: float) -> float:
-    """Steps 1-7 of the paper for one non-empty foreground; E, Et, EA, M, B and Ew are the paper's names."""
-    distance, nearest = ndimage.distance_transform_edt(~truth, return_indices=True)
-    E = (pred != truth).astype(np.float64)
-    Et = np.where(truth, E, E[nearest[0], nearest[1]])
-    # the normalised 7 x 7 Gaussian is the product of two normalised rows of seven
-    EA = ndimage.gaussian_filter(Et, _SIGMA_PX, radius=_RADIUS_PX, mode="constant")
-    M = np.where(truth & (EA < E), EA, E)
-    B = np.where(truth, 1.0, 2.0 - np.exp(np.log(0.5) / 5.0 * distance))
-    Ew = M * B
-    missed = Ew[truth]
-    hit = truth.sum() - missed.sum()
-    recall = 1.0 - missed.mean()
-    precision = hit / (_EPS + hit + Ew[~truth].sum())
-    return float((1 + beta_squared) * recall * precision / (_EPS + recall + beta_squared * precision))
 
 
 def _check(pred: Labels, true: Labels, num_classes: int, ignore: int) -> None:
@@ -67,10 +60,12 @@ def _check(pred: Labels, true: Labels, num_classes: int, ignore: int) -> None:
             raise ValueError(f"{name} must be a numpy array of integers, not {getattr(labels, 'dtype', type(labels))}")
     if pred.shape != true.shape or pred.ndim != 2:
         raise ValueError(f"pred has shape {pred.shape}, true {true.shape}: both must be (H, W)")
-    valid = true != ignore
-    for name, labels in (("true", true[valid]), ("pred", pred[valid])):
-        outside = labels[(labels < 0) | (labels >= num_classes)]
-        if outside.size:
+    for name, labels in (("true", true), ("pred", pred)):
+        outside = labels >= num_classes
+        if labels.dtype.kind == "i":
+            outside |= labels < 0
+        if outside.any() and (outside := outside & (true != ignore)).any():
             raise ValueError(
-                f"{name} holds label {int(outside[0])}; with {num_classes} classes labels run from 0 to {num_classes - 1}"
+                f"{name} holds label {int(labels[outside][0])}; "
+                f"with {num_classes} classes labels run from 0 to {num_classes - 1}"
             )
