@@ -89,6 +89,24 @@ def test_segformers_have_the_size_that_was_published(size: int) -> None:
     assert sum(p.numel() for p in net.encoder.parameters()) / 1e6 == pytest.approx(millions, rel=0.03)
 
 
+def test_segformer_is_the_librarys_though_its_decoder_computes_in_another_order() -> None:
+    from transformers import SegformerForSemanticSegmentation
+
+    from backbones.segformer import config_of
+
+    spec = BACKBONES["segformer-b0"]
+    net = network(spec).eval()
+    library = SegformerForSemanticSegmentation(config_of(spec, CLASSES)).eval()
+    library.segformer.load_state_dict(net.encoder.state_dict())
+    library.decode_head.load_state_dict(net.decoder.state_dict())
+    images = torch.rand(2, 1, 64, 96)
+    with torch.no_grad():
+        expected = library(pixel_values=(images.expand(-1, 3, -1, -1) - net.mean) / net.std).logits
+        found = net.decoder(net.features(images))
+    assert expected.std() > 1e-3
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "name", ["fpn:hrnet_w18_small", "unet:resnet18.a1_in1k", "dpt:vit_tiny_patch16_224", "dpt:samvit_base_patch16"]
 )
