@@ -48,13 +48,13 @@ def choose(target: Target, split: str, protocol: Protocol, train_frac: float = 1
 
 def open_split(target: Target, split: str, protocol: Protocol, train_frac: float = 1.0) -> list[Decoded]:
     """The frames of a split, decoded once. Images are resized to the protocol's size; labels of train follow, others stay."""
-    return [
-        _decode(frame, protocol.image_px, split == "train") for frame in choose(target, split, protocol, train_frac)
-    ]
+    frames = choose(target, split, protocol, train_frac)
+    return [_decode(frame, protocol.image_px, split == "train", target.relabel) for frame in frames]
 
 
-def _decode(frame: Frame, size: Size | None, resize_label: bool) -> Decoded:
+def _decode(frame: Frame, size: Size | None, resize_label: bool, relabel: Pixels | None) -> Decoded:
     image, label = decode_image(frame.image.read_bytes()), decode_label(frame.label.read_bytes())
+    label = label if relabel is None else relabel[label]
     if size is not None and image.shape != size:
         image = F.resize(tv_tensors.Image(torch.from_numpy(image.copy())), list(size), antialias=True)[0].numpy()
         label = F.resize(tv_tensors.Mask(torch.from_numpy(label.copy())), list(size)).numpy() if resize_label else label

@@ -12,6 +12,7 @@ from backbones.spec import BACKBONES, BackboneSpec, Refused, find_backbone
 from bench import BenchError
 from bench.spec import Cell, Frozen, Protocol, find_file, load_protocol
 from bench.targets import TARGETS
+from bench.targets.mapping import map_spec
 from pretrain_sources.card import SourceCard
 from pretrain_sources.catalog import catalog
 from pretrain_sources.yamlfile import read_yaml, suggestion
@@ -64,7 +65,7 @@ def load_matrix(
     cards = _keep("source", cards, sources)
     specs = _keep("backbone", specs, backbones)
     target = target or written.target
-    lookup("target", target, TARGETS, path)
+    map_spec(lookup("target", target, TARGETS, path), protocol.class_map)  # refuses a map that does not fit
     cells = tuple(
         Cell(target=target, protocol=protocol.name, source=source, backbone=backbone, train_frac=frac)
         for backbone in specs

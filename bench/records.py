@@ -6,6 +6,7 @@ from typing import Any
 
 from bench.spec import fingerprint
 from bench.targets import TARGETS
+from bench.targets.mapping import map_spec
 from bench.units import RESULT_VERSION, Unit
 from results.record import RunRecord, Status
 
@@ -17,7 +18,7 @@ def now() -> str:
 
 def known_fields(unit: Unit) -> dict[str, Any]:
     """The fields of a final unit's record that follow from the unit alone; the others null."""
-    spec = TARGETS[unit.cell.target]
+    spec = map_spec(TARGETS[unit.cell.target], unit.protocol.class_map)
     return {
         "run": unit.fingerprint,
         "cell": unit.cell_fingerprint,

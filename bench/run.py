@@ -11,6 +11,7 @@ from bench.plan import Plan, make_plan
 from bench.records import unfinished
 from bench.spec import Protocol
 from bench.targets import Target, open_target
+from bench.targets.mapping import map_target
 from bench.units import Context, Unit
 from results.store import Store, StoreError
 
@@ -34,7 +35,7 @@ def run_matrix(
     """
     store.make()
     cache = store.cache_file(f"scan-{matrix.target}.json")
-    target = open_target(matrix.target, data, cache, show.checking)
+    target = map_target(open_target(matrix.target, data, cache, show.checking), matrix.protocol.class_map)
     plan = make_plan(matrix, target, store, weights, retry)
     show.planned(plan, target)
     if plan.todo:

@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 from bench import BenchError
 from pretrain_sources.yamlfile import read_yaml, suggestion
@@ -103,6 +103,16 @@ class Loss(Frozen):
     class_weight_cap: float = Field(ge=1, description="and no more than this")
 
 
+IGNORED = "ignore"  # in a class map: pixels of these classes are left out
+
+
+class MappedClass(Frozen):
+    """One class of a reduced class set, and the target's classes that it is made of."""
+
+    name: str = Field(min_length=1)
+    of: tuple[str, ...] = Field(min_length=1)
+
+
 class Protocol(Frozen):
     """All that is held equal between cells: named, versioned, never edited once results exist."""
 
@@ -123,6 +133,10 @@ class Protocol(Frozen):
     pretrain_steps: int = Field(ge=0)
     trials: int = Field(ge=1, description="tuning trials for each cell; trial 0 is the default schedule")
     replicates: int = Field(ge=1)
+    class_map: tuple[MappedClass, ...] | None = Field(
+        default=None,
+        description="reduced class set: every class of the target under one name, or under 'ignore'; the first is background",
+    )
     max_frames: int | None = Field(
         default=None, ge=1, description="at most this many frames of each split, evenly spaced; null: all"
     )
@@ -137,6 +151,20 @@ class Protocol(Frozen):
     loss: Loss
     default: Schedule
     search: SearchSpace
+
+    @field_validator("class_map")
+    @classmethod
+    def _is_a_class_set(cls, class_map: tuple[MappedClass, ...] | None) -> tuple[MappedClass, ...] | None:
+        names = [mapped.name for mapped in class_map or ()]
+        parts = [part for mapped in class_map or () for part in mapped.of]
+        for kind, given in (("name", names), ("class", parts)):
+            if doubles := [value for value in given if given.count(value) > 1]:
+                raise ValueError(f"{kind} '{doubles[0]}' stands twice")
+        if class_map is not None and len(set(names) - {IGNORED}) < 2:
+            raise ValueError("at least two classes must be left")
+        if names and names[0] == IGNORED:
+            raise ValueError("the first name is the background, 'ignore' goes last")
+        return class_map
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Protocol":

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from bench import BenchError
 from bench.spec import fingerprint
 from bench.targets import hit_uav, soda
-from bench.targets.frames import Frame, FrameFacts, LayoutError, Listing, examine_all
+from bench.targets.frames import Frame, FrameFacts, LayoutError, Listing, Pixels, examine_all
 from pretrain_sources.yamlfile import suggestion
 
 VAL_SHARE = 0.10  # where a target has no val, at least this share of train is cut off for it
@@ -40,6 +40,7 @@ class Target:
     facts: Mapping[str, FrameFacts]  # by frame id
     content_hash: str
     notes: tuple[str, ...] = field(default=())  # what was dropped, and what looks odd
+    relabel: Pixels | None = None  # (256,) new label of each stored one, where the protocol maps classes
 
 
 TARGETS: Mapping[str, TargetSpec] = MappingProxyType(

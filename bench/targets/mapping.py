@@ -1,0 +1,64 @@
+"""A reduced class set: a protocol may merge a target's classes, or ignore some, as publications do without saying which."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from bench import BenchError
+from bench.spec import IGNORED, MappedClass
+from bench.targets import Target, TargetSpec
+from bench.targets.frames import IGNORE, Pixels
+from pretrain_sources.yamlfile import suggestion
+
+ClassMap = Sequence[MappedClass] | None
+
+
+def map_spec(spec: TargetSpec, class_map: ClassMap) -> TargetSpec:
+    """The target with the mapped classes, which its label note tells.
+
+    Raises:
+        BenchError: the map names a class that the target does not have, or leaves one out.
+    """
+    if class_map is None:
+        return spec
+    named = [name for mapped in class_map for name in mapped.of]
+    for name in named:
+        if name not in spec.classes:
+            raise BenchError(f"class_map: {spec.name} has no class '{name}'{suggestion(name, spec.classes)}")
+    if missing := [name for name in spec.classes if name not in named]:
+        raise BenchError(
+            f"class_map leaves out {', '.join(missing)} of {spec.name}: "
+            f"name each under a class, or under '{IGNORED}' to leave its pixels out"
+        )
+    kept = [mapped for mapped in class_map if mapped.name != IGNORED]
+    told = [m.name if m.of == (m.name,) else f"{m.name} = {' + '.join(m.of)}" for m in class_map]
+    note = f"{spec.label_note}; {len(kept)} classes made of {len(spec.classes)}: {', '.join(told)}"
+    return replace(spec, classes=tuple(mapped.name for mapped in kept), label_note=note)
+
+
+def map_target(target: Target, class_map: ClassMap) -> Target:
+    """The target as the protocol sees it: its classes, its pixel counts, and how labels are renumbered when read.
+
+    Raises:
+        BenchError: as `map_spec`.
+    """
+    if class_map is None:
+        return target
+    spec = map_spec(target.spec, class_map)
+    index = {old: spec.classes.index(m.name) for m in class_map if m.name != IGNORED for old in m.of}
+    relabel = np.full(256, IGNORE, dtype=np.uint8)
+    for k, old in enumerate(target.spec.classes):
+        relabel[k] = index.get(old, IGNORE)
+    facts = {
+        name: replace(found, pixels=_merged(found.pixels, relabel, len(spec.classes)))
+        for name, found in target.facts.items()
+    }
+    return replace(target, spec=spec, facts=facts, relabel=relabel)
+
+
+def _merged(pixels: Sequence[int], relabel: Pixels, classes: int) -> tuple[int, ...]:
+    """Pixel counts of the mapped classes, ignore last."""
+    to = np.append(relabel[: len(pixels) - 1], IGNORE)
+    counts = np.bincount(to, weights=pixels, minlength=256)
+    return tuple(int(count) for count in (*counts[:classes], counts[IGNORE]))

@@ -1,0 +1,101 @@
+"""A reduced class set: what it does to labels, counts, records and the board, and which maps are refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from conftest import Bench, protocol_fields, write_matrix
+
+from bench import BenchError
+from bench.batches import open_split
+from bench.matrix import load_matrix
+from bench.spec import Protocol
+from bench.targets import TARGETS, open_target
+from bench.targets.frames import decode_label
+from bench.targets.mapping import map_target
+from pretrain_sources.yamlfile import FileError
+from results import load_table
+
+NAMED = {"ground": ("road", "grass", "sidewalk"), "warm": ("person", "car"), "ignore": ("sky", "river")}
+REST = tuple(name for name in TARGETS["soda"].classes if not any(name in of for of in NAMED.values()))
+MAP = [{"name": "rest", "of": list(REST)}, *({"name": name, "of": list(of)} for name, of in NAMED.items())]
+
+
+def test_labels_and_counts_are_those_of_the_new_classes(scenes: Path) -> None:
+    plain = open_target("tiny-scenes", scenes)
+    protocol = Protocol.model_validate(protocol_fields(class_map=MAP, max_frames=None))
+    target = map_target(plain, protocol.class_map)
+    assert target.spec.classes == ("rest", "ground", "warm")
+    total = np.zeros(256, dtype=int)
+    for frame, decoded in zip(plain.splits["train"], open_split(target, "train", protocol), strict=True):
+        stored = decode_label(frame.label.read_bytes())
+        for label, names in ((0, REST), (1, NAMED["ground"]), (2, NAMED["warm"]), (255, NAMED["ignore"])):
+            old = [plain.spec.classes.index(name) for name in names]
+            assert ((decoded.label == label) == (np.isin(stored, old) | ((stored == 255) & (label == 255)))).all()
+        total += np.bincount(decoded.label.ravel(), minlength=256)
+    counted = np.array([target.facts[frame.id].pixels for frame in target.splits["train"]]).sum(0)
+    assert counted.tolist() == [*total[:3], total[255]]
+    assert min(counted) > 0
+
+
+def test_it_is_shown_with_the_result_and_never_ranked_with_the_full_set(bench: Bench, tmp_path: Path) -> None:
+    full = write_matrix(tmp_path / "full", replicates=1, trials=1)
+    reduced = write_matrix(tmp_path / "reduced", replicates=1, trials=1, class_map=MAP)
+    for path in (full, reduced):
+        assert bench("run", "--matrix", path, "--jobs", 0).code == 0
+    table = load_table(tmp_path / "store")
+    assert sorted(len(classes) for classes in table["classes"]) == [3, 21]
+    assert table["protocol_hash"].nunique() == 2
+    out = bench("table").out
+    assert "3 classes made of 21: rest = background + building" in out
+    assert "ground = road + grass + sidewalk, warm = person + car, ignore = sky + river" in out
+    rows = json.loads(bench("table", "--format", "json").out)
+    assert [row["rank"] for row in rows] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            [{"name": "a", "of": ["background"]}, {"name": "b", "of": ["persn"]}],
+            "no class 'persn': did you mean 'person'?",
+        ),
+        ([{"name": "a", "of": ["background"]}, {"name": "b", "of": ["person"]}], "leaves out building, tree"),
+    ],
+)
+def test_a_map_that_does_not_fit_the_target_is_refused_when_the_matrix_is_read(
+    change: object, says: str, tmp_path: Path
+) -> None:
+    with pytest.raises(BenchError, match=says.replace("?", r"\?")):
+        load_matrix(str(write_matrix(tmp_path, class_map=change)))
+    with pytest.raises(BenchError, match="hit-uav has no class '"):
+        load_matrix(str(write_matrix(tmp_path, class_map=MAP)), target="hit-uav")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ([*MAP, {"name": "again", "of": ["person"]}], "class 'person' stands twice"),
+        ([*MAP, {"name": "rest", "of": ["x"]}], "name 'rest' stands twice"),
+        ([{"name": "all", "of": list(TARGETS["soda"].classes)}], "at least two classes"),
+        ([MAP[-1], *MAP[:-1]], "'ignore' goes last"),
+        ([*MAP, {"name": "empty", "of": []}], "at least 1 item"),
+        ({"rest": "background"}, "class_map"),
+    ],
+)
+def test_a_map_that_cannot_be_is_refused(change: object, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(yaml.safe_dump(protocol_fields(class_map=change)))
+    (tmp_path / "m.yaml").write_text("{target: soda, protocol: p.yaml, sources: [none], backbones: [tiny]}")
+    with pytest.raises(FileError, match=says):
+        load_matrix(str(tmp_path / "m.yaml"))
+
+
+def test_the_order_of_the_classes_is_part_of_the_identity() -> None:
+    one, other = (
+        Protocol.model_validate(protocol_fields(class_map=order)).identity()
+        for order in (MAP, [MAP[1], MAP[0], *MAP[2:]])
+    )
+    assert json.dumps(one, sort_keys=True) != json.dumps(other, sort_keys=True)
