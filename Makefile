@@ -5,12 +5,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 export BENCH_DATA ?= data
 # real thermal frames where they are at hand, rendered ones elsewhere
-DEMO_TARGET := $(if $(wildcard $(BENCH_DATA)/hit-uav),hit-uav,tiny-scenes)
+DEMO_TARGET := $(if $(wildcard $(BENCH_DATA)/hit-uav),hit-uav,scenes)
 
 .PHONY: demo test check format clean
 
 demo: $(READY)
-	@test $(DEMO_TARGET) != tiny-scenes || $(BIN)/bench data make tiny-scenes
+	@test $(DEMO_TARGET) != scenes || $(BIN)/bench data make scenes --n 90 --size 120x160
 	$(BIN)/bench run --matrix demo --target $(DEMO_TARGET)
 	$(BIN)/bench table
 	@echo

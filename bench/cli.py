@@ -70,17 +70,28 @@ def check(target: str, data: Path) -> None:
 
 
 @data.command()
-@click.argument("target", type=click.Choice(["tiny-scenes"]))
-@DATA
+@click.argument("target", type=click.Choice(["scenes"]))
+@click.option("--n", type=int, default=400, show_default=True, help="Labelled frames; as many go into the pool.")
+@click.option("--size", metavar="HEIGHTxWIDTH", default="240x320", show_default=True, help="In pixels.")
 @click.option("--seed", type=int, default=0, show_default=True)
-def make(target: str, data: Path, seed: int) -> None:
+@DATA
+def make(target: str, n: int, size: str, seed: int, data: Path) -> int:
     """Render TARGET into the data folder; what is there already is kept."""
-    from bench.targets import tiny_scenes
+    from bench.targets import scenes
+    from bench.watch import counting
 
-    if (data / target).exists():
-        click.echo(f"{data / target} is there already; delete it to make it anew")
-    else:
-        click.echo(f"{tiny_scenes.make(data / target, seed)} frames in {data / target}")
+    folder = data / target
+    if folder.exists():
+        click.echo(f"{folder} is there already; delete it to make it anew")
+        return 0
+    try:
+        with counting(f"rendering {target}", "frames") as report:
+            frames = scenes.make(folder, n, scenes.size_of(size), seed, report)
+    except KeyboardInterrupt:
+        click.echo("stopped; nothing was left behind", err=True)
+        return 3
+    click.echo(f"{frames} frames in {folder}, half of them labelled")
+    return 0
 
 
 @cli.command()

@@ -1,7 +1,8 @@
 """What a user sees of a run: a live display on a terminal, plain lines elsewhere. Loads no torch."""
 
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from rich.console import Console
@@ -31,7 +32,7 @@ class Watch:
         self.matrix = matrix
         self._store = store
         self._console = Console(highlight=False, markup=False, soft_wrap=True)
-        self._live = _live(self._console) if self._console.is_terminal else None
+        self._live = _live(self._console, "steps") if self._console.is_terminal else None
         self._bars: dict[str, TaskID] = {}
         self._work: dict[str, tuple[int, int]] = {}  # fingerprint -> (done, total)
         self._units_left = 0
@@ -127,11 +128,31 @@ class Watch:
         return 2 if failed else 0
 
 
-def _live(console: Console) -> Progress:
+@contextmanager
+def counting(text: str, what: str) -> Iterator[Callable[[int, int], None]]:
+    """A callable to tell (done, total): a bar on a terminal, now and then a line elsewhere."""
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    if console.is_terminal:
+        with _live(console, what) as live:
+            bar = live.add_task(text, total=None)
+            yield lambda done, total: live.update(bar, completed=done, total=total)
+        return
+    started = spoke = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal spoke
+        if time.monotonic() - spoke > QUIET_S:
+            spoke = time.monotonic()
+            console.print(f"{text}, {done / total:.0%}; about {duration((spoke - started) * (total - done) / done)}")
+
+    yield tell
+
+
+def _live(console: Console, what: str) -> Progress:
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("steps"),
+        TextColumn(what),
     )
     return Progress(*columns, console=console)

@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 from bench.cli import main
-from bench.targets import tiny_scenes
+from bench.targets.scenes import make
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test depends on a hub, or on there being none
+SCENES = (90, (120, 160))  # labelled frames, height and width
 STRICT = os.environ.get("BENCH_TEST_STRICT") == "1"
 
 
@@ -27,18 +28,23 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     return report
 
 
+def make_scenes(data: Path) -> None:
+    """Renders the scenes that most tests and the golden run use."""
+    make(data / "scenes", *SCENES)
+
+
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with tiny-scenes in it. Read only: copy what you change."""
+    """A data folder with rendered scenes in it. Read only: copy what you change."""
     data = tmp_path_factory.mktemp("data")
-    tiny_scenes.make(data / "tiny-scenes")
+    make_scenes(data)
     return data
 
 
 @pytest.fixture
 def soda(scenes: Path, tmp_path: Path) -> Path:
     """A data folder with a folder in SODA's layout that the test may change."""
-    shutil.copytree(scenes / "tiny-scenes", tmp_path / "data" / "soda")
+    shutil.copytree(scenes / "scenes", tmp_path / "data" / "soda")
     return tmp_path / "data"
 
 
@@ -88,12 +94,12 @@ def protocol_fields(**changes: object) -> dict[str, object]:
 def write_matrix(
     folder: Path, sources: tuple[str, ...] = ("none",), backbones: tuple[str, ...] = ("tiny",), **protocol: object
 ) -> Path:
-    """A matrix file on tiny-scenes with a protocol file beside it."""
+    """A matrix file on scenes with a protocol file beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "test-protocol.yaml").write_text(yaml.safe_dump(protocol_fields(**protocol)))
     path = folder / "test-matrix.yaml"
     fields = {
-        "target": "tiny-scenes",
+        "target": "scenes",
         "protocol": "test-protocol.yaml",
         "sources": list(sources),
         "backbones": list(backbones),
@@ -104,7 +110,7 @@ def write_matrix(
 
 @pytest.fixture
 def matrix_file(tmp_path: Path) -> Path:
-    """none x tiny on tiny-scenes: two trials, two replicates, three steps."""
+    """none x tiny on scenes: two trials, two replicates, three steps."""
     return write_matrix(tmp_path)
 
 
@@ -134,7 +140,7 @@ Bench = Callable[..., Called]
 
 @pytest.fixture
 def bench(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Bench:
-    """`bench WORDS...` inside this process, on tiny-scenes, with a store of the test's own."""
+    """`bench WORDS...` inside this process, on scenes, with a store of the test's own."""
     for name, folder in (
         ("BENCH_DATA", scenes),
         ("BENCH_STORE", tmp_path / "store"),

@@ -13,7 +13,7 @@ from bench.targets.frames import IGNORE
 
 @pytest.fixture(scope="module")
 def target(scenes: Path) -> Target:
-    return open_target("tiny-scenes", scenes)
+    return open_target("scenes", scenes)
 
 
 def protocol(**changes: object) -> Protocol:

@@ -93,9 +93,12 @@ def sky_shares(soda: Path) -> list[float]:
 
 
 def test_data_make_keeps_what_is_there(bench: Bench, tmp_path: Path) -> None:
-    assert "90 frames" in bench("data", "make", "tiny-scenes", "--data", tmp_path).out
-    assert "is there already" in bench("data", "make", "tiny-scenes", "--data", tmp_path).out
-    assert bench("data", "check", "tiny-scenes", "--data", tmp_path).code == 0
+    make = ("data", "make", "scenes", "--n", 60, "--size", "64x80", "--data", tmp_path)
+    assert "120 frames" in bench(*make).out
+    assert "is there already" in bench(*make).out
+    checked = bench("data", "check", "scenes", "--data", tmp_path)
+    assert checked.code == 0
+    assert "80x64 (20)" in checked.out  # width first, as everywhere but in --size
 
 
 # -- bad input: one clear message, exit 1, nothing lost --------------------------------------------------------------
@@ -149,7 +152,7 @@ def test_bad_names_and_keys_end_the_call(bench: Bench, tmp_path: Path) -> None:
     for text, says in (
         (good.replace("- tiny", "- tinny"), "unknown backbone 'tinny': did you mean 'tiny'?"),
         (good.replace("protocol:", "protocoll:"), "line 3: unknown key 'protocoll': did you mean 'protocol'?"),
-        (good.replace("target: tiny-scenes", "target: sodda"), "unknown target 'sodda': did you mean 'soda'?"),
+        (good.replace("target: scenes", "target: sodda"), "unknown target 'sodda': did you mean 'soda'?"),
         (good.replace("test-protocol.yaml", "nowhere.yaml"), "cannot read"),
     ):
         path.write_text(text)
@@ -208,7 +211,7 @@ def test_slips_of_the_hand_are_named(bench: Bench, scenes: Path, tmp_path: Path)
     (tmp_path / "notes.md").write_text("")
     for words, says in (
         (("run", "--matrix", path, "--weights", tmp_path / "nowhere"), "no folder"),
-        (("data", "check", "tiny-scenes", "--data", scenes / "tiny-scenes"), f"--data {scenes}"),
+        (("data", "check", "scenes", "--data", scenes / "scenes"), f"--data {scenes}"),
         (("run", "--matrix", tmp_path / "notes.md"), "must end in .yaml"),
         (("run", "--matrix", tmp_path / "test-matrix"), "did you mean the file"),
         (("table", "--store", tmp_path / "notes.md"), "is a file, not a folder"),

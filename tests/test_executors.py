@@ -40,7 +40,7 @@ class Assassin(Silent):
 @pytest.fixture
 def todo(scenes: Path, tmp_path: Path) -> tuple[tuple[Unit, ...], Context]:
     matrix = load_matrix(str(write_matrix(tmp_path, ("none", "none/long"))))
-    target = open_target("tiny-scenes", scenes)
+    target = open_target("scenes", scenes)
     plan = make_plan(matrix, target, Store(tmp_path / "store"), tmp_path)
     return plan.todo, Context(tmp_path / "store", target, tmp_path)
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Bench, write_matrix
+from conftest import Bench, make_scenes, write_matrix
 
 from bench.units import RESULT_VERSION
 from results.store import Store
@@ -62,11 +62,10 @@ if __name__ == "__main__":
     import tempfile
 
     from bench.cli import main
-    from bench.targets import tiny_scenes
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        tiny_scenes.make(folder / "tiny-scenes")
+        make_scenes(folder)
         sys.argv = ["bench", "run", "--matrix", str(golden_matrix(folder)), "--jobs", "0"]
         sys.argv += ["--data", name, "--store", str(folder / "store")]
         with contextlib.suppress(SystemExit):

@@ -60,7 +60,7 @@ def test_the_top_level_is_as_agreed() -> None:
     assert {line.split("/")[0] for line in tracked.stdout.splitlines()} == agreed | {".ci", ".gitignore"}
 
 
-@pytest.mark.parametrize("words", [["--help"], ["ls"], ["status"], ["table"], ["data", "check", "tiny-scenes"]])
+@pytest.mark.parametrize("words", [["--help"], ["ls"], ["status"], ["table"], ["data", "check", "scenes"]])
 def test_quick_commands_leave_torch_unloaded(words: list[str], scenes: Path, tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     code = (

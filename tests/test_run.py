@@ -167,7 +167,7 @@ def mit(tmp_path: Path) -> Path:
 def test_good_weights_leave_a_certificate_with_the_run(bench: Bench, mit: Path, tmp_path: Path) -> None:
     ended = bench("run", "--matrix", segformer_matrix(tmp_path), "--jobs", 0)
     assert ended.code == 0, ended.out
-    certificate = json.loads(next((tmp_path / "store").glob("tiny-scenes/**/certificate.json")).read_text())
+    certificate = json.loads(next((tmp_path / "store").glob("scenes/**/certificate.json")).read_text())
     assert certificate["passed"]
     assert certificate["tensors_matched"] == certificate["tensors_expected"] > 100
     assert load_table(tmp_path / "store")["weights"].iloc[0].startswith("folder mit-b0 sha256:")
@@ -184,7 +184,7 @@ def test_a_nan_in_the_weights_is_load_failed_with_the_certificate(bench: Bench, 
     row = json.loads(bench("table", "--format", "json").out)[0]
     assert row["status"] == "load_failed"
     assert "not finite" in row["reason"]
-    certificate = json.loads(next((tmp_path / "store").glob("tiny-scenes/**/certificate.json")).read_text())
+    certificate = json.loads(next((tmp_path / "store").glob("scenes/**/certificate.json")).read_text())
     assert "not finite" in certificate["problems"][0]
     assert not list((tmp_path / "store").glob("units/pretrain/*/encoder.safetensors"))
 

@@ -211,7 +211,7 @@ def one_block(data: Path) -> None:
         (missing_list, "test_infrared.txt cannot be read"),
         (list_of_no_text, "can't decode byte"),
         (no_mask_folder, "no mask folder"),
-        (masks_that_disagree, "SegmentationClassPNG/0000.png differ"),
+        (masks_that_disagree, "SegmentationClassPNG/00000.png differ"),
         (mask_missing_from_one_folder, "No such file"),
         (four_bit_mask, "grey PNG of 4 bits"),
         (list_in_utf16, "null byte"),
@@ -250,7 +250,7 @@ def test_a_missing_folder_says_where_to_put_it(tmp_path: Path) -> None:
 def test_a_train_image_that_is_also_in_test_leaves_train(soda: Path) -> None:
     first(soda, "JPEGImages").write_bytes(first(soda, "JPEGImages", "test").read_bytes())
     target = open_target("soda", soda)
-    assert "0000" not in {frame.id for split in ("train", "val") for frame in target.splits[split]}
+    assert "00000" not in {frame.id for split in ("train", "val") for frame in target.splits[split]}
     assert len(target.splits["test"]) == 30
     assert any("1 train images are byte-identical" in note for note in target.notes)
 

@@ -26,7 +26,7 @@ def ignore_progress(done: int, total: int) -> None:
 
 
 def train(scenes: Path, settings: Protocol, schedule: Schedule | None = None, steps: int = 4) -> tuple[Network, list]:
-    frames = open_split(open_target("tiny-scenes", scenes), "train", settings)
+    frames = open_split(open_target("scenes", scenes), "train", settings)
     torch.manual_seed(0)
     net = build(BACKBONES["tiny"], 21)
     source = Batches(frames, settings, 21, seed=0, steps=steps)

@@ -66,13 +66,13 @@ TARGETS: Mapping[str, TargetSpec] = MappingProxyType(
                 "HIT-UAV (CC BY 4.0), re-cut by flight date; see the README",
             ),
             TargetSpec(
-                "tiny-scenes",
+                "scenes",
                 soda.CLASSES,
                 "rendered, synthetic scenes: no statement about real thermal images",
-                "block of neighbouring frames",
-                ("tiny-scenes",),
+                "block of neighbouring file names; every frame is drawn on its own",
+                ("scenes",),
                 soda.read,
-                "make it with `bench data make tiny-scenes`",
+                "make it with `bench data make scenes`",
             ),
         )
     }
