@@ -117,9 +117,10 @@ def _head(p: Painter, me: Thing, s: Stand, chest: Spot, k: float, skin: Surface)
 
 
 def animal(p: Painter, s: Stand) -> None:
-    """A dog, a cat, or now and then a larger animal."""
+    """A dog, a cat, or outdoors now and then a larger animal."""
     dice, weather, me = p.dice, p.weather, p.thing("animal")
-    tall = dice.choices((dice.uniform(0.32, 0.68), dice.uniform(0.22, 0.3), dice.uniform(1.1, 1.5)), (6, 2, 1))[0]
+    sizes = (dice.uniform(0.32, 0.68), dice.uniform(0.22, 0.3), dice.uniform(1.1, 1.5))
+    tall = dice.choices(sizes, (6, 2, 0 if weather.indoors else 1))[0]
     long, fat = tall * dice.uniform(1.1, 1.5), tall * dice.uniform(0.3, 0.5)
     fur = weather.clothed(dice, dice.uniform(0.25, 0.6), 37)
     bare = Surface(fur.temperature + 0.6 * (35 - fur.temperature), 0.97, weather.air)
