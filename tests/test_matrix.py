@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 from conftest import write_matrix
 
+from backbones.spec import BACKBONES
 from bench import BenchError
 from bench.matrix import load_matrix
 from bench.spec import shipped
@@ -41,6 +42,11 @@ def test_wrong_names_are_named(sources: tuple[str, ...], backbones: tuple[str, .
         load_matrix(str(path))
     assert says in str(wrong.value)
     assert str(path) in str(wrong.value)
+
+
+def test_breadth_has_every_backbone() -> None:
+    rows = [name for name, spec in BACKBONES.items() if not spec.for_tests]
+    assert list(load_matrix("breadth").backbones) == rows
 
 
 def test_train_fractions_are_checked(tmp_path: Path) -> None:
