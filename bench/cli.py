@@ -48,9 +48,9 @@ def cli() -> None:
 @DATA
 def ls(data: Path) -> None:
     """List targets, matrices, protocols, sources and backbones."""
-    from bench import show
+    from bench import listing
 
-    click.echo(show.listing(data))
+    click.echo(listing.listing(data))
 
 
 @cli.group()
@@ -63,10 +63,10 @@ def data() -> None:
 @DATA
 def check(target: str, data: Path) -> None:
     """Read every file of TARGET and report counts, sizes, classes and whatever is wrong."""
-    from bench import show
+    from bench import listing
     from bench.targets import open_target
 
-    click.echo(show.data_report(open_target(target, data)))
+    click.echo(listing.data_report(open_target(target, data)))
 
 
 @data.command()

@@ -4,6 +4,8 @@ import contextlib
 import hashlib
 import json
 import os
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -19,6 +21,7 @@ BOARD = [
     "protocol_hash",
     "result_version",
 ]  # only cells that share these are compared
+Run = Mapping[Hashable, Any]  # a row of the table
 CELL_NAMES = ["source", "backbone", "train_frac"]
 COLUMNS = tuple(column_docs())
 _AS_JSON = ("schedule", "packages", "normalisation")  # mappings: text in the table
@@ -46,7 +49,10 @@ def board(runs: pd.DataFrame) -> pd.DataFrame:
     Ranked is a cell whose replicates are all there and all ok: the mean over the survivors of a source that often
     diverges would flatter it. Of several identities of one name only the newest measured one counts; the others are `stale`.
     """
-    rows = [_cell_row(group) for _, group in runs.groupby([*BOARD, *CELL_NAMES, "cell"], sort=False, dropna=False)]
+    by_cell: dict[tuple[object, ...], list[Run]] = defaultdict(list)
+    for run in runs[_USED].to_dict("records"):  # plain rows: slicing a frame for each cell takes a millisecond
+        by_cell[tuple(run[name] for name in _SAME)].append(run)
+    rows = [_cell_row(cell_runs) for cell_runs in by_cell.values()]
     cells = pd.DataFrame(rows, columns=_BOARD_COLUMNS).astype(dict.fromkeys(_TEXT_OR_MISSING, "str"))
     cells = _mark_stale(cells)
     rankable = cells["ranked"].astype(bool) & (cells["status"] == "ok")
@@ -68,14 +74,23 @@ _BOARD_COLUMNS = [
 _TEXT_OR_MISSING = ("interval_note", "reason", "weights", "schedule")  # one type, however many rows have none
 
 
-def _cell_row(runs: pd.DataFrame) -> dict[str, Any]:
-    ok = runs[runs["status"] == "ok"]
-    first = runs.iloc[0]
-    same = [*BOARD, *CELL_NAMES, "cell", "ranked", "selected_on_test", "label_note", "weights"]
-    row: dict[str, Any] = {name: first[name] for name in same}
-    row |= {"n": len(ok), "replicates": int(runs["replicates"].max()), "finished": runs["finished"].max()}
+_SAME = [*BOARD, *CELL_NAMES, "cell"]  # of all runs of a cell
+_ALSO_SAME = ["ranked", "selected_on_test", "label_note", "weights"]
+_TUNING = {
+    "val_miou_tuned": "tuned_val_miou",
+    "val_miou_default": "default_val_miou",
+    "trials": "trials",
+    "schedule": "schedule",
+}
+_USED = [*_SAME, *_ALSO_SAME, *_TUNING.values(), "miou", "weighted_f", "status", "reason", "replicates", "finished"]
+
+
+def _cell_row(runs: Sequence[Run]) -> dict[str, Any]:
+    ok = [run for run in runs if run["status"] == "ok"]
+    row = {name: runs[0][name] for name in (*_SAME, *_ALSO_SAME)}
+    row |= {"n": len(ok)} | {name: max(run[name] for run in runs) for name in ("replicates", "finished")}
     for metric in ("miou", "weighted_f"):
-        values = ok[metric].astype(float).tolist()
+        values = [float(run[metric]) for run in ok]
         interval = stats.t_interval(values)
         row |= {
             metric: stats.mean(values) if values else None,
@@ -83,19 +98,18 @@ def _cell_row(runs: pd.DataFrame) -> dict[str, Any]:
             f"{metric}_high": interval.high,
         }
         row |= {"interval_note": interval.why_not} if metric == "miou" else {}
-    tuning = {"val_miou_tuned": "tuned_val_miou", "val_miou_default": "default_val_miou", "trials": "trials"}
-    for name, column in (tuning | {"schedule": "schedule"}).items():
-        row[name] = ok.iloc[0][column] if len(ok) else None
+    row |= {name: ok[0][column] if ok else None for name, column in _TUNING.items()}
     return row | _cell_status(runs, row["n"], row["replicates"])
 
 
-def _cell_status(runs: pd.DataFrame, n: int, wanted: int) -> dict[str, str | None]:
-    others = runs[runs["status"] != "ok"]
-    if n and len(others):
-        counts = ", ".join(f"{count} {status}" for status, count in others["status"].value_counts().items())
-        return {"status": "partial", "reason": f"{counts} of {wanted}: {others.iloc[0]['reason']}"}
-    if len(others):
-        return {"status": others.iloc[0]["status"], "reason": others.iloc[0]["reason"]}
+def _cell_status(runs: Sequence[Run], n: int, wanted: int) -> dict[str, str | None]:
+    others = [run for run in runs if run["status"] != "ok"]
+    if n and others:
+        counted = Counter(run["status"] for run in others).most_common()
+        counts = ", ".join(f"{count} {status}" for status, count in counted)
+        return {"status": "partial", "reason": f"{counts} of {wanted}: {others[0]['reason']}"}
+    if others:
+        return {"status": others[0]["status"], "reason": others[0]["reason"]}
     if n < wanted:
         return {"status": "incomplete", "reason": f"{n} of {wanted} replicates so far"}
     return {"status": "ok", "reason": None}
