@@ -7,7 +7,7 @@ export BENCH_DATA ?= data
 # real thermal frames where they are at hand, rendered ones elsewhere
 DEMO_TARGET := $(if $(wildcard $(BENCH_DATA)/hit-uav),hit-uav,scenes)
 
-.PHONY: demo test check format clean
+.PHONY: demo test benchmark check format clean
 
 demo: $(READY)
 	@test $(DEMO_TARGET) != scenes || $(BIN)/bench data make scenes --n 90 --size 120x160
@@ -20,6 +20,17 @@ demo: $(READY)
 test: check
 	$(BIN)/pytest -n auto --dist worksteal
 
+# PySODMetrics, the reference for the weighted F-measure, wants an older numpy: an environment of its own
+ORACLE := $(VENV)-oracle
+benchmark: $(READY) $(ORACLE)/.installed
+	@test -d $(BENCH_DATA)/hit-uav -o -d $(BENCH_DATA)/scenes || $(BIN)/bench data make scenes
+	$(BIN)/python tests/benchmarks --oracle $(ORACLE)/bin/python $(if $(wildcard $(BENCH_DATA)/hit-uav),--peer)
+
+$(ORACLE)/.installed:
+	$(PYTHON) -m venv $(ORACLE)
+	$(ORACLE)/bin/python -m pip install --quiet pysodmetrics==1.6.2 numba
+	@touch $@
+
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -30,7 +41,7 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(ORACLE) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11 ..."; exit 1; }

@@ -1,0 +1,113 @@
+"""All benchmarks in one run, printed as one table of ratios; `make benchmark` calls it.
+
+    python tests/benchmarks [--data DIR] [--oracle PYTHON] [--peer]
+
+--data DIR: holds hit-uav/, or scenes/ where there are no real frames. --oracle PYTHON: of an environment with PySODMetrics.
+--peer: train outside of the harness too (needs hit-uav, a quarter of an hour).
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+HERE = Path(__file__).parent
+Row = tuple[str, str, str, str, str, bool | None]  # what, measured, reference, ratio, aim, reached
+
+
+def measured(script: str, *words: object, python: str = sys.executable) -> Iterable[dict]:
+    """The JSON lines that a script prints; its progress goes to the terminal."""
+    done = subprocess.run([python, HERE / script, *map(str, words)], check=True, stdout=subprocess.PIPE, text=True)
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def weighted_f(options: argparse.Namespace) -> Iterable[Row]:
+    for row in measured("weighted_f.py", python=options.oracle):
+        aim = 10 if row["kind"] == "smooth" else 5
+        what = f"weighted F-measure, {row['kind'].replace('_', ' ')} (480x640, 8 classes)"
+        reference = f"PySODMetrics {row['reference_ms']:.0f} ms"
+        ratio = row["ratio"]
+        yield what, f"{row['ms']:.0f} ms", reference, f"{ratio:.1f} x", f">= {aim} x", ratio >= aim
+        apart = row["largest_difference"]
+        yield what, "same values", "PySODMetrics", f"{apart:.0e} apart", "<= 1e-9", apart <= 1e-9
+
+
+def training(options: argparse.Namespace) -> Iterable[Row]:
+    for row in measured("training.py", options.data, options.target):
+        what, took = f"training step, {row['backbone']} ({row['device']})", f"{row['ms']:.0f} ms"
+        faster, above = row["times_user"], row["over_bare"]
+        yield what, took, f"a user's loop {row['user_ms']:.0f} ms", f"{faster:.2f} x", ">= 1.3 x", faster >= 1.3
+        yield what, took, f"the bare model {row['bare_ms']:.0f} ms", f"{above:+.1%}", "<= +10 %", above <= 0.1
+
+
+def scenes(options: argparse.Namespace) -> Iterable[Row]:
+    for row in measured("scenes_speed.py"):
+        speed = row["frames_per_s"]
+        yield "scenes, 240x320, one core", f"{speed:.1f} frames/s", "-", "-", ">= 20 frames/s", speed >= 20
+
+
+def startup(options: argparse.Namespace) -> Iterable[Row]:
+    rows = list(measured("startup.py"))
+    python = next(row["s"] for row in rows if row["command"] == "python")
+    for row in rows:
+        what, aim = f"bench {row['command']} (1,000 runs in the store)", row["aim_s"]
+        if row["command"] != "python":
+            aimed = f"<= {aim} s" if aim else "-"
+            reached = row["s"] <= aim if aim else None
+            yield (
+                what,
+                f"{row['s']:.2f} s",
+                f"python alone {python:.2f} s",
+                f"{row['times_python']:.0f} x",
+                aimed,
+                reached,
+            )
+
+
+def peer(options: argparse.Namespace) -> Iterable[Row]:
+    for row in measured("peer.py", options.data):
+        mean = {name: sum(row[name]) / len(row[name]) for name in ("harness", "peer")}
+        low, high = row["difference_95"]
+        what = f"mIoU of {len(row['peer'])} seeds on hit-uav, seed sd {row['seed_sd']:.3f}"
+        yield (
+            what,
+            f"{mean['harness']:.4f}",
+            f"plain loop {mean['peer']:.4f}",
+            f"{low:+.3f}..{high:+.3f}",
+            "holds 0",
+            row["agrees"],
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("BENCH_DATA", "data")))
+    parser.add_argument("--oracle", default=sys.executable)
+    parser.add_argument("--peer", action="store_true")
+    options = parser.parse_args()
+    options.target = "hit-uav" if (options.data / "hit-uav").is_dir() else "scenes"
+    parts: list[Callable[[argparse.Namespace], Iterable[Row]]] = [weighted_f, training, scenes, startup]
+    table = Table("what", "measured", "reference", "ratio", "aim", "", title=f"{os.cpu_count()} cores, {cpu()}")
+    for part in [*parts, *([peer] if options.peer else [])]:
+        print(f"measuring: {part.__name__}", file=sys.stderr, flush=True)
+        for *cells, reached in part(options):
+            table.add_row(*cells, {True: "ok", False: "SHORT", None: ""}[reached])
+    Console(width=150).print(table)
+
+
+def cpu() -> str:
+    """The processor's name, where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+if __name__ == "__main__":
+    main()
