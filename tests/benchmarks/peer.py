@@ -64,10 +64,10 @@ class Crops(IterableDataset):
                 image, label = self.frames[rng.choice(self.holders[k])]
                 spots = (label[0] == k).nonzero().numpy()
                 y, x = rng.choice(spots) - (rng.integers(height), rng.integers(width))
+                top, left = min(max(0, y), label.shape[1] - height), min(max(0, x), label.shape[2] - width)
             else:
                 image, label = self.frames[rng.integers(len(self.frames))]
-                y, x = rng.integers(label.shape[1]), rng.integers(label.shape[2])
-            top, left = min(max(0, y), label.shape[1] - height), min(max(0, x), label.shape[2] - width)
+                top, left = rng.integers(label.shape[1] - height + 1), rng.integers(label.shape[2] - width + 1)
             window = (..., slice(top, top + height), slice(left, left + width))
             yield self.change(
                 F.resize(ImageTensor(image[window]), list(CROP), antialias=True),
@@ -102,7 +102,7 @@ def peer(data: Path, seed: int) -> float:
     warm = torch.optim.lr_scheduler.LinearLR(optimiser, 1 / 31, 1.0, 30)
     poly = torch.optim.lr_scheduler.PolynomialLR(optimiser, STEPS - 30, power=0.9)
     schedule = torch.optim.lr_scheduler.SequentialLR(optimiser, [warm, poly], [30])
-    net.train()
+    net.to(memory_format=torch.channels_last).train()
     for _, (images, labels) in zip(range(STEPS), DataLoader(Crops(frames), BATCH), strict=False):
         logits, labels = net((images.expand(-1, 3, -1, -1) / 255 - 0.5) / 0.5), labels[:, 0].long()
         loss = cross_entropy(logits, labels) + dice(logits, labels)
