@@ -10,7 +10,7 @@ DEMO_TARGET := $(if $(wildcard $(BENCH_DATA)/hit-uav),hit-uav,scenes)
 .PHONY: demo test benchmark check format clean
 
 demo: $(READY)
-	@test $(DEMO_TARGET) != scenes || $(BIN)/bench data make scenes --n 90 --size 120x160
+	@test -d $(BENCH_DATA)/$(DEMO_TARGET) || $(BIN)/bench data make scenes --n 90 --size 120x160
 	$(BIN)/bench run --matrix demo --target $(DEMO_TARGET)
 	$(BIN)/bench table
 	@echo
@@ -23,12 +23,11 @@ test: check
 # PySODMetrics, the reference for the weighted F-measure, wants an older numpy: an environment of its own
 ORACLE := $(VENV)-oracle
 benchmark: $(READY) $(ORACLE)/.installed
-	@test -d $(BENCH_DATA)/hit-uav -o -d $(BENCH_DATA)/scenes || $(BIN)/bench data make scenes
 	$(BIN)/python tests/benchmarks --oracle $(ORACLE)/bin/python $(if $(wildcard $(BENCH_DATA)/hit-uav),--peer)
 
-$(ORACLE)/.installed:
+$(ORACLE)/.installed: constraints.txt
 	$(PYTHON) -m venv $(ORACLE)
-	$(ORACLE)/bin/python -m pip install --quiet pysodmetrics==1.6.2 numba
+	$(ORACLE)/bin/python -m pip install --quiet pysodmetrics==1.6.2 $$(grep ^numba= constraints.txt)
 	@touch $@
 
 check: $(READY)

@@ -138,17 +138,24 @@ def _timm(spec: BackboneSpec, origin: Origin) -> Loaded:
 
 
 def _for_features(spec: BackboneSpec, tensors: Mapping[str, "Tensor"]) -> Mapping[str, "Tensor"]:
-    """Under the encoder's names: `model.` in front, and where timm's feature extractor took a list apart, `_` for the first
-    dot. The classifier, and what else the encoder does not have, is left out; what it lacks, `load_encoder` finds."""
+    """Under the encoder's names, without the classifier; what the encoder lacks then, `load_encoder` finds.
+
+    Raises:
+        ValueError: there are tensors that this architecture does not have: the weights are of a larger sibling.
+    """
+    import timm
     import torch
 
     from backbones import timm_decoders
 
     with torch.device("meta"):
-        encoder, _ = timm_decoders.build(spec, 2)
-    own = {name.removeprefix("model.") for name in encoder.state_dict()}
-    renamed = {name if name in own else name.replace(".", "_", 1): tensor for name, tensor in tensors.items()}
-    return {f"model.{name}": tensor for name, tensor in renamed.items() if name in own}
+        whole = timm.create_model(spec.encoder).state_dict()
+    if strange := sorted(set(tensors) - set(whole)):
+        raise ValueError(
+            f"weights of another architecture: {len(strange)} tensors that {spec.encoder} does not have, {strange[0]}"
+        )
+    names = timm_decoders.encoder_names(spec)
+    return {names[name]: tensor for name, tensor in tensors.items() if name in names}
 
 
 def _segformer(spec: BackboneSpec, origin: Origin) -> Loaded:

@@ -10,7 +10,7 @@ Colour = tuple[float, float, float]
 IMAGENET_MEAN: Colour = (0.485, 0.456, 0.406)
 IMAGENET_STD: Colour = (0.229, 0.224, 0.225)
 HALF: Colour = (0.5, 0.5, 0.5)
-DECODERS = ("fpn", "unet", "upernet", "deeplabv3plus", "dpt")  # what takes any timm encoder: `fpn:NAME`
+DECODERS = ("fpn", "unet", "upernet", "deeplabv3plus", "dpt")  # what takes timm's encoders by name: `fpn:NAME`
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Refused(Exception):
 
 
 def find_backbone(name: str) -> BackboneSpec:
-    """The named row, or one made for `DECODER:ENCODER`, where the encoder is any of timm's (this loads torch).
+    """The named row, or one made for `DECODER:ENCODER`, where the encoder is one of timm's (this loads torch).
 
     Raises:
         KeyError: no row has this name.

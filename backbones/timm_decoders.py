@@ -1,11 +1,12 @@
 """timm encoders under decoders from segmentation-models-pytorch.
 
 A pyramid encoder (features at 1/4, 1/8, 1/16, 1/32) goes under FPN, U-Net and UPerNet; one that can be dilated, as CNNs
-can, also under DeepLabV3+; a plain ViT, whose features have one scale, goes under DPT alone.
+can, also under DeepLabV3+; a plain ViT of patch 16 or 32, whose features have one scale, goes under DPT alone.
 """
 
 import difflib
 import inspect
+import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -15,7 +16,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from backbones.spec import BackboneSpec, Refused
+from backbones.spec import BACKBONES, BackboneSpec, Refused
 
 _DECODERS = {
     # half of the library's default widths: a training step on one core takes half the time
@@ -25,6 +26,9 @@ _DECODERS = {
     "deeplabv3plus": smp.DeepLabV3Plus,
     "dpt": smp.DPT,
 }
+_MORE_DATA = (
+    r"^ft_|in12k|in2[12]k|inw21k|jft|swag|seer|ig1b|yfcc|laion|lvd|webli|openai|clip|m3[08]m|ssld|indomain|goog_teacher"
+)
 # what lets a transformer take images of any size, where its class has such a setting
 _ANY_SIZE = {"strict_img_size": False, "dynamic_img_size": True}
 
@@ -76,34 +80,53 @@ def build(spec: BackboneSpec, num_classes: int) -> tuple[nn.Module, nn.Module]:
     return whole.encoder, _Decoder(whole.decoder, whole.segmentation_head)
 
 
+def encoder_names(spec: BackboneSpec) -> dict[str, str]:
+    """timm's name of a tensor -> its name in this backbone's encoder; the classifier, and what else is not used, is left out.
+
+    The encoder's have `model.` in front, and `_` for the first dot where timm's feature extractor took a list apart.
+    """
+    with torch.device("meta"):
+        encoder, _ = build(spec, 2)
+    own = {re.sub(r"^(model\.)+", "", name): name for name in encoder.state_dict()}
+    names = {}
+    for name in _on_meta(spec.encoder).state_dict():
+        bare = name if name in own else name.replace(".", "_", 1)
+        if bare in own:
+            names[name] = own[bare]
+    return names
+
+
 def make_spec(decoder: str, encoder: str) -> BackboneSpec:
     """A row for any timm encoder, built and run once without memory to see that the pair goes together.
 
-    Its ImageNet weights are the encoder's tag, or, where the name has none, timm's first that saw ImageNet-1k only.
+    Its ImageNet weights are the encoder's tag, or, where the name has none, timm's first; none where the tag saw more than
+    ImageNet-1k: the source `imagenet` must be what its name says.
 
     Raises:
         Refused: timm has no such encoder, or the pair does not go together.
     """
-    architecture, _, tag = encoder.partition(".")
-    if not timm.is_model(architecture) or (tag and encoder not in timm.list_pretrained(f"{architecture}.*")):
-        known = timm.list_pretrained(f"{architecture}.*") if timm.is_model(architecture) else timm.list_models()
-        close = difflib.get_close_matches(encoder, known, n=3)
+    architecture, dot, tag = encoder.partition(".")
+    known = timm.list_pretrained(f"{architecture}.*") if timm.is_model(architecture) else []
+    if not timm.is_model(architecture) or (dot and encoder not in known):
+        close = difflib.get_close_matches(encoder, known or timm.list_models(), n=3)
         raise Refused(f"timm has no encoder '{encoder}'" + (f"; nearest: {', '.join(close)}" if close else ""))
-    scales = _scales(encoder)
-    if decoder == "dpt" and len(scales) > 1:
-        raise Refused(f"{encoder} is a pyramid, dpt takes plain ViTs: use fpn:{encoder}, unet: or upernet:")
-    if decoder != "dpt" and len(scales) == 1:
-        raise Refused(f"{encoder} has features of one scale, {decoder} needs a pyramid: use dpt:{encoder}")
-    weights = encoder if tag else _imagenet_weights(architecture)
-    known_as = timm.get_pretrained_cfg(weights or architecture)
+    rows: Any = _on_meta(encoder).feature_info
+    pyramid = len({row["reduction"] for row in rows}) > 1
+    if pyramid and decoder == "dpt":
+        raise Refused(f"{encoder} is a pyramid, and dpt takes plain ViTs; fpn, unet and upernet take pyramids")
+    if not pyramid and decoder != "dpt":
+        raise Refused(f"{encoder} has features of one scale, and {decoder} needs a pyramid; dpt takes plain ViTs")
+    weights = next((name for name in ([encoder] if tag else known) if _saw_imagenet_1k_only(name)), None)
+    about = timm.get_pretrained_cfg(weights or encoder)
     made = BackboneSpec(
         f"{decoder}:{encoder}",
         "timm_decoders",
         encoder,
         decoder,
-        tuple(known_as.mean),
-        tuple(known_as.std),
+        tuple(about.mean),
+        tuple(about.std),
         hub=f"timm/{weights}" if weights else None,
+        wheel=next((row.wheel for row in BACKBONES.values() if row.wheel and row.encoder == encoder), None),
     )
     _try(made)
     return made
@@ -117,12 +140,9 @@ def _try(spec: BackboneSpec) -> None:
             # a size that is neither square nor what a transformer was made for
             decoder.eval()(encoder.eval()(torch.empty(1, 3, 64, 96)))
     except Exception as error:  # each encoder fails in its own way
-        if spec.decoder == "deeplabv3plus":
-            why = f"{spec.encoder} cannot be dilated, deeplabv3plus takes CNNs that can: use fpn:{spec.encoder}"
-        else:
-            text = " ".join(str(error).split())[:200]
-            why = f"{spec.encoder} does not run under {spec.decoder} at sizes other than its own ({text})"
-        raise Refused(why) from error
+        text = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        why = "cannot be dilated, as deeplabv3plus asks" if "output_stride" in text else "takes no 64 x 96 px image"
+        raise Refused(f"{spec.encoder} does not run under {spec.decoder}: it {why} ({text})") from error
 
 
 def _on_meta(encoder: str) -> nn.Module:
@@ -140,12 +160,7 @@ def _has_tokens(encoder: str) -> bool:
     return getattr(_on_meta(encoder), "num_prefix_tokens", 0) > 0
 
 
-def _scales(encoder: str) -> set[int]:
-    """By how much the encoder's features are smaller than the image."""
-    rows: Any = _on_meta(encoder).feature_info
-    return {row["reduction"] for row in rows}
-
-
-def _imagenet_weights(architecture: str) -> str | None:
-    tags = [tag.split("_") for tag in timm.list_pretrained(f"{architecture}.*")]
-    return next(("_".join(tag) for tag in tags if tag[-1].endswith("in1k") and "ft" not in tag), None)
+def _saw_imagenet_1k_only(name: str) -> bool:
+    """Whether a pretrained tag says ImageNet-1k, and nothing of more data, a teacher's or a pretraining's."""
+    tag = name.partition(".")[2]
+    return bool(re.search(r"(^|_)in1k(_\d+)?$", tag)) and not re.search(_MORE_DATA, tag)

@@ -80,13 +80,16 @@ def make(target: str, n: int, size: str, seed: int, data: Path) -> int:
     from bench.targets import scenes
     from bench.watch import counting
 
-    folder = data / target
+    folder, height_width = data / target, scenes.size_of(size)
     if folder.exists():
-        click.echo(f"{folder} is there already; delete it to make it anew")
-        return 0
+        same = scenes.made_by(folder, scenes.command(n, height_width, seed))
+        click.echo(
+            f"{folder} is there already{'' if same else ', made otherwise'}; delete it to make it anew", err=not same
+        )
+        return 0 if same else 1
     try:
         with counting(f"rendering {target}", "frames") as report:
-            frames = scenes.make(folder, n, scenes.size_of(size), seed, report)
+            frames = scenes.make(folder, n, height_width, seed, report)
     except KeyboardInterrupt:
         click.echo("stopped; nothing was left behind", err=True)
         return 3

@@ -35,7 +35,9 @@ def listing(data: Path) -> str:
         for spec in BACKBONES.values()
         if not spec.for_tests
     ]
-    lines.append(_entry("DECODER:ENCODER", f"any of timm's encoders under {', '.join(DECODERS)}"))
+    lines.append(
+        _entry("DECODER:ENCODER", f"another of timm's encoders under {', '.join(DECODERS)}, for example fpn:resnet18")
+    )
     return "\n".join(lines)
 
 

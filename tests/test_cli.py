@@ -95,7 +95,10 @@ def sky_shares(soda: Path) -> list[float]:
 def test_data_make_keeps_what_is_there(bench: Bench, tmp_path: Path) -> None:
     make = ("data", "make", "scenes", "--n", 60, "--size", "64x80", "--data", tmp_path)
     assert "120 frames" in bench(*make).out
-    assert "is there already" in bench(*make).out
+    again = bench(*make)
+    assert (again.code, "is there already; delete" in again.out) == (0, True)
+    other = bench(*make, "--seed", 7)
+    assert (other.code, "is there already, made otherwise; delete" in other.err) == (1, True)
     checked = bench("data", "check", "scenes", "--data", tmp_path)
     assert checked.code == 0
     assert "80x64 (20)" in checked.out  # width first, as everywhere but in --size

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from backbones import imagenet
 from backbones.network import build
-from backbones.spec import BACKBONES, BackboneSpec
+from backbones.spec import BACKBONES, BackboneSpec, find_backbone
 from backbones.transfer import LoadFailed, load_encoder
 
 SEGFORMER, LITE = BACKBONES["segformer-b0"], BACKBONES["fpn-efficientnet-lite0"]
@@ -143,6 +143,31 @@ def test_a_timm_folder_loads_with_its_normalisation(spec: BackboneSpec, tmp_path
     assert certificate.passed
     assert certificate.mean == pytest.approx((0.1, 0.1, 0.1))
     assert "sha256:" in certificate.origin
+
+
+@pytest.mark.parametrize(
+    ("name", "sibling"), [("fpn-resnet50", "resnet101"), ("upernet-swin-tiny", "swin_small_patch4_window7_224")]
+)
+def test_weights_of_a_larger_sibling_are_refused(name: str, sibling: str, tmp_path: Path) -> None:
+    """They hold a tensor of the right shape under every name that the smaller encoder has."""
+    import timm
+
+    path = timm_folder(BACKBONES[name], tmp_path)
+    model = timm.create_model(sibling)
+    save_file(model.state_dict(), path, metadata={"format": "pt"})
+    config = {"architecture": sibling, "pretrained_cfg": model.pretrained_cfg}
+    path.with_name("config.json").write_text(json.dumps(config))
+    with pytest.raises(LoadFailed, match="weights of another architecture"):
+        load(BACKBONES[name], tmp_path)
+
+
+@pytest.mark.parametrize("name", ["fpn:resnet18", "fpn:twins_pcpvt_small", "dpt:vit_tiny_patch16_224"])
+def test_a_backbone_made_from_a_name_loads_too(name: str, tmp_path: Path) -> None:
+    spec = find_backbone(name)
+    timm_folder(spec, tmp_path)
+    certificate = load(spec, tmp_path)
+    assert certificate.passed
+    assert certificate.tensors_matched > 100
 
 
 @pytest.mark.parametrize("name", ["upernet-convnext-tiny", "dpt-vit-small", "upernet-swin-tiny", "unet-resnet34"])

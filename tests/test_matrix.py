@@ -44,6 +44,13 @@ def test_wrong_names_are_named(sources: tuple[str, ...], backbones: tuple[str, .
     assert str(path) in str(wrong.value)
 
 
+def test_a_space_after_the_colon_is_named(tmp_path: Path) -> None:
+    path = write_matrix(tmp_path)
+    path.write_text(path.read_text().replace("- tiny", "- unet: resnet18"))
+    with pytest.raises(FileError, match="write unet:resnet18, without a space after the colon"):
+        load_matrix(str(path))
+
+
 def test_breadth_has_every_backbone() -> None:
     rows = [name for name, spec in BACKBONES.items() if not spec.for_tests]
     assert list(load_matrix("breadth").backbones) == rows

@@ -11,7 +11,7 @@ from PIL import Image
 
 from bench import BenchError
 from bench.targets import open_target, scenes
-from bench.targets.scenes import Scene, draw, make, render
+from bench.targets.scenes import Scene, draw, make, render, split_of
 from bench.targets.scenes.camera import expose, planck, radiance
 from bench.targets.scenes.heat import Weather
 from bench.targets.scenes.painter import View
@@ -76,12 +76,13 @@ def test_it_is_read_by_the_soda_reader_and_says_that_it_is_synthetic(scenes: Pat
     assert "bench data make scenes --n 90 --size 120x160 --seed 0" in text
 
 
-@pytest.mark.parametrize(("n", "train"), [(60, 40), (61, 40), (90, 60), (100, 60), (400, 240)])
+@pytest.mark.parametrize(("n", "train"), [(60, 40), (61, 41), (90, 60), (100, 60), (400, 240)])
 def test_the_lists_cut_whole_blocks_and_leave_no_split_empty(n: int, train: int, quick: None, tmp_path: Path) -> None:
     make(tmp_path / "scenes", n, (64, 64))
     listed = {s: (tmp_path / "scenes" / BASE / f"{s}_infrared.txt").read_text().split() for s in ("train", "test")}
     assert [len(listed[split]) for split in ("train", "test")] == [train, n - train]
-    assert listed["train"] + listed["test"] == [f"{i:05d}" for i in range(n)]
+    assert sorted(listed["train"] + listed["test"]) == [f"{i:05d}" for i in range(n)]
+    assert all(len({split_of(i) for i in range(block, block + 20)}) == 1 for block in range(0, n, 20))
     assert all(open_target("scenes", tmp_path).splits.values())
 
 

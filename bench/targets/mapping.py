@@ -18,7 +18,7 @@ def map_spec(spec: TargetSpec, class_map: ClassMap) -> TargetSpec:
     """The target with the mapped classes, which its label note tells.
 
     Raises:
-        BenchError: the map names a class that the target does not have, or leaves one out.
+        BenchError: the map names a class that the target does not have, leaves one out, or does not begin with the background.
     """
     if class_map is None:
         return spec
@@ -30,6 +30,10 @@ def map_spec(spec: TargetSpec, class_map: ClassMap) -> TargetSpec:
         raise BenchError(
             f"class_map leaves out {', '.join(missing)} of {spec.name}: "
             f"name each under a class, or under '{IGNORED}' to leave its pixels out"
+        )
+    if spec.classes[0] not in class_map[0].of:
+        raise BenchError(
+            f"class_map: the first class is the background of loss, crops and scores, so it must hold '{spec.classes[0]}'"
         )
     kept = [mapped for mapped in class_map if mapped.name != IGNORED]
     told = [m.name if m.of == (m.name,) else f"{m.name} = {' + '.join(m.of)}" for m in class_map]

@@ -26,7 +26,8 @@ from bench.targets.soda import BLOCK, LISTS
 INDOORS = 0.35  # share of rooms
 SIDES = (64, 640)  # shortest and longest side that can be drawn, in pixels
 FRAMES = (3 * BLOCK, 100_000)  # fewest and most labelled frames: a block each for train, val and test
-TRAIN_SHARE = 0.6
+TEST_BLOCKS = (2, 4)  # of five: the splits do not move when more frames are made
+README_FILE = "README.txt"
 README = """\
 Rendered, synthetic thermal scenes in the layout and with the class ids of SODA. No camera saw any of them, and no number
 measured on them says anything about real thermal images.
@@ -74,6 +75,24 @@ def draw(kind: str, number: int, size: Size, seed: int) -> Scene:
     return render(np.random.default_rng(derive_seed("scenes", seed, kind, number)), size)
 
 
+def split_of(number: int) -> str:
+    """The split of labelled frame `number`: three of five blocks of 20 train, two test."""
+    return "test" if number // BLOCK % 5 in TEST_BLOCKS else "train"
+
+
+def command(n: int, size: Size, seed: int) -> str:
+    """The command that makes these frames."""
+    return f"bench data make scenes --n {n} --size {size[0]}x{size[1]} --seed {seed}"
+
+
+def made_by(folder: Path, command: str) -> bool:
+    """Whether that command made the folder."""
+    try:
+        return f"Made with: {command}" in (folder / README_FILE).read_text().splitlines()
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
 def size_of(text: str) -> Size:
     """The size that a user wrote as HEIGHTxWIDTH.
 
@@ -97,7 +116,7 @@ def make(
         README.txt
 
     The same size and seed give the same bytes on the same kind of processor with the same Python and packages, and a larger `n`
-    the same frames and more. `folder` is whole or not there: it is made aside and renamed.
+    the same frames in the same splits and more. `folder` is whole or not there: it is made aside and renamed.
 
     Raises:
         BenchError: n or size cannot be drawn, or the folder cannot be written or is there already.
@@ -134,12 +153,9 @@ def _fill(folder: Path, n: int, size: Size, seed: int, report: Callable[[int, in
     for part in (images, labels, instances, pool):
         part.mkdir(parents=True)
     stems = [f"{i:05d}" for i in range(n)]
-    blocks = -(-n // BLOCK)
-    cut = BLOCK * min(max(2, round(TRAIN_SHARE * blocks)), blocks - 1)
-    for split, listed in (("train", stems[:cut]), ("test", stems[cut:])):
-        (base / LISTS[split]).write_text("".join(f"{stem}\n" for stem in listed))
-    command = f"bench data make scenes --n {n} --size {size[0]}x{size[1]} --seed {seed}"
-    (folder / "README.txt").write_text(README.format(command=command))
+    for split, name in LISTS.items():
+        (base / name).write_text("".join(f"{stem}\n" for i, stem in enumerate(stems) if split_of(i) == split))
+    (folder / README_FILE).write_text(README.format(command=command(n, size, seed)))
     for i, stem in enumerate(stems):
         scene = draw("labelled", i, size, seed)
         (images / f"{stem}.jpg").write_bytes(_encode(scene.thermal, "JPEG", quality=95))
