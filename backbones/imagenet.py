@@ -143,19 +143,14 @@ def _for_features(spec: BackboneSpec, tensors: Mapping[str, "Tensor"]) -> Mappin
     Raises:
         ValueError: there are tensors that this architecture does not have: the weights are of a larger sibling.
     """
-    import timm
-    import torch
+    from backbones.timm_decoders import encoder_names
 
-    from backbones import timm_decoders
-
-    with torch.device("meta"):
-        whole = timm.create_model(spec.encoder).state_dict()
-    if strange := sorted(set(tensors) - set(whole)):
+    names = encoder_names(spec)
+    if strange := sorted(set(tensors) - set(names)):
         raise ValueError(
             f"weights of another architecture: {len(strange)} tensors that {spec.encoder} does not have, {strange[0]}"
         )
-    names = timm_decoders.encoder_names(spec)
-    return {names[name]: tensor for name, tensor in tensors.items() if name in names}
+    return {own: tensor for name, tensor in tensors.items() if (own := names[name]) is not None}
 
 
 def _segformer(spec: BackboneSpec, origin: Origin) -> Loaded:

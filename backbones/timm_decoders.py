@@ -8,7 +8,7 @@ import difflib
 import inspect
 import re
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import segmentation_models_pytorch as smp
@@ -80,20 +80,15 @@ def build(spec: BackboneSpec, num_classes: int) -> tuple[nn.Module, nn.Module]:
     return whole.encoder, _Decoder(whole.decoder, whole.segmentation_head)
 
 
-def encoder_names(spec: BackboneSpec) -> dict[str, str]:
-    """timm's name of a tensor -> its name in this backbone's encoder; the classifier, and what else is not used, is left out.
+def encoder_names(spec: BackboneSpec) -> dict[str, str | None]:
+    """timm's name of every tensor -> its name in this backbone's encoder; None for the classifier, and what else is not used.
 
     The encoder's have `model.` in front, and `_` for the first dot where timm's feature extractor took a list apart.
     """
     with torch.device("meta"):
         encoder, _ = build(spec, 2)
     own = {re.sub(r"^(model\.)+", "", name): name for name in encoder.state_dict()}
-    names = {}
-    for name in _on_meta(spec.encoder).state_dict():
-        bare = name if name in own else name.replace(".", "_", 1)
-        if bare in own:
-            names[name] = own[bare]
-    return names
+    return {name: own.get(name, own.get(name.replace(".", "_", 1))) for name in _on_meta(spec.encoder).state_dict()}
 
 
 def make_spec(decoder: str, encoder: str) -> BackboneSpec:
@@ -141,10 +136,11 @@ def _try(spec: BackboneSpec) -> None:
             decoder.eval()(encoder.eval()(torch.empty(1, 3, 64, 96)))
     except Exception as error:  # each encoder fails in its own way
         text = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        why = "cannot be dilated, as deeplabv3plus asks" if "output_stride" in text else "takes no 64 x 96 px image"
-        raise Refused(f"{spec.encoder} does not run under {spec.decoder}: it {why} ({text})") from error
+        why = "it cannot be dilated" if "output_stride" in text else "tried on an image of 64 x 96 px"
+        raise Refused(f"{spec.encoder} does not run under {spec.decoder}: {why} ({text})") from error
 
 
+@cache
 def _on_meta(encoder: str) -> nn.Module:
     with torch.device("meta"):
         model: nn.Module = timm.create_model(encoder)

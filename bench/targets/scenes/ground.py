@@ -1,5 +1,7 @@
 """The ground of an outdoor scene: strips of road, sidewalk, grass, water along a way, with markings, patches and tracks."""
 
+from collections.abc import Callable
+from functools import partial
 from math import cos, pi, sin
 from random import Random
 from typing import NamedTuple
@@ -107,31 +109,34 @@ def paint_ground(p: Painter, way: Way, strips: list[Strip]) -> None:
     if road and dice.random() < 0.3:  # a crossing
         start = dice.uniform(6, 40)
         lay("road", -60, 60, surfaces["road"], start, start + dice.uniform(5, 10))
-    if not road:
-        return
-    for edge in (road.left, road.right):
-        beside = {"sidewalk": "sidewalk", "grass": "grass"}.get(
-            kind_at(strips, edge + (0.3 if edge == road.right else -0.3)), ""
-        )
-        if beside == "sidewalk":
+    if road:
+        kerbs = [
+            edge for edge, out in ((road.left, -0.3), (road.right, 0.3)) if kind_at(strips, edge + out) == "sidewalk"
+        ]
+        for edge in kerbs:
             lay("sidewalk", edge - 0.12, edge + 0.12, surfaces["sidewalk"].warmer(dice.uniform(-2, 2)))
-    paint = surfaces["road"].warmer(dice.uniform(-2.5, 0.5))
+        _mark_road(p, way, road, partial(lay, "road"), surfaces["road"])
+
+
+def _mark_road(p: Painter, way: Way, road: Strip, lay: Callable[..., None], asphalt: Surface) -> None:
+    """Lines, a zebra crossing, repaired patches, and the warmth where wheels ran."""
+    dice = p.dice
+    paint = asphalt.warmer(dice.uniform(-2.5, 0.5))
     if dice.random() < 0.7:
         middle, dash = (road.left + road.right) / 2, dice.uniform(2, 5)
         for i in range(-4, 14):
-            lay("road", middle - 0.08, middle + 0.08, paint, 2 * i * dash, (2 * i + 1) * dash)
+            lay(middle - 0.08, middle + 0.08, paint, 2 * i * dash, (2 * i + 1) * dash)
     if dice.random() < 0.3:  # a zebra crossing
         v, u = dice.uniform(4, 25), road.left + 0.3
         while u < road.right:
-            lay("road", u, u + 0.5, paint, v, v + 3)
+            lay(u, u + 0.5, paint, v, v + 3)
             u += 1.0
     for _ in range(dice.randrange(0, 5)):  # repaired patches
         u, v = dice.uniform(road.left, road.right - 1), dice.uniform(2, 40)
         lay(
-            "road",
             u,
             min(road.right, u + dice.uniform(0.5, 3)),
-            surfaces["road"].warmer(dice.gauss(0, 1.2)),
+            asphalt.warmer(dice.gauss(0, 1.2)),
             v,
             v + dice.uniform(0.6, 8),
         )
