@@ -16,9 +16,10 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from bench.spec import Augment, Loss, Protocol, Size, derive_seed, fingerprint
+from bench.spec import Augment, Loss, Protocol, Size
 from bench.targets import Target
 from bench.targets.frames import IGNORE, Frame, Pixels, decode_image, decode_label
+from pretrain_sources.identity import derive_seed, fingerprint
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from bench.spec import fingerprint
 from bench.targets import TARGETS
 from bench.targets.mapping import map_spec
 from bench.units import RESULT_VERSION, Unit
+from pretrain_sources.identity import fingerprint
 from results.record import RunRecord, Status
 
 

@@ -4,8 +4,6 @@ A new setting must go into one of the three, and choosing which is the methodolo
 """
 
 import difflib
-import hashlib
-import json
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -198,18 +196,6 @@ class Protocol(Frozen):
     def identity(self) -> dict[str, Any]:
         """What shapes a result: all but the text for people and the number of replicates."""
         return self.model_dump(mode="json", exclude={"description", "replicates"})
-
-
-def fingerprint(value: object) -> str:
-    """sha256 of canonical JSON: sorted keys, no spaces, no NaN."""
-    return hashlib.sha256(
-        json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
-    ).hexdigest()
-
-
-def derive_seed(*parts: str | int) -> int:
-    """A seed in [0, 2^63) from named parts, so that no two purposes share a stream."""
-    return int(fingerprint(list(parts))[:16], 16) >> 1
 
 
 def shipped(folder: str) -> Mapping[str, Path]:

@@ -22,11 +22,12 @@ from bench import Diverged, provenance, tune
 from bench.batches import Batches, Decoded, choose, class_pixels, class_weights, open_split
 from bench.records import known_fields, now
 from bench.score import confusion_matrix, weighted_fmeasure
-from bench.spec import Schedule, derive_seed
+from bench.spec import Schedule
 from bench.targets import Target
 from bench.targets.frames import decode_image
 from bench.train import Progress, SegmentationLoss, device_of, fit, half_precision, predict
 from bench.units import Context, Kind, Outcome, Unit
+from pretrain_sources.identity import derive_seed
 from results import metrics
 from results.evidence import Evidence, sha256
 from results.record import Provenance, RunRecord, Tuning

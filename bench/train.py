@@ -21,8 +21,9 @@ from torch.utils.data import DataLoader, Dataset
 from backbones.network import Network
 from bench import Diverged
 from bench.batches import Decoded
-from bench.spec import Loss, Protocol, Schedule, derive_seed
+from bench.spec import Loss, Protocol, Schedule
 from bench.targets.frames import IGNORE, Pixels
+from pretrain_sources.identity import derive_seed
 
 Progress = Callable[[int, int], None]  # steps done, steps in all
 

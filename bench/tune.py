@@ -17,7 +17,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState, create_trial
 
 from bench import Diverged
-from bench.spec import Protocol, Range, Schedule, derive_seed
+from bench.spec import Protocol, Range, Schedule
+from pretrain_sources.identity import derive_seed
 from results.store import read_json_lines, write_atomic
 
 TPE_FROM_TRIALS = 16

@@ -10,9 +10,10 @@ from typing import Any, Literal, get_args
 
 from backbones.imagenet import Origin
 from backbones.spec import BackboneSpec
-from bench.spec import Cell, Protocol, fingerprint
+from bench.spec import Cell, Protocol
 from bench.targets import Target
 from pretrain_sources.card import SourceCard
+from pretrain_sources.identity import fingerprint
 from results.record import Status
 
 Kind = Literal["pretrain", "tune", "final"]

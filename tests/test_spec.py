@@ -2,7 +2,8 @@ import pytest
 from conftest import protocol_fields
 from pydantic import ValidationError
 
-from bench.spec import Protocol, derive_seed, fingerprint, load_protocol, shipped
+from bench.spec import Protocol, load_protocol, shipped
+from pretrain_sources.identity import derive_seed, fingerprint
 
 SEARCH = protocol_fields()["search"]
 

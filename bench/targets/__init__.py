@@ -8,9 +8,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 from bench import BenchError
-from bench.spec import fingerprint
 from bench.targets import hit_uav, soda
 from bench.targets.frames import Frame, FrameFacts, LayoutError, Listing, Pixels, examine_all
+from pretrain_sources.identity import fingerprint
 from pretrain_sources.yamlfile import suggestion
 
 VAL_SHARE = 0.10  # where a target has no val, at least this share of train is cut off for it

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench import BenchError
-from bench.spec import derive_seed
 from bench.targets.scenes.camera import expose, radiance
 from bench.targets.scenes.indoor import indoor
 from bench.targets.scenes.painter import Painter, Size
 from bench.targets.scenes.street import street
 from bench.targets.soda import BLOCK, LISTS
+from pretrain_sources.identity import derive_seed
 
 INDOORS = 0.35  # share of rooms
 SIDES = (64, 640)  # shortest and longest side that can be drawn, in pixels

@@ -1,0 +1,117 @@
+"""Teachers: what proposes masks on one image. A teacher is a callable from an image to masks."""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretrain_sources.recipe import FelzenszwalbTeacher, PythonTeacher, SamTeacher
+
+
+@dataclass(frozen=True)
+class Masks:
+    """What a teacher draws on one image of (H, W). N masks in the teacher's own order, which breaks ties of rank.
+
+    Attributes:
+        masks: (N, H, W) bool. predicted_iou: (N,) in [0, 1], the teacher's own opinion of a mask. stability: (N,) in [0, 1],
+            how little a mask changes with the teacher's threshold. prompts: (N,) what asked for it: (x, y), a box
+            (x0, y0, x1, y1), or () in pixels.
+    """
+
+    masks: NDArray[np.bool_]
+    predicted_iou: NDArray[np.float32]
+    stability: NDArray[np.float32]
+    prompts: tuple[tuple[float, ...], ...]
+
+    def __post_init__(self) -> None:
+        n = len(self.masks)
+        if self.masks.ndim != 3 or self.masks.dtype != np.bool_:
+            raise ValueError(f"masks must be (N, H, W) bool, not {self.masks.shape} {self.masks.dtype}")
+        for name in ("predicted_iou", "stability", "prompts"):
+            if len(getattr(self, name)) != n:
+                raise ValueError(f"{n} masks but {len(getattr(self, name))} values of {name}")
+        if not (np.isfinite(self.predicted_iou).all() and np.isfinite(self.stability).all()):
+            raise ValueError("predicted_iou and stability must be finite")
+
+
+Teacher = Callable[[NDArray[np.uint8]], Masks]  # thermal image (H, W) -> masks
+Settings = SamTeacher | FelzenszwalbTeacher | PythonTeacher
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Why a teacher cannot be had here and now, and what to do."""
+
+    reason: str
+    mend: str
+
+
+class TeacherError(Exception):
+    """A teacher cannot be opened; the message says why and what to do."""
+
+
+def identity(settings: Settings, weights: Path) -> dict[str, Any]:
+    """What shapes the masks: the settings, with the checkpoint's content in place of its path. `weights`: the user's folder."""
+    if isinstance(settings, SamTeacher):
+        from pretrain_sources.teachers import checkpoints
+
+        # points_per_batch bounds the memory and changes no mask
+        kept = settings.model_dump(mode="json", exclude={"checkpoint", "sha256", "points_per_batch"})
+        return kept | {"sha256": checkpoints.expected_sha256(settings, weights)}
+    return settings.model_dump(mode="json")
+
+
+def obstacle(settings: Settings, weights: Path) -> Obstacle | None:
+    """What stands in the way of opening this teacher, or None. Loads no torch."""
+    if isinstance(settings, SamTeacher):
+        from pretrain_sources.teachers import checkpoints
+
+        return checkpoints.obstacle(settings, weights)
+    return None
+
+
+def open_teacher(settings: Settings, weights: Path) -> Teacher:
+    """The teacher, ready to be asked.
+
+    Raises:
+        TeacherError: its checkpoint or its entry point cannot be used.
+    """
+    if isinstance(settings, PythonTeacher):
+        made = entry_point(settings.entry)(**settings.settings)
+        if not callable(made):
+            raise TeacherError(
+                f"{settings.entry} returned {type(made).__name__}, which is no teacher: it must be callable"
+            )
+        return _checked(made, settings.entry)
+    module = importlib.import_module(f"pretrain_sources.teachers.{settings.kind}")
+    teacher: Teacher = module.open_teacher(settings, weights)
+    return teacher
+
+
+def entry_point(name: str) -> Callable[..., Any]:
+    """The function that `module:function` names, of an installed module.
+
+    Raises:
+        TeacherError: there is none.
+    """
+    module, function = name.split(":")
+    try:
+        return getattr(importlib.import_module(module), function)  # type: ignore[no-any-return]
+    except (ImportError, AttributeError) as error:
+        raise TeacherError(f"no function {name}: {error}; the module must be installed or on PYTHONPATH") from error
+
+
+def _checked(teacher: Teacher, name: str) -> Teacher:
+    def ask(image: NDArray[np.uint8]) -> Masks:
+        masks = teacher(image)
+        if not isinstance(masks, Masks):
+            raise TeacherError(
+                f"{name} returned {type(masks).__name__}; a teacher returns pretrain_sources.teachers.Masks"
+            )
+        return masks
+
+    return ask
