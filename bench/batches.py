@@ -4,7 +4,7 @@ A batch is a pure function of (seed, step): a killed training can go on, and eve
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +18,10 @@ from torchvision.transforms.v2 import functional as F
 
 from bench.spec import Augment, Loss, Protocol, Size
 from bench.targets import Target
-from bench.targets.frames import IGNORE, Frame, Pixels, decode_image, decode_label
+from bench.targets.frames import Frame, decode_image
 from pretrain_sources.identity import derive_seed, fingerprint
+from pretrain_sources.images import IGNORE, Pixels, decode_label
+from pretrain_sources.pool import evenly
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,7 @@ def choose(target: Target, split: str, protocol: Protocol, train_frac: float = 1
     frames = target.splits[split]
     if split == "train" and protocol.select_on == "test":
         frames += target.splits["val"]  # peers that select on test train on all the rest
-    if protocol.max_frames is not None and len(frames) > protocol.max_frames:
-        picks = np.linspace(0, len(frames) - 1, protocol.max_frames).round().astype(int)
-        frames = tuple(frames[i] for i in picks)
+    frames = evenly(frames, protocol.max_frames)
     if split == "train" and train_frac < 1:
         order = sorted(frames, key=lambda frame: fingerprint([protocol.seed, "train fraction", frame.id]))
         chosen = set(order[: max(1, round(train_frac * len(frames)))])
@@ -56,10 +56,21 @@ def open_split(target: Target, split: str, protocol: Protocol, train_frac: float
 def _decode(frame: Frame, size: Size | None, resize_label: bool, relabel: Pixels | None) -> Decoded:
     image, label = decode_image(frame.image.read_bytes()), decode_label(frame.label.read_bytes())
     label = label if relabel is None else relabel[label]
+    return Decoded(frame.id, frame.group, *fitted(image, label, size, resize_label))
+
+
+def fitted(image: Pixels, label: Pixels, size: Size | None, resize_label: bool = True) -> tuple[Pixels, Pixels]:
+    """(image, label) at the protocol's size, None: as they are; labels by the nearest pixel."""
     if size is not None and image.shape != size:
         image = F.resize(tv_tensors.Image(torch.from_numpy(image.copy())), list(size), antialias=True)[0].numpy()
-        label = F.resize(tv_tensors.Mask(torch.from_numpy(label.copy())), list(size)).numpy() if resize_label else label
-    return Decoded(frame.id, frame.group, image, label)
+        label = resized_label(label, size) if resize_label else label
+    return image, label
+
+
+def resized_label(label: Pixels, size: Size) -> Pixels:
+    """A label map at another size, by the nearest pixel."""
+    resized: Pixels = F.resize(tv_tensors.Mask(torch.from_numpy(label.copy())), list(size)).numpy()
+    return resized
 
 
 def class_pixels(target: Target, frames: Sequence[Frame]) -> NDArray[np.int64]:
@@ -77,7 +88,16 @@ def class_weights(pixels: NDArray[np.int64], loss: Loss) -> NDArray[np.float64]:
 class Batches(Dataset[tuple[Tensor, Tensor]]):
     """Item i is the batch of step i: images (B, 1, h, w) uint8 and labels (B, h, w) int64, at the protocol's crop size."""
 
-    def __init__(self, frames: Sequence[Decoded], protocol: Protocol, num_classes: int, seed: int, steps: int) -> None:
+    def __init__(
+        self,
+        frames: Sequence[Decoded],
+        protocol: Protocol,
+        num_classes: int,
+        seed: int,
+        steps: int,
+        classes: Sequence[Collection[int]] | None = None,
+    ) -> None:
+        """`classes`: which classes each frame's label holds; None: looked up, which decodes every frame."""
         self._frames = frames
         self._size = protocol.crop_px
         self._batch = protocol.batch
@@ -91,10 +111,9 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
                 v2.ColorJitter(brightness=protocol.augment.brightness, contrast=protocol.augment.contrast),
             ]
         )
+        held = classes or [np.unique(frame.label).tolist() for frame in frames]
         self._frames_with = {
-            k: found
-            for k in range(1, num_classes)
-            if (found := [i for i, frame in enumerate(frames) if (frame.label == k).any()])
+            k: found for k in range(1, num_classes) if (found := [i for i, has in enumerate(held) if k in has])
         }
 
     def __len__(self) -> int:
@@ -123,6 +142,8 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
             k = sorted(self._frames_with)[_draw(len(self._frames_with))]
             frame = self._frames[self._frames_with[k][_draw(len(self._frames_with[k]))]]
             spots = np.flatnonzero(frame.label == k)
+            if not len(spots):  # it was so small that resizing lost it
+                return frame, None
             y, x = divmod(int(spots[_draw(len(spots))]), frame.label.shape[1])
             return frame, (y, x)
         return self._frames[_draw(len(self._frames))], None

@@ -1,25 +1,285 @@
-"""The sources that ship with the project: one card a file under cards/."""
+"""Sources by name: the shipped cards, a user's own, and names that say what differs from a card.
+
+satir/points-16/top-4       a card and settings        satir/n-10pct-groups-2      a card and a part of the pool
+satir~shuffled              a control of a source      imagenet+satir              a source that starts from another
+"""
 
 import functools
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from importlib import resources
+from itertools import product
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any, get_args
 
-from pretrain_sources.card import SourceCard
-from pretrain_sources.yamlfile import read_yaml
+from pydantic import ValidationError
+
+from pretrain_sources.card import Control, SourceCard, Subset
+from pretrain_sources.recipe import META_MODELS, Recipe
+from pretrain_sources.yamlfile import FileError, read_yaml, suggestion
+
+Value = bool | int | float | str
+Cards = Mapping[str, SourceCard]
+
+# names that ship besides the cards: the studies of settings, size and diversity, controls and a chain
+STUDIES = (
+    *("satir/points-16", "satir/points-64", "satir/boxes", "satir/points-and-boxes", "satir/iou-0.8", "satir/iou-0.95"),
+    *("satir/top-4", "satir/top-16", "satir/top-32", "satir/better-wins", "satir/uncovered-ignore", "satir/binary"),
+    *("satir/rank-stability", "satir/rank-area", "satir/rank-area-ascending", "satir/rank-random"),
+    *(
+        "satir/n-1pct",
+        "satir/n-3pct",
+        "satir/n-10pct",
+        "satir/n-30pct",
+        "satir/n-10pct-groups-1",
+        "satir/n-10pct-groups-2",
+    ),
+    *("satir~shuffled", "satir~random-rank", "imagenet~permuted", "imagenet+satir"),
+)
+_SHORT = {
+    "points_per_side": "points",
+    "pred_iou_thresh": "iou",
+    "stability_score_thresh": "stability",
+    "top_k": "top",
+    "rank_by": "rank",
+    "min_area_px": "area",
+}
+_WORDS: Mapping[str, tuple[str, Value]] = {
+    "boxes": ("prompts", "boxes"),
+    "points-and-boxes": ("prompts", "points+boxes"),
+    "worse-wins": ("overlap", "worse_wins"),
+    "better-wins": ("overlap", "better_wins"),
+    "binary": ("binary", True),
+    **{model.replace("_", "-"): ("model", model) for model in META_MODELS},
+}
+_SUBSET = re.compile(r"(?:n-(?P<n>\d+(?:\.\d+)?(?:pct)?))?-?(?:groups-(?P<groups>\d+))?(?:-seed-(?P<seed>\d+))?")
+_CONTROLS = get_args(Control.model_fields["kind"].annotation)
+
+
+class UnknownSource(Exception):
+    """No source of that name can be made; the message says why."""
 
 
 @functools.cache
-def catalog() -> Mapping[str, SourceCard]:
-    """Name -> card, for every shipped card.
+def catalog() -> Cards:
+    """Name -> card, for every shipped card file."""
+    folder = Path(str(resources.files("pretrain_sources"))) / "cards"
+    return collect(sorted(folder.glob("*.yaml")))
+
+
+def collect(paths: Iterable[Path], known: Cards = MappingProxyType({})) -> Cards:
+    """`known` and the cards in these files; a ready-made corpus lies beside its card.
 
     Raises:
-        ValueError: two cards have one name.
+        FileError: a file is wrong, or two cards have one name.
     """
-    folder = Path(str(resources.files("pretrain_sources"))) / "cards"
-    cards = [read_yaml(path, SourceCard) for path in sorted(folder.glob("*.yaml"))]
-    table = {card.name: card for card in cards}
-    if len(table) != len(cards):
-        raise ValueError(f"two cards under {folder} have one name")
+    table = dict(known)
+    for path in paths:
+        card = read_yaml(path, SourceCard)
+        if card.name in table or (known and card.name in STUDIES):
+            raise FileError(f"{path}: there is another card of the name '{card.name}'; choose another name")
+        if card.corpus is not None:
+            card = card.model_copy(
+                update={"corpus": card.corpus.model_copy(update={"path": path.parent / card.corpus.path})}
+            )
+        table[card.name] = card
     return MappingProxyType(table)
+
+
+def find_source(name: str, known: Cards, passed: tuple[str, ...] = ()) -> SourceCard:
+    """The card of that name, or the one that the name describes; its own `name` is the canonical one.
+
+    Raises:
+        UnknownSource: a part of the name is unknown, a setting does not fit, or a chain comes back to itself.
+    """
+    if name in passed:
+        raise UnknownSource(f"the chain loops: {' -> '.join((*passed, name))}")
+    passed = (*passed, name)
+    if name in known:
+        card = known[name]
+        if card.start not in ("random", "imagenet"):
+            find_source(card.start, known, passed)
+        return card if card.control is None else _controlled(card, known, passed)
+    if "~" in name:
+        base, _, kind = name.rpartition("~")
+        if kind not in _CONTROLS:
+            raise UnknownSource(f"unknown control '{kind}' in '{name}'{suggestion(kind, _CONTROLS)}")
+        description = f"Control of {base}: {_TOLD[kind]}."
+        card = SourceCard(name=name, description=description, control=Control(of=base, kind=kind))  # type: ignore[arg-type]
+        return _controlled(card, known, passed, derived=True)
+    if "+" in name:
+        begin, _, rest = name.rpartition("+")
+        start, last = find_source(begin, known, passed), find_source(rest, known, passed)
+        if not last.pretrains or last.start != "random":
+            raise UnknownSource(
+                f"'{name}': '{rest}' cannot go on from another source, it has no pretraining of its own"
+            )
+        if start.start == "random" and not start.pretrains:
+            raise UnknownSource(f"'{name}': '{begin}' is random already, so '{rest}' alone says the same")
+        text = f"{last.description} Started from {start.name}."
+        return last.model_copy(update={"name": f"{start.name}+{last.name}", "start": start.name, "description": text})
+    return _with_settings(name, known)
+
+
+def closure(cards: Iterable[SourceCard], known: Cards) -> Cards:
+    """These cards, and every one that they start from."""
+    table: dict[str, SourceCard] = {}
+    waiting = list(cards)
+    while waiting:
+        card = waiting.pop()
+        table[card.name] = card
+        if card.start != "random" and card.start not in table:
+            waiting.append(find_source(card.start, known))
+    return MappingProxyType(table)
+
+
+def grid(base: str, settings: Mapping[str, Iterable[Value]], known: Cards) -> list[SourceCard]:
+    """One card for every combination of these values.
+
+    Raises:
+        UnknownSource: the base or a setting is unknown, or a value does not fit.
+    """
+    card = find_source(base, known)
+    return [
+        changed(card, dict(zip(settings, values, strict=True)))
+        for values in product(*(tuple(v) for v in settings.values()))
+    ]
+
+
+def changed(card: SourceCard, changes: Mapping[str, Value]) -> SourceCard:
+    """The card with other settings of its recipe, of its teacher or of its subset; the name says which.
+
+    Raises:
+        UnknownSource: the card has no recipe, a setting is unknown, or a value does not fit.
+    """
+    recipe = card.recipe
+    if recipe is None and set(changes) - set(Subset.model_fields):
+        raise UnknownSource(f"'{card.name}' has no recipe whose settings could be changed")
+    fields = _fields(recipe)
+    for name in changes:
+        if name not in fields:
+            raise UnknownSource(f"'{card.name}' has no setting '{name}'{suggestion(name, fields)}")
+    subset = {name: value for name, value in changes.items() if name in Subset.model_fields}
+    try:
+        new = recipe and _changed_recipe(recipe, {k: v for k, v in changes.items() if k not in subset})
+        part = (
+            Subset.model_validate((card.subset.model_dump() if card.subset else {}) | subset) if subset else card.subset
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ", ".join(str(p) for p in first["loc"] if p in fields) or ", ".join(changes)
+        found = "" if isinstance(first["input"], dict) else f" {first['input']!r}"
+        why = first["msg"].removeprefix("Value error, ")
+        raise UnknownSource(f"'{card.name}' with {where}{found}: {why}") from error
+    if (new, part) == (recipe, card.subset):
+        return card
+    tokens = [_token(name, fields_of(new)[name]) for name in fields_of(new) if _differs(recipe, new, name)]
+    tokens += [_subset_token(part)] if part is not None and part != card.subset else []
+    text = f"{card.name} with {', '.join(tokens)}."
+    return card.model_copy(
+        update={"name": "/".join([card.name, *tokens]), "description": text, "recipe": new, "subset": part}
+    )
+
+
+_TOLD = {
+    "shuffled": "the same label maps, each over another image",
+    "random-rank": "the ranks within each label map drawn at random",
+    "permuted": "each tensor's values permuted within it",
+}
+
+
+def _controlled(card: SourceCard, known: Cards, passed: tuple[str, ...], derived: bool = False) -> SourceCard:
+    """The control with all that it takes from what it controls."""
+    assert card.control is not None
+    base = find_source(card.control.of, known, passed)
+    kind, name = card.control.kind, f"{base.name}~{card.control.kind}" if derived else card.name
+    control = card.control.model_copy(update={"of": base.name})
+    if base.control is not None:
+        raise UnknownSource(f"'{name}': '{base.name}' is a control already")
+    if kind == "permuted":
+        if base.start == "random" and not base.pretrains:
+            raise UnknownSource(f"'{name}': '{base.name}' has no weights to permute")
+        return card.model_copy(update={"name": name, "control": control, "start": base.name})
+    if not base.pretrains:
+        raise UnknownSource(f"'{name}': '{base.name}' has no pseudo-labels to control")
+    return base.model_copy(update={"name": name, "description": card.description, "control": control})
+
+
+def _with_settings(name: str, known: Cards) -> SourceCard:
+    parts = name.split("/")
+    for length in range(len(parts) - 1, 0, -1):
+        base = known.get("/".join(parts[:length]))
+        if base is not None and base.pretrains:
+            changes: dict[str, Value] = {}
+            for token in parts[length:]:
+                changes |= _parsed(token, base, name)
+            return changed(base, changes)
+    raise UnknownSource(f"unknown source '{name}'{suggestion(name, [*known, *STUDIES])}")
+
+
+def _parsed(token: str, base: SourceCard, name: str) -> dict[str, Value]:
+    """The settings that a part of a name stands for."""
+    if token in _WORDS and _WORDS[token][0] in _fields(base.recipe):
+        return dict([_WORDS[token]])
+    subset = _SUBSET.fullmatch(token)
+    if subset and token:
+        found = {key: value for key, value in subset.groupdict().items() if value is not None}
+        return {key: int(value) if value.isdigit() else value for key, value in found.items()}
+    fields = [field for field in _fields(base.recipe) if token.startswith(f"{_prefix(field)}-")]
+    if not fields:
+        all_fields = _fields(base.recipe)
+        words = {word for word, (field, _) in _WORDS.items() if field in all_fields}
+        known = sorted({*words, *(f"{_prefix(field)}-..." for field in all_fields)})
+        raise UnknownSource(f"'{token}' in '{name}' is no setting of {base.name}{suggestion(token, known)}")
+    field = max(fields, key=lambda f: len(_prefix(f)))
+    return {field: token.removeprefix(f"{_prefix(field)}-")}
+
+
+def _token(field: str, value: object) -> str:
+    for word, meaning in _WORDS.items():
+        if meaning == (field, value):
+            return word
+    if isinstance(value, tuple | list):
+        text = "x".join(f"{part:g}" for part in value)
+    else:
+        text = f"{value:g}" if isinstance(value, float) else str(value).lower().replace("_", "-")
+    return f"{_prefix(field)}-{re.sub(r'[^a-z0-9.-]', '-', text)}"
+
+
+def _subset_token(subset: Subset) -> str:
+    parts = [f"n-{subset.n}"] if subset.n is not None else []
+    parts += [f"groups-{subset.groups}"] if subset.groups is not None else []
+    return "-".join([*parts, *([f"seed-{subset.seed}"] if subset.seed else [])])
+
+
+def _prefix(field: str) -> str:
+    return _SHORT.get(field, field.replace("_", "-"))
+
+
+def fields_of(recipe: Recipe | None) -> dict[str, Any]:
+    """Setting -> value, of a recipe and its teacher."""
+    if recipe is None:
+        return {}
+    own = {name: getattr(recipe, name) for name in type(recipe).model_fields if name != "teacher"}
+    teacher = recipe.teacher
+    return own | {name: getattr(teacher, name) for name in type(teacher).model_fields if name != "kind"}
+
+
+def _fields(recipe: Recipe | None) -> dict[str, Any]:
+    return fields_of(recipe) | dict.fromkeys(Subset.model_fields)
+
+
+def _differs(old: Recipe | None, new: Recipe | None, field: str) -> bool:
+    return bool(fields_of(old).get(field) != fields_of(new).get(field))
+
+
+def _changed_recipe(recipe: Recipe, changes: Mapping[str, Value]) -> Recipe:
+    values, teacher = recipe.model_dump(), dict(recipe.teacher.model_dump())
+    for name, value in changes.items():
+        text = (
+            value.replace("-", "_") if isinstance(value, str) and name in ("rank_by", "overlap", "uncovered") else value
+        )
+        listed = [float(part) for part in str(value).split("x")] if name in ("scales", "box_scales") else text
+        (values if name in values else teacher)[name] = listed
+    return Recipe.model_validate(values | {"teacher": teacher})

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-IGNORE = 255  # pixels that no loss and no score looks at
 MAX_RANKS = 254  # label values 1..254: 0 is "no mask", 255 is ignore
 META_MODELS = ("vit_h", "vit_l", "vit_b")
 ENTRY_POINT = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
@@ -66,7 +65,9 @@ class FelzenszwalbTeacher(_Settings):
     """Graph-based segments (Felzenszwalb & Huttenlocher, IJCV 2004) at several scales; no weights. Would any masks do?"""
 
     kind: Literal["felzenszwalb"] = "felzenszwalb"
-    scales: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(100.0, 400.0), min_length=1)
+    scales: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        default=(200.0, 800.0), min_length=1, description="of the paper's k; cars and roofs stay whole at these"
+    )
     sigma: float = Field(default=0.8, ge=0, description="of the Gaussian before segmenting, in pixels")
     min_size: int = Field(default=50, ge=1, description="smaller segments are merged, in pixels")
     nms_thresh: Unit = Field(default=0.7, description="of two segments that overlap more (IoU), the better one is kept")

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -99,12 +99,18 @@ def _line(node: yaml.Node, loc: list[Any]) -> int:
 
 
 def _keys(model: type[BaseModel], loc: list[Any]) -> Iterable[str]:
+    """Every key that may stand at this place."""
+    models = [model]
     for part in loc:
-        inner = model.model_fields[part].annotation if part in model.model_fields else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return []
-        model = inner
-    return model.model_fields
+        models = [inner for m in models if part in m.model_fields for inner in _models(m.model_fields[part].annotation)]
+    return [name for m in models for name in m.model_fields]
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:  # noqa: ANN401
+    """The models that a value of this type can be."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models(part)]
 
 
 def _double_keys(node: yaml.Node) -> Iterable[tuple[str, int]]:

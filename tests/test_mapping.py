@@ -13,8 +13,8 @@ from bench.batches import open_split
 from bench.matrix import load_matrix
 from bench.spec import Protocol
 from bench.targets import TARGETS, open_target
-from bench.targets.frames import decode_label
 from bench.targets.mapping import map_target
+from pretrain_sources.images import decode_label
 from pretrain_sources.yamlfile import FileError
 from results import load_table
 

@@ -10,7 +10,8 @@ from PIL import Image
 
 from bench.targets import TARGETS, DataError, cut_val, open_target
 from bench.targets.frames import Frame
-from bench.targets.soda import BLOCK, block_of, read_list
+from bench.targets.soda import read_list
+from pretrain_sources.pool import BLOCK, block_of
 
 
 def base_of(data: Path) -> Path:

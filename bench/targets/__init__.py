@@ -9,10 +9,13 @@ from types import MappingProxyType
 
 from bench import BenchError
 from bench.targets import hit_uav, soda
-from bench.targets.frames import Frame, FrameFacts, LayoutError, Listing, Pixels, examine_all
+from bench.targets.frames import Frame, FrameFacts, LayoutError, Listing, examine_all
 from pretrain_sources.identity import fingerprint
+from pretrain_sources.images import Pixels
+from pretrain_sources.pool import Pool, PoolError, read_pool
 from pretrain_sources.yamlfile import suggestion
 
+UNLABELLED = "unlabelled"  # a target's folder of images without labels: the pool
 VAL_SHARE = 0.10  # where a target has no val, at least this share of train is cut off for it
 SHOWN = 5  # files named for one kind of problem
 
@@ -28,6 +31,7 @@ class TargetSpec:
     folders: tuple[str, ...]  # names under the data folder
     read: Callable[[Path], Listing]  # raises LayoutError
     how_to_get: str
+    pool_groups: Callable[[Path], Mapping[str, str]] | None = None  # of unlabelled images, where they are known
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ TARGETS: Mapping[str, TargetSpec] = MappingProxyType(
                 ("hit-uav",),
                 hit_uav.read,
                 "HIT-UAV (CC BY 4.0), re-cut by flight date; see the README",
+                hit_uav.pool_groups,
             ),
             TargetSpec(
                 "scenes",
@@ -134,6 +139,28 @@ def open_target(
     return Target(
         spec, root, {s: tuple(f) for s, f in splits.items()}, by_id, _content_hash(spec, splits, by_id), tuple(notes)
     )
+
+
+def open_pool(
+    target: Target,
+    folder: Path | None = None,
+    cache: Path | None = None,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Pool | None:
+    """The unlabelled images in `folder`, or the target's own; None where it has none.
+
+    Raises:
+        DataError: the folder is not there or holds no image.
+    """
+    root = folder or target.root / UNLABELLED
+    if folder is None and not root.is_dir():
+        return None
+    own = root.absolute() == (target.root / UNLABELLED).absolute()
+    try:
+        groups = target.spec.pool_groups(target.root) if own and target.spec.pool_groups else None
+        return read_pool(root, groups, cache, report)
+    except PoolError as error:
+        raise DataError(f"the pool cannot be used: {error}") from error
 
 
 def drop_duplicates(

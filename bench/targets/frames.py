@@ -9,14 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
+from pretrain_sources.images import IGNORE, Pixels, decode_label
 from results.store import write_atomic
-
-IGNORE = 255
-_PNG_BIT_DEPTH = 24  # offset of that byte in the file
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -66,20 +62,6 @@ def decode_image(data: bytes) -> Pixels:
         if image.mode.startswith(("I", "F")):
             raise ValueError(f"16-bit or float image (mode {image.mode})")
         return np.asarray(image.convert("L"))
-
-
-def decode_label(data: bytes) -> Pixels:
-    """(H, W) class indices of an index PNG or a palette PNG.
-
-    Raises:
-        OSError: it cannot be decoded. ValueError: it is not one 8-bit channel.
-    """
-    with Image.open(io.BytesIO(data)) as image:
-        if image.mode not in ("L", "P"):
-            raise ValueError(f"mask of mode {image.mode}, not one 8-bit channel")
-        if image.mode == "L" and image.format == "PNG" and data[_PNG_BIT_DEPTH] != 8:
-            raise ValueError(f"grey PNG of {data[_PNG_BIT_DEPTH]} bits: reading it would scale the labels")
-        return np.asarray(image)
 
 
 def examine(frame: Frame, num_classes: int) -> FrameFacts:

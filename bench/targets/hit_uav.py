@@ -4,9 +4,11 @@ hit-uav/images/{train,val,test}/<stem>.jpg    labels/{train,val,test}/<stem>.png
 """
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 
 from bench.targets.frames import Frame, LayoutError, Listing
+from pretrain_sources.pool import read_groups
 
 CLASSES = ("background", "person", "car", "bicycle", "other vehicle")
 SPLITS = ("train", "val", "test")
@@ -40,6 +42,11 @@ def read(root: Path) -> Listing:
     if empty := [split for split, frames in listed.items() if not frames]:
         raise LayoutError(f"  {index} lists no frame for {', '.join(empty)}")
     return Listing(listed)
+
+
+def pool_groups(root: Path) -> Mapping[str, str]:
+    """Flight date of each unlabelled frame."""
+    return read_groups(root / "index.csv", "date")
 
 
 def _frame(root: Path, name: str, split: str, date: str) -> Frame:

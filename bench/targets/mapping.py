@@ -8,7 +8,7 @@ import numpy as np
 from bench import BenchError
 from bench.spec import IGNORED, MappedClass
 from bench.targets import Target, TargetSpec
-from bench.targets.frames import IGNORE, Pixels
+from pretrain_sources.images import IGNORE, Pixels
 from pretrain_sources.yamlfile import suggestion
 
 ClassMap = Sequence[MappedClass] | None

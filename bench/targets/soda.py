@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from bench.targets.frames import Frame, LayoutError, Listing
+from pretrain_sources.pool import block_of
 
 CLASSES = (
     *("background", "person", "building", "tree", "road", "pole", "grass", "door", "table", "chair", "car"),
@@ -16,7 +17,6 @@ CLASSES = (
 )
 MASK_FOLDERS = ("SegmentationClassOne", "SegmentationClassPNG")
 LISTS = {"train": "train_infrared.txt", "test": "test_infrared.txt"}
-BLOCK = 20  # neighbouring numbers that are kept together; the sequences are not published
 
 
 def read(root: Path) -> Listing:
@@ -50,12 +50,6 @@ def read_list(path: Path) -> list[str]:
     """The stems of a list file: one a line, with or without folder and extension, blank lines and CRLF allowed."""
     lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
     return [re.sub(r"\.(jpe?g|png)$", "", re.split(r"[/\\]", line)[-1], flags=re.IGNORECASE) for line in lines if line]
-
-
-def block_of(stem: str) -> str:
-    """The numbering block that a frame belongs to: its name without the last number, and that number div 20."""
-    number = re.search(r"(\d+)(?!.*\d)", re.sub(r"\s*\(\d+\)|~\d*$", "", stem))  # "(1)" and "~" mark copies
-    return f"{stem[: number.start()]}#{int(number.group(1)) // BLOCK}" if number else stem
 
 
 def _frame(base: Path, stem: str, masks: Path, twin: Path | None) -> Frame:

@@ -20,8 +20,9 @@ from bench.targets.scenes.camera import expose, radiance
 from bench.targets.scenes.indoor import indoor
 from bench.targets.scenes.painter import Painter, Size
 from bench.targets.scenes.street import street
-from bench.targets.soda import BLOCK, LISTS
+from bench.targets.soda import LISTS
 from pretrain_sources.identity import derive_seed
+from pretrain_sources.pool import BLOCK
 
 INDOORS = 0.35  # share of rooms
 SIDES = (64, 640)  # shortest and longest side that can be drawn, in pixels

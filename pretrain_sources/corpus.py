@@ -1,0 +1,313 @@
+"""A corpus: thermal images with label maps. What a pool and a recipe give, or a ready-made folder; read and checked here.
+
+    <corpus>/images/<file>     (or the pool's own folder)   <corpus>/labels/<name>.png   8-bit label maps
+    <corpus>/masks.parquet     a row per mask               <corpus>/images.parquet      a row per image, refused ones too
+    <corpus>/contact.png       for a person to judge        <corpus>/manifest.json       written last: the corpus is whole
+
+A ready-made one has images/ and labels/ alone.
+"""
+
+import functools
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pretrain_sources.files import write_whole
+from pretrain_sources.identity import derive_seed, fingerprint
+from pretrain_sources.images import IGNORE, decode_label, decode_thermal
+from pretrain_sources.pool import PoolError, read_pool
+
+SHOWN = 5  # problems of one kind that a report names
+Report = Callable[[int, int], None]
+
+
+class CorpusError(Exception):
+    """A corpus cannot be made or used; the message says why and what to do."""
+
+
+class Manifest(BaseModel):
+    """What a corpus is and how it came about. Holds no time and no path: the same inputs give the same bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    schema_version: Literal[1] = 1
+    num_classes: int = Field(ge=2, le=255, description="label values are 0..num_classes-1, or 255: ignore")
+    recipe: dict[str, Any] = Field(description="how masks became label maps; without the teacher")
+    teacher: dict[str, Any] = Field(description="what shaped the masks: settings, and the checkpoint's sha256")
+    pool_hash: str = Field(description="over names, groups and bytes of the images that were asked about")
+    images: int = Field(ge=1, description="images with a label map")
+    masks: int = Field(description="masks that the teacher drew on them")
+    refused: dict[str, int] = Field(description="images without a label map, by reason; images.parquet names them")
+    uncovered_frac: float = Field(ge=0, le=1, description="share of their pixels in no mask that was kept")
+    class_px: list[int] = Field(description="pixels of each class, ignore last")
+    content_hash: str = Field(description="over images and label maps")
+
+
+@dataclass(frozen=True)
+class CorpusImage:
+    """An image with its label map; sizes are (H, W)."""
+
+    id: str
+    image: Path
+    label: Path
+    group: str
+    sha256: str
+    label_sha256: str
+    class_px: tuple[int, ...]  # pixels of each class, ignore last
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Images with label maps, in the order of their names."""
+
+    num_classes: int
+    images: tuple[CorpusImage, ...]
+
+    @functools.cached_property
+    def content_hash(self) -> str:
+        """Changes with any image or label map."""
+        return content_hash(self.num_classes, ((i.id, i.sha256, i.label_sha256) for i in self.images))
+
+
+def content_hash(num_classes: int, rows: Iterable[tuple[str, str, str]]) -> str:
+    """sha256 over the classes and, of each image, its name and the hashes of image and label map."""
+    return fingerprint([num_classes, sorted(rows)])
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a corpus that was made and is whole, or None.
+
+    Raises:
+        CorpusError: there is one, but it cannot be read.
+    """
+    path = folder / "manifest.json"
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        raise CorpusError(f"{path} cannot be read: {error}") from error
+
+
+def read_corpus(
+    folder: Path,
+    images: Path | None = None,
+    num_classes: int | None = None,
+    cache: Path | None = None,
+    report: Report = lambda done, total: None,
+) -> Corpus:
+    """The corpus in a folder. `images`: where its images are, if not in <folder>/images.
+
+    One that was made here is taken at its own word (`check_corpus` reads every file); a ready-made one is read file by file,
+    and `cache` remembers the files that have not changed.
+
+    Raises:
+        CorpusError: it is not there, not whole, or has a fault: all of them in one report.
+    """
+    manifest = read_manifest(folder)
+    root = images or folder / "images"
+    if manifest is not None:
+        if num_classes is not None and manifest.num_classes > num_classes:
+            raise CorpusError(f"{folder} has {manifest.num_classes} classes, not the {num_classes} declared")
+        return Corpus(manifest.num_classes, _listed(folder, root))
+    if num_classes is None:
+        raise CorpusError(f"{folder} has no manifest.json, so its number of classes must be declared (num_classes)")
+    found, problems = _examined(folder, root, num_classes, cache, report)
+    if problems:
+        raise CorpusError(_told(folder, problems, len(found)))
+    return Corpus(num_classes, found)
+
+
+def check_corpus(
+    folder: Path, images: Path | None = None, num_classes: int | None = None, report: Report = lambda done, total: None
+) -> tuple[Corpus, list[str]]:
+    """(corpus, notes) after every file was read; a corpus with a manifest is held against it.
+
+    Raises:
+        CorpusError: as `read_corpus`, or a file is not the one that the corpus was made with.
+    """
+    manifest = read_manifest(folder)
+    classes = num_classes if manifest is None else manifest.num_classes
+    if classes is None:
+        raise CorpusError(f"{folder} has no manifest.json: say how many classes its labels have with --classes")
+    listed = None if manifest is None else {image.id: image for image in _listed(folder, images or folder / "images")}
+    found, problems = _examined(folder, images or folder / "images", classes, None, report, listed)
+    for image in found:
+        made = image if listed is None else listed[image.id]
+        if made.sha256 != image.sha256:
+            problems["the image is not the one it was made from: make the corpus anew"].append(str(image.image))
+        if made.label_sha256 != image.label_sha256:
+            problems["the label map is not the one that was made: make the corpus anew"].append(str(image.label))
+    if problems:
+        raise CorpusError(_told(folder, problems, len(found)))
+    corpus = Corpus(classes, found)
+    if manifest is not None and corpus.content_hash != manifest.content_hash:
+        raise CorpusError(f"{folder}: images and label maps are not those of manifest.json: make the corpus anew")
+    notes = [f"{count} images refused: {kind}" for kind, count in (manifest.refused if manifest else {}).items()]
+    return corpus, notes
+
+
+def deranged(n: int, seed: int) -> NDArray[np.int64]:
+    """(n,) a permutation that leaves nothing in its place, uniform among those (by rejection); a function of (n, seed).
+
+    Raises:
+        CorpusError: fewer than two things cannot be deranged.
+    """
+    if n < 2:
+        raise CorpusError("labels of fewer than two images cannot be shuffled between images")
+    rng = np.random.default_rng(derive_seed("derangement", n, seed))
+    while True:  # about e tries
+        order = rng.permutation(n)
+        if not (order == np.arange(n)).any():
+            return np.asarray(order, dtype=np.int64)
+
+
+def random_ranks(num_classes: int, image_sha256: str, seed: int) -> NDArray[np.uint8]:
+    """(256,) new value of each label: the ranks of one image permuted at random, 0 and ignore as they were."""
+    rng = np.random.default_rng(derive_seed("random ranks", seed, image_sha256))
+    table = np.arange(256, dtype=np.uint8)
+    table[1:num_classes] = 1 + rng.permutation(num_classes - 1)
+    return table
+
+
+def _listed(folder: Path, images: Path) -> tuple[CorpusImage, ...]:
+    """As images.parquet lists them, refused ones left out."""
+    path = folder / "images.parquet"
+    try:
+        rows = pq.read_table(path, filters=[("refused", "=", "")]).to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise CorpusError(f"{path} cannot be read: {error}; make the corpus anew") from error
+    return tuple(
+        CorpusImage(
+            row["image"],
+            images / row["file"],
+            label_path(folder, row["image"]),
+            row["group"],
+            row["sha256"],
+            row["label_sha256"],
+            tuple(row["class_px"]),
+        )
+        for row in rows
+    )
+
+
+def label_path(folder: Path, image: str) -> Path:
+    """Where the label map of this image lies."""
+    return folder / "labels" / f"{image}.png"
+
+
+Problems = dict[str, list[str]]  # what is wrong and what to do -> files
+
+
+def _examined(
+    folder: Path,
+    images: Path,
+    num_classes: int,
+    cache: Path | None,
+    report: Report,
+    listed: Iterable[str] | None = None,
+) -> tuple[tuple[CorpusImage, ...], Problems]:
+    """Reads every image and label map. `listed`: names that must be there, and no others count; None: all images."""
+    try:
+        pool = read_pool(images, keep_repeated=True)
+    except PoolError as error:
+        raise CorpusError(f"{folder} is no corpus: {error}") from error
+    wanted = None if listed is None else set(listed)
+    members = [image for image in pool.images if wanted is None or image.id in wanted]
+    problems: Problems = defaultdict(list)
+    if wanted is not None and (gone := sorted(wanted - {image.id for image in members})):
+        problems["images are missing: copy them again"] = gone
+    known = _read_cache(cache)
+    before = set(known)
+    found: list[CorpusImage] = []
+    with ThreadPoolExecutor() as threads:  # decoding releases the GIL
+        look = functools.partial(_look, num_classes=num_classes, known=known)
+        labels = [label_path(folder, image.id) for image in members]
+        looks = threads.map(look, [image.path for image in members], labels)
+        for done, (image, label, seen) in enumerate(zip(members, labels, looks, strict=True), start=1):
+            report(done, len(members))
+            if seen.problem:
+                problems[seen.problem].append(seen.where)
+            else:
+                found.append(
+                    CorpusImage(
+                        image.id, image.path, label, image.group, image.sha256, seen.label_sha256, seen.class_px
+                    )
+                )
+            known[seen.key] = seen
+    if cache is not None and any(seen.key not in before for seen in known.values()):
+        write_whole(cache, json.dumps([asdict(seen) for seen in known.values() if not seen.problem]).encode())
+    return tuple(found), problems
+
+
+@dataclass(frozen=True)
+class _Look:
+    key: str  # paths, sizes and times of change, and the number of classes
+    problem: str = ""
+    where: str = ""
+    label_sha256: str = ""
+    class_px: tuple[int, ...] = ()
+
+
+def _look(image: Path, label: Path, num_classes: int, known: dict[str, _Look]) -> _Look:
+    try:
+        stats = [path.stat() for path in (image, label)]
+    except OSError as error:
+        return _Look("", "there is no label map for this image (labels/NAME.png)", str(error.filename))
+    key = f"{num_classes} " + " ".join(
+        f"{path.absolute()} {stat.st_size} {stat.st_mtime_ns}" for path, stat in zip((image, label), stats, strict=True)
+    )
+    if key in known:
+        return known[key]
+    try:
+        pixels = decode_thermal(image.read_bytes())
+    except (OSError, ValueError) as error:
+        return _Look(key, "the image cannot be read: copy it again", f"{image} ({error})")
+    try:
+        data = label.read_bytes()
+        values = decode_label(data)
+    except (OSError, SyntaxError, ValueError) as error:
+        return _Look(key, "label maps must be index or palette PNGs of 8 bits", f"{label} ({error})")
+    if values.shape != pixels.shape:
+        sizes = f"{values.shape[1]}x{values.shape[0]}, its image {pixels.shape[1]}x{pixels.shape[0]}"
+        return _Look(key, "label map and image must have the same size", f"{label} ({sizes})")
+    counts = np.bincount(values.ravel(), minlength=256)
+    if strange := [int(v) for v in np.flatnonzero(counts[:IGNORE]) if v >= num_classes]:
+        return _Look(key, f"labels must be 0..{num_classes - 1} or {IGNORE}", f"{label} (label {strange[0]})")
+    pixels_of = (*counts[:num_classes].tolist(), int(counts[IGNORE]))
+    return _Look(key, label_sha256=hashlib.sha256(data).hexdigest(), class_px=pixels_of)
+
+
+def _read_cache(cache: Path | None) -> dict[str, _Look]:
+    try:
+        rows = json.loads(cache.read_bytes()) if cache else []
+        looks = [_Look(**row | {"class_px": tuple(row["class_px"])}) for row in rows]
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}  # a torn cache is no cache
+    return {look.key: look for look in looks}
+
+
+def _told(folder: Path, problems: Problems, sound: int) -> str:
+    count = sum(map(len, problems.values()))
+    lines = [f"{folder} cannot be used: {count} of {count + sound} images have a problem"]
+    for mend, where in problems.items():
+        lines += [f"  {place}" for place in sorted(where)[:SHOWN]]
+        lines += [f"  ... and {len(where) - SHOWN} more of this kind"] if len(where) > SHOWN else []
+        lines += [f"  -> {mend}"]
+    return "\n".join(lines)
+
+
+def rows_of(found: Sequence[dict[str, Any]]) -> list[tuple[str, str, str]]:
+    """What `content_hash` takes, from rows of images.parquet."""
+    return [(row["image"], row["sha256"], row["label_sha256"]) for row in found if not row["refused"]]

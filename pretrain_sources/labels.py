@@ -1,0 +1,122 @@
+"""From masks to a label map: run-length codes, ranking, painting."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pretrain_sources.identity import derive_seed
+from pretrain_sources.images import IGNORE, Pixels
+from pretrain_sources.recipe import Recipe
+from pretrain_sources.teachers import Masks
+
+# what a teacher drew, a row per mask; boxes are x0, y0, x1, y1 in pixels, the right and lower edge inside
+DRAWN = pa.schema(
+    [
+        ("predicted_iou", pa.float32()),
+        ("stability", pa.float32()),
+        ("area_px", pa.int32()),
+        ("box", pa.list_(pa.int32(), 4)),
+        ("prompt", pa.list_(pa.float32())),
+        ("rle", pa.list_(pa.uint32())),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The masks of one image as they are kept: a table of DRAWN, and the size (H, W) of the masks."""
+
+    table: pa.Table
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A label map (H, W) and, for every mask in the teacher's order, what became of it."""
+
+    label: Pixels
+    rank_key: NDArray[np.float64]  # (N,) higher is better; NaN where the mask was too small to take part
+    rank: NDArray[np.int32]  # (N,) 1 is best; 0 where the mask took no part or came after top_k
+    visible_px: NDArray[np.int32]  # (N,) pixels that it got in the label map
+
+
+def encode(masks: Masks) -> Drawn:
+    """Masks as run lengths (COCO's order: column by column, the first run counts pixels outside), with area and box."""
+    n, height, width = masks.masks.shape
+    table = pa.table(
+        {
+            "predicted_iou": np.asarray(masks.predicted_iou, dtype=np.float32),
+            "stability": np.asarray(masks.stability, dtype=np.float32),
+            "area_px": masks.masks.sum((1, 2), dtype=np.int32) if n else np.zeros(0, np.int32),
+            "box": [_box(mask) for mask in masks.masks],
+            "prompt": [list(prompt) for prompt in masks.prompts],
+            "rle": [run_lengths(mask) for mask in masks.masks],
+        },
+        schema=DRAWN,
+    )
+    return Drawn(table, (height, width))
+
+
+def run_lengths(mask: NDArray[np.bool_]) -> NDArray[np.uint32]:
+    """Run lengths of a mask (H, W), column by column, beginning with a run of pixels outside (which may be 0 long)."""
+    flat = mask.ravel(order="F")
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    edges = np.concatenate(([0], changes, [flat.size]))
+    runs = np.diff(edges).astype(np.uint32)
+    return np.concatenate((np.zeros(1, np.uint32), runs)) if flat.size and flat[0] else runs
+
+
+def from_run_lengths(runs: NDArray[np.uint32], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """The mask (H, W) of these run lengths.
+
+    Raises:
+        ValueError: they do not fill a mask of that size.
+    """
+    if int(runs.sum()) != size[0] * size[1]:
+        raise ValueError(f"run lengths of {int(runs.sum())} pixels for a mask of {size[0]} x {size[1]}")
+    inside = np.arange(len(runs)) % 2 == 1
+    return np.repeat(inside, runs).reshape(size, order="F")
+
+
+def make_label(drawn: Drawn, recipe: Recipe, image_sha256: str) -> Labelled | None:
+    """The label map that a recipe makes of these masks, or None where no mask takes part.
+
+    Ranks go by `rank_by`, ties by the teacher's order; only masks within top_k are decoded. `random` draws from the image's
+    own hash, so that an image gets the same ranks in any pool.
+    """
+    key = _rank_key(drawn, recipe, image_sha256)
+    order = np.argsort(-key, kind="stable")  # NaN last
+    kept = order[: min(recipe.top_k, int(np.isfinite(key).sum()))]
+    if not len(kept):
+        return None
+    rank = np.zeros(len(key), np.int32)
+    rank[kept] = np.arange(1, len(kept) + 1)
+    runs = drawn.table["rle"]
+    owner = np.zeros(drawn.size, np.int32)  # rank of the mask that a pixel belongs to
+    best_last = recipe.overlap == "better_wins"
+    for i in reversed(kept) if best_last else kept:
+        owner[from_run_lengths(runs[int(i)].values.to_numpy(), drawn.size)] = rank[i]
+    seen = np.bincount(owner.ravel(), minlength=len(kept) + 1)
+    visible = np.where(rank > 0, seen[rank], 0).astype(np.int32)
+    label = np.minimum(owner, 1) if recipe.binary else owner
+    if recipe.uncovered == "ignore":
+        label = np.where(owner == 0, IGNORE, label)
+    return Labelled(label.astype(np.uint8), key, rank, visible)
+
+
+def _rank_key(drawn: Drawn, recipe: Recipe, image_sha256: str) -> NDArray[np.float64]:
+    area = drawn.table["area_px"].to_numpy().astype(np.float64)
+    if recipe.rank_by == "random":
+        key = np.random.default_rng(derive_seed("random rank", image_sha256)).random(len(area))
+    elif recipe.rank_by in ("area", "area_ascending"):
+        key = area if recipe.rank_by == "area" else -area
+    else:
+        key = drawn.table[recipe.rank_by].to_numpy().astype(np.float64)
+    return np.where(area >= max(1, recipe.min_area_px), key, np.nan)  # an empty mask is no mask
+
+
+def _box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+    return (int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])) if len(rows) else (0, 0, 0, 0)

@@ -1,0 +1,251 @@
+"""Making a corpus: from a teacher's pass over a pool, or anew from the masks that another corpus holds."""
+
+import contextlib
+import hashlib
+import io
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from PIL import Image
+
+from pretrain_sources.contact import contact_sheet
+from pretrain_sources.corpus import CorpusError, Manifest, Report, content_hash, label_path, read_manifest, rows_of
+from pretrain_sources.files import whole, write_whole
+from pretrain_sources.images import decode_label, decode_thermal
+from pretrain_sources.labels import DRAWN, Drawn, from_run_lengths, make_label
+from pretrain_sources.pool import PoolImage, images_hash
+from pretrain_sources.recipe import Recipe
+from pretrain_sources.teachers.passes import Asked, Refusal
+
+MASKS_AT_A_TIME = 20_000  # held before they are written
+ON_THE_SHEET = 12  # images
+MASKS = pa.schema(
+    [
+        *(("image", pa.string()), ("mask", pa.int32())),
+        *DRAWN,
+        *(("rank_key", pa.float64()), ("rank", pa.int32()), ("visible_px", pa.int32())),
+    ]
+)
+IMAGES = pa.schema(
+    [
+        *((name, pa.string()) for name in ("image", "file", "group", "sha256")),
+        *((name, pa.int32()) for name in ("height", "width", "masks")),
+        ("class_px", pa.list_(pa.int64())),
+        *((name, pa.string()) for name in ("label_sha256", "refused", "why")),
+    ]
+)
+
+
+def make_corpus(
+    out: Path,
+    images: Path,
+    asked: Iterable[Asked],
+    recipe: Recipe,
+    teacher: Mapping[str, Any],
+    *,
+    total: int,
+    keep_images: bool = True,
+    report: Report = lambda done, total: None,
+) -> Manifest:
+    """Writes the corpus that `recipe` makes of what a teacher drew, one image in memory at a time.
+
+    images: the folder that the images' names are relative to. asked: what the teacher drew, in the order of names. teacher: its
+    identity. keep_images: put the images beside the labels, as hard links where the disk allows it. After a kill everything but
+    the teacher's pass is made again, to the same bytes.
+
+    Raises:
+        CorpusError: not one image got a label map. OSError: `out` cannot be written.
+    """
+    rows: list[dict[str, Any]] = []
+    with whole(out / "masks.parquet") as aside, pq.ParquetWriter(aside, MASKS, compression="zstd") as writer:
+        for table in _in_blocks(_labelled(out, images, asked, recipe, rows, keep_images, total, report)):
+            writer.write_table(table)
+    with whole(out / "images.parquet") as aside:
+        pq.write_table(pa.Table.from_pylist(rows, schema=IMAGES), aside, compression="zstd")
+    manifest = _manifest(rows, recipe, teacher)
+    write_whole(out / "contact.png", _sheet(out, images, rows, manifest))
+    for left in out.glob(".*.tmp"):  # of a call that was killed
+        left.unlink()
+    if hasattr(os, "sync"):
+        os.sync()  # label maps are not flushed one by one; the manifest says that all of them are there
+    write_whole(out / "manifest.json", (manifest.model_dump_json(indent=1) + "\n").encode())
+    return manifest
+
+
+def redrawn(corpus: Path, images: Path | None = None) -> Iterator[Asked]:
+    """What the teacher drew on each image of a corpus, from its sidecar: no teacher is asked.
+
+    Raises:
+        CorpusError: the folder was not made here, or its tables cannot be read.
+    """
+    if read_manifest(corpus) is None:
+        raise CorpusError(f"{corpus} has no manifest.json, so there are no masks in it to rank anew")
+    root = images or corpus / "images"
+    try:
+        rows = pq.read_table(corpus / "images.parquet").to_pylist()
+        blocks = _by_image(pq.ParquetFile(corpus / "masks.parquet"))
+        name, table = next(blocks, ("", DRAWN.empty_table()))
+        for row in rows:
+            image = PoolImage(row["image"], root / row["file"], row["group"], row["sha256"])
+            size = (row["height"], row["width"])
+            if row["image"] == name:
+                yield Asked(image, size, Drawn(table, size))
+                name, table = next(blocks, ("", DRAWN.empty_table()))
+            else:
+                yield Asked(image, size, Refusal(row["refused"], row["why"]))
+    except (OSError, pa.ArrowException) as error:
+        raise CorpusError(f"the tables of {corpus} cannot be read: {error}; make the corpus anew") from error
+
+
+def _labelled(
+    out: Path,
+    images: Path,
+    asked: Iterable[Asked],
+    recipe: Recipe,
+    rows: list[dict[str, Any]],
+    keep_images: bool,
+    total: int,
+    report: Report,
+) -> Iterator[pa.Table]:
+    """Writes label maps, adds a row for each image to `rows`, and yields the masks of each image."""
+    for done, found in enumerate(asked, start=1):
+        row, masks = _one(out, found, recipe)
+        rows.append(row | {"file": found.image.path.relative_to(images).as_posix()})
+        if keep_images and not row["refused"]:
+            _beside(found.image.path, out / "images" / rows[-1]["file"])
+        if masks is not None:
+            yield masks
+        report(done, total)
+
+
+def _one(out: Path, found: Asked, recipe: Recipe) -> tuple[dict[str, Any], pa.Table | None]:
+    """(row of images.parquet, rows of masks.parquet or None); the label map is written."""
+    image, drawn = found.image, found.drawn
+    row = {
+        "image": image.id,
+        "group": image.group,
+        "sha256": image.sha256,
+        "height": found.size[0],
+        "width": found.size[1],
+        "masks": 0,
+        "class_px": None,
+        "label_sha256": None,
+    }
+    if isinstance(drawn, Refusal):
+        return row | {"refused": drawn.kind, "why": drawn.why}, None
+    n = drawn.table.num_rows
+    made = make_label(drawn, recipe, image.sha256)
+    if made is None:
+        nothing = {"rank_key": np.full(n, np.nan), "rank": np.zeros(n, np.int32), "visible_px": np.zeros(n, np.int32)}
+        why = f"none of {n} masks has {recipe.min_area_px} pixels"
+        return row | {"masks": n, "refused": "no mask", "why": why}, _sidecar(image.id, drawn, nothing)
+    data = _png(made.label)
+    path = label_path(out, image.id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    counts = np.bincount(made.label.ravel(), minlength=256)
+    row |= {
+        "masks": n,
+        "class_px": [*counts[: recipe.num_classes].tolist(), int(counts[255])],
+        "label_sha256": hashlib.sha256(data).hexdigest(),
+        "refused": "",
+        "why": "",
+    }
+    became = {"rank_key": made.rank_key, "rank": made.rank, "visible_px": made.visible_px}
+    return row, _sidecar(image.id, drawn, became)
+
+
+def _sidecar(image: str, drawn: Drawn, became: Mapping[str, Any]) -> pa.Table:
+    n = drawn.table.num_rows
+    columns = {name: drawn.table[name] for name in DRAWN.names}
+    return pa.table({"image": [image] * n, "mask": np.arange(n, dtype=np.int32), **columns, **became}, schema=MASKS)
+
+
+def _in_blocks(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows in fewer tables, so that a file of many images has few row groups."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        waiting.append(table)
+        if sum(map(len, waiting)) >= MASKS_AT_A_TIME:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
+def _by_image(file: pq.ParquetFile) -> Iterator[tuple[str, pa.Table]]:
+    """(image, its masks) in the order of the file; an image lies within one row group."""
+    for group in range(file.num_row_groups):
+        table = file.read_row_group(group)
+        lengths = pc.run_end_encode(table["image"].combine_chunks())
+        begin = 0
+        for name, end in zip(lengths.values.to_pylist(), lengths.run_ends.to_pylist(), strict=True):
+            yield name, table.slice(begin, end - begin).select(DRAWN.names)
+            begin = end
+
+
+def _manifest(rows: list[dict[str, Any]], recipe: Recipe, teacher: Mapping[str, Any]) -> Manifest:
+    good = [row for row in rows if not row["refused"]]
+    refused = Counter(row["refused"] for row in rows if row["refused"])
+    if not good:
+        told = "; ".join(f"{count} {kind}" for kind, count in refused.items())
+        raise CorpusError(f"not one of {len(rows)} images got a label map: {told}, for example {rows[0]['why']}")
+    class_px = np.sum([row["class_px"] for row in good], axis=0)
+    uncovered = class_px[0] if recipe.uncovered == "zero" else class_px[-1]
+    asked = (PoolImage(row["image"], Path(row["file"]), row["group"], row["sha256"]) for row in rows)
+    return Manifest(
+        num_classes=recipe.num_classes,
+        recipe=recipe.labelling(),
+        teacher=dict(teacher),
+        pool_hash=images_hash(tuple(asked)),
+        images=len(good),
+        masks=sum(row["masks"] for row in good),
+        refused=dict(sorted(refused.items())),
+        uncovered_frac=float(uncovered / class_px.sum()),
+        class_px=class_px.tolist(),
+        content_hash=content_hash(recipe.num_classes, rows_of(rows)),
+    )
+
+
+def _sheet(out: Path, images: Path, rows: list[dict[str, Any]], manifest: Manifest) -> bytes:
+    good = [row for row in rows if not row["refused"]]
+    picks = np.unique(np.linspace(0, len(good) - 1, min(ON_THE_SHEET, len(good))).round().astype(int))
+    shown = [good[i] for i in picks]
+    kept = pq.read_table(
+        out / "masks.parquet", filters=[("image", "in", [row["image"] for row in shown]), ("rank", ">", 0)]
+    )
+    panels = []
+    for row in shown:
+        masks = kept.filter(pc.equal(kept["image"], row["image"])).sort_by("rank")
+        size = (row["height"], row["width"])
+        drawn = [from_run_lengths(np.array(runs, np.uint32), size) for runs in masks["rle"].to_pylist()]
+        image = decode_thermal((images / row["file"]).read_bytes())
+        panels.append((row["image"], image, drawn, decode_label(label_path(out, row["image"]).read_bytes())))
+    title = f"{manifest.teacher.get('kind')}: {manifest.images} images, {manifest.uncovered_frac:.0%} of the pixels in no mask"
+    return contact_sheet(panels, title, manifest.num_classes)
+
+
+def _beside(source: Path, path: Path) -> None:
+    """A hard link, or a copy where the disk has none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        try:
+            os.link(source, path)
+        except FileExistsError:
+            raise
+        except OSError:
+            shutil.copyfile(source, path)
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=4)
+    return buffer.getvalue()

@@ -1,0 +1,100 @@
+"""A teacher's pass over images: what it drew is kept image by image, so that a killed pass goes on and other recipes share it."""
+
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pretrain_sources.files import whole
+from pretrain_sources.images import Pixels, decode_thermal
+from pretrain_sources.labels import DRAWN, Drawn, encode
+from pretrain_sources.pool import PoolImage
+from pretrain_sources.teachers import Settings, Teacher, open_teacher
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why an image gets no label map."""
+
+    kind: str  # unreadable, no mask, mask size
+    why: str
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One image of a pass: its size (H, W) and what the teacher drew, or why it is refused."""
+
+    image: PoolImage
+    size: tuple[int, int]
+    drawn: Drawn | Refusal
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A teacher, where its checkpoint lies, and the folder that keeps what it drew, a file for each image."""
+
+    teacher: Settings
+    weights: Path
+    kept: Path
+
+    def ask(self, image: PoolImage) -> Asked:
+        """What the teacher draws on this image: read from the folder, or asked and kept."""
+        try:
+            pixels = decode_thermal(image.path.read_bytes())
+        except (OSError, ValueError) as error:
+            return Asked(image, (0, 0), Refusal("unreadable", f"{image.path}: {error}"))
+        path = self.kept / image.sha256[:2] / f"{image.sha256}.parquet"
+        drawn = _read(path) or _ask(_opened(self.teacher, self.weights), pixels, path)
+        if drawn.size != pixels.shape:
+            sizes = f"{_size(drawn.size)}, the image {_size(pixels.shape)}"
+            return Asked(image, pixels.shape, Refusal("mask size", f"{image.path}: masks of {sizes}"))
+        if not drawn.table.num_rows:
+            return Asked(image, pixels.shape, Refusal("no mask", f"{image.path}: the teacher drew no mask"))
+        return Asked(image, pixels.shape, drawn)
+
+    def over(self, images: Sequence[PoolImage], jobs: int = 1) -> Iterator[Asked]:
+        """Every image in order, `jobs` processes at a time (teachers on a GPU should have one)."""
+        if jobs <= 1:
+            yield from map(self.ask, images)
+            return
+        context = multiprocessing.get_context("forkserver")
+        with ProcessPoolExecutor(jobs, mp_context=context) as workers:
+            for begin in range(0, len(images), step := 16 * jobs):  # what may wait in memory at a time
+                yield from workers.map(self.ask, images[begin : begin + step])
+
+
+_open: dict[tuple[str, Path], Teacher] = {}
+
+
+def _opened(settings: Settings, weights: Path) -> Teacher:
+    """Opened once a process, and only if an image has not been asked about."""
+    key = (settings.model_dump_json(), weights)
+    if key not in _open:
+        _open[key] = open_teacher(settings, weights)
+    return _open[key]
+
+
+def _ask(teacher: Teacher, pixels: Pixels, path: Path) -> Drawn:
+    drawn = encode(teacher(pixels))
+    size = {"height": str(drawn.size[0]), "width": str(drawn.size[1])}
+    with whole(path) as aside:
+        pq.write_table(drawn.table.replace_schema_metadata(size), aside, compression="zstd")
+    return drawn
+
+
+def _read(path: Path) -> Drawn | None:
+    try:
+        table = pq.read_table(path)
+        facts = table.schema.metadata
+        size = int(facts[b"height"]), int(facts[b"width"])
+        return Drawn(table.replace_schema_metadata(None).cast(DRAWN), size)
+    except (OSError, KeyError, ValueError, TypeError, pa.ArrowException):
+        return None  # not there, or torn by a power cut
+
+
+def _size(shape: Sequence[int]) -> str:
+    return f"{shape[1]} x {shape[0]}"

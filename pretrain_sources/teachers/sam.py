@@ -1,0 +1,221 @@
+"""Segment Anything as a teacher: the package's own automatic mask generator, without the work on masks that it drops.
+
+The generator brings every mask that the decoder draws to full resolution and filters then. Most of its time on a CPU goes
+there. Here masks of low predicted IoU are dropped first, and of the others only the part is brought to full resolution
+that can hold something.
+"""
+
+import itertools
+import math
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from segment_anything import SamAutomaticMaskGenerator, sam_model_registry
+from segment_anything.modeling import Sam
+from segment_anything.utils.amg import (
+    MaskData,
+    batched_mask_to_box,
+    build_all_layer_point_grids,
+    calculate_stability_score,
+    is_box_near_crop_edge,
+    rle_to_mask,
+    uncrop_boxes_xyxy,
+    uncrop_masks,
+)
+from torch import Tensor
+from torch.nn import functional as F
+
+from pretrain_sources.recipe import META_MODELS, SamTeacher
+from pretrain_sources.teachers import Masks, Teacher, TeacherError, checkpoints, entry_point
+
+CHUNK_ON_GPU = 64  # masks at full resolution at a time; on a CPU it is one
+
+
+def open_teacher(settings: SamTeacher, weights: Path) -> Teacher:
+    """The teacher, its checkpoint loaded; on a GPU where there is one, in half precision there. `weights`: the user's folder.
+
+    Raises:
+        TeacherError: the checkpoint cannot be had, read, or used for this model.
+    """
+    generator = _Generator(_load(settings, checkpoints.find_or_fetch(settings, weights)), settings)
+
+    def draw(image: NDArray[np.uint8]) -> Masks:
+        return generator.masks(image)
+
+    return draw
+
+
+def _load(settings: SamTeacher, path: Path) -> Sam:
+    model = sam_model_registry[settings.model]() if settings.model in META_MODELS else entry_point(settings.model)()
+    if not isinstance(model, Sam):
+        raise TeacherError(f"{settings.model} returned {type(model).__name__}, not a segment_anything.modeling.Sam")
+    given, own = checkpoints.load_tensors(path), model.state_dict()
+    differing = {
+        "missing": sorted(own.keys() - given.keys()),
+        "unknown": sorted(given.keys() - own.keys()),
+        "of another shape": sorted(name for name in own.keys() & given.keys() if own[name].shape != given[name].shape),
+        "not finite": sorted(name for name, tensor in given.items() if not bool(tensor.isfinite().all())),
+    }
+    if found := [f"{len(names)} {what} ({names[0]})" for what, names in differing.items() if names]:
+        raise TeacherError(
+            f"{path} does not fit {settings.model}. Of its tensors {', '.join(found)}; set the `model` it was made for"
+        )
+    model.load_state_dict(given)
+    on_gpu = torch.cuda.is_available()
+    model.eval().to("cuda" if on_gpu else "cpu")
+    for part in (model.image_encoder, model.mask_decoder):  # what is left out would lose where the prompts are
+        part.forward = torch.autocast("cuda", torch.float16, enabled=on_gpu)(part.forward)
+    return model
+
+
+class _Axis(NamedTuple):
+    """How the decoder's cells become the frame's pixels along one side.
+
+    Attributes:
+        matrix: (pixels, cells) weights. first, last: (pixels,) the cells that a pixel draws on; both never decrease.
+    """
+
+    matrix: Tensor
+    first: NDArray[np.int64]
+    last: NDArray[np.int64]
+
+    def window(self, lit: Tensor) -> tuple[slice, slice]:
+        """The pixels that draw on a lit cell (or the first pixel), and all cells that these draw on. lit: (cells,) bool."""
+        cells = lit.nonzero().flatten().tolist() or [0]
+        start = int(np.searchsorted(self.last, cells[0]))
+        start = min(start, len(self.last) - 1)
+        stop = max(start + 1, int(np.searchsorted(self.first, cells[-1], side="right")))
+        return slice(start, stop), slice(int(self.first[start]), int(self.last[stop - 1]) + 1)
+
+
+@lru_cache(maxsize=32)
+def _axis(cells: int, square: int, kept: int, pixels: int, device: torch.device) -> _Axis:
+    """Sam.postprocess_masks along one side: to the model's square, without its padding, to the frame.
+
+    Both its steps are linear and treat the two sides apart, so each side is one matrix: that of an identity resized.
+    """
+    wide = F.interpolate(torch.eye(cells)[None, None], (square, cells), mode="bilinear")[:, :, :kept]
+    matrix = F.interpolate(wide, (pixels, cells), mode="bilinear")[0, 0]
+    used = (matrix > 0).numpy()
+    return _Axis(matrix.to(device), used.argmax(1), cells - 1 - used[:, ::-1].argmax(1))
+
+
+class _Generator(SamAutomaticMaskGenerator):  # type: ignore[misc]  # order, suppression, crops, clean-up stay the package's
+    """Prompts are (n, 2, 2): the corners of a box, or a point and NaN.
+
+    At full resolution there is one mask at a time (64 on a GPU); at the decoder's, three for each of points_per_batch prompts.
+    """
+
+    def __init__(self, model: Sam, settings: SamTeacher) -> None:
+        crops = 0 if settings.prompts == "boxes" else settings.crop_n_layers  # boxes ask on the whole frame only
+        own = {"kind", "model", "checkpoint", "sha256", "prompts", "points_per_side", "box_scales", "box_overlap"}
+        shared = settings.model_dump(exclude=own) | {"crop_n_layers": crops}
+        super().__init__(model, points_per_side=None, point_grids=_grids(settings), **shared)
+
+    @torch.inference_mode()
+    def masks(self, image: NDArray[np.uint8]) -> Masks:
+        """The masks on a thermal image (H, W), in the package's order; N = 0 where nothing survives."""
+        data = self._generate_masks(np.repeat(image[..., None], 3, axis=2))
+        if self.min_mask_region_area > 0:
+            overlap = max(self.box_nms_thresh, self.crop_nms_thresh)
+            data = self.postprocess_small_regions(data, self.min_mask_region_area, overlap)
+        prompts = np.concatenate([data["points"], data["far_corners"]], axis=1)
+        return Masks(
+            masks=np.array([rle_to_mask(rle) for rle in data["rles"]], dtype=bool).reshape(-1, *image.shape),
+            predicted_iou=data["iou_preds"],
+            stability=np.nan_to_num(data["stability_score"]),  # an empty mask has none
+            prompts=tuple(tuple(prompt[np.isfinite(prompt)].tolist()) for prompt in prompts),
+        )
+
+    def _process_crop(self, *args: object) -> MaskData:
+        data = super()._process_crop(*args)
+        data["crop_boxes"] = data["crop_boxes"].reshape(-1, 4)  # one dimension short of it where nothing survived
+        return data
+
+    def _process_batch(
+        self, prompts: NDArray[np.float64], size: tuple[int, int], crop: list[int], frame: tuple[int, int]
+    ) -> MaskData:
+        """The masks of a batch of prompts that pass every filter of a single mask. size, frame: (H, W) of crop and frame."""
+        is_box = np.isfinite(prompts[:, 1, 0])
+        kinds = [self._decode(some, size) for some in (prompts[~is_box], prompts[is_box]) if len(some)]
+        data = kinds[0]
+        for more in kinds[1:]:
+            data.cat(more)
+        chunks = data["low"].split(CHUNK_ON_GPU if data["low"].is_cuda else 1)
+        del data["low"]
+        keep, stability, boxes, runs = zip(*(self._judge(chunk, size, crop, frame) for chunk in chunks), strict=True)
+        data.filter(torch.cat(keep))
+        data["stability_score"], data["boxes"] = torch.cat(stability), torch.cat(boxes)
+        data["rles"] = list(itertools.chain(*runs))
+        return data
+
+    def _decode(self, prompts: NDArray[np.float64], size: tuple[int, int]) -> MaskData:
+        """What the decoder draws for points (three masks each) or boxes (one each), without what it thinks little of."""
+        model, corners = self.predictor.model, self.predictor.transform.apply_coords(prompts, size)
+        corners = torch.as_tensor(corners, device=self.predictor.device)
+        points = None
+        if is_point := bool(corners.isnan().any()):
+            points = corners[:, :1], torch.ones(len(corners), 1, dtype=torch.int, device=corners.device)
+        sparse, dense = model.prompt_encoder(points=points, boxes=None if is_point else corners, masks=None)
+        positions = model.prompt_encoder.get_dense_pe()
+        low, iou = model.mask_decoder(self.predictor.features, positions, sparse, dense, multimask_output=is_point)
+        asking = torch.as_tensor(prompts.repeat(iou.shape[1], axis=0))
+        data = MaskData(low=low.flatten(0, 1), iou_preds=iou.flatten(), points=asking[:, 0], far_corners=asking[:, 1])
+        if self.pred_iou_thresh > 0:
+            data.filter(data["iou_preds"] > self.pred_iou_thresh)
+        data["low"], data["iou_preds"] = data["low"].float(), data["iou_preds"].float()
+        return data
+
+    def _judge(
+        self, low: Tensor, size: tuple[int, int], crop: list[int], frame: tuple[int, int]
+    ) -> tuple[Tensor, Tensor, Tensor, list[dict[str, Any]]]:
+        """Which of the masks (n, h, w) to keep; and of these the stabilities, boxes in the crop, and runs in the frame."""
+        threshold, square = self.predictor.model.mask_threshold, self.predictor.model.image_encoder.img_size
+        lit = (low > threshold - self.stability_score_offset).any(0)  # elsewhere nothing counts, not even for stability
+        kept = self.predictor.input_size
+        down = _axis(low.shape[1], square, kept[0], size[0], low.device)
+        across = _axis(low.shape[2], square, kept[1], size[1], low.device)
+        (rows, i), (columns, j) = down.window(lit.any(1)), across.window(lit.any(0))
+        logits = down.matrix[rows, i] @ low[:, i, j] @ across.matrix[columns, j].T
+        stability = calculate_stability_score(logits, threshold, self.stability_score_offset)
+        keep = (stability >= self.stability_score_thresh) | (self.stability_score_thresh == 0)
+        masks = logits[keep] > threshold
+        window = [columns.start, rows.start, columns.stop, rows.stop]
+        boxes = uncrop_boxes_xyxy(batched_mask_to_box(masks), window) * masks.flatten(1).any(1)[:, None]
+        inside = ~is_box_near_crop_edge(boxes, crop, [0, 0, frame[1], frame[0]])
+        keep[keep.nonzero().flatten()] = inside
+        x, y = crop[:2]
+        whole = uncrop_masks(masks[inside], [window[0] + x, window[1] + y, window[2] + x, window[3] + y], *frame)
+        return keep, stability[keep], boxes[inside], [_runs(mask) for mask in whole.cpu().numpy()]
+
+
+def _grids(settings: SamTeacher) -> list[NDArray[np.float64]]:
+    """Prompts (n, 2, 2) for each layer of crops, as shares of the crop's sides."""
+    side, shrink = settings.points_per_side, settings.crop_n_points_downscale_factor
+    grids = []
+    for points in build_all_layer_point_grids(side, settings.crop_n_layers, shrink):
+        grids.append(np.stack([points, np.full_like(points, np.nan)], axis=1))
+    if settings.prompts == "points":
+        return grids
+    boxes = np.concatenate([_boxes(scale, settings.box_overlap) for scale in settings.box_scales])
+    return [boxes] if settings.prompts == "boxes" else [np.concatenate([grids[0], boxes]), *grids[1:]]
+
+
+def _boxes(scale: float, overlap: float) -> NDArray[np.float64]:
+    """Boxes (n, 2, 2) of one size that reach every edge; neighbours overlap by `overlap` or a little more."""
+    steps = math.ceil((1 - scale) / (scale * (1 - overlap)) - 1e-9)
+    starts = np.linspace(0, 1 - scale, steps + 1)
+    corners = np.stack(np.meshgrid(starts, starts), axis=-1).reshape(-1, 2)
+    return np.stack([corners, corners + scale], axis=1)
+
+
+def _runs(mask: NDArray[np.bool_]) -> dict[str, Any]:
+    """What the package's mask_to_rle_pytorch makes of one mask (H, W): lengths of runs down the columns, off first."""
+    flat = mask.ravel(order="F")
+    ends = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    counts = np.diff(ends, prepend=0, append=flat.size)  # an array, because the package copies deeply
+    return {"size": list(mask.shape), "counts": np.insert(counts, 0, 0) if flat[0] else counts}

@@ -1,0 +1,194 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pretrain_sources.card import Subset
+from pretrain_sources.images import decode_thermal
+from pretrain_sources.pool import PoolError, PoolImage, choose, evenly, read_pool
+
+
+def picture(seed: int, size: tuple[int, int] = (4, 6)) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, size, dtype=np.uint8))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "pool"
+    (root / "night").mkdir(parents=True)
+    for i in range(5):
+        picture(i).save(root / f"day_{i:03d}.png")
+        picture(100 + i).save(root / "night" / f"n{i}.png")
+    (root / "notes.txt").write_text("no image")
+    (root / ".hidden.png").write_bytes(b"no image either")
+    return root
+
+
+def test_a_pool_is_listed_with_groups_and_hashes(folder: Path) -> None:
+    pool = read_pool(folder)
+    assert [image.id for image in pool.images][:2] == ["day_000", "day_001"]
+    assert len(pool.images) == 10
+    assert {image.group for image in pool.images} == {"day_#0", "night"}
+    assert pool.content_hash == read_pool(folder).content_hash
+    picture(7).save(folder / "day_004.png")
+    assert pool.content_hash != read_pool(folder).content_hash
+
+
+def test_groups_can_be_named_in_a_file(folder: Path) -> None:
+    (folder / "groups.csv").write_text("file,group\nday_000.png,one\nn1.png,two\n")
+    groups = {image.id: image.group for image in read_pool(folder).images}
+    assert (groups["day_000"], groups["night/n1"], groups["day_001"]) == ("one", "two", "day_#0")
+    (folder / "groups.csv").write_text("name,flight\nday_000.png,one\n")
+    with pytest.raises(PoolError, match=r"groups.csv has no column 'file': it must have file,group"):
+        read_pool(folder)
+
+
+def test_identical_images_count_once(folder: Path) -> None:
+    (folder / "night" / "copy.png").write_bytes((folder / "day_000.png").read_bytes())
+    pool = read_pool(folder)
+    assert (len(pool.images), pool.repeated) == (10, 1)
+    assert "day_000" in {image.id for image in pool.images}
+
+
+def test_hashes_are_remembered_for_files_that_have_not_changed(folder: Path, tmp_path: Path) -> None:
+    seen: list[int] = []
+    cache = tmp_path / "cache.json"
+    first = read_pool(folder, cache=cache, report=lambda done, total: seen.append(total))
+    assert seen == [10] * 10
+    seen.clear()
+    assert read_pool(folder, cache=cache, report=lambda done, total: seen.append(total)) == first
+    assert seen == []
+    picture(50).save(folder / "day_000.png")
+    read_pool(folder, cache=cache, report=lambda done, total: seen.append(total))
+    assert seen == [1]
+    cache.write_text("[torn")
+    assert len(read_pool(folder, cache=cache).images) == 10
+
+
+def test_pools_that_cannot_be_used_are_refused(tmp_path: Path, folder: Path) -> None:
+    with pytest.raises(PoolError, match="no folder"):
+        read_pool(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(PoolError, match=r"no image in .*empty"):
+        read_pool(tmp_path / "empty")
+    picture(1).save(folder / "day_000.jpg")
+    with pytest.raises(PoolError, match="1 names stand twice with other suffixes, the first day_000"):
+        read_pool(folder)
+
+
+IMAGES = tuple(PoolImage(f"i{i:03d}", Path(), f"g{i // 25}", str(i)) for i in range(100))
+
+
+def test_subsets_are_exact_nested_and_seeded() -> None:
+    ten, thirty = (set(choose(IMAGES, Subset(n=n))) for n in ("10pct", 30))
+    assert (len(ten), len(thirty)) == (10, 30)
+    assert ten < thirty
+    assert ten != set(choose(IMAGES, Subset(n=10, seed=1)))
+    assert list(choose(IMAGES, Subset(n=30))) == sorted(thirty, key=lambda image: image.id)
+    assert choose(IMAGES, None) == IMAGES
+    assert len({image.group for image in ten}) > 1
+
+
+def test_size_and_diversity_are_two_axes() -> None:
+    for groups in (1, 2, 4):
+        drawn = choose(IMAGES, Subset(n=20, groups=groups))
+        assert len(drawn) == 20
+        assert len({image.group for image in drawn}) == groups
+    one, two = ({image.group for image in choose(IMAGES, Subset(groups=n))} for n in (1, 2))
+    assert one < two
+    assert len(choose(IMAGES, Subset(groups=2))) == 50
+
+
+def test_a_part_of_a_percent_is_one_image() -> None:
+    assert len(choose(IMAGES, Subset(n="0.1pct"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("subset", "says"),
+    [
+        ({"n": 101}, "101 images asked for, but the pool has 100"),
+        ({"groups": 5}, "5 groups asked for, but the pool has 4"),
+        ({"n": 26, "groups": 1}, "26 images asked for, but its 1 drawn groups have 25"),
+    ],
+)
+def test_more_than_there_is_is_refused(subset: dict[str, int], says: str) -> None:
+    with pytest.raises(PoolError, match=says):
+        choose(IMAGES, Subset.model_validate(subset))
+
+
+@pytest.mark.parametrize("subset", [{}, {"n": 0}, {"n": "0pct"}, {"n": "101pct"}, {"n": "ten"}, {"groups": 0}])
+def test_subsets_that_make_no_sense_are_refused(subset: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="validation error"):
+        Subset.model_validate(subset)
+
+
+def test_evenly_spaced() -> None:
+    assert evenly(tuple(range(10)), 4) == (0, 3, 6, 9)
+    assert evenly((1, 2), None) == evenly((1, 2), 5) == (1, 2)
+
+
+def encoded(pixels: np.ndarray, suffix: str) -> bytes:
+    import cv2
+
+    done, data = cv2.imencode(suffix, pixels)
+    assert done
+    return bytes(data)
+
+
+RAMP = np.linspace(0, 1, 40 * 50).reshape(40, 50)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(encoded((RAMP * 60000).astype(np.uint16), ".png"), id="16-bit png"),
+        pytest.param(encoded((RAMP * 3000 + 20000).astype(np.uint16), ".png"), id="16-bit png of little contrast"),
+        pytest.param(
+            encoded(np.stack([(RAMP * 60000).astype(np.uint16)] * 3, 2), ".png"), id="16-bit png of three channels"
+        ),
+        pytest.param(encoded((RAMP * 60000).astype(np.uint16), ".tiff"), id="16-bit tiff"),
+        pytest.param(encoded((RAMP * 40 + 273).astype(np.float32), ".tiff"), id="float tiff in kelvin"),
+        pytest.param(encoded(np.stack([RAMP.astype(np.float32)] * 3, 2), ".tiff"), id="float tiff of three channels"),
+    ],
+)
+def test_deep_frames_are_scaled_to_their_own_range(data: bytes) -> None:
+    grey = decode_thermal(data).astype(int)
+    assert grey.shape == RAMP.shape
+    assert (grey.min(), grey.max()) == (0, 255)
+    expected = np.clip((RAMP - 0.005) / 0.99, 0, 1) * 255
+    assert np.abs(grey - expected).max() <= 1.5
+
+
+def test_arrays_are_taken_and_pickles_are_not() -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, RAMP)
+    assert decode_thermal(buffer.getvalue()).max() == 255
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([{"a": 1}], dtype=object))
+    with pytest.raises(ValueError, match="pickle"):
+        decode_thermal(buffer.getvalue())
+
+
+def test_eight_bits_stay_as_they_are() -> None:
+    pixels = np.arange(24, dtype=np.uint8).reshape(4, 6)
+    assert np.array_equal(decode_thermal(encoded(pixels, ".png")), pixels)
+    assert np.array_equal(decode_thermal(encoded(np.stack([pixels] * 3, 2), ".png")), pixels)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "."),
+        (b"no image", "not an image|cannot identify"),
+        (encoded(np.full((3, 3), np.nan, np.float32), ".tiff"), "not finite"),
+    ],
+)
+def test_what_cannot_be_decoded_says_so(data: bytes, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        decode_thermal(data)
+
+
+def test_a_flat_deep_frame_is_black_and_no_error() -> None:
+    assert decode_thermal(encoded(np.full((3, 3), 700, np.uint16), ".png")).max() == 0
