@@ -21,8 +21,11 @@ from bench.units import Context, Outcome, Unit
 class Show(Protocol):
     """What a run tells whoever watches."""
 
-    def checking(self, done: int, total: int) -> None:
-        """So many of the target's frames were read and checked."""
+    def checking(self, what: str, done: int, total: int) -> None:
+        """So many of the files were read for the first time."""
+
+    def noted(self, text: str) -> None:
+        """Something that whoever watches should know."""
 
     def planned(self, plan: Plan, target: Target) -> None:
         """This is what there is to do, before it starts."""

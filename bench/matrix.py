@@ -4,6 +4,7 @@ import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, TypeVar
 
 from pydantic import Field, field_validator
@@ -14,10 +15,13 @@ from bench.spec import Cell, Frozen, Protocol, find_file, load_protocol
 from bench.targets import TARGETS
 from bench.targets.mapping import map_spec
 from pretrain_sources.card import SourceCard
-from pretrain_sources.catalog import catalog
+from pretrain_sources.catalog import STUDIES, UnknownSource, catalog, closure, collect, find_source, grid
 from pretrain_sources.yamlfile import read_yaml, suggestion
 
 T = TypeVar("T")  # Python 3.11 has no def f[T]
+
+
+Grid = dict[str, dict[str, list[bool | int | float | str]]]  # source -> setting -> values
 
 
 class MatrixFile(Frozen):
@@ -26,7 +30,13 @@ class MatrixFile(Frozen):
     description: str = ""
     target: str
     protocol: str
-    sources: tuple[str, ...] = Field(min_length=1)
+    pool: Path | None = Field(
+        default=None, description="folder of unlabelled images, beside this file; null: the target's"
+    )
+    sources: tuple[str | Grid, ...] = Field(
+        min_length=1,
+        description="names, globs of shipped names, card files (.yaml), or a source with a grid of settings",
+    )
     backbones: tuple[str, ...] = Field(min_length=1)
     train_fracs: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(default=(1.0,), min_length=1)
 
@@ -47,8 +57,14 @@ class Matrix:
     target: str
     protocol: Protocol
     cells: tuple[Cell, ...]
-    sources: Mapping[str, SourceCard]
+    cards: Mapping[str, SourceCard]  # of every cell, and of every source that one of them starts from
     backbones: Mapping[str, BackboneSpec]
+    pool: Path | None  # in place of the target's own unlabelled images
+
+    @property
+    def needs_pool(self) -> bool:
+        """Whether a source is made from unlabelled images."""
+        return any(card.recipe is not None for card in self.cards.values())
 
 
 def load_matrix(
@@ -57,8 +73,12 @@ def load_matrix(
     sources: Sequence[str] = (),
     backbones: Sequence[str] = (),
     smoke: bool = False,
+    teacher: str | None = None,
+    pool: Path | None = None,
 ) -> Matrix:
     """The matrix of that name or in that file; `sources` and `backbones` are globs that keep a part of it.
+
+    teacher: the source whose recipe stands in for satir's: satir/points-16 becomes satir/felzenszwalb/points-16, for example.
 
     Raises:
         BenchError: a name is unknown, a glob keeps nothing, or a name stands twice.
@@ -68,9 +88,18 @@ def load_matrix(
     written = read_yaml(path, MatrixFile)
     protocol = load_protocol(written.protocol, beside=path.parent)
     protocol = protocol.smoke() if smoke else protocol
-    cards = {n: lookup("source", n, catalog(), path) for n in _once(written.sources, path)}
+    known = _known(written.sources, path, teacher)
+    cards = {
+        card.name: card for card in _once([c for entry in written.sources for c in _cards(entry, known, path)], path)
+    }
     specs = {n: _backbone(n, path) for n in _once(written.backbones, path)}
     cards = _keep("source", cards, sources)
+    if protocol.pretrain_steps is None and (long := [card.name for card in cards.values() if card.long]):
+        raise BenchError(
+            f"{path}: '{long[0]}' takes the steps of a pretraining, and {protocol.name} counts passes instead"
+        )
+    if protocol.pretrain_steps == 0 and (idle := [card.name for card in cards.values() if card.pretrains]):
+        raise BenchError(f"{path}: '{idle[0]}' needs pretraining, and {protocol.name} has no steps for it")
     specs = _keep("backbone", specs, backbones)
     target = target or written.target
     map_spec(lookup("target", target, TARGETS, path), protocol.class_map)  # refuses a map that does not fit
@@ -80,7 +109,43 @@ def load_matrix(
         for source in cards
         for frac in _once(written.train_fracs, path)
     )
-    return Matrix(path.stem, target, protocol, cells, cards, specs)
+    everything = closure(cards.values(), known)
+    return Matrix(path.stem, target, protocol, cells, everything, specs, pool or _beside(path, written.pool))
+
+
+def _known(entries: Sequence[str | Grid], path: Path, teacher: str | None) -> Mapping[str, SourceCard]:
+    """The shipped cards and those of the files that a matrix names."""
+    files = [path.parent / entry for entry in entries if isinstance(entry, str) and entry.endswith((".yaml", ".yml"))]
+    if teacher is not None and teacher.endswith((".yaml", ".yml")):
+        files.append(Path(teacher))
+    known = collect(files, catalog())
+    if teacher is None:
+        return known
+    name = read_yaml(files[-1], SourceCard).name if teacher.endswith((".yaml", ".yml")) else f"satir/{teacher}"
+    card = lookup("teacher", name, known)
+    if card.recipe is None or not card.name.startswith("satir/"):
+        raise BenchError(f"--teacher {teacher}: its card must have a recipe and a name like satir/NAME")
+    return MappingProxyType({**known, "satir": card})
+
+
+def _cards(entry: str | Grid, known: Mapping[str, SourceCard], path: Path) -> list[SourceCard]:
+    """What an entry of a matrix's sources stands for."""
+    try:
+        if isinstance(entry, dict):
+            return [card for base, settings in entry.items() for card in grid(base, settings, known)]
+        if entry.endswith((".yaml", ".yml")):
+            return [find_source(read_yaml(path.parent / entry, SourceCard).name, known)]
+        if set(entry) & set("*?["):
+            if not (names := fnmatch.filter([*known, *STUDIES], entry)):
+                raise BenchError(f"{path}: '{entry}' matches no source{suggestion(entry, [*known, *STUDIES])}")
+            return [find_source(name, known) for name in names]
+        return [find_source(entry, known)]
+    except UnknownSource as error:
+        raise BenchError(f"{path}: {error}") from error
+
+
+def _beside(path: Path, folder: Path | None) -> Path | None:
+    return None if folder is None else path.parent / folder
 
 
 def _backbone(name: str, path: Path) -> BackboneSpec:
@@ -100,7 +165,8 @@ def lookup(kind: str, name: str, known: Mapping[str, T], where: Path | None = No
 
 
 def _once(entries: Sequence[T], path: Path) -> Sequence[T]:
-    if doubles := [entry for entry in entries if entries.count(entry) > 1]:
+    names = [entry.name if isinstance(entry, SourceCard) else entry for entry in entries]
+    if doubles := [name for name in names if names.count(name) > 1]:
         raise BenchError(f"{path}: '{doubles[0]}' stands twice")
     return entries
 

@@ -1,14 +1,16 @@
 """The plan of a matrix: its cells, held against what the store has. Loads no torch and writes nothing."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from backbones import imagenet
 from bench.matrix import Matrix
+from bench.sources import Sources
 from bench.targets import Target
-from bench.units import KINDS, Unit, finals_of
+from bench.units import KINDS, Unit
+from pretrain_sources.corpus import CorpusError, read_manifest
+from pretrain_sources.pool import Pool
 from results.record import FAILED_STATUSES, RunRecord, Status, Tuning
 from results.store import Store
 
@@ -27,29 +29,41 @@ class Plan:
         return sum(record.status in statuses for record in self.records.values())
 
 
-def make_plan(matrix: Matrix, target: Target, store: Store, weights: Path, retry: Sequence[str] = ()) -> Plan:
+def make_plan(
+    matrix: Matrix, target: Target, pool: Pool | None, store: Store, weights: Path, retry: Sequence[str] = ()
+) -> Plan:
     """What is to do. `retry` names the failed statuses that count as not done."""
     finals: list[Unit] = []
     todo: dict[str, Unit] = {}
     skipped: list[tuple[Unit, str]] = []
     records: dict[str, RunRecord] = {}
+    sources = Sources(matrix.cards, matrix.protocol, target.content_hash, pool, weights, store)
     for cell in matrix.cells:
-        card, backbone = matrix.sources[cell.source], matrix.backbones[cell.backbone]
-        origin = imagenet.locate(backbone, weights) if card.kind == "imagenet" else None
-        cell_finals = finals_of(cell, card, backbone, matrix.protocol, origin, target.content_hash)
+        cell_finals = sources.finals(cell, matrix.backbones[cell.backbone])
         finals += cell_finals
         found = {unit.fingerprint: record for unit in cell_finals if (record := find_record(store, unit)) is not None}
         records |= found
         missing = [unit for unit in cell_finals if not _settled(found.get(unit.fingerprint), retry)]
-        needed = {need.fingerprint: need for unit in missing for need in unit.needs if not is_done(store, need)}
-        fetching = any(need.kind == "pretrain" for need in needed.values())
-        if fetching and (stop := imagenet.obstacle(backbone, origin, weights)):
-            skipped += [(unit, f"{stop.reason}; to fetch: {stop.command}") for unit in missing]
+        needed = _needed(missing, store)
+        if stops := [stop for need in needed.values() if (stop := sources.obstacle(need))]:
+            skipped += [(unit, stops[0]) for unit in missing]
         else:
             todo |= needed | {unit.fingerprint: unit for unit in missing}
     # early stages first: a study that starts last would keep one core busy while the others have nothing left
     order = sorted(todo.values(), key=lambda unit: KINDS.index(unit.kind))
     return Plan(tuple(finals), tuple(order), tuple(skipped), records)
+
+
+def _needed(units: Iterable[Unit], store: Store) -> dict[str, Unit]:
+    """What has to be done before these units, and what before that; what is done needs nothing more."""
+    needed: dict[str, Unit] = {}
+    waiting = [need for unit in units for need in unit.needs]
+    while waiting:
+        unit = waiting.pop()
+        if unit.fingerprint not in needed and not is_done(store, unit):
+            needed[unit.fingerprint] = unit
+            waiting += unit.needs
+    return needed
 
 
 def find_record(store: Store, unit: Unit) -> RunRecord | None:
@@ -68,9 +82,11 @@ def is_done(store: Store, unit: Unit) -> bool:
         if unit.kind == "tune":
             Tuning.model_validate_json((folder / "tune.json").read_bytes())
             return True
+        if unit.kind == "corpus":
+            return read_manifest(folder) is not None
         size = json.loads((folder / "certificate.json").read_bytes())["encoder_bytes"]
         return bool(size == (folder / "encoder.safetensors").stat().st_size)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, CorpusError):
         return False
 
 

@@ -37,14 +37,17 @@ def known_fields(unit: Unit) -> dict[str, Any]:
         "ranked": unit.protocol.ranked,
         "selected_on_test": unit.protocol.select_on == "test",
         "finetune_steps": unit.finetune_steps,
-        "weights": unit.origin.name if unit.origin else None,
+        "weights": unit.weights,
         "settings": {
             "card": unit.card.identity(),
             "backbone": asdict(unit.backbone),
             "protocol": unit.protocol.model_dump(mode="json"),
         },
         **dict.fromkeys(
-            ("reason", "normalisation", "weights_sha256", "scores", "tuning", "provenance", "evidence_sha256")
+            (
+                *("reason", "normalisation", "weights_sha256", "scores", "tuning", "pretraining", "provenance"),
+                "evidence_sha256",
+            )
         ),
     }
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from bench import BenchError, provenance
@@ -10,9 +11,10 @@ from bench.matrix import Matrix
 from bench.plan import Plan, make_plan
 from bench.records import unfinished
 from bench.spec import Protocol
-from bench.targets import Target, open_target
+from bench.targets import Target, open_pool, open_target
 from bench.targets.mapping import map_target
 from bench.units import Context, Unit
+from pretrain_sources.pool import Pool
 from results.store import Store, StoreError
 
 
@@ -35,8 +37,10 @@ def run_matrix(
     """
     store.make()
     cache = store.cache_file(f"scan-{matrix.target}.json")
-    target = map_target(open_target(matrix.target, data, cache, show.checking), matrix.protocol.class_map)
-    plan = make_plan(matrix, target, store, weights, retry)
+    checking = partial(show.checking, f"checking {matrix.target}")
+    target = map_target(open_target(matrix.target, data, cache, checking), matrix.protocol.class_map)
+    pool = _pool(matrix, target, store, show) if matrix.needs_pool else None
+    plan = make_plan(matrix, target, pool, store, weights, retry)
     show.planned(plan, target)
     if plan.todo:
         _require_device(matrix.protocol)
@@ -45,15 +49,23 @@ def run_matrix(
         if known is None or (known.status, known.reason) != ("skipped", reason):
             store.write_record(unfinished(unit, "skipped", reason))
     if plan.todo:
-        _run_units(plan.todo, matrix, target, store, weights, jobs, show)
-    return make_plan(matrix, target, store, weights)
+        context = Context(store.root.absolute(), target, weights.absolute(), pool, provenance.commit())
+        _run_units(plan.todo, matrix.protocol, context, store, jobs, show)
+    return make_plan(matrix, target, pool, store, weights)
+
+
+def _pool(matrix: Matrix, target: Target, store: Store, show: Show) -> Pool | None:
+    hashing = partial(show.checking, "hashing the pool")
+    pool = open_pool(target, matrix.pool, store.cache_file("pool.json"), hashing)
+    if pool is not None and pool.repeated:
+        show.noted(f"{pool.repeated} images of the pool are byte-identical to another one and count once")
+    return pool
 
 
 def _run_units(
-    units: Sequence[Unit], matrix: Matrix, target: Target, store: Store, weights: Path, jobs: int | None, show: Show
+    units: Sequence[Unit], protocol: Protocol, context: Context, store: Store, jobs: int | None, show: Show
 ) -> None:
-    context = Context(store.root.absolute(), target, weights.absolute(), provenance.commit())
-    jobs = _default_jobs(matrix.protocol) if jobs is None else jobs
+    jobs = _default_jobs(protocol) if jobs is None else jobs
     outcomes = inline(units, context, show) if jobs == 0 else local(units, context, show, jobs)
     for unit, outcome in outcomes:
         show.finished(unit, outcome.status, outcome.reason)

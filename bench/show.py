@@ -69,6 +69,7 @@ def _board_text(rows: list[dict[str, Any]], form: str, several: bool) -> str:
         if first["selected_on_test"]
         else []
     )
+    learned = any(row["heldout_miou"] is not None for row in rows)
     columns = (
         "rank",
         "source",
@@ -80,6 +81,7 @@ def _board_text(rows: list[dict[str, Any]], form: str, several: bool) -> str:
         "n",
         "val default",
         "val tuned",
+        *(["pseudo-labels"] if learned else []),
         "status",
     )
     body = [
@@ -94,6 +96,7 @@ def _board_text(rows: list[dict[str, Any]], form: str, several: bool) -> str:
             f"{row['n']}/{row['replicates']}",
             _number(row["val_miou_default"]),
             _number(row["val_miou_tuned"]),
+            *([_learned(row)] if learned else []),
             row["status"],
         )
         for row in rows
@@ -105,7 +108,19 @@ def _board_text(rows: list[dict[str, Any]], form: str, several: bool) -> str:
     notes.append(
         "val: validation mIoU of the default schedule and of the best trial; the latter is a choice, not a result"
     )
+    notes += (
+        [
+            "pseudo-labels: mIoU on held-out ones after pretraining, and of the best constant: no more than that is nothing learned"
+        ]
+        if learned
+        else []
+    )
     return "\n".join([*head, "", _grid(columns, body, form), "", *notes])
+
+
+def _learned(row: dict[str, Any]) -> str:
+    value, constant = row["heldout_miou"], row["heldout_miou_constant"]
+    return "-" if value is None else f"{value:.3f} / {constant:.3f}"
 
 
 def _paper_text(form: str) -> str:

@@ -4,6 +4,7 @@ A new setting must go into one of the three, and choosing which is the methodolo
 """
 
 import difflib
+import math
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -129,7 +130,14 @@ class Protocol(Frozen):
     stride_px: Size | None = None
     batch: int = Field(ge=1)
     finetune_steps: int = Field(ge=1)
-    pretrain_steps: int = Field(ge=0)
+    pretrain_steps: int | None = Field(
+        default=None, ge=0, description="optimiser steps on a corpus, the same for every source"
+    )
+    pretrain_epochs: float | None = Field(
+        default=None,
+        gt=0,
+        description="in place of steps: passes over the corpus, so that a larger one gets more steps",
+    )
     trials: int = Field(ge=1, description="tuning trials for each cell; trial 0 is the default schedule")
     replicates: int = Field(ge=1)
     class_map: tuple[MappedClass, ...] | None = Field(
@@ -137,7 +145,9 @@ class Protocol(Frozen):
         description="reduced class set: every class of the target under one name, or under 'ignore'; the first is background",
     )
     max_frames: int | None = Field(
-        default=None, ge=1, description="at most this many frames of each split, evenly spaced; null: all"
+        default=None,
+        ge=1,
+        description="at most this many frames of each split and of the pool, evenly spaced; null: all",
     )
     select_on: Literal["val", "test"] = Field(
         default="val", description="'test' only to mirror peers that do so; flagged everywhere"
@@ -167,6 +177,8 @@ class Protocol(Frozen):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Protocol":
+        if (self.pretrain_steps is None) == (self.pretrain_epochs is None):
+            raise ValueError("give either pretrain_steps or pretrain_epochs: equal steps, or equal passes")
         if not self.search.holds(self.default):
             raise ValueError("the default schedule lies outside the search space")
         if (self.window_px is None) != (self.stride_px is None):
@@ -184,7 +196,7 @@ class Protocol(Frozen):
         little: dict[str, Any] = {
             "crop_px": tuple(min(side, 128) for side in self.crop_px),
             "finetune_steps": 2,
-            "pretrain_steps": 2,
+            **({"pretrain_epochs": 0.5} if self.pretrain_epochs else {"pretrain_steps": 2}),
             "trials": 1,
             "replicates": 1,
             "max_frames": 4,
@@ -196,6 +208,19 @@ class Protocol(Frozen):
     def identity(self) -> dict[str, Any]:
         """What shapes a result: all but the text for people and the number of replicates."""
         return self.model_dump(mode="json", exclude={"description", "replicates"})
+
+    def pretraining(self) -> dict[str, Any]:
+        """What of it shapes a pretraining, so that protocols that differ elsewhere share it."""
+        elsewhere = {"name", "finetune_steps", "trials", "class_map", "window_px", "stride_px", "select_on", "ranked"}
+        return self.model_dump(
+            mode="json", exclude={*elsewhere, "description", "replicates", "beta_squared", "search", "max_frames"}
+        )
+
+    def steps_on(self, images: int) -> int:
+        """Steps of pretraining on a corpus of so many images."""
+        if self.pretrain_epochs is not None:
+            return max(1, math.ceil(self.pretrain_epochs * images / self.batch))
+        return self.pretrain_steps or 0
 
 
 def shipped(folder: str) -> Mapping[str, Path]:

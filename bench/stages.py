@@ -1,6 +1,7 @@
 """What a unit does: pretrain -> tune -> final. One function a kind; `execute` turns whatever goes wrong into an outcome."""
 
 import csv
+import errno
 import io
 import json
 import time
@@ -11,29 +12,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
-from safetensors import safe_open
 
-from backbones import imagenet, network
+from backbones import imagenet
 from backbones.network import Network
-from backbones.transfer import Certificate, EncoderWeights, LoadFailed, load_encoder
+from backbones.transfer import Certificate, LoadFailed
 from bench import Diverged, provenance, tune
 from bench.batches import Batches, Decoded, choose, class_pixels, class_weights, open_split
+from bench.pretrain import corpus, fresh_network, learned_by, left_by, load, pretrain
 from bench.records import known_fields, now
 from bench.score import confusion_matrix, weighted_fmeasure
 from bench.spec import Schedule
 from bench.targets import Target
-from bench.targets.frames import decode_image
 from bench.train import Progress, SegmentationLoss, device_of, fit, half_precision, predict
 from bench.units import Context, Kind, Outcome, Unit
+from pretrain_sources.corpus import CorpusError
 from pretrain_sources.identity import derive_seed
+from pretrain_sources.teachers import TeacherError
 from results import metrics
 from results.evidence import Evidence, sha256
 from results.record import Provenance, RunRecord, Tuning
-from results.store import Store, StoreError, write_atomic
-
-PROBE_FRAMES = 2  # train frames on which a certificate measures how far the features moved
+from results.store import Store, StoreError, cannot_write, write_atomic
 
 
 def execute(unit: Unit, context: Context, report: Progress) -> Outcome:
@@ -51,25 +50,20 @@ def execute(unit: Unit, context: Context, report: Progress) -> Outcome:
         return Outcome("skipped", str(error))
     except StoreError as error:
         return Outcome("failed", str(error), fatal=True)
+    except (CorpusError, TeacherError) as error:
+        return Outcome("failed", str(error))
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return Outcome("failed", str(cannot_write(Path(error.filename or context.store), error)), fatal=True)
+        return _bug(error)
     except Exception as error:  # the one place where a bug in a unit becomes a record
-        why = f"{type(error).__name__}: {error} (error.txt beside the record has the traceback)"
-        return Outcome("failed", why, (("error.txt", traceback.format_exc()),))
+        return _bug(error)
     return Outcome("ok")
 
 
-def pretrain(unit: Unit, context: Context, report: Progress) -> None:
-    """Leaves encoder.safetensors and certificate.json: ImageNet weights, strictly loaded once."""
-    if unit.origin is None:
-        raise ValueError(f"no origin for the weights of {unit}")
-    weights = imagenet.fetch(unit.backbone, unit.origin, context.weights)
-    net = _fresh_network(unit, "pretrain", context.target)
-    certificate = _load(net, weights, context.target)
-    folder = Store(context.store).unit_dir("pretrain", unit.fingerprint)
-    facts = {"mean": json.dumps(weights.mean), "std": json.dumps(weights.std), "origin": weights.origin}
-    tensors = {name: tensor.contiguous() for name, tensor in weights.tensors.items()}
-    data = safetensors.torch.save(tensors, metadata=facts)
-    write_atomic(folder / "encoder.safetensors", data)
-    write_atomic(folder / "certificate.json", _json(certificate.to_json() | {"encoder_bytes": len(data)}).encode())
+def _bug(error: Exception) -> Outcome:
+    why = f"{type(error).__name__}: {error} (error.txt beside the record has the traceback)"
+    return Outcome("failed", why, (("error.txt", traceback.format_exc()),))
 
 
 def tune_schedule(unit: Unit, context: Context, report: Progress) -> None:
@@ -133,6 +127,7 @@ def final(unit: Unit, context: Context, report: Progress) -> None:
         "weights_sha256": certificate.sha256 if certificate else None,
         "scores": metrics.scores(evidence),
         "tuning": tuning,
+        "pretraining": learned_by(unit.need("pretrain"), context),
         "provenance": made,
         "evidence_sha256": sha256(evidence.to_bytes()),
         "finished": now(),
@@ -157,11 +152,9 @@ def _finetuned(
     unit: Unit, replicate: str, schedule: Schedule, train: Sequence[Decoded], context: Context, report: Progress
 ) -> tuple[Network, list[tuple[int, float, float]], Certificate | None]:
     """(network, history, certificate or None for random weights) after finetuning one replicate; nothing here knows val or test."""
-    net = _fresh_network(unit, replicate, context.target)
-    certificate = None
-    if unit.pretrained is not None:
-        folder = Store(context.store).unit_dir("pretrain", unit.pretrained.fingerprint)
-        certificate = _load(net, _read_weights(folder / "encoder.safetensors"), context.target)
+    net = fresh_network(unit, replicate, len(context.target.spec.classes))
+    pretrained = unit.need("pretrain")
+    certificate = None if pretrained is None else load(net, left_by(pretrained, context), context.target)
     frames = choose(context.target, "train", unit.protocol, unit.cell.train_frac)
     weights = class_weights(class_pixels(context.target, frames), unit.protocol.loss)
     seed = derive_seed(unit.protocol.seed, "finetune", replicate)
@@ -169,33 +162,6 @@ def _finetuned(
     loss = SegmentationLoss(unit.protocol.loss, weights)
     history = fit(net, batches, unit.finetune_steps, loss, schedule, unit.protocol, seed=seed, report=report)
     return net, history, certificate
-
-
-def _fresh_network(unit: Unit, replicate: str, target: Target) -> Network:
-    """Random weights of a replicate: the same for every source, so that sources differ in nothing else."""
-    torch.manual_seed(derive_seed(unit.protocol.seed, "init", replicate))
-    return network.build(unit.backbone, len(target.spec.classes))
-
-
-def _load(net: Network, weights: EncoderWeights, target: Target) -> Certificate:
-    """Strict loading, judged on the target's first train frames of one size."""
-    first, *others = (_decoded(target, i) for i in range(min(PROBE_FRAMES, len(target.splits["train"]))))
-    frames = [first, *(frame for frame in others if frame.image.shape == first.image.shape)]
-    probe = torch.from_numpy(np.stack([frame.image for frame in frames]))[:, None].float() / 255
-    return load_encoder(net, weights, probe, [frame.id for frame in frames])
-
-
-def _decoded(target: Target, i: int) -> Decoded:
-    frame = target.splits["train"][i]
-    return Decoded(frame.id, frame.group, decode_image(frame.image.read_bytes()), np.empty((0, 0), dtype=np.uint8))
-
-
-def _read_weights(path: Path) -> EncoderWeights:
-    """What `pretrain` left."""
-    with safe_open(path, framework="pt") as file:
-        facts = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    return EncoderWeights(tensors, tuple(json.loads(facts["mean"])), tuple(json.loads(facts["std"])), facts["origin"])
 
 
 def _shifted(report: Progress, begin: int, whole: int) -> Progress:
@@ -216,6 +182,7 @@ def _csv(history: Sequence[tuple[int, float, float]]) -> str:
 
 
 _STAGES: dict[Kind, Callable[[Unit, Context, Progress], None]] = {
+    "corpus": corpus,
     "pretrain": pretrain,
     "tune": tune_schedule,
     "final": final,

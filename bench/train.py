@@ -22,8 +22,8 @@ from backbones.network import Network
 from bench import Diverged
 from bench.batches import Decoded
 from bench.spec import Loss, Protocol, Schedule
-from bench.targets.frames import IGNORE, Pixels
 from pretrain_sources.identity import derive_seed
+from pretrain_sources.images import IGNORE, Pixels
 
 Progress = Callable[[int, int], None]  # steps done, steps in all
 
@@ -122,6 +122,23 @@ def fit(
         decay.step()
         report(step + 1, steps)
     return history
+
+
+@torch.inference_mode()
+def mean_loss(
+    network: Network, batches: Dataset[tuple[Tensor, Tensor]], count: int, loss: nn.Module, protocol: Protocol
+) -> float:
+    """The mean loss over items 0..count-1 of `batches`; trains nothing."""
+    device = device_of(protocol)
+    network.to(device).eval()
+    loss.to(device)
+    values = []
+    for i in range(count):
+        images, labels = batches[i]
+        with _autocast(device):
+            logits = network(images.to(device).float() / 255)
+        values.append(float(loss(logits.float(), labels.to(device))))
+    return sum(values) / count
 
 
 def _parameter_groups(network: Network, schedule: Schedule) -> list[dict[str, object]]:

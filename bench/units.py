@@ -3,7 +3,7 @@
 Git commit, package versions and device are provenance, not identity: an edit of the README must not rerun a matrix.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -14,27 +14,33 @@ from bench.spec import Cell, Protocol
 from bench.targets import Target
 from pretrain_sources.card import SourceCard
 from pretrain_sources.identity import fingerprint
+from pretrain_sources.pool import Pool
 from results.record import Status
 
-Kind = Literal["pretrain", "tune", "final"]
+Kind = Literal["corpus", "pretrain", "tune", "final"]
 KINDS: tuple[Kind, ...] = get_args(Kind)  # in the order of the stages
 
 # Raise a stage's number by hand when its code changes what it computes: tests/test_golden.py fails until that is done.
-RESULT_VERSION: dict[Kind, int] = {"pretrain": 1, "tune": 1, "final": 1}
+RESULT_VERSION: dict[Kind, int] = {"corpus": 1, "pretrain": 1, "tune": 1, "final": 1}
 
 
 @dataclass(frozen=True)
 class Unit:
-    """The smallest piece of work. Equal fingerprints mean the same result, so shared units are done once."""
+    """The smallest piece of work. Equal fingerprints mean the same result, so shared units are done once.
+
+    `inputs` is what shapes a corpus or a pretraining besides code, backbone and protocol; JSON values.
+    """
 
     kind: Kind
     cell: Cell
     card: SourceCard
     backbone: BackboneSpec
     protocol: Protocol
-    origin: Origin | None  # of ImageNet weights
     target_hash: str
-    replicate: int | None = None  # only a final has one
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    origin: Origin | None = None  # of ImageNet weights
+    images: int = 0  # in the corpus
+    replicate: int | None = None  # a final has one, and a pretraining that is drawn anew for each
     needs: tuple["Unit", ...] = ()
     fingerprint: str = field(init=False)
 
@@ -43,49 +49,71 @@ class Unit:
 
     @property
     def cell_fingerprint(self) -> str:
-        """The identity without the replicate."""
-        return fingerprint(self._identity())
+        """The identity of a cell, the same for all of its replicates."""
+        return fingerprint(self._identity() | {"needs": [unit.cell_fingerprint for unit in self.needs]})
+
+    def need(self, kind: Kind) -> "Unit | None":
+        """The unit of that kind whose result this one takes, or None."""
+        return next((unit for unit in self.needs if unit.kind == kind), None)
 
     @property
-    def pretrained(self) -> "Unit | None":
-        """The unit that this one takes its encoder weights from; None for random ones."""
-        return next((unit for unit in self.needs if unit.kind == "pretrain"), None)
+    def pretrain_steps(self) -> int:
+        """Optimiser steps on the corpus."""
+        return self.protocol.steps_on(self.images)
 
     @property
     def finetune_steps(self) -> int:
         """Optimiser steps on the target; `long` sources get the steps of a pretraining stage on top."""
-        return self.protocol.finetune_steps + (self.protocol.pretrain_steps if self.card.long else 0)
+        return self.protocol.finetune_steps + ((self.protocol.pretrain_steps or 0) if self.card.long else 0)
+
+    @property
+    def weights(self) -> str | None:
+        """Where the encoder's weights come from, in words; None for random ones."""
+        if self.kind != "pretrain":
+            pretrained = self.need("pretrain")
+            return pretrained.weights if pretrained else None
+        if self.origin is not None:
+            return self.origin.name
+        start = self.need("pretrain")
+        begin = f", from {start.weights}" if start else ""
+        if "permuted" in self.inputs:
+            return f"permuted{begin}"
+        return f"{self.pretrain_steps} steps on {self.images} images of {self.card.name}{begin}"
 
     def work(self, target: Target) -> int:
-        """About how many training steps this is worth; predicting and scoring a frame costs about one."""
+        """About how many training steps this is worth; predicting and scoring a frame costs about one, and so does a mask pass."""
+        if self.kind in ("corpus", "pretrain"):
+            return 1 if self.origin else self.images if self.kind == "corpus" else self.pretrain_steps
         frames = {
             split: min(len(found), self.protocol.max_frames or len(found)) for split, found in target.splits.items()
         }
         if self.kind == "tune":
             return self.protocol.trials * (self.finetune_steps + frames[self.protocol.select_on])
-        return self.finetune_steps + frames["test"] if self.kind == "final" else 1
+        return self.finetune_steps + frames["test"]
 
     def __str__(self) -> str:
         number = f" r{self.replicate}" if self.replicate is not None else ""
+        if self.kind == "corpus":
+            return f"corpus of {self.card.control.of if self.card.control else self.card.name}"
+        if self.kind == "pretrain":
+            return f"pretrain{number} {self.card.name} x {self.backbone.name}"
         return f"{self.kind}{number} {self.cell}"
 
     def _identity(self) -> dict[str, Any]:
         # `name` stays: two backbones may share parts but not a row on the board
         backbone = {k: v for k, v in asdict(self.backbone).items() if k not in ("hub", "wheel", "for_tests")}
-        shared: dict[str, Any] = {
-            "kind": self.kind,
-            "version": RESULT_VERSION[self.kind],
-            "card": self.card.identity(),
-            "backbone": backbone,
-        }
+        shared: dict[str, Any] = {"kind": self.kind, "version": RESULT_VERSION[self.kind], **self.inputs}
+        if self.kind == "corpus":
+            return shared
+        shared |= {"backbone": backbone, "needs": [unit.fingerprint for unit in self.needs]}
         if self.kind == "pretrain":
-            return shared | {"origin": self.origin.name if self.origin else None}
-        settings = {
+            return shared | ({} if self.origin else {"protocol": self.protocol.pretraining()})
+        return shared | {
+            "card": self.card.identity(),
             "target": self.target_hash,
             "protocol": self.protocol.identity(),
             "train_frac": self.cell.train_frac,
         }
-        return shared | settings | {"needs": [unit.fingerprint for unit in self.needs]}
 
 
 @dataclass(frozen=True)
@@ -95,6 +123,7 @@ class Context:
     store: Path
     target: Target
     weights: Path  # the user's folder of downloaded weights
+    pool: Pool | None = None
     commit: str | None = None  # of the code, as it was when the run started
 
 
@@ -106,16 +135,3 @@ class Outcome:
     reason: str | None = None
     files: tuple[tuple[str, str], ...] = ()  # (name, text) to keep beside the records of a failure
     fatal: bool = False
-
-
-def finals_of(
-    cell: Cell, card: SourceCard, backbone: BackboneSpec, protocol: Protocol, origin: Origin | None, target_hash: str
-) -> list[Unit]:
-    """The runs of one cell, one a replicate; what else has to be done stands in their `needs`."""
-
-    def unit(kind: Kind, replicate: int | None = None, needs: Iterable[Unit] = ()) -> Unit:
-        return Unit(kind, cell, card, backbone, protocol, origin, target_hash, replicate, tuple(needs))
-
-    pretrained = [unit("pretrain")] if card.kind == "imagenet" else []
-    tuned = unit("tune", needs=pretrained)
-    return [unit("final", replicate, [*pretrained, tuned]) for replicate in range(protocol.replicates)]

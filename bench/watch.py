@@ -44,10 +44,14 @@ class Watch:
 
     # -- what the run tells ------------------------------------------------------------------------------------------
 
-    def checking(self, done: int, total: int) -> None:
-        """Frames of the target are being read for the first time."""
-        if done == 1 and total > 50:
-            self._console.print(f"reading and checking {total} frames of {self.matrix.target}, once")
+    def checking(self, what: str, done: int, total: int) -> None:
+        """Files are being read for the first time."""
+        if done == 1 and total > 200:
+            self._console.print(f"{what}: {total} files are read, once")
+
+    def noted(self, text: str) -> None:
+        """Something to know."""
+        self._console.print(f"  {text}")
 
     def planned(self, plan: Plan, target: Target) -> None:
         """Says what is done, what is to do and what cannot be done."""

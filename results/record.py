@@ -65,6 +65,24 @@ class Tuning(_Part):
     )
 
 
+class Pretraining(_Part):
+    """What an encoder was pretrained on here, and whether it learned anything. Null for a source that brings its weights."""
+
+    corpus: str = Field(pattern=HEX, description="content hash of the images and label maps")
+    pretrain_images: int = Field(ge=1, description="images that were trained on")
+    pretrain_steps: int = Field(ge=1, description="optimiser steps on the corpus")
+    pretrain_loss: float = Field(description="mean training loss over the last tenth of these steps")
+    heldout_images: int = Field(ge=0, description="images of the corpus that were held out of it")
+    heldout_loss_before: float | None = Field(
+        description="loss on crops of them before the first step; null without any"
+    )
+    heldout_loss: float | None = Field(description="the same after the last step")
+    heldout_miou: Fraction = Field(ge=0, le=1, description="mIoU of the predicted pseudo-labels on them")
+    heldout_miou_constant: Fraction = Field(
+        ge=0, le=1, description="the same for the best constant: what learned nothing scores about this"
+    )
+
+
 class Provenance(_Part):
     """Where and how the run was made. Not part of its identity."""
 
@@ -114,6 +132,7 @@ class RunRecord(_Part):
     weights_sha256: str | None = Field(description="over names and values of the encoder's tensors as they were loaded")
     scores: Scores | None = Field(description="null unless the status is ok")
     tuning: Tuning | None = Field(description="null where tuning did not finish")
+    pretraining: Pretraining | None = Field(default=None, description="null where no corpus was trained on")
     provenance: Provenance | None = Field(description="null where the run did not get that far")
     evidence_sha256: str | None = Field(description="checksum of evidence.npz beside the record")
     finished: str = Field(description="UTC time at which the record was written, ISO 8601")
@@ -131,7 +150,12 @@ class RunRecord(_Part):
 
 def column_docs(model: type[BaseModel] = RunRecord) -> dict[str, str]:
     """Flat column name -> description, for every column that `load_table` returns. `settings` stays in the record."""
-    nested: dict[str, type[BaseModel]] = {"scores": Scores, "tuning": Tuning, "provenance": Provenance}
+    nested: dict[str, type[BaseModel]] = {
+        "scores": Scores,
+        "tuning": Tuning,
+        "pretraining": Pretraining,
+        "provenance": Provenance,
+    }
     docs: dict[str, str] = {}
     for name, field in model.model_fields.items():
         if model is RunRecord and name in nested:

@@ -67,6 +67,7 @@ def board(runs: pd.DataFrame) -> pd.DataFrame:
 _BOARD_COLUMNS = [
     *("rank", "target", "protocol", *CELL_NAMES, "n", "replicates", "miou", "miou_low", "miou_high", "interval_note"),
     *("weighted_f", "weighted_f_low", "weighted_f_high", "val_miou_tuned", "val_miou_default", "trials", "schedule"),
+    *("heldout_miou", "heldout_miou_constant"),
     *("status", "reason"),
     *("ranked", "selected_on_test", "label_note", "weights", "cell", *BOARD[2:], "finished"),
 ]
@@ -82,7 +83,19 @@ _TUNING = {
     "trials": "trials",
     "schedule": "schedule",
 }
-_USED = [*_SAME, *_ALSO_SAME, *_TUNING.values(), "miou", "weighted_f", "status", "reason", "replicates", "finished"]
+_HELD_OUT = ("heldout_miou", "heldout_miou_constant")
+_USED = [
+    *_SAME,
+    *_ALSO_SAME,
+    *_HELD_OUT,
+    *_TUNING.values(),
+    "miou",
+    "weighted_f",
+    "status",
+    "reason",
+    "replicates",
+    "finished",
+]
 
 
 def _cell_row(runs: Sequence[Run]) -> dict[str, Any]:
@@ -98,6 +111,9 @@ def _cell_row(runs: Sequence[Run]) -> dict[str, Any]:
             f"{metric}_high": interval.high,
         }
         row |= {"interval_note": interval.why_not} if metric == "miou" else {}
+    for name in _HELD_OUT:
+        values = [float(run[name]) for run in ok if pd.notna(run[name])]
+        row |= {name: stats.mean(values) if values else None}
     row |= {name: ok[0][column] if ok else None for name, column in _TUNING.items()}
     return row | _cell_status(runs, row["n"], row["replicates"])
 
@@ -126,8 +142,8 @@ def _mark_stale(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def _row(record: RunRecord) -> dict[str, Any]:
-    flat = record.model_dump(exclude={"scores", "tuning", "provenance", "settings", "schema_version"})
-    for part in (record.scores, record.tuning, record.provenance):
+    flat = record.model_dump(exclude={"scores", "tuning", "pretraining", "provenance", "settings", "schema_version"})
+    for part in (record.scores, record.tuning, record.pretraining, record.provenance):
         flat |= part.model_dump() if part is not None else {}
     return flat | {name: json.dumps(flat[name], sort_keys=True) for name in _AS_JSON if flat.get(name) is not None}
 

@@ -20,7 +20,7 @@ GOLDEN = Path(__file__).with_name("golden.json")
 def golden_matrix(folder: Path) -> Path:
     return write_matrix(
         folder,
-        ("none", "imagenet"),
+        ("none", "imagenet", "satir/felzenszwalb"),
         ("tiny", "fpn-efficientnet-lite0", "segformer-b0"),
         finetune_steps=10,
         trials=2,
@@ -41,6 +41,7 @@ def numbers(store: Path) -> dict[str, object]:
                 "tuned_val_miou": record.tuning.tuned_val_miou,
                 "lr": record.tuning.schedule["lr"],
                 "final_loss": record.provenance.final_loss,
+                **({"pretrain_loss": record.pretraining.pretrain_loss} if record.pretraining else {}),
             }
     return found
 

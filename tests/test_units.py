@@ -1,28 +1,53 @@
 from dataclasses import replace
+from pathlib import Path
+from unittest import mock
 
 import pytest
 from conftest import protocol_fields
 
 from backbones.imagenet import Origin
 from backbones.spec import BACKBONES
-from bench import units
+from bench import BenchError, units
+from bench.sources import Sources
 from bench.spec import Cell, Protocol
-from bench.units import Unit, finals_of
-from pretrain_sources.catalog import catalog
+from bench.units import Unit
+from pretrain_sources.catalog import catalog, closure, find_source
+from pretrain_sources.pool import Pool, PoolImage
+from results.store import Store
 
-PROTOCOL = Protocol.model_validate(protocol_fields())
+PROTOCOL = Protocol.model_validate(protocol_fields(max_frames=None))
 WHEEL = Origin("wheel", "wheel x==1", "x")
+
+
+def pool_of(n: int = 40, changed: str = "") -> Pool:
+    images = [PoolImage(f"i{i}", Path(f"i{i}.jpg"), f"g{i // 10}", f"{i}{changed if not i else ''}") for i in range(n)]
+    return Pool(Path(), tuple(images))
 
 
 def make(
     source: str = "imagenet", backbone: str = "tiny", protocol: Protocol = PROTOCOL, **changes: object
 ) -> dict[str, Unit]:
+    """Units by kind and replicate, those that come first too."""
     frac = changes.get("train_frac", 1.0)
-    cell = Cell(target="soda", protocol=protocol.name, source=source, backbone=backbone, train_frac=frac)  # type: ignore[arg-type]
-    origin = changes.get("origin", WHEEL) if source == "imagenet" else None
-    finals = finals_of(cell, catalog()[source], BACKBONES[backbone], protocol, origin, str(changes.get("target", "t")))  # type: ignore[arg-type]
-    made = {need.kind: need for need in finals[0].needs}
-    return made | {f"final{unit.replicate}": unit for unit in finals}
+    card = find_source(source, catalog())
+    cell = Cell(target="soda", protocol=protocol.name, source=card.name, backbone=backbone, train_frac=frac)  # type: ignore[arg-type]
+    cards = closure([card], catalog())
+    with mock.patch("backbones.imagenet.locate", return_value=changes.get("origin", WHEEL)):
+        sources = Sources(
+            cards,
+            protocol,
+            str(changes.get("target", "t")),
+            changes.get("pool", pool_of()),  # type: ignore[arg-type]
+            Path("nowhere"),
+            Store("nowhere"),
+        )
+        waiting = sources.finals(cell, BACKBONES[backbone])
+    made = {}
+    while waiting:
+        unit = waiting.pop(0)
+        made[f"{unit.kind}{'' if unit.replicate is None else unit.replicate}"] = unit
+        waiting += unit.needs
+    return made
 
 
 def prints(made: dict[str, Unit]) -> dict[str, str]:
@@ -30,8 +55,8 @@ def prints(made: dict[str, Unit]) -> dict[str, str]:
 
 
 def test_imagenet_is_loaded_once_for_all_replicates_and_none_not_at_all() -> None:
-    assert list(make()) == ["pretrain", "tune", "final0", "final1"]
-    assert list(make("none")) == ["tune", "final0", "final1"]
+    assert set(make()) == {"pretrain", "tune", "final0", "final1"}
+    assert set(make("none")) == {"tune", "final0", "final1"}
     assert len(set(prints(make()).values())) == 4
     assert len({unit.cell_fingerprint for name, unit in make().items() if name.startswith("final")}) == 1
 
@@ -76,3 +101,70 @@ def test_text_for_people_is_no_identity() -> None:
     unit = make()["tune"]
     reworded = replace(unit, card=unit.card.model_copy(update={"description": "other words"}))
     assert reworded.fingerprint == unit.fingerprint
+
+
+SATIR = "satir/felzenszwalb"
+DOWNSTREAM = {"pretrain0", "pretrain1", "tune", "final0", "final1"}
+
+
+def test_a_corpus_is_made_once_and_learned_from_once_a_replicate() -> None:
+    made = make(SATIR)
+    assert set(made) == {"corpus", *DOWNSTREAM}
+    assert made["tune"].need("pretrain") == made["pretrain0"]
+    assert made["final1"].need("pretrain") == made["pretrain1"]
+    assert made["pretrain0"].need("corpus") == made["pretrain1"].need("corpus") == made["corpus"]
+
+
+@pytest.mark.parametrize(
+    ("change", "moved"),
+    [
+        ({"backbone": "segformer-b0"}, DOWNSTREAM),
+        ({"target": "u"}, {"tune", "final0", "final1"}),
+        ({"train_frac": 0.5}, {"tune", "final0", "final1"}),
+        ({"protocol": PROTOCOL.model_copy(update={"finetune_steps": 9})}, {"tune", "final0", "final1"}),
+        ({"protocol": PROTOCOL.model_copy(update={"pretrain_steps": 9})}, DOWNSTREAM),
+        ({"protocol": PROTOCOL.model_copy(update={"crop_px": (64, 64)})}, DOWNSTREAM),
+        ({"pool": pool_of(changed="x")}, {"corpus", *DOWNSTREAM}),
+        ({"pool": pool_of(39)}, {"corpus", *DOWNSTREAM}),
+        ({"source": f"{SATIR}/top-4"}, {"corpus", *DOWNSTREAM}),
+        ({"source": f"{SATIR}/min-size-9"}, {"corpus", *DOWNSTREAM}),
+        ({"source": f"{SATIR}/n-10"}, {"corpus", *DOWNSTREAM}),
+        ({"source": f"{SATIR}~shuffled"}, DOWNSTREAM),
+        ({"source": f"{SATIR}~random-rank"}, DOWNSTREAM),
+    ],
+)
+def test_what_shapes_a_pretraining_is_in_its_fingerprint_and_nothing_else(
+    change: dict[str, object], moved: set[str]
+) -> None:
+    before, after = prints(make(SATIR)), prints(make(**{"source": SATIR} | change))  # type: ignore[arg-type]
+    assert {name for name in before if before[name] != after[name]} == moved
+
+
+def test_a_chain_starts_from_the_pretraining_of_its_start() -> None:
+    made = make(f"imagenet+{SATIR}")
+    start = made["pretrain"]
+    assert start.fingerprint == make("imagenet")["pretrain"].fingerprint
+    assert start in made["pretrain1"].needs
+    assert made["corpus"].fingerprint == make(SATIR)["corpus"].fingerprint
+
+
+def test_permuted_weights_are_drawn_once_a_replicate() -> None:
+    made = make("imagenet~permuted")
+    assert made["pretrain0"].fingerprint != made["pretrain1"].fingerprint
+    assert made["pretrain0"].needs == (made["pretrain"],)
+
+
+def test_equal_passes_give_a_larger_corpus_more_steps() -> None:
+    passes = PROTOCOL.model_copy(update={"pretrain_steps": None, "pretrain_epochs": 2.0, "batch": 4})
+    assert make(SATIR, protocol=passes)["pretrain0"].pretrain_steps == 20
+    assert make(f"{SATIR}/n-10", protocol=passes)["pretrain0"].pretrain_steps == 5
+    assert make(f"{SATIR}/n-10")["pretrain0"].pretrain_steps == make(SATIR)["pretrain0"].pretrain_steps == 2
+
+
+def test_a_subset_larger_than_the_pool_is_refused() -> None:
+    with pytest.raises(BenchError, match=r"source 'satir/felzenszwalb/n-41': 41 images asked for, but the pool has 40"):
+        make(f"{SATIR}/n-41")
+    with pytest.raises(BenchError, match="5 groups asked for, but the pool has 4"):
+        make(f"{SATIR}/n-10-groups-5")
+    with pytest.raises(BenchError, match="11 images asked for, but its 1 drawn groups have 10"):
+        make(f"{SATIR}/n-11-groups-1")

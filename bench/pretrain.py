@@ -1,0 +1,261 @@
+"""What comes before the target: the corpus, and the encoder that is pretrained on it, brought, or permuted."""
+
+import functools
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+from safetensors import safe_open
+from torch import Tensor
+
+from backbones import imagenet, network
+from backbones.network import Network
+from backbones.transfer import Certificate, EncoderWeights, load_encoder
+from bench.batches import Batches, Decoded, class_weights, fitted, resized_label
+from bench.score import confusion_matrix
+from bench.targets import Target
+from bench.targets.frames import decode_image
+from bench.train import Progress, SegmentationLoss, fit, mean_loss, predict
+from bench.units import Context, Unit
+from pretrain_sources.card import SourceCard
+from pretrain_sources.corpus import Corpus, CorpusImage, deranged, random_ranks, read_corpus
+from pretrain_sources.identity import derive_seed, fingerprint
+from pretrain_sources.images import decode_label, decode_thermal
+from pretrain_sources.making import make_corpus
+from pretrain_sources.pool import choose, evenly
+from pretrain_sources.teachers.passes import Pass
+from results import metrics
+from results.record import Pretraining
+from results.store import Store, write_atomic
+
+PROBE_FRAMES = 2  # train frames on which a certificate measures how far the features moved
+HELD_OUT = (10, 64)  # every tenth image of a corpus, at most 64
+HELD_OUT_BATCHES = 16
+FRAMES_KEPT_PX = 2**28  # decoded images and labels that a training keeps: half a gigabyte
+
+
+def corpus(unit: Unit, context: Context, report: Progress) -> None:
+    """Leaves a corpus: label maps, sidecar, contact sheet, manifest. The teacher's pass is shared with other recipes."""
+    store, recipe = Store(context.store), unit.card.recipe
+    assert recipe is not None
+    assert context.pool is not None
+    images = evenly(choose(context.pool.images, unit.card.subset), unit.protocol.max_frames)
+    teacher = unit.inputs["teacher"]
+    kept = store.unit_dir("teacher", fingerprint(teacher))
+    kept.mkdir(parents=True, exist_ok=True)
+    with FileLock(kept / ".lock"):  # another corpus of the same teacher waits, and then finds its masks here
+        asked = Pass(recipe.teacher, context.weights, kept).over(images)
+        folder = store.unit_dir("corpus", unit.fingerprint)
+        make_corpus(
+            folder, context.pool.root, asked, recipe, teacher, total=len(images), keep_images=False, report=report
+        )
+
+
+def pretrain(unit: Unit, context: Context, report: Progress) -> None:
+    """Leaves encoder.safetensors and certificate.json, strictly loaded once, and pretrain.json where a corpus was trained on."""
+    folder = Store(context.store).unit_dir("pretrain", unit.fingerprint)
+    if "origin" in unit.inputs:
+        if unit.origin is None:
+            raise ValueError(f"no origin for the weights of {unit}")
+        weights = imagenet.fetch(unit.backbone, unit.origin, context.weights)
+    elif "permuted" in unit.inputs:
+        start = unit.need("pretrain")
+        assert start is not None
+        weights = _permuted(left_by(start, context), unit)
+    else:
+        weights, learned, history = _trained(unit, context, report)
+        write_atomic(folder / "pretrain.json", (learned.model_dump_json(indent=1) + "\n").encode())
+        text = "step,loss,lr\n" + "".join(f"{step},{loss:.6g},{lr:.6g}\n" for step, loss, lr in history)
+        write_atomic(folder / "history.csv", text.encode())
+    net = fresh_network(unit, "pretrain", len(context.target.spec.classes))
+    certificate = load(net, weights, context.target)
+    facts = {"mean": json.dumps(weights.mean), "std": json.dumps(weights.std), "origin": weights.origin}
+    tensors = {name: tensor.contiguous() for name, tensor in weights.tensors.items()}
+    data = safetensors.torch.save(tensors, metadata=facts)
+    write_atomic(folder / "encoder.safetensors", data)
+    passed = json.dumps(certificate.to_json() | {"encoder_bytes": len(data)}, indent=1, allow_nan=False)
+    write_atomic(folder / "certificate.json", f"{passed}\n".encode())
+
+
+def left_by(unit: Unit, context: Context) -> EncoderWeights:
+    """The encoder that a pretrain unit left."""
+    path = Store(context.store).unit_dir("pretrain", unit.fingerprint) / "encoder.safetensors"
+    with safe_open(path, framework="pt") as file:
+        facts = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    return EncoderWeights(tensors, tuple(json.loads(facts["mean"])), tuple(json.loads(facts["std"])), facts["origin"])
+
+
+def learned_by(unit: Unit | None, context: Context) -> Pretraining | None:
+    """What a pretrain unit says of its training; None where it trained on no corpus."""
+    if unit is None:
+        return None
+    path = Store(context.store).unit_dir("pretrain", unit.fingerprint) / "pretrain.json"
+    if path.is_file():
+        return Pretraining.model_validate_json(path.read_bytes())
+    return learned_by(unit.need("pretrain"), context)  # of what was permuted
+
+
+def fresh_network(unit: Unit, replicate: str, num_classes: int) -> Network:
+    """Random weights of a replicate: the same for every source, so that sources differ in nothing else."""
+    torch.manual_seed(derive_seed(unit.protocol.seed, "init", replicate))
+    return network.build(unit.backbone, num_classes)
+
+
+def load(net: Network, weights: EncoderWeights, target: Target) -> Certificate:
+    """Strict loading, judged on the target's first train frames of one size."""
+    first, *others = target.splits["train"][:PROBE_FRAMES]
+    images = {frame.id: decode_image(frame.image.read_bytes()) for frame in (first, *others)}
+    images = {name: image for name, image in images.items() if image.shape == images[first.id].shape}
+    probe = torch.from_numpy(np.stack(list(images.values())))[:, None].float() / 255
+    return load_encoder(net, weights, probe, list(images))
+
+
+class Pictures(Sequence[Decoded]):
+    """The images of a corpus with their label maps, or with those that a control gives them; decoded when asked for.
+
+    Of the last ones asked for, half a gigabyte is kept.
+    """
+
+    def __init__(self, found: Corpus, card: SourceCard, unit: Unit) -> None:
+        self._images, self._classes, self._size = found.images, found.num_classes, unit.protocol.image_px
+        kind, seed = (card.control.kind, card.control.seed) if card.control else (None, 0)
+        n = len(found.images)
+        self._owner = deranged(n, seed) if kind == "shuffled" else np.arange(n)  # whose label map an image gets
+        self._ranks = None if kind != "random-rank" else functools.partial(random_ranks, found.num_classes, seed=seed)
+        room = FRAMES_KEPT_PX // max(1, 2 * sum(found.images[0].class_px))
+        self._decoded = functools.lru_cache(maxsize=max(1, room))(self._decode)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, i: Any) -> Any:  # noqa: ANN401 - a slice gives a list, as Sequence has it
+        return [self[j] for j in range(*i.indices(len(self)))] if isinstance(i, slice) else self._decoded(int(i))
+
+    def class_px(self, i: int) -> NDArray[np.int64]:
+        """(K,) label pixels of each class in item i, ignore left out."""
+        owner = self._images[self._owner[i]]
+        pixels = np.zeros(self._classes, np.int64)
+        np.add.at(pixels, self._relabel(owner)[: self._classes], owner.class_px[:-1])
+        return pixels
+
+    def _relabel(self, owner: CorpusImage) -> NDArray[np.uint8]:
+        return np.arange(256, dtype=np.uint8) if self._ranks is None else self._ranks(owner.sha256)
+
+    def _decode(self, i: int) -> Decoded:
+        member, owner = self._images[i], self._images[self._owner[i]]
+        image = decode_thermal(member.image.read_bytes())
+        label = self._relabel(owner)[decode_label(owner.label.read_bytes())]
+        if label.shape != image.shape:  # a shuffled label map of an image of another size
+            label = resized_label(label, (image.shape[0], image.shape[1]))
+        return Decoded(member.id, member.group, *fitted(image, label, self._size))
+
+
+class _Part(Sequence[Decoded]):
+    """Some of the pictures."""
+
+    def __init__(self, pictures: Pictures, picks: Sequence[int]) -> None:
+        self.pictures, self.picks = pictures, picks
+        self.class_px = [pictures.class_px(i) for i in picks]
+
+    def __len__(self) -> int:
+        return len(self.picks)
+
+    def __getitem__(self, i: Any) -> Any:  # noqa: ANN401
+        return [self[j] for j in range(*i.indices(len(self)))] if isinstance(i, slice) else self.pictures[self.picks[i]]
+
+    def batches(self, unit: Unit, num_classes: int, seed: int, steps: int) -> Batches:
+        """Batches of crops, as on the target."""
+        held = [set(np.flatnonzero(pixels).tolist()) for pixels in self.class_px]
+        return Batches(self, unit.protocol, num_classes, seed, steps, held)
+
+
+def _trained(
+    unit: Unit, context: Context, report: Progress
+) -> tuple[EncoderWeights, Pretraining, list[tuple[int, float, float]]]:
+    """Pretraining on the corpus with the protocol's default schedule, by the same loop as on the target."""
+    found, protocol, replicate = _corpus_of(unit, context), unit.protocol, f"r{unit.replicate}"
+    classes, steps = found.num_classes, unit.pretrain_steps
+    pictures = Pictures(found, unit.card, unit)
+    train, held_out = (_Part(pictures, picks) for picks in _split(found))
+    net = fresh_network(unit, replicate, classes)
+    start = unit.need("pretrain")
+    if start is not None:
+        load(net, left_by(start, context), context.target)
+    loss = SegmentationLoss(protocol.loss, class_weights(np.sum(train.class_px, axis=0), protocol.loss))
+    seed = derive_seed(protocol.seed, "pretrain", replicate)
+    probe = held_out.batches(unit, classes, derive_seed(protocol.seed, "held out"), HELD_OUT_BATCHES)
+    count = min(HELD_OUT_BATCHES, len(held_out))
+    before = mean_loss(net, probe, count, loss, protocol) if count else None
+    history = fit(
+        net,
+        train.batches(unit, classes, seed, steps),
+        steps,
+        loss,
+        protocol.default,
+        protocol,
+        seed=seed,
+        report=report,
+    )
+    learned = Pretraining(
+        corpus=found.content_hash,
+        pretrain_images=len(train),
+        pretrain_steps=steps,
+        pretrain_loss=float(np.mean([value for _, value, _ in history[-max(1, steps // 10) :]])),
+        heldout_images=len(held_out),
+        heldout_loss_before=before,
+        heldout_loss=mean_loss(net, probe, count, loss, protocol) if count else None,
+        **_pseudo_miou(net, held_out, unit, classes),
+    )
+    tensors = {name: tensor.detach().cpu().clone() for name, tensor in net.encoder.state_dict().items()}
+    mean, std = (tuple(values.flatten().tolist()) for values in (net.mean, net.std))
+    origin = f"{unit.card.name}, {steps} steps on corpus {found.content_hash[:12]}"
+    return EncoderWeights(tensors, mean, std, origin), learned, history
+
+
+def _corpus_of(unit: Unit, context: Context) -> Corpus:
+    made = unit.need("corpus")
+    store, card = Store(context.store), unit.card
+    if made is not None:
+        assert context.pool is not None
+        return read_corpus(store.unit_dir("corpus", made.fingerprint), context.pool.root)
+    assert card.corpus is not None
+    cache = store.cache_file("corpora.json")
+    found = read_corpus(card.corpus.path, num_classes=card.corpus.num_classes, cache=cache)
+    return Corpus(found.num_classes, evenly(choose(found.images, card.subset), unit.protocol.max_frames))
+
+
+def _split(found: Corpus) -> tuple[list[int], list[int]]:
+    """(train, held out): a tenth of the images in the order of a hash, at most 64, none of fewer than ten."""
+    order = sorted(range(len(found.images)), key=lambda i: fingerprint(["held out", found.images[i].sha256]))
+    n = min(len(order) // HELD_OUT[0], HELD_OUT[1])
+    return sorted(order[n:]), sorted(order[:n])
+
+
+def _pseudo_miou(net: Network, held_out: _Part, unit: Unit, classes: int) -> dict[str, float | None]:
+    """mIoU on the held-out pseudo-labels: of the network, and of the class that would be the best constant."""
+    if not len(held_out):
+        return {"heldout_miou": None, "heldout_miou_constant": None}
+    total = np.zeros((classes, classes), dtype=np.int64)
+    for frame, pred in predict(net, held_out, unit.protocol, lambda done, of: None):
+        total += confusion_matrix(pred, frame.label, classes)
+    truth = total.sum(1)
+    if not truth.sum():
+        return {"heldout_miou": None, "heldout_miou_constant": None}
+    constant = float(truth.max() / truth.sum() / (truth > 0).sum())  # IoU of that class is its share, of the others 0
+    return {"heldout_miou": metrics.miou(total), "heldout_miou_constant": constant}
+
+
+def _permuted(weights: EncoderWeights, unit: Unit) -> EncoderWeights:
+    """The values of each tensor permuted within it: their distribution stays, what they learned is gone."""
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in weights.tensors.items():
+        seed = derive_seed("permuted", unit.inputs["permuted"], unit.replicate or 0, name)
+        order = torch.randperm(tensor.numel(), generator=torch.Generator().manual_seed(seed))
+        tensors[name] = tensor.flatten()[order].reshape(tensor.shape)
+    return EncoderWeights(tensors, weights.mean, weights.std, f"{weights.origin}, permuted")

@@ -1,0 +1,123 @@
+"""The units of a cell: which corpus, which pretraining, which runs a source asks for, and what stands in their way."""
+
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backbones import imagenet
+from backbones.spec import BackboneSpec
+from bench import BenchError
+from bench.spec import Cell, Protocol
+from bench.units import Kind, Unit
+from pretrain_sources import teachers
+from pretrain_sources.card import SourceCard
+from pretrain_sources.corpus import CorpusError, read_corpus
+from pretrain_sources.pool import HasContent, Pool, PoolError, choose, evenly, images_hash
+from results.store import Store
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """Pseudo-labels as far as they shape what is learned from them."""
+
+    inputs: Mapping[str, Any]
+    images: int
+
+
+class Sources:
+    """Makes the units of cells. What a card stands on (pool, checkpoint, corpus) is looked at once."""
+
+    def __init__(
+        self,
+        cards: Mapping[str, SourceCard],
+        protocol: Protocol,
+        target_hash: str,
+        pool: Pool | None,
+        weights: Path,
+        store: Store,
+    ) -> None:
+        self._cards, self._protocol, self._target_hash = cards, protocol, target_hash
+        self._pool, self._weights, self._store = pool, weights, store
+        self._known: dict[str, _Labels] = {}  # by card name
+
+    def finals(self, cell: Cell, backbone: BackboneSpec) -> list[Unit]:
+        """The runs of one cell, one a replicate; what else has to be done stands in their `needs`.
+
+        Raises:
+            BenchError: a subset is larger than its pool, or a ready-made corpus cannot be used.
+        """
+        card = self._cards[cell.source]
+        first = self._pretrained(cell, backbone, card, 0)  # tuning shares the pretraining of the first replicate
+        tuned = self._unit("tune", cell, backbone, card, first)
+        finals = []
+        for replicate in range(self._protocol.replicates):
+            needs = [*self._pretrained(cell, backbone, card, replicate), tuned]
+            finals.append(self._unit("final", cell, backbone, card, needs, replicate=replicate))
+        return finals
+
+    def obstacle(self, unit: Unit) -> str | None:
+        """Why this unit cannot be done here and now, and what to do; or None."""
+        if unit.kind == "pretrain" and "origin" in unit.inputs:
+            stop = imagenet.obstacle(unit.backbone, unit.origin, self._weights)
+            return f"{stop.reason}; to fetch: {stop.command}" if stop else None
+        if unit.kind == "corpus" and unit.card.recipe is not None:
+            if self._pool is None:
+                return f"{unit.cell.target} has no unlabelled images: name a folder with --pool DIR"
+            found = teachers.obstacle(unit.card.recipe.teacher, self._weights)
+            return f"{found.reason}; {found.mend}" if found else None
+        return None
+
+    def _unit(
+        self,
+        kind: Kind,
+        cell: Cell,
+        backbone: BackboneSpec,
+        card: SourceCard,
+        needs: Iterable[Unit] = (),
+        **fields: Any,  # noqa: ANN401
+    ) -> Unit:
+        return Unit(kind, cell, card, backbone, self._protocol, self._target_hash, needs=tuple(needs), **fields)
+
+    def _pretrained(self, cell: Cell, backbone: BackboneSpec, card: SourceCard, replicate: int) -> list[Unit]:
+        """The pretraining that a source brings: none for random weights, one for all replicates of a fixed checkpoint."""
+        start = (
+            []
+            if card.start in ("random", card.name)
+            else self._pretrained(cell, backbone, self._cards[card.start], replicate)
+        )
+        unit = functools.partial(self._unit, "pretrain", cell, backbone, card)
+        if card.control is not None and card.control.kind == "permuted":
+            return [unit(start, inputs={"permuted": card.control.seed}, replicate=replicate)]
+        if card.pretrains:
+            labels = self._known.setdefault(card.name, self._known.get(card.name) or self._look_up(card))
+            control: dict[str, Any] = {card.control.kind: card.control.seed} if card.control else {}
+            if card.recipe is None:
+                inputs = {"corpus": dict(labels.inputs), **control}
+                return [unit(start, inputs=inputs, images=labels.images, replicate=replicate)]
+            corpus = self._unit("corpus", cell, backbone, card, inputs=labels.inputs, images=labels.images)
+            return [unit([*start, corpus], inputs=control, images=labels.images, replicate=replicate)]
+        if card.start == "random":
+            return []
+        origin = imagenet.locate(backbone, self._weights)
+        return [unit(inputs={"origin": origin.name if origin else None}, origin=origin)]
+
+    def _look_up(self, card: SourceCard) -> _Labels:
+        members: tuple[HasContent, ...]
+        try:
+            if card.corpus is not None:
+                cache = self._store.cache_file("corpora.json")
+                corpus = read_corpus(card.corpus.path, num_classes=card.corpus.num_classes, cache=cache)
+                members = evenly(choose(corpus.images, card.subset), self._protocol.max_frames)
+                subset = card.subset.model_dump() if card.subset else None
+                return _Labels({"content": corpus.content_hash, "subset": subset, "images": len(members)}, len(members))
+            assert card.recipe is not None
+            teacher = teachers.identity(card.recipe.teacher, self._weights)
+            members = (
+                () if self._pool is None else evenly(choose(self._pool.images, card.subset), self._protocol.max_frames)
+            )
+        except (PoolError, CorpusError, teachers.TeacherError) as error:
+            raise BenchError(f"source '{card.name}': {error}") from error
+        inputs = {"teacher": teacher, "labelling": card.recipe.labelling(), "images": images_hash(members)}
+        return _Labels(inputs, len(members))

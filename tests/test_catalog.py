@@ -1,0 +1,227 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import write_matrix
+
+from bench import BenchError
+from bench.matrix import load_matrix
+from pretrain_sources.catalog import STUDIES, UnknownSource, catalog, closure, collect, fields_of, find_source, grid
+from pretrain_sources.yamlfile import FileError
+
+KNOWN = catalog()
+
+
+def test_every_shipped_name_is_its_own() -> None:
+    for name in (*KNOWN, *STUDIES):
+        assert find_source(name, KNOWN).name == name
+    wanted = {"none", "none/long", "imagenet", "satir", "satir/felzenszwalb", "satir/top-4", "satir/points-16"}
+    assert wanted | {"satir/rank-area", "imagenet+satir", "satir~shuffled", "satir~random-rank"} <= {*KNOWN, *STUDIES}
+
+
+def test_the_bare_name_is_meta_s_sam_with_the_authors_recipe() -> None:
+    recipe = KNOWN["satir"].recipe
+    assert recipe is not None
+    assert (recipe.teacher.kind, recipe.teacher.model, recipe.teacher.checkpoint) == ("sam", "vit_h", None)  # type: ignore[union-attr]
+    assert (recipe.top_k, recipe.overlap, recipe.uncovered) == (9, "worse_wins", "zero")
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [
+        ("satir/points-16", "points_per_side", 16),
+        ("satir/boxes", "prompts", "boxes"),
+        ("satir/points-and-boxes", "prompts", "points+boxes"),
+        ("satir/iou-0.80", "pred_iou_thresh", 0.8),
+        ("satir/stability-0.9", "stability_score_thresh", 0.9),
+        ("satir/top-32", "top_k", 32),
+        ("satir/rank-area-ascending", "rank_by", "area_ascending"),
+        ("satir/better-wins", "overlap", "better_wins"),
+        ("satir/uncovered-ignore", "uncovered", "ignore"),
+        ("satir/binary", "binary", True),
+        ("satir/area-100", "min_area_px", 100),
+        ("satir/vit-b", "model", "vit_b"),
+        ("satir/crop-n-layers-1", "crop_n_layers", 1),
+        ("satir/points-per-batch-16", "points_per_batch", 16),
+        ("satir/felzenszwalb/scales-50x400", "scales", (50.0, 400.0)),
+        ("satir/felzenszwalb/min-size-20", "min_size", 20),
+    ],
+)
+def test_a_name_says_what_differs(name: str, field: str, value: object) -> None:
+    card, base = find_source(name, KNOWN), KNOWN["satir/felzenszwalb" if "felz" in name else "satir"]
+    changed = {key for key, now in fields_of(card.recipe).items() if now != fields_of(base.recipe)[key]}
+    assert changed == {field}
+    assert fields_of(card.recipe)[field] == value
+
+
+def test_subsets_chains_and_controls() -> None:
+    card = find_source("satir/top-4/n-800-groups-2", KNOWN)
+    assert card.subset is not None
+    assert (card.subset.n, card.subset.groups) == (800, 2)
+    chain = find_source("imagenet+satir/felzenszwalb~shuffled", KNOWN)
+    assert chain.control is not None
+    assert (chain.start, chain.control.kind, chain.control.of) == (
+        "imagenet",
+        "shuffled",
+        "imagenet+satir/felzenszwalb",
+    )
+    assert chain.recipe == KNOWN["satir/felzenszwalb"].recipe
+    two = find_source("imagenet+satir/felzenszwalb+satir/top-4", KNOWN)
+    assert set(closure([two], KNOWN)) == {two.name, "imagenet+satir/felzenszwalb", "imagenet"}
+    permuted = find_source("satir/felzenszwalb~permuted", KNOWN)
+    assert permuted.start == "satir/felzenszwalb"
+
+
+def test_a_setting_that_is_no_change_has_no_name_of_its_own() -> None:
+    assert find_source("satir/points-32/top-9", KNOWN) is KNOWN["satir"]
+    names = [card.name for card in grid("satir", {"points_per_side": [16, 32], "top_k": [4, 9]}, KNOWN)]
+    assert names == ["satir/top-4/points-16", "satir/points-16", "satir/top-4", "satir"]
+    assert find_source("satir/points-16/top-4", KNOWN).name == "satir/top-4/points-16"
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("satri", "unknown source 'satri': did you mean 'satir'?"),
+        ("satir/top-0", "'satir' with top_k '0': Input should be greater than or equal to 1"),
+        ("satir/pionts-16", "is no setting of satir: did you mean 'points-...'?"),
+        (
+            "satir/felzenszwalb/points-16",
+            "'points-16' in 'satir/felzenszwalb/points-16' is no setting of satir/felzenszwalb",
+        ),
+        ("satir/felzenszwalb/boxes", "is no setting of satir/felzenszwalb"),
+        ("satir/uncovered-ignore/top-1", "'satir' with uncovered, top_k: one class is nothing to learn"),
+        ("satir/n-0", "'satir' with n 0: must be at least 1"),
+        ("satir/n-200pct", "up to 100pct"),
+        ("satir~shufled", "unknown control 'shufled' in 'satir~shufled': did you mean 'shuffled'?"),
+        ("nobody~shuffled", "unknown source 'nobody'"),
+        ("none~shuffled", "'none' has no pseudo-labels to control"),
+        ("imagenet~random-rank", "'imagenet' has no pseudo-labels to control"),
+        ("none~permuted", "'none' has no weights to permute"),
+        ("satir~shuffled~shuffled", "is a control already"),
+        ("none+satir", "'none' is random already"),
+        ("imagenet+none", "it has no pretraining of its own"),
+        ("satir/", "unknown source|is no setting"),
+        ("", "unknown source"),
+    ],
+)
+def test_names_that_mean_nothing_are_explained(name: str, says: str) -> None:
+    with pytest.raises(UnknownSource, match=says.replace("?", r"\?").replace("+", r"\+")):
+        find_source(name, KNOWN)
+
+
+# -- cards of one's own ----------------------------------------------------------------------------------------------------
+
+
+def card(folder: Path, name: str, **fields: object) -> Path:
+    path = folder / f"{name.replace('/', '-')}.yaml"
+    path.write_text(yaml.safe_dump({"name": name, "description": "One's own.", **fields}))
+    return path
+
+
+def test_a_card_of_one_s_own_is_a_source_like_others(tmp_path: Path) -> None:
+    mine = card(tmp_path, "mine", recipe={"teacher": {"kind": "felzenszwalb"}, "top_k": 5}, training_data=[])
+    path = write_matrix(tmp_path, ("none", mine.name, "mine/top-3", "mine~shuffled", "imagenet+mine"))
+    matrix = load_matrix(str(path))
+    assert [cell.source for cell in matrix.cells] == ["none", "mine", "mine/top-3", "mine~shuffled", "imagenet+mine"]
+    assert matrix.cards["mine"].training_data == ()
+    assert matrix.cards["mine/top-3"].training_data == ()
+    assert matrix.cards["none"].training_data == ()
+    assert find_source("satir", KNOWN).training_data != "unknown"
+
+
+def test_two_cards_of_one_name_are_refused(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        card(tmp_path / name, "mine", recipe={})
+    path = write_matrix(tmp_path, ("a/mine.yaml", "b/mine.yaml"))
+    with pytest.raises(FileError, match=r"b/mine.yaml: there is another card of the name 'mine'"):
+        load_matrix(str(path))
+    with pytest.raises(FileError, match="another card of the name 'satir'"):
+        collect([card(tmp_path, "satir", recipe={})], KNOWN)
+    with pytest.raises(FileError, match="another card of the name 'satir/top-4'"):
+        collect([card(tmp_path, "satir/top-4", recipe={})], KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"recipe": {"topk": 3}}, "unknown key 'recipe.topk': did you mean 'top_k'?"),
+        ({"recipe": {"top_k": 0}}, "recipe.top_k: Input should be greater than or equal to 1, found 0"),
+        ({"recipe": {"teacher": {"kind": "sma"}}}, "sma"),
+        ({"recipe": {}, "corpus": {"path": "x"}}, "recipe and corpus exclude each other"),
+        ({"subset": {"n": 3}}, "subset needs a recipe or a corpus"),
+        ({"recipe": {}, "subset": {}}, "a subset names n, groups or both"),
+        ({"long": True, "recipe": {}}, "long stands for random weights alone"),
+        ({"start": "satir"}, "start 'satir' needs a recipe or a corpus to go on with"),
+        ({"control": {"of": "satir", "kind": "shuffle"}}, "control.kind"),
+        ({"licence": 3}, "licence"),
+        ({"training_data": "all of it"}, "training_data"),
+    ],
+)
+def test_cards_are_strict(fields: dict[str, object], says: str, tmp_path: Path) -> None:
+    with pytest.raises(FileError) as wrong:
+        collect([card(tmp_path, "mine", **fields)])
+    assert says in str(wrong.value)
+    assert "mine.yaml, line " in str(wrong.value)
+
+
+def test_a_chain_that_loops_is_refused(tmp_path: Path) -> None:
+    a = card(tmp_path, "a", recipe={}, start="b")
+    b = card(tmp_path, "b", recipe={}, start="a")
+    with pytest.raises(BenchError, match="the chain loops: a -> b -> a"):
+        load_matrix(str(write_matrix(tmp_path, (a.name, b.name))))
+    c = card(tmp_path, "c", control={"of": "c", "kind": "shuffled"})
+    with pytest.raises(BenchError, match="the chain loops: c -> c"):
+        load_matrix(str(write_matrix(tmp_path, (c.name,))))
+
+
+def test_a_start_or_control_of_an_unknown_source_is_refused(tmp_path: Path) -> None:
+    a = card(tmp_path, "a", recipe={}, start="imagnet")
+    with pytest.raises(BenchError, match="unknown source 'imagnet': did you mean 'imagenet'"):
+        load_matrix(str(write_matrix(tmp_path, (a.name,))))
+    b = card(tmp_path, "b", control={"of": "satri", "kind": "shuffled"})
+    with pytest.raises(BenchError, match="unknown source 'satri': did you mean 'satir'"):
+        load_matrix(str(write_matrix(tmp_path, (b.name,))))
+
+
+def test_matrices_take_globs_and_grids(tmp_path: Path) -> None:
+    path = write_matrix(tmp_path, ("none",))
+    written = yaml.safe_load(path.read_text())
+    written["sources"] = ["satir/top-*", {"satir/felzenszwalb": {"top_k": [3, 5], "min_area_px": [0, 20]}}]
+    path.write_text(yaml.safe_dump(written))
+    names = [cell.source for cell in load_matrix(str(path)).cells]
+    assert names[:3] == ["satir/top-4", "satir/top-16", "satir/top-32"]
+    assert set(names[3:]) == {f"satir/felzenszwalb/top-{k}{area}" for k in (3, 5) for area in ("", "/area-20")}
+    written["sources"] = ["satir/top-*", {"satir": {"top_k": [4]}}]
+    path.write_text(yaml.safe_dump(written))
+    with pytest.raises(BenchError, match="'satir/top-4' stands twice"):
+        load_matrix(str(path))
+    for entry, says in (
+        ("satri/*", "matches no source"),
+        ({"satir": {"topk": [3]}}, "has no setting 'topk': did you mean 'top_k'"),
+        ({"none": {"top_k": [3]}}, "'none' has no recipe"),
+        ({"satir": {"top_k": [0]}}, "greater than or equal to 1"),
+    ):
+        written["sources"] = [entry]
+        path.write_text(yaml.safe_dump(written))
+        with pytest.raises(BenchError, match=says):
+            load_matrix(str(path))
+
+
+def test_another_teacher_can_stand_in_for_satir_s() -> None:
+    names = [cell.source for cell in load_matrix("soda-scaling", teacher="felzenszwalb").cells if cell.train_frac == 1]
+    assert "satir/felzenszwalb/n-10pct" in names
+    assert "imagenet+satir/felzenszwalb" in names
+    assert not [name for name in names if name.startswith("satir/n")]
+    with pytest.raises(BenchError, match="unknown teacher 'satir/felsen'"):
+        load_matrix("soda-scaling", teacher="felsen")
+
+
+def test_protocols_without_pretraining_steps_take_no_sources_that_need_them(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="'satir' needs pretraining, and test-v1 has no steps for it"):
+        load_matrix(str(write_matrix(tmp_path, ("satir",), pretrain_steps=0)))
+    with pytest.raises(BenchError, match="'none/long' takes the steps of a pretraining, and test-v1 counts passes"):
+        load_matrix(str(write_matrix(tmp_path, ("none/long",), pretrain_steps=None, pretrain_epochs=1)))
+    with pytest.raises(FileError, match="give either pretrain_steps or pretrain_epochs"):
+        load_matrix(str(write_matrix(tmp_path, ("none",), pretrain_epochs=1)))
