@@ -97,12 +97,90 @@ def make(target: str, n: int, size: str, seed: int, data: Path) -> int:
     return 0
 
 
+def _choice(name: str, field: str, text: str) -> Callable[..., Any]:
+    """An option whose values are those of a field of the recipe, with dashes for underscores."""
+    values = {
+        "rank_by": ("predicted_iou", "stability", "area", "area_ascending", "random"),
+        "overlap": ("worse_wins", "better_wins"),
+        "uncovered": ("zero", "ignore"),
+    }[field]
+    return click.option(f"--{name}", field, type=click.Choice(values), help=text)
+
+
+LABELLING = (
+    click.option("--top-k", type=int, help="Masks that are kept: ranks 1 to K."),
+    _choice("rank-by", "rank_by", "What orders the masks."),
+    _choice("overlap", "overlap", "Which of two masks a pixel belongs to."),
+    _choice("uncovered", "uncovered", "Pixels in no mask: class 0, or ignored."),
+    click.option("--min-area", "min_area_px", type=int, help="Smaller masks are left out, in pixels."),
+    click.option("--binary/--ranked", default=None, help="Every mask is class 1, or its rank."),
+)
+FOLDER = click.Path(path_type=Path)
+
+
+@cli.group()
+def corpus() -> None:
+    """Make pseudo-labels from unlabelled images, make them anew with other rules, or check a corpus."""
+
+
+@corpus.command("make")
+@click.option("--pool", type=FOLDER, required=True, help="Folder of unlabelled thermal images.")
+@click.option("--out", type=FOLDER, required=True, help="Folder of the corpus; a killed call goes on there.")
+@click.option("--recipe", default="satir", show_default=True, metavar="NAME|FILE", help="A source such as satir/top-4.")
+@click.option("--teacher", metavar="NAME", help="sam, felzenszwalb, or module:function of your own.")
+@click.option("--model", help="SAM: vit_h, vit_l, vit_b, or module:function.")
+@click.option("--checkpoint", help="SAM: a file of tensors; default: Meta's, which is fetched.")
+@click.option("--points-per-batch", type=int, help="SAM: prompts decoded at a time; bounds the memory.")
+@_with(*LABELLING, WEIGHTS)
+@click.option("--jobs", type=click.IntRange(1), help="Images at a time. Default: one a core, one for SAM.")
+def corpus_make(
+    pool: Path,
+    out: Path,
+    recipe: str,
+    teacher: str | None,
+    weights: Path,
+    jobs: int | None,
+    **settings: Any,  # noqa: ANN401
+) -> None:
+    """Ask a teacher for masks on every image of a pool and make label maps of them."""
+    from bench import corpora
+
+    sam = {name: settings.pop(name) for name in ("model", "checkpoint", "points_per_batch")}
+    made, speed = corpora.make(pool, corpora.recipe_of(recipe, teacher, settings, **sam), out, weights, jobs)
+    click.echo(corpora.told(made, out, speed))
+
+
+@corpus.command()
+@click.argument("source", metavar="CORPUS", type=FOLDER)
+@click.option("--out", type=FOLDER, required=True, help="Folder of the new corpus.")
+@_with(*LABELLING)
+def rerank(source: Path, out: Path, **settings: Any) -> None:  # noqa: ANN401
+    """Make other label maps of the masks that CORPUS holds; no teacher is asked."""
+    from bench import corpora
+
+    made, speed = corpora.rerank(source, out, settings)
+    click.echo(corpora.told(made, out, speed))
+
+
+@corpus.command("check")
+@click.argument("folder", metavar="CORPUS", type=FOLDER)
+@click.option("--classes", type=click.IntRange(2, 255), help="How many classes a ready-made corpus has.")
+@click.option("--images", type=FOLDER, help="Where its images are, if not in CORPUS/images.")
+def corpus_check(folder: Path, classes: int | None, images: Path | None) -> None:
+    """Read every image and label map of CORPUS (images/ and labels/) and report whatever is wrong."""
+    from bench import corpora, listing
+
+    click.echo(listing.corpus_report(folder, *corpora.check(folder, classes, images)))
+
+
 @cli.command()
 @click.option(
     "--matrix", "name", required=True, metavar="NAME|FILE", help="A shipped matrix (see `bench ls`) or a YAML file."
 )
 @click.option("--target", metavar="NAME", help="Another target than the matrix names.")
 @click.option("--source", "sources", multiple=True, metavar="GLOB", help="Only these sources.")
+@click.option("--teacher", metavar="NAME|FILE", help="In place of satir's: satir/top-4 becomes satir/NAME/top-4.")
+@click.option("--pool", type=FOLDER, help="Folder of unlabelled images, in place of the target's own.")
 @click.option("--backbone", "backbones", multiple=True, metavar="GLOB", help="Only these backbones.")
 @click.option("--smoke", is_flag=True, help="Two steps, one trial, four frames: does it run? Never ranked.")
 @_with(DATA, STORE, WEIGHTS)
@@ -163,10 +241,13 @@ def _statuses(retry: str | None) -> list[str]:
 
 def _errors_of_use() -> tuple[type[Exception], ...]:
     """Looked up only once something went wrong, so that `bench --help` stays quick."""
+    from pretrain_sources.corpus import CorpusError
+    from pretrain_sources.pool import PoolError
+    from pretrain_sources.teachers import TeacherError
     from pretrain_sources.yamlfile import FileError
     from results.store import StoreError
 
-    return BenchError, FileError, StoreError
+    return BenchError, FileError, StoreError, CorpusError, PoolError, TeacherError
 
 
 def main() -> None:

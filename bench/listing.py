@@ -1,13 +1,15 @@
 """Text for `bench ls` and `bench data check`: what there is to run, and what a target holds. Loads no torch."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from backbones.spec import BACKBONES, DECODERS
 from bench.matrix import MatrixFile
 from bench.spec import load_protocol, shipped
 from bench.targets import TARGETS, Target, find_root
-from pretrain_sources.catalog import catalog
+from pretrain_sources.catalog import STUDIES, catalog
+from pretrain_sources.corpus import Corpus
 from pretrain_sources.yamlfile import read_yaml
 
 
@@ -29,6 +31,7 @@ def listing(data: Path) -> str:
         lines.append(_entry(name, ", ".join([size, *flags])))
     lines.append("sources")
     lines += [_entry(card.name, card.description) for card in catalog().values()]
+    lines.append(_entry("and variants of them", ", ".join(STUDIES)))
     lines.append("backbones")
     lines += [
         _entry(spec.name, f"{spec.encoder} encoder, {spec.decoder} decoder")
@@ -63,6 +66,18 @@ def data_report(target: Target) -> str:
     absent = [name for k, name in enumerate(spec.classes) if not sum(row[k] for row in pixels["test"])]
     lines += [f"  not in test, so not scored: {', '.join(absent)}"] if absent else []
     return "\n".join([*lines, *(f"  note: {note}" for note in target.notes), f"  content hash {target.content_hash}"])
+
+
+def corpus_report(folder: Path, corpus: Corpus, notes: Sequence[str]) -> str:
+    """What `bench corpus check` prints."""
+    total = [sum(column) for column in zip(*(image.class_px for image in corpus.images), strict=True)]
+    groups = len({image.group for image in corpus.images})
+    lines = [f"{folder}: can be used; {len(corpus.images)} images in {groups} groups, {corpus.num_classes} classes", ""]
+    for k, px in enumerate(total):
+        name = "(ignore)" if k == corpus.num_classes else "0, no mask" if k == 0 else str(k)
+        count = sum(image.class_px[k] > 0 for image in corpus.images)
+        lines.append(f"  {name:12}{px / max(1, sum(total)):>10.2%} px{count:>9} images")
+    return "\n".join([*lines, *(f"  note: {note}" for note in notes), f"  content hash {corpus.content_hash}"])
 
 
 def _entry(name: str, text: str) -> str:

@@ -56,6 +56,21 @@ def scenes(options: argparse.Namespace) -> Iterable[Row]:
         yield "scenes, 240x320, one core", f"{speed:.1f} frames/s", "-", "-", ">= 20 frames/s", speed >= 20
 
 
+def sam(options: argparse.Namespace) -> Iterable[Row]:
+    for row in measured("sam_speed.py", options.data, options.target):
+        ratio, aside = row["ratio"], f"segment-anything {row['stock_ms']:.0f} ms"
+        what = f"masks of a small SAM, {row['points']} x {row['points']} points, one core"
+        yield what, f"{row['ms']:.0f} ms", aside, f"{ratio:.1f} x", ">= 2 x", ratio >= 2
+        yield (
+            what,
+            f"{row['masks']} masks",
+            "segment-anything",
+            "same" if row["same"] else "others",
+            "same",
+            row["same"],
+        )
+
+
 def startup(options: argparse.Namespace) -> Iterable[Row]:
     rows = list(measured("startup.py"))
     python = next(row["s"] for row in rows if row["command"] == "python")
@@ -87,7 +102,7 @@ def peer(options: argparse.Namespace) -> Iterable[Row]:
 
 
 def print_table(options: argparse.Namespace) -> None:
-    parts: list[Callable[[argparse.Namespace], Iterable[Row]]] = [weighted_f, training, scenes, startup]
+    parts: list[Callable[[argparse.Namespace], Iterable[Row]]] = [weighted_f, training, scenes, sam, startup]
     table = Table("what", "measured", "reference", "ratio", "aim", "", title=f"{os.cpu_count()} cores, {cpu()}")
     for part in [*parts, *([peer] if options.peer else [])]:
         print(f"measuring: {part.__name__}", file=sys.stderr, flush=True)

@@ -1,0 +1,153 @@
+"""`bench corpus make`, `rerank` and `check`: corpora outside of a matrix. Loads torch only where the teacher needs it."""
+
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from bench import BenchError
+from bench.matrix import lookup
+from bench.watch import counting
+from pretrain_sources import teachers
+from pretrain_sources.catalog import UnknownSource, catalog, find_source
+from pretrain_sources.corpus import Corpus, Manifest, check_corpus, read_manifest
+from pretrain_sources.identity import fingerprint
+from pretrain_sources.making import make_corpus, redrawn
+from pretrain_sources.pool import read_pool
+from pretrain_sources.recipe import FelzenszwalbTeacher, PythonTeacher, Recipe, SamTeacher
+from pretrain_sources.teachers.passes import Pass
+from pretrain_sources.yamlfile import read_yaml
+
+PASS = ".teacher"  # in a corpus that is being made: what the teacher drew so far
+
+
+def recipe_of(name: str, teacher: str | None, changes: Mapping[str, Any], **sam: Any) -> Recipe:  # noqa: ANN401
+    """The recipe of a source or of a YAML file, with another teacher and other settings where they are given.
+
+    teacher: sam, felzenszwalb, or module:function. sam: settings of SamTeacher that are not None.
+
+    Raises:
+        BenchError: a name is unknown, or a value does not fit.
+    """
+    if name.endswith((".yaml", ".yml")):
+        recipe = read_yaml(Path(name), Recipe)
+    else:
+        try:
+            found = find_source(name, catalog()).recipe
+        except UnknownSource as error:
+            raise BenchError(str(error)) from error
+        if found is None:
+            raise BenchError(f"source '{name}' has no recipe: take satir or one of its variants")
+        recipe = found
+    settings = recipe.teacher if teacher in (None, recipe.teacher.kind) else _teacher(str(teacher))
+    sam = {field: value for field, value in sam.items() if value is not None}
+    if sam and not isinstance(settings, SamTeacher):
+        raise BenchError(f"--{next(iter(sam))} is for the teacher sam, not for {settings.kind}")
+    return _valid(recipe.model_dump() | {"teacher": settings.model_dump() | sam}, changes)
+
+
+def make(pool: Path, recipe: Recipe, out: Path, weights: Path, jobs: int | None) -> tuple[Manifest, float | None]:
+    """(manifest, images a second or None where it is there already). A killed call goes on when it is called again.
+
+    Raises:
+        BenchError: the teacher cannot be had, or `out` holds something else.
+    """
+    if stop := teachers.obstacle(recipe.teacher, weights):
+        raise BenchError(f"{stop.reason}; {stop.mend}")
+    identity = teachers.identity(recipe.teacher, weights)
+    with counting(f"hashing {pool}", "images") as report:
+        images = read_pool(pool, cache=_remembered(out), report=report)
+    key = {"teacher": identity, "labelling": recipe.labelling(), "pool": images.content_hash}
+    if (known := _there(out, key)) is not None:
+        return known, None
+    kept = out / PASS / fingerprint(identity)
+    workers = _jobs(recipe) if jobs is None else jobs
+    started = time.monotonic()
+    with counting(f"making {out}", "images") as report:
+        asked = Pass(recipe.teacher, weights, kept).over(images.images, workers)
+        manifest = make_corpus(out, pool, asked, recipe, identity, total=len(images.images), report=report)
+    shutil.rmtree(out / PASS, ignore_errors=True)  # the sidecar has it all now
+    return manifest, len(images.images) / (time.monotonic() - started)
+
+
+def rerank(corpus: Path, out: Path, changes: Mapping[str, Any]) -> tuple[Manifest, float | None]:
+    """(manifest, images a second or None) of another corpus of the masks that this one holds; no teacher is asked.
+
+    Raises:
+        BenchError: a value does not fit, or `out` holds something else.
+    """
+    known = read_manifest(corpus)
+    if known is None:
+        raise BenchError(f"{corpus} has no manifest.json: it was not made by `bench corpus make`, so it holds no masks")
+    recipe = _valid(known.recipe, changes)
+    key = {"teacher": known.teacher, "labelling": recipe.labelling(), "pool": known.pool_hash}
+    if (there := _there(out, key)) is not None:
+        return there, None
+    total, started = known.images + sum(known.refused.values()), time.monotonic()
+    with counting(f"making {out}", "images") as report:
+        made = make_corpus(out, corpus / "images", redrawn(corpus), recipe, known.teacher, total=total, report=report)
+    return made, total / (time.monotonic() - started)
+
+
+def check(folder: Path, num_classes: int | None, images: Path | None) -> tuple[Corpus, list[str]]:
+    """(corpus, notes) after every file was read."""
+    with counting(f"checking {folder}", "images") as report:
+        return check_corpus(folder, images, num_classes, report)
+
+
+def told(manifest: Manifest, out: Path, speed: float | None) -> str:
+    """What a person should know of a corpus that was made."""
+    lines = [
+        f"{out}: {manifest.images} images with {manifest.masks} masks, {manifest.num_classes} classes, "
+        f"{manifest.uncovered_frac:.0%} of the pixels in no mask that was kept"
+    ]
+    lines += [
+        f"  refused: {count} images, {kind} (images.parquet names them)" for kind, count in manifest.refused.items()
+    ]
+    lines += [f"  {speed:.2f} images a second"] if speed else ["  it was there already"]
+    return "\n".join([*lines, f"  look at {out / 'contact.png'} before you train on it"])
+
+
+def _valid(recipe: Mapping[str, Any], changes: Mapping[str, Any]) -> Recipe:
+    try:
+        return Recipe.model_validate(
+            {**recipe, **{name: value for name, value in changes.items() if value is not None}}
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = f"{str(first['loc'][-1]).replace('_', '-')} {first['input']}: " if first["loc"] else ""
+        raise BenchError(f"{where}{first['msg'].removeprefix('Value error, ')}") from error
+
+
+def _teacher(name: str) -> SamTeacher | FelzenszwalbTeacher | PythonTeacher:
+    if ":" in name:
+        return PythonTeacher(entry=name, version="1")
+    known: dict[str, SamTeacher | FelzenszwalbTeacher] = {"sam": SamTeacher(), "felzenszwalb": FelzenszwalbTeacher()}
+    return lookup("teacher", name, known)
+
+
+def _there(out: Path, key: Mapping[str, Any]) -> Manifest | None:
+    """The manifest in `out` where it is of this very corpus."""
+    if not out.exists():
+        return None
+    known = read_manifest(out)
+    if known is not None and {"teacher": known.teacher, "labelling": known.recipe, "pool": known.pool_hash} == key:
+        return known
+    strange = {path.name for path in out.iterdir()} - {PASS, "labels", "images", "masks.parquet", "images.parquet"}
+    if known is not None or {name for name in strange if not name.startswith(".")} - {"contact.png"}:
+        raise BenchError(f"{out} holds something else already: name another folder with --out, or delete it")
+    return None
+
+
+def _remembered(out: Path) -> Path:
+    return out.with_name(f".{out.name}.hashes.json")
+
+
+def _jobs(recipe: Recipe) -> int:
+    """SAM uses the threads or the GPU itself; the others get a process a core."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 1 if isinstance(recipe.teacher, SamTeacher) else cores

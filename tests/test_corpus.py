@@ -1,0 +1,340 @@
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import Bench
+from PIL import Image
+
+from pretrain_sources.corpus import CorpusError, check_corpus, deranged, random_ranks, read_corpus, read_manifest
+from pretrain_sources.making import make_corpus, redrawn
+from pretrain_sources.pool import read_pool
+from pretrain_sources.recipe import PythonTeacher, Recipe
+from pretrain_sources.teachers.passes import Pass
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Path:
+    root = tmp_path / "pool"
+    root.mkdir()
+    for i in range(7):
+        pixels = np.random.default_rng(i).integers(0, 255, (20, 24), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / f"frame_{i:02d}.png")
+    return root
+
+
+def teacher(**settings: bool | int | float | str | None) -> PythonTeacher:
+    return PythonTeacher(entry="fake_teacher:make", version="1", settings=settings)
+
+
+def make(
+    pool: Path, out: Path, recipe: Recipe | None = None, kept: Path | None = None, **settings: bool | int | str
+) -> None:
+    asked = Pass(teacher(**settings), pool, kept or out / ".teacher").over(read_pool(pool).images)
+    make_corpus(out, pool, asked, recipe or Recipe(), {"kind": "fake"}, total=7)
+    if kept is None:
+        shutil.rmtree(out / ".teacher")
+
+
+def bytes_of(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_a_corpus_holds_labels_and_says_what_it_is(pool: Path, tmp_path: Path) -> None:
+    make(pool, tmp_path / "corpus")
+    corpus = read_corpus(tmp_path / "corpus")
+    assert (len(corpus.images), corpus.num_classes) == (7, 10)
+    manifest = read_manifest(tmp_path / "corpus")
+    assert manifest is not None
+    assert (manifest.images, manifest.masks, manifest.refused) == (7, 21, {})
+    assert manifest.content_hash == corpus.content_hash
+    label = np.asarray(Image.open(corpus.images[0].label))
+    assert label.shape == (20, 24)
+    assert np.bincount(label.ravel(), minlength=10).tolist() == list(corpus.images[0].class_px[:-1])
+    assert manifest.uncovered_frac == pytest.approx((label == 0).mean())
+    rows = pd.read_parquet(tmp_path / "corpus" / "masks.parquet")
+    assert len(rows) == 21
+    assert rows[rows["image"] == "frame_00"]["rank"].tolist() == [1, 2, 3]
+    assert Image.open(tmp_path / "corpus" / "contact.png").width > 600
+    check_corpus(tmp_path / "corpus")
+
+
+def test_the_same_call_gives_the_same_bytes_whatever_the_processes(pool: Path, tmp_path: Path) -> None:
+    make(pool, tmp_path / "one")
+    images = read_pool(pool).images
+    asked = Pass(teacher(), pool, tmp_path / "kept").over(images, jobs=2)
+    make_corpus(tmp_path / "two", pool, asked, Recipe(), {"kind": "fake"}, total=7)
+    assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "two")
+
+
+def test_a_killed_call_goes_on_to_the_same_bytes(pool: Path, tmp_path: Path) -> None:
+    calls, kept = tmp_path / "calls", tmp_path / "kept"
+    make(pool, tmp_path / "whole", calls=str(tmp_path / "calls of the whole"))
+    unbroken = teacher(calls=str(calls), die_after=4)
+    with pytest.raises(KeyboardInterrupt):
+        make_corpus(
+            tmp_path / "broken",
+            pool,
+            Pass(unbroken, pool, kept).over(read_pool(pool).images),
+            Recipe(),
+            {"kind": "fake"},
+            total=7,
+        )
+    assert read_manifest(tmp_path / "broken") is None
+    make(pool, tmp_path / "broken", kept=kept, calls=str(calls))
+    assert len(calls.read_text().splitlines()) == 7 + 1  # the fifth was asked, died, and was asked again
+    assert bytes_of(tmp_path / "broken") == bytes_of(tmp_path / "whole")
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {tests!r})
+from bench.cli import main
+import pretrain_sources.making as making
+real, count = making._one, 0
+def one(*args):
+    global count
+    count += 1
+    if count == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*args)
+making._one = one
+main()
+"""
+
+
+def test_kill_minus_nine_leaves_nothing_that_passes_for_a_corpus(pool: Path, tmp_path: Path, bench: Bench) -> None:
+    calls = tmp_path / "calls"
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"teacher: {{kind: python, entry: 'fake_teacher:make', version: '1', settings: {{calls: {calls}}}}}\n"
+    )
+    words = ["corpus", "make", "--pool", str(pool), "--recipe", str(recipe), "--jobs", "1"]
+    code = f"import sys\nsys.argv = ['bench', *{[*words, '--out', str(tmp_path / 'c')]!r}]\n" + KILLED.format(
+        tests=str(Path(__file__).parent)
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == -9, done.stderr
+    assert read_manifest(tmp_path / "c") is None
+    assert len(calls.read_text().splitlines()) == 4
+    again = bench(*words, "--out", tmp_path / "c")
+    assert again.code == 0, again.err
+    assert len(calls.read_text().splitlines()) == 7
+    assert bench(*words, "--out", tmp_path / "other").code == 0
+    assert bytes_of(tmp_path / "c") == bytes_of(tmp_path / "other")
+
+
+def test_a_torn_mask_file_is_asked_for_again(pool: Path, tmp_path: Path) -> None:
+    calls, kept = tmp_path / "calls", tmp_path / "kept"
+    make(pool, tmp_path / "one", kept=kept, calls=str(calls))
+    torn = sorted(kept.rglob("*.parquet"))[3]
+    torn.write_bytes(torn.read_bytes()[:100])
+    make(pool, tmp_path / "two", kept=kept, calls=str(calls))
+    assert len(calls.read_text().splitlines()) == 8
+    assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "two")
+
+
+def test_what_gets_no_label_is_counted_and_named(pool: Path, tmp_path: Path) -> None:
+    (pool / "frame_03.png").write_bytes(b"torn")
+    Image.fromarray(np.zeros((4, 5), np.uint8)).save(pool / "frame_05.png")
+    make(pool, tmp_path / "corpus", recipe=Recipe(min_area_px=21))
+    manifest = read_manifest(tmp_path / "corpus")
+    assert manifest is not None
+    assert (manifest.images, manifest.refused) == (5, {"no mask": 1, "unreadable": 1})
+    rows = pd.read_parquet(tmp_path / "corpus" / "images.parquet").set_index("image")
+    assert rows.loc["frame_03", "refused"] == "unreadable"
+    assert "none of 3 masks has 21 pixels" in rows.loc["frame_05", "why"]
+    assert not list((tmp_path / "corpus" / "labels").glob("frame_0[35]*"))
+    assert len(read_corpus(tmp_path / "corpus").images) == 5
+
+
+def test_masks_of_another_size_are_refused_not_drawn(pool: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        CorpusError, match=r"not one of 7 images got a label map: 7 mask size.*masks of 25 x 21, the image 24 x 20"
+    ):
+        make(pool, tmp_path / "corpus", wrong_size=True)
+    with pytest.raises(CorpusError, match="7 no mask"):
+        make(pool, tmp_path / "other", masks=0)
+    assert read_manifest(tmp_path / "corpus") is None
+
+
+def test_ranking_anew_asks_no_teacher_and_equals_making_it_so(pool: Path, tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    make(pool, tmp_path / "nine", calls=str(calls))
+    other = Recipe(top_k=2, overlap="better_wins", rank_by="area", uncovered="ignore")
+    make_corpus(
+        tmp_path / "anew", tmp_path / "nine" / "images", redrawn(tmp_path / "nine"), other, {"kind": "fake"}, total=7
+    )
+    assert len(calls.read_text().splitlines()) == 7
+    make(pool, tmp_path / "two", recipe=other)
+    assert bytes_of(tmp_path / "anew") == bytes_of(tmp_path / "two")
+
+
+def test_what_was_too_small_can_come_back(pool: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((4, 5), np.uint8)).save(pool / "frame_05.png")
+    make(pool, tmp_path / "large", recipe=Recipe(min_area_px=21))
+    make_corpus(tmp_path / "anew", pool, redrawn(tmp_path / "large", pool), Recipe(), {"kind": "fake"}, total=7)
+    make(pool, tmp_path / "all")
+    assert bytes_of(tmp_path / "anew") == bytes_of(tmp_path / "all")
+
+
+# -- ready-made corpora --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ready(pool: Path, tmp_path: Path) -> Path:
+    """Images and label PNGs, as SATIR would be handed round."""
+    make(pool, tmp_path / "made")
+    folder = tmp_path / "ready"
+    for name in ("images", "labels"):
+        shutil.copytree(tmp_path / "made" / name, folder / name)
+    return folder
+
+
+def test_a_ready_made_corpus_is_read_file_by_file(ready: Path, tmp_path: Path) -> None:
+    corpus = read_corpus(ready, num_classes=10)
+    made = read_corpus(tmp_path / "made")
+    assert corpus.content_hash == made.content_hash
+    assert [image.class_px for image in corpus.images] == [image.class_px for image in made.images]
+    with pytest.raises(CorpusError, match=r"number of classes must be declared"):
+        read_corpus(ready)
+
+
+def test_every_fault_is_named_at_once(ready: Path) -> None:
+    labels = ready / "labels"
+    Image.fromarray(np.full((20, 24), 12, np.uint8)).save(labels / "frame_00.png")
+    Image.fromarray(np.zeros((10, 24), np.uint8)).save(labels / "frame_01.png")
+    (labels / "frame_02.png").unlink()
+    (ready / "images" / "frame_03.png").write_bytes(b"torn")
+    Image.fromarray(np.zeros((20, 24, 3), np.uint8)).save(labels / "frame_04.png")
+    with pytest.raises(CorpusError) as wrong:
+        read_corpus(ready, num_classes=10)
+    text = str(wrong.value)
+    assert "5 of 7 images have a problem" in text
+    for part in (
+        "frame_00.png (label 12)",
+        "labels must be 0..9 or 255",
+        "frame_01.png (24x10, its image 24x20)",
+        "no label map for this image",
+        "frame_03.png (",
+        "mask of mode RGB",
+    ):
+        assert part in text
+
+
+def test_a_corpus_that_was_changed_is_found_out(pool: Path, tmp_path: Path) -> None:
+    make(pool, tmp_path / "corpus")
+    label = tmp_path / "corpus" / "labels" / "frame_02.png"
+    Image.fromarray((np.asarray(Image.open(label)) == 0).astype(np.uint8)).save(label)
+    with pytest.raises(CorpusError, match=r"labels/frame_02.png\n  -> the label map is not the one that was made"):
+        check_corpus(tmp_path / "corpus")
+    (tmp_path / "corpus" / "images" / "frame_01.png").unlink()
+    with pytest.raises(CorpusError, match="images are missing"):
+        check_corpus(tmp_path / "corpus")
+    (tmp_path / "corpus" / "manifest.json").write_text("{}")
+    with pytest.raises(CorpusError, match=r"manifest.json cannot be read"):
+        check_corpus(tmp_path / "corpus")
+
+
+def test_files_that_have_not_changed_are_not_read_again(ready: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache.json"
+    first = read_corpus(ready, num_classes=10, cache=cache)
+    label = ready / "labels" / "frame_00.png"
+    stat, size = label.stat(), label.stat().st_size
+    label.write_bytes(b"x" * size)
+    os.utime(label, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # as if nothing had happened: the cache must answer
+    assert read_corpus(ready, num_classes=10, cache=cache) == first
+    os.utime(label)
+    with pytest.raises(CorpusError, match="1 of 7"):
+        read_corpus(ready, num_classes=10, cache=cache)
+
+
+# -- controls --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_derangement_leaves_nothing_in_its_place() -> None:
+    for n in (2, 3, 10, 500):
+        order = deranged(n, seed=0)
+        assert sorted(order) == list(range(n))
+        assert (order != np.arange(n)).all()
+        assert np.array_equal(order, deranged(n, seed=0))
+    assert not np.array_equal(deranged(500, 0), deranged(500, 1))
+    with pytest.raises(CorpusError, match="fewer than two"):
+        deranged(1, 0)
+
+
+def test_random_ranks_keep_everything_but_the_ranks() -> None:
+    table = random_ranks(5, "image", 0)
+    assert table[0] == 0
+    assert table[255] == 255
+    assert sorted(table[1:5]) == [1, 2, 3, 4]
+    assert len({tuple(random_ranks(5, str(i), 0)[1:5]) for i in range(50)}) > 10
+
+
+# -- the command line ------------------------------------------------------------------------------------------------------
+
+
+def test_make_rerank_check(pool: Path, tmp_path: Path, bench: Bench) -> None:
+    out = tmp_path / "corpus"
+    made = bench("corpus", "make", "--pool", pool, "--teacher", "fake_teacher:make", "--out", out, "--jobs", 1)
+    assert made.code == 0, made.err
+    assert "7 images with 21 masks, 10 classes" in made.out
+    assert "images a second" in made.out
+    assert (
+        "it was there already"
+        in bench("corpus", "make", "--pool", pool, "--teacher", "fake_teacher:make", "--out", out).out
+    )
+    assert not (out / ".teacher").exists()
+    ranked = bench("corpus", "rerank", out, "--out", tmp_path / "two", "--top-k", 2, "--binary")
+    assert "7 images with 21 masks, 2 classes" in ranked.out
+    told = bench("corpus", "check", tmp_path / "two")
+    assert told.code == 0
+    assert "can be used; 7 images" in told.out
+    assert json.loads((tmp_path / "two" / "manifest.json").read_text())["recipe"]["binary"] is True
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--top-k", 0], "top-k 0: Input should be greater than or equal to 1"),
+        (["--recipe", "satri"], "unknown source 'satri': did you mean 'satir'?"),
+        (["--recipe", "imagenet"], "source 'imagenet' has no recipe"),
+        (["--recipe", "satir/top-0"], "'satir' with top_k '0'"),
+        (["--teacher", "felsenszwalb"], "unknown teacher 'felsenszwalb': did you mean 'felzenszwalb'?"),
+        (["--teacher", "nowhere:make"], "no function nowhere:make"),
+        (["--teacher", "fake_teacher:not_a_teacher"], "returned int, which is no teacher"),
+        (["--teacher", "felzenszwalb", "--checkpoint", "x"], "--checkpoint is for the teacher sam"),
+        (["--pool", "nowhere"], "no folder nowhere with unlabelled images"),
+        (["--binary", "--uncovered", "ignore"], "one class is nothing to learn"),
+        (["--pool", "EMPTY"], "no image in"),
+        (["--out", "POOL"], "holds something else already"),
+    ],
+)
+def test_bad_calls_are_told_what_to_do(
+    words: list[object], says: str, pool: Path, tmp_path: Path, bench: Bench
+) -> None:
+    (tmp_path / "empty").mkdir()
+    words = [{"EMPTY": tmp_path / "empty", "POOL": pool}.get(str(word), word) for word in words]
+    before = sorted(tmp_path.rglob("*"))
+    teacher = [] if "--teacher" in words else ["--teacher", "fake_teacher:make"]
+    done = bench("corpus", "make", "--pool", pool, "--out", tmp_path / "c", "--jobs", 1, *teacher, *words)
+    assert done.code == 1
+    assert says in done.err
+    assert "Traceback" not in done.err
+    assert [path for path in sorted(tmp_path.rglob("*")) if path not in before and path.suffix == ".png"] == []
+
+
+def test_ranking_what_holds_no_masks_is_refused(ready: Path, tmp_path: Path, bench: Bench) -> None:
+    done = bench("corpus", "rerank", ready, "--out", tmp_path / "other")
+    assert done.code == 1
+    assert "holds no masks" in done.err
+    assert "say how many classes" in bench("corpus", "check", ready).err
+    assert bench("corpus", "check", ready, "--classes", 10).code == 0
+    assert "labels must be 0..2 or 255" in bench("corpus", "check", ready, "--classes", 3).err
