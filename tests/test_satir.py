@@ -69,14 +69,16 @@ def test_workers_give_the_same_records(bench: Bench, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(*(table.reset_index(drop=True) for table in tables))
 
 
-def test_a_killed_corpus_goes_on_where_it_was(bench: Bench, tmp_path: Path) -> None:
-    folder = tmp_path / "m"
-    path = write_matrix(folder, (fake_card(folder, calls=str(folder / "calls"), die_after=5).name,), max_frames=12)
+def test_a_stopped_corpus_goes_on_where_it_was(bench: Bench, tmp_path: Path) -> None:
+    card = fake_card(tmp_path, calls=str(tmp_path / "calls"), die_after=5)
+    path = write_matrix(tmp_path, (card.name,), max_frames=12, replicates=1)
     assert bench("run", "--matrix", path, "--jobs", 0).code == 3
-    assert bench("run", "--matrix", path, "--jobs", 0).code == 3  # still dying: more than five were asked
-    fake_card(folder, calls=str(folder / "calls"), die_after=5)
-    kept = list((tmp_path / "store" / "units" / "teacher").rglob("*.parquet"))
-    assert len(kept) == 5
+    assert calls(tmp_path) == 6
+    (tmp_path / "calls").write_text("")  # the teacher lives for five images more
+    assert bench("run", "--matrix", path, "--jobs", 0).code == 3
+    (tmp_path / "calls").write_text("")
+    assert bench("run", "--matrix", path, "--jobs", 0).code == 0
+    assert calls(tmp_path) == 2, "ten of twelve were kept"
 
 
 def test_a_bigger_subset_asks_only_for_what_is_new(bench: Bench, tmp_path: Path) -> None:
