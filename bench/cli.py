@@ -242,12 +242,13 @@ def _statuses(retry: str | None) -> list[str]:
 def _errors_of_use() -> tuple[type[Exception], ...]:
     """Looked up only once something went wrong, so that `bench --help` stays quick."""
     from pretrain_sources.corpus import CorpusError
+    from pretrain_sources.files import Changed
     from pretrain_sources.pool import PoolError
     from pretrain_sources.teachers import TeacherError
     from pretrain_sources.yamlfile import FileError
     from results.store import StoreError
 
-    return BenchError, FileError, StoreError, CorpusError, PoolError, TeacherError
+    return BenchError, FileError, StoreError, CorpusError, PoolError, TeacherError, Changed
 
 
 def main() -> None:

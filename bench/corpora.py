@@ -3,10 +3,12 @@
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from bench import BenchError
@@ -65,9 +67,10 @@ def make(pool: Path, recipe: Recipe, out: Path, weights: Path, jobs: int | None)
     if (known := _there(out, key)) is not None:
         return known, None
     kept = out / PASS / fingerprint(identity)
+    kept.mkdir(parents=True, exist_ok=True)
     workers = _jobs(recipe) if jobs is None else jobs
     started = time.monotonic()
-    with counting(f"making {out}", "images") as report:
+    with _alone(out / PASS), counting(f"making {out}", "images") as report:
         asked = Pass(recipe.teacher, weights, kept).over(images.images, workers)
         manifest = make_corpus(out, pool, asked, recipe, identity, total=len(images.images), report=report)
     shutil.rmtree(out / PASS, ignore_errors=True)  # the sidecar has it all now
@@ -128,6 +131,19 @@ def _teacher(name: str) -> SamTeacher | FelzenszwalbTeacher | PythonTeacher:
         return PythonTeacher(entry=name, version="1")
     known: dict[str, SamTeacher | FelzenszwalbTeacher] = {"sam": SamTeacher(), "felzenszwalb": FelzenszwalbTeacher()}
     return lookup("teacher", name, known)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise BenchError(
+            f"another call is making {folder.parent}; wait for it, or name another folder with --out"
+        ) from None
+    with lock:
+        yield
 
 
 def _there(out: Path, key: Mapping[str, Any]) -> Manifest | None:

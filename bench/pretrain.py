@@ -24,10 +24,12 @@ from bench.train import Progress, SegmentationLoss, fit, mean_loss, predict
 from bench.units import Context, Unit
 from pretrain_sources.card import SourceCard
 from pretrain_sources.corpus import Corpus, CorpusImage, deranged, random_ranks, read_corpus
+from pretrain_sources.files import Changed, read_unchanged
 from pretrain_sources.identity import derive_seed, fingerprint
 from pretrain_sources.images import decode_label, decode_thermal
 from pretrain_sources.making import make_corpus
 from pretrain_sources.pool import choose, evenly
+from pretrain_sources.recipe import SamTeacher
 from pretrain_sources.teachers.passes import Pass
 from results import metrics
 from results.record import Pretraining
@@ -45,11 +47,13 @@ def corpus(unit: Unit, context: Context, report: Progress) -> None:
     assert recipe is not None
     assert context.pool is not None
     images = evenly(choose(context.pool.images, unit.card.subset), unit.protocol.max_frames)
-    teacher = unit.inputs["teacher"]
+    teacher, settings = unit.inputs["teacher"], recipe.teacher
+    if isinstance(settings, SamTeacher):  # the checkpoint must be the one that was planned with
+        settings = settings.model_copy(update={"sha256": teacher["sha256"]})
     kept = store.unit_dir("teacher", fingerprint(teacher))
     kept.mkdir(parents=True, exist_ok=True)
     with FileLock(kept / ".lock"):  # another corpus of the same teacher waits, and then finds its masks here
-        asked = Pass(recipe.teacher, context.weights, kept).over(images)
+        asked = Pass(settings, context.weights, kept).over(images)
         folder = store.unit_dir("corpus", unit.fingerprint)
         make_corpus(
             folder, context.pool.root, asked, recipe, teacher, total=len(images), keep_images=False, report=report
@@ -149,8 +153,8 @@ class Pictures(Sequence[Decoded]):
 
     def _decode(self, i: int) -> Decoded:
         member, owner = self._images[i], self._images[self._owner[i]]
-        image = decode_thermal(member.image.read_bytes())
-        label = self._relabel(owner)[decode_label(owner.label.read_bytes())]
+        image = decode_thermal(read_unchanged(member.image, member.sha256))
+        label = self._relabel(owner)[decode_label(read_unchanged(owner.label, owner.label_sha256))]
         if label.shape != image.shape:  # a shuffled label map of an image of another size
             label = resized_label(label, (image.shape[0], image.shape[1]))
         return Decoded(member.id, member.group, *fitted(image, label, self._size))
@@ -227,6 +231,8 @@ def _corpus_of(unit: Unit, context: Context) -> Corpus:
     assert card.corpus is not None
     cache = store.cache_file("corpora.json")
     found = read_corpus(card.corpus.path, num_classes=card.corpus.num_classes, cache=cache)
+    if found.content_hash != unit.inputs["corpus"]["content"]:
+        raise Changed(f"{card.corpus.path} has changed since the run was planned; run the same command again")
     return Corpus(found.num_classes, evenly(choose(found.images, card.subset), unit.protocol.max_frames))
 
 

@@ -27,6 +27,7 @@ from bench.targets import Target
 from bench.train import Progress, SegmentationLoss, device_of, fit, half_precision, predict
 from bench.units import Context, Kind, Outcome, Unit
 from pretrain_sources.corpus import CorpusError
+from pretrain_sources.files import Changed
 from pretrain_sources.identity import derive_seed
 from pretrain_sources.teachers import TeacherError
 from results import metrics
@@ -50,7 +51,7 @@ def execute(unit: Unit, context: Context, report: Progress) -> Outcome:
         return Outcome("skipped", str(error))
     except StoreError as error:
         return Outcome("failed", str(error), fatal=True)
-    except (CorpusError, TeacherError) as error:
+    except (CorpusError, TeacherError, Changed) as error:
         return Outcome("failed", str(error))
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -188,6 +188,8 @@ def _listed(folder: Path, images: Path) -> tuple[CorpusImage, ...]:
         rows = pq.read_table(path, filters=[("refused", "=", "")]).to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise CorpusError(f"{path} cannot be read: {error}; make the corpus anew") from error
+    if out := [row["file"] for row in rows if not _below(row["file"]) or not _below(row["image"])]:
+        raise CorpusError(f"{path} names '{out[0]}', which leads out of the corpus: it is not used")
     return tuple(
         CorpusImage(
             row["image"],
@@ -200,6 +202,11 @@ def _listed(folder: Path, images: Path) -> tuple[CorpusImage, ...]:
         )
         for row in rows
     )
+
+
+def _below(name: str) -> bool:
+    """Whether a name stays in the folder that it is relative to."""
+    return not Path(name).is_absolute() and ".." not in Path(name).parts and "\\" not in name
 
 
 def label_path(folder: Path, image: str) -> Path:

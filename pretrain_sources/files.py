@@ -1,10 +1,27 @@
-"""Writing a file so that a kill at any moment leaves it whole or not there."""
+"""Writing a file so that a kill at any moment leaves it whole or not there, and reading one that must be as it was listed."""
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+class Changed(Exception):
+    """A file is not the one that was listed a moment ago; the message names it."""
+
+
+def read_unchanged(path: Path, sha256: str) -> bytes:
+    """The bytes of a file that was listed with this sha256.
+
+    Raises:
+        Changed: it has other bytes by now. OSError: it cannot be read.
+    """
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise Changed(f"{path} has changed since it was listed; let it be and run the same command again")
+    return data
 
 
 @contextmanager

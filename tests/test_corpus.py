@@ -10,9 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import Bench
+from filelock import FileLock
 from PIL import Image
 
 from pretrain_sources.corpus import CorpusError, check_corpus, deranged, random_ranks, read_corpus, read_manifest
+from pretrain_sources.files import Changed
 from pretrain_sources.making import make_corpus, redrawn
 from pretrain_sources.pool import read_pool
 from pretrain_sources.recipe import PythonTeacher, Recipe
@@ -183,6 +185,44 @@ def test_what_was_too_small_can_come_back(pool: Path, tmp_path: Path) -> None:
     make_corpus(tmp_path / "anew", pool, redrawn(tmp_path / "large", pool), Recipe(), {"kind": "fake"}, total=7)
     make(pool, tmp_path / "all")
     assert bytes_of(tmp_path / "anew") == bytes_of(tmp_path / "all")
+
+
+def test_a_file_that_changes_while_it_is_used_is_found_out(pool: Path, tmp_path: Path) -> None:
+    images = read_pool(pool).images
+    Image.fromarray(np.zeros((20, 24), np.uint8)).save(pool / "frame_04.png")
+    with pytest.raises(Changed, match=r"frame_04.png has changed since it was listed"):
+        list(Pass(teacher(), pool, tmp_path / "kept").over(images))
+    with pytest.raises(Changed, match=r"frame_04.png"):
+        list(Pass(teacher(), pool, tmp_path / "kept").over(images, jobs=2))
+
+
+def test_a_full_disk_is_told_and_leaves_no_corpus(pool: Path, small_disk: Path, bench: Bench) -> None:
+    (small_disk / "filler").write_bytes(b"x" * 1_000_000)
+    words = ("corpus", "make", "--pool", pool, "--teacher", "fake_teacher:make", "--jobs", 1, "--out", small_disk / "c")
+    full = bench(*words)
+    assert full.code == 1
+    assert "No space left on device" in full.err
+    (small_disk / "filler").unlink()
+    assert bench(*words).code == 0
+    assert bench("corpus", "check", small_disk / "c").code == 0
+
+
+def test_two_calls_at_once_do_not_mix(pool: Path, tmp_path: Path, bench: Bench) -> None:
+    (tmp_path / "c" / ".teacher").mkdir(parents=True)
+    with FileLock(tmp_path / "c" / ".teacher" / ".lock"):
+        other = bench("corpus", "make", "--pool", pool, "--teacher", "fake_teacher:make", "--out", tmp_path / "c")
+    assert other.code == 1
+    assert "another call is making" in other.err
+
+
+@pytest.mark.parametrize("name", ["../outside.png", "/etc/passwd", "a/../../b.png"])
+def test_no_path_leads_out_of_a_corpus(name: str, pool: Path, tmp_path: Path) -> None:
+    make(pool, tmp_path / "corpus")
+    table = pd.read_parquet(tmp_path / "corpus" / "images.parquet")
+    table.loc[2, "file"] = name
+    table.to_parquet(tmp_path / "corpus" / "images.parquet")
+    with pytest.raises(CorpusError, match="leads out of the corpus"):
+        read_corpus(tmp_path / "corpus")
 
 
 # -- ready-made corpora --------------------------------------------------------------------------------------------------

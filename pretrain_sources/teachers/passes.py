@@ -1,6 +1,7 @@
 """A teacher's pass over images: what it drew is kept image by image, so that a killed pass goes on and other recipes share it."""
 
 import multiprocessing
+import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pretrain_sources.files import whole
+from pretrain_sources.files import read_unchanged, whole
 from pretrain_sources.images import Pixels, decode_thermal
 from pretrain_sources.labels import DRAWN, Drawn, encode
 from pretrain_sources.pool import PoolImage
@@ -44,7 +45,7 @@ class Pass:
     def ask(self, image: PoolImage) -> Asked:
         """What the teacher draws on this image: read from the folder, or asked and kept."""
         try:
-            pixels = decode_thermal(image.path.read_bytes())
+            pixels = decode_thermal(read_unchanged(image.path, image.sha256))
         except (OSError, ValueError) as error:
             return Asked(image, (0, 0), Refusal("unreadable", f"{image.path}: {error}"))
         path = self.kept / image.sha256[:2] / f"{image.sha256}.parquet"
@@ -57,14 +58,22 @@ class Pass:
         return Asked(image, pixels.shape, drawn)
 
     def over(self, images: Sequence[PoolImage], jobs: int = 1) -> Iterator[Asked]:
-        """Every image in order, `jobs` processes at a time (teachers on a GPU should have one)."""
+        """Every image in order, `jobs` processes at a time (teachers on a GPU should have one).
+
+        Raises:
+            TeacherError: the teacher cannot be opened. Changed: a file is not the one that was listed.
+        """
         if jobs <= 1:
             yield from map(self.ask, images)
             return
         context = multiprocessing.get_context("forkserver")
-        with ProcessPoolExecutor(jobs, mp_context=context) as workers:
-            for begin in range(0, len(images), step := 16 * jobs):  # what may wait in memory at a time
-                yield from workers.map(self.ask, images[begin : begin + step])
+        with ProcessPoolExecutor(jobs, mp_context=context, initializer=_leave_ctrl_c_to_the_parent) as workers:
+            try:
+                for begin in range(0, len(images), step := 16 * jobs):  # what may wait in memory at a time
+                    yield from workers.map(self.ask, images[begin : begin + step])
+            except BaseException:
+                workers.shutdown(wait=False, cancel_futures=True)
+                raise
 
 
 _open: dict[tuple[str, Path], Teacher] = {}
@@ -76,6 +85,10 @@ def _opened(settings: Settings, weights: Path) -> Teacher:
     if key not in _open:
         _open[key] = open_teacher(settings, weights)
     return _open[key]
+
+
+def _leave_ctrl_c_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _ask(teacher: Teacher, pixels: Pixels, path: Path) -> Drawn:
