@@ -98,7 +98,7 @@ def make(target: str, n: int, size: str, seed: int, data: Path) -> int:
 
 
 def _choice(name: str, field: str, text: str) -> Callable[..., Any]:
-    """An option whose values are those of a field of the recipe, with dashes for underscores."""
+    """An option whose values are those of a field of the recipe, which is too slow to import for --help."""
     values = {
         "rank_by": ("predicted_iou", "stability", "area", "area_ascending", "random"),
         "overlap": ("worse_wins", "better_wins"),

@@ -39,11 +39,14 @@ def recipe_of(name: str, teacher: str | None, changes: Mapping[str, Any], **sam:
         recipe = read_yaml(Path(name), Recipe)
     else:
         try:
-            found = find_source(name, catalog()).recipe
+            card = find_source(name, catalog())
+            found = card.recipe
         except UnknownSource as error:
             raise BenchError(str(error)) from error
         if found is None:
             raise BenchError(f"source '{name}' has no recipe: take satir or one of its variants")
+        if card.subset or card.control or card.start != "random":
+            raise BenchError(f"'{name}' is more than a recipe: a subset, control or start belongs into a matrix")
         recipe = found
     settings = recipe.teacher if teacher in (None, recipe.teacher.kind) else _teacher(str(teacher))
     sam = {field: value for field, value in sam.items() if value is not None}
@@ -58,6 +61,9 @@ def make(pool: Path, recipe: Recipe, out: Path, weights: Path, jobs: int | None)
     Raises:
         BenchError: the teacher cannot be had, or `out` holds something else.
     """
+    out = out.resolve()
+    if pool.resolve() in (out, *out.parents):
+        raise BenchError(f"--out {out} lies in the pool: its label maps would count as unlabelled images")
     if stop := teachers.obstacle(recipe.teacher, weights):
         raise BenchError(f"{stop.reason}; {stop.mend}")
     identity = teachers.identity(recipe.teacher, weights)
@@ -91,8 +97,11 @@ def rerank(corpus: Path, out: Path, changes: Mapping[str, Any]) -> tuple[Manifes
     if (there := _there(out, key)) is not None:
         return there, None
     total, started = known.images + sum(known.refused.values()), time.monotonic()
-    with counting(f"making {out}", "images") as report:
+    out = out.resolve()
+    (out / PASS).mkdir(parents=True, exist_ok=True)
+    with _alone(out / PASS), counting(f"making {out}", "images") as report:
         made = make_corpus(out, corpus / "images", redrawn(corpus), recipe, known.teacher, total=total, report=report)
+    shutil.rmtree(out / PASS, ignore_errors=True)
     return made, total / (time.monotonic() - started)
 
 
@@ -128,7 +137,7 @@ def _valid(recipe: Mapping[str, Any], changes: Mapping[str, Any]) -> Recipe:
 
 def _teacher(name: str) -> SamTeacher | FelzenszwalbTeacher | PythonTeacher:
     if ":" in name:
-        return PythonTeacher(entry=name, version="1")
+        return PythonTeacher(entry=name, version=teachers.source_version(name))
     known: dict[str, SamTeacher | FelzenszwalbTeacher] = {"sam": SamTeacher(), "felzenszwalb": FelzenszwalbTeacher()}
     return lookup("teacher", name, known)
 
@@ -153,8 +162,7 @@ def _there(out: Path, key: Mapping[str, Any]) -> Manifest | None:
     known = read_manifest(out)
     if known is not None and {"teacher": known.teacher, "labelling": known.recipe, "pool": known.pool_hash} == key:
         return known
-    strange = {path.name for path in out.iterdir()} - {PASS, "labels", "images", "masks.parquet", "images.parquet"}
-    if known is not None or {name for name in strange if not name.startswith(".")} - {"contact.png"}:
+    if known is not None or (any(out.iterdir()) and not (out / PASS).is_dir()):
         raise BenchError(f"{out} holds something else already: name another folder with --out, or delete it")
     return None
 

@@ -17,6 +17,7 @@ from backbones import imagenet, network
 from backbones.network import Network
 from backbones.transfer import Certificate, EncoderWeights, load_encoder
 from bench.batches import Batches, Decoded, class_weights, fitted, resized_label
+from bench.plan import is_done
 from bench.score import confusion_matrix
 from bench.targets import Target
 from bench.targets.frames import decode_image
@@ -26,7 +27,7 @@ from pretrain_sources.card import SourceCard
 from pretrain_sources.corpus import Corpus, CorpusImage, deranged, random_ranks, read_corpus
 from pretrain_sources.files import Changed, read_unchanged
 from pretrain_sources.identity import derive_seed, fingerprint
-from pretrain_sources.images import decode_label, decode_thermal
+from pretrain_sources.images import IGNORE, decode_label, decode_thermal
 from pretrain_sources.making import make_corpus
 from pretrain_sources.pool import choose, evenly
 from pretrain_sources.recipe import SamTeacher
@@ -38,7 +39,7 @@ from results.store import Store, write_atomic
 PROBE_FRAMES = 2  # train frames on which a certificate measures how far the features moved
 HELD_OUT = (10, 64)  # every tenth image of a corpus, at most 64
 HELD_OUT_BATCHES = 16
-FRAMES_KEPT_PX = 2**28  # decoded images and labels that a training keeps: half a gigabyte
+KEPT_BYTES = 2**29  # decoded images and labels that a training keeps
 
 
 def corpus(unit: Unit, context: Context, report: Progress) -> None:
@@ -53,6 +54,8 @@ def corpus(unit: Unit, context: Context, report: Progress) -> None:
     kept = store.unit_dir("teacher", fingerprint(teacher))
     kept.mkdir(parents=True, exist_ok=True)
     with FileLock(kept / ".lock"):  # another corpus of the same teacher waits, and then finds its masks here
+        if is_done(store, unit):  # by another run, meanwhile
+            return
         asked = Pass(settings, context.weights, kept).over(images)
         folder = store.unit_dir("corpus", unit.fingerprint)
         make_corpus(
@@ -131,9 +134,20 @@ class Pictures(Sequence[Decoded]):
         kind, seed = (card.control.kind, card.control.seed) if card.control else (None, 0)
         n = len(found.images)
         self._owner = deranged(n, seed) if kind == "shuffled" else np.arange(n)  # whose label map an image gets
-        self._ranks = None if kind != "random-rank" else functools.partial(random_ranks, found.num_classes, seed=seed)
-        room = FRAMES_KEPT_PX // max(1, 2 * sum(found.images[0].class_px))
+        self._random_seed = seed if kind == "random-rank" else None
+        self._keep()
+
+    def _keep(self) -> None:
+        largest = max(sum(image.class_px) for image in self._images)
+        room = KEPT_BYTES // (2 * largest)  # a byte for a pixel of the image, one for its label
         self._decoded = functools.lru_cache(maxsize=max(1, room))(self._decode)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_decoded"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._keep()
 
     def __len__(self) -> int:
         return len(self._images)
@@ -149,12 +163,16 @@ class Pictures(Sequence[Decoded]):
         return pixels
 
     def _relabel(self, owner: CorpusImage) -> NDArray[np.uint8]:
-        return np.arange(256, dtype=np.uint8) if self._ranks is None else self._ranks(owner.sha256)
+        return np.arange(256, dtype=np.uint8) if self._random_seed is None else random_ranks(owner, self._random_seed)
 
     def _decode(self, i: int) -> Decoded:
         member, owner = self._images[i], self._images[self._owner[i]]
         image = decode_thermal(read_unchanged(member.image, member.sha256))
-        label = self._relabel(owner)[decode_label(read_unchanged(owner.label, owner.label_sha256))]
+        stored = decode_label(read_unchanged(owner.label, owner.label_sha256))
+        counts = np.bincount(stored.ravel(), minlength=256)
+        if (*counts[: self._classes].tolist(), int(counts[IGNORE])) != owner.class_px:
+            raise Changed(f"{owner.label} does not hold the labels that its corpus says; make the corpus anew")
+        label = self._relabel(owner)[stored]
         if label.shape != image.shape:  # a shuffled label map of an image of another size
             label = resized_label(label, (image.shape[0], image.shape[1]))
         return Decoded(member.id, member.group, *fitted(image, label, self._size))
@@ -184,10 +202,15 @@ def _trained(
 ) -> tuple[EncoderWeights, Pretraining, list[tuple[int, float, float]]]:
     """Pretraining on the corpus with the protocol's default schedule, by the same loop as on the target."""
     found, protocol, replicate = _corpus_of(unit, context), unit.protocol, f"r{unit.replicate}"
-    classes, steps = found.num_classes, unit.pretrain_steps
+    classes = found.num_classes
     pictures = Pictures(found, unit.card, unit)
     train, held_out = (_Part(pictures, picks) for picks in _split(found))
+    steps = protocol.steps_on(len(train))
     net = fresh_network(unit, replicate, classes)
+    torch.manual_seed(derive_seed(protocol.seed, "pretrain init", replicate))
+    net.decoder = network.build(
+        unit.backbone, classes
+    ).decoder  # finetuning begins with another one, whatever its classes
     start = unit.need("pretrain")
     if start is not None:
         load(net, left_by(start, context), context.target)
@@ -231,9 +254,10 @@ def _corpus_of(unit: Unit, context: Context) -> Corpus:
     assert card.corpus is not None
     cache = store.cache_file("corpora.json")
     found = read_corpus(card.corpus.path, num_classes=card.corpus.num_classes, cache=cache)
-    if found.content_hash != unit.inputs["corpus"]["content"]:
+    chosen = Corpus(found.num_classes, evenly(choose(found.images, card.subset), unit.protocol.max_frames))
+    if chosen.content_hash != unit.inputs["corpus"]:
         raise Changed(f"{card.corpus.path} has changed since the run was planned; run the same command again")
-    return Corpus(found.num_classes, evenly(choose(found.images, card.subset), unit.protocol.max_frames))
+    return chosen
 
 
 def _split(found: Corpus) -> tuple[list[int], list[int]]:
@@ -248,7 +272,10 @@ def _pseudo_miou(net: Network, held_out: _Part, unit: Unit, classes: int) -> dic
     if not len(held_out):
         return {"heldout_miou": None, "heldout_miou_constant": None}
     total = np.zeros((classes, classes), dtype=np.int64)
-    for frame, pred in predict(net, held_out, unit.protocol, lambda done, of: None):
+    whole = unit.protocol.model_copy(
+        update={"window_px": None, "stride_px": None}
+    )  # protocols that share this differ there
+    for frame, pred in predict(net, held_out, whole, lambda done, of: None):
         total += confusion_matrix(pred, frame.label, classes)
     truth = total.sum(1)
     if not truth.sum():

@@ -14,6 +14,7 @@ from bench.spec import Protocol
 from bench.targets import Target, open_pool, open_target
 from bench.targets.mapping import map_target
 from bench.units import Context, Unit
+from pretrain_sources.identity import fingerprint
 from pretrain_sources.pool import Pool
 from results.store import Store, StoreError
 
@@ -56,7 +57,11 @@ def run_matrix(
 
 def _pool(matrix: Matrix, target: Target, store: Store, show: Show) -> Pool | None:
     hashing = partial(show.checking, "hashing the pool")
-    pool = open_pool(target, matrix.pool, store.cache_file("pool.json"), hashing)
+    pool = open_pool(target, matrix.pool, store.cache_file(f"pool-{fingerprint(str(matrix.pool))[:12]}.json"), hashing)
+    if pool is not None and pool.root.resolve() in (store.root / "x").resolve().parents:
+        raise BenchError(
+            f"the store {store.root} lies in the pool {pool.root}: what it holds would count as unlabelled images"
+        )
     if pool is not None and pool.repeated:
         show.noted(f"{pool.repeated} images of the pool are byte-identical to another one and count once")
     return pool

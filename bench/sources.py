@@ -13,7 +13,7 @@ from bench.spec import Cell, Protocol
 from bench.units import Kind, Unit
 from pretrain_sources import teachers
 from pretrain_sources.card import SourceCard
-from pretrain_sources.corpus import CorpusError, read_corpus
+from pretrain_sources.corpus import Corpus, CorpusError, read_corpus
 from pretrain_sources.pool import HasContent, Pool, PoolError, choose, evenly, images_hash
 from results.store import Store
 
@@ -41,6 +41,7 @@ class Sources:
         self._cards, self._protocol, self._target_hash = cards, protocol, target_hash
         self._pool, self._weights, self._store = pool, weights, store
         self._known: dict[str, _Labels] = {}  # by card name
+        self._too_small: dict[str, str] = {}  # by card name: why its subset cannot be drawn
 
     def finals(self, cell: Cell, backbone: BackboneSpec) -> list[Unit]:
         """The runs of one cell, one a replicate; what else has to be done stands in their `needs`.
@@ -62,6 +63,8 @@ class Sources:
         if unit.kind == "pretrain" and "origin" in unit.inputs:
             stop = imagenet.obstacle(unit.backbone, unit.origin, self._weights)
             return f"{stop.reason}; to fetch: {stop.command}" if stop else None
+        if unit.card.name in self._too_small:
+            return self._too_small[unit.card.name]
         if unit.kind == "corpus" and unit.card.recipe is not None:
             if self._pool is None:
                 return f"{unit.cell.target} has no unlabelled images: name a folder with --pool DIR"
@@ -94,7 +97,7 @@ class Sources:
             labels = self._known.setdefault(card.name, self._known.get(card.name) or self._look_up(card))
             control: dict[str, Any] = {card.control.kind: card.control.seed} if card.control else {}
             if card.recipe is None:
-                inputs = {"corpus": dict(labels.inputs), **control}
+                inputs = {**labels.inputs, **control}
                 return [unit(start, inputs=inputs, images=labels.images, replicate=replicate)]
             corpus = self._unit("corpus", cell, backbone, card, inputs=labels.inputs, images=labels.images)
             return [unit([*start, corpus], inputs=control, images=labels.images, replicate=replicate)]
@@ -104,20 +107,21 @@ class Sources:
         return [unit(inputs={"origin": origin.name if origin else None}, origin=origin)]
 
     def _look_up(self, card: SourceCard) -> _Labels:
-        members: tuple[HasContent, ...]
+        members: tuple[HasContent, ...] = ()
         try:
             if card.corpus is not None:
                 cache = self._store.cache_file("corpora.json")
                 corpus = read_corpus(card.corpus.path, num_classes=card.corpus.num_classes, cache=cache)
-                members = evenly(choose(corpus.images, card.subset), self._protocol.max_frames)
-                subset = card.subset.model_dump() if card.subset else None
-                return _Labels({"content": corpus.content_hash, "subset": subset, "images": len(members)}, len(members))
+                chosen = evenly(choose(corpus.images, card.subset), self._protocol.max_frames)
+                return _Labels({"corpus": Corpus(corpus.num_classes, chosen).content_hash}, len(chosen))
             assert card.recipe is not None
             teacher = teachers.identity(card.recipe.teacher, self._weights)
-            members = (
-                () if self._pool is None else evenly(choose(self._pool.images, card.subset), self._protocol.max_frames)
-            )
-        except (PoolError, CorpusError, teachers.TeacherError) as error:
+            if self._pool is not None:
+                members = evenly(choose(self._pool.images, card.subset), self._protocol.max_frames)
+        except PoolError as error:  # too small for this subset: the other sources can still be run
+            self._too_small[card.name] = str(error)
+            return _Labels({"cannot be drawn": str(error)}, 0)
+        except (CorpusError, teachers.TeacherError) as error:
             raise BenchError(f"source '{card.name}': {error}") from error
         inputs = {"teacher": teacher, "labelling": card.recipe.labelling(), "images": images_hash(members)}
         return _Labels(inputs, len(members))

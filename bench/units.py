@@ -58,7 +58,7 @@ class Unit:
 
     @property
     def pretrain_steps(self) -> int:
-        """Optimiser steps on the corpus."""
+        """Optimiser steps on the corpus, about: equal passes count what is left of it after some is held out."""
         return self.protocol.steps_on(self.images)
 
     @property
@@ -78,7 +78,7 @@ class Unit:
         begin = f", from {start.weights}" if start else ""
         if "permuted" in self.inputs:
             return f"permuted{begin}"
-        return f"{self.pretrain_steps} steps on {self.images} images of {self.card.name}{begin}"
+        return f"pretrained here, {self.card.name}{begin}"
 
     def work(self, target: Target) -> int:
         """About how many training steps this is worth; predicting and scoring a frame costs about one, and so does a mask pass."""

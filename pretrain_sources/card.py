@@ -104,5 +104,9 @@ class SourceCard(_Frozen):
 
     def identity(self) -> dict[str, Any]:
         """What shapes a result: all but the text for people."""
-        texts = {"description", "licence", "contact", "paper", "training_data"}
-        return self.model_dump(mode="json", exclude=texts)
+        shown = self.model_dump(mode="json", exclude={"description", "licence", "contact", "paper", "training_data"})
+        # what a path leads to stands in the units that come first, by its content
+        (shown["corpus"] or {}).pop("path", None)
+        for field in ("checkpoint", "points_per_batch"):
+            (shown["recipe"] or {"teacher": {}})["teacher"].pop(field, None)
+        return shown

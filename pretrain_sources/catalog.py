@@ -16,7 +16,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from pretrain_sources.card import Control, SourceCard, Subset
-from pretrain_sources.recipe import META_MODELS, Recipe
+from pretrain_sources.recipe import META_MODELS, Recipe, SamTeacher
 from pretrain_sources.yamlfile import FileError, read_yaml, suggestion
 
 Value = bool | int | float | str
@@ -77,14 +77,34 @@ def collect(paths: Iterable[Path], known: Cards = MappingProxyType({})) -> Cards
     table = dict(known)
     for path in paths:
         card = read_yaml(path, SourceCard)
-        if card.name in table or (known and card.name in STUDIES):
+        if card.name in table or _means_something(card.name, table):
             raise FileError(f"{path}: there is another card of the name '{card.name}'; choose another name")
-        if card.corpus is not None:
-            card = card.model_copy(
-                update={"corpus": card.corpus.model_copy(update={"path": path.parent / card.corpus.path})}
+        if card.control is not None and (card.pretrains or card.subset or card.long or card.start != "random"):
+            raise FileError(
+                f"{path}: a control takes all but its name from '{card.control.of}'; nothing else can be given"
             )
-        table[card.name] = card
+        table[card.name] = _beside(card, path.parent)
     return MappingProxyType(table)
+
+
+def _means_something(name: str, known: Cards) -> bool:
+    """Whether a name says what it is by itself, so that no card may give it another meaning."""
+    try:
+        find_source(name, known)
+    except UnknownSource:
+        return False
+    return True
+
+
+def _beside(card: SourceCard, folder: Path) -> SourceCard:
+    """The card with its corpus and its checkpoint where its file is."""
+    if card.corpus is not None:
+        return card.model_copy(update={"corpus": card.corpus.model_copy(update={"path": folder / card.corpus.path})})
+    teacher = card.recipe.teacher if card.recipe else None
+    if isinstance(teacher, SamTeacher) and teacher.checkpoint and (folder / teacher.checkpoint).is_file():
+        found = teacher.model_copy(update={"checkpoint": str(folder.absolute() / teacher.checkpoint)})
+        return card.model_copy(update={"recipe": card.recipe.model_copy(update={"teacher": found})})  # type: ignore[union-attr]
+    return card
 
 
 def find_source(name: str, known: Cards, passed: tuple[str, ...] = ()) -> SourceCard:
@@ -99,7 +119,7 @@ def find_source(name: str, known: Cards, passed: tuple[str, ...] = ()) -> Source
     if name in known:
         card = known[name]
         if card.start not in ("random", "imagenet"):
-            find_source(card.start, known, passed)
+            card = card.model_copy(update={"start": find_source(card.start, known, passed).name})
         return card if card.control is None else _controlled(card, known, passed)
     if "~" in name:
         base, _, kind = name.rpartition("~")
@@ -118,7 +138,10 @@ def find_source(name: str, known: Cards, passed: tuple[str, ...] = ()) -> Source
         if start.start == "random" and not start.pretrains:
             raise UnknownSource(f"'{name}': '{begin}' is random already, so '{rest}' alone says the same")
         text = f"{last.description} Started from {start.name}."
-        return last.model_copy(update={"name": f"{start.name}+{last.name}", "start": start.name, "description": text})
+        seen = [card.training_data for card in (start, last)]
+        data = "unknown" if "unknown" in seen else tuple(dict.fromkeys(name for names in seen for name in names))
+        name = f"{start.name}+{last.name}"
+        return last.model_copy(update={"name": name, "start": start.name, "description": text, "training_data": data})
     return _with_settings(name, known)
 
 
@@ -154,6 +177,8 @@ def changed(card: SourceCard, changes: Mapping[str, Value]) -> SourceCard:
         UnknownSource: the card has no recipe, a setting is unknown, or a value does not fit.
     """
     recipe = card.recipe
+    if not card.pretrains or card.control is not None:
+        raise UnknownSource(f"'{card.name}' has no settings of its own to change")
     if recipe is None and set(changes) - set(Subset.model_fields):
         raise UnknownSource(f"'{card.name}' has no recipe whose settings could be changed")
     fields = _fields(recipe)
@@ -200,9 +225,13 @@ def _controlled(card: SourceCard, known: Cards, passed: tuple[str, ...], derived
     if kind == "permuted":
         if base.start == "random" and not base.pretrains:
             raise UnknownSource(f"'{name}': '{base.name}' has no weights to permute")
-        return card.model_copy(update={"name": name, "control": control, "start": base.name})
+        data = base.training_data
+        return card.model_copy(update={"name": name, "control": control, "start": base.name, "training_data": data})
     if not base.pretrains:
         raise UnknownSource(f"'{name}': '{base.name}' has no pseudo-labels to control")
+    classes = base.recipe.num_classes if base.recipe else base.corpus.num_classes if base.corpus else None
+    if kind == "random-rank" and classes == 2:
+        raise UnknownSource(f"'{name}': '{base.name}' has one rank only, so there is nothing to draw at random")
     return base.model_copy(update={"name": name, "description": card.description, "control": control})
 
 

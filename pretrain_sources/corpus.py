@@ -120,7 +120,10 @@ def read_corpus(
     if manifest is not None:
         if num_classes is not None and manifest.num_classes > num_classes:
             raise CorpusError(f"{folder} has {manifest.num_classes} classes, not the {num_classes} declared")
-        return Corpus(manifest.num_classes, _listed(folder, root))
+        corpus = Corpus(manifest.num_classes, _listed(folder, root))
+        if corpus.content_hash != manifest.content_hash:
+            raise CorpusError(f"{folder}: images.parquet is not that of manifest.json; make the corpus anew")
+        return corpus
     if num_classes is None:
         raise CorpusError(f"{folder} has no manifest.json, so its number of classes must be declared (num_classes)")
     found, problems = _examined(folder, root, num_classes, cache, report)
@@ -173,23 +176,18 @@ def deranged(n: int, seed: int) -> NDArray[np.int64]:
             return np.asarray(order, dtype=np.int64)
 
 
-def random_ranks(num_classes: int, image_sha256: str, seed: int) -> NDArray[np.uint8]:
-    """(256,) new value of each label: the ranks of one image permuted at random, 0 and ignore as they were."""
-    rng = np.random.default_rng(derive_seed("random ranks", seed, image_sha256))
+def random_ranks(image: CorpusImage, seed: int) -> NDArray[np.uint8]:
+    """(256,) new value of each label: the ranks that occur in one label map permuted at random, 0 and ignore as they were."""
+    rng = np.random.default_rng(derive_seed("random ranks", seed, image.sha256))
+    ranks = 1 + np.flatnonzero(image.class_px[1:-1])
     table = np.arange(256, dtype=np.uint8)
-    table[1:num_classes] = 1 + rng.permutation(num_classes - 1)
+    table[ranks] = rng.permutation(ranks)
     return table
 
 
 def _listed(folder: Path, images: Path) -> tuple[CorpusImage, ...]:
     """As images.parquet lists them, refused ones left out."""
-    path = folder / "images.parquet"
-    try:
-        rows = pq.read_table(path, filters=[("refused", "=", "")]).to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise CorpusError(f"{path} cannot be read: {error}; make the corpus anew") from error
-    if out := [row["file"] for row in rows if not _below(row["file"]) or not _below(row["image"])]:
-        raise CorpusError(f"{path} names '{out[0]}', which leads out of the corpus: it is not used")
+    rows = [row for row in image_rows(folder) if not row["refused"]]
     return tuple(
         CorpusImage(
             row["image"],
@@ -202,6 +200,22 @@ def _listed(folder: Path, images: Path) -> tuple[CorpusImage, ...]:
         )
         for row in rows
     )
+
+
+def image_rows(folder: Path) -> list[dict[str, Any]]:
+    """The rows of images.parquet.
+
+    Raises:
+        CorpusError: it cannot be read, or names a file outside of the corpus.
+    """
+    path = folder / "images.parquet"
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise CorpusError(f"{path} cannot be read: {error}; make the corpus anew") from error
+    if out := [name for row in rows for name in (row["file"], row["image"]) if not _below(name)]:
+        raise CorpusError(f"{path} names '{out[0]}', which leads out of the corpus: it is not used")
+    return rows
 
 
 def _below(name: str) -> bool:
@@ -227,7 +241,8 @@ def _examined(
 ) -> tuple[tuple[CorpusImage, ...], Problems]:
     """Reads every image and label map. `listed`: names that must be there, and no others count; None: all images."""
     try:
-        pool = read_pool(images, keep_repeated=True)
+        hashes = cache and cache.with_name(f"{cache.stem}-images.json")
+        pool = read_pool(images, cache=hashes, keep_repeated=True)
     except PoolError as error:
         raise CorpusError(f"{folder} is no corpus: {error}") from error
     wanted = None if listed is None else set(listed)

@@ -25,8 +25,8 @@ def read_unchanged(path: Path, sha256: str) -> bytes:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A path to write aside of `path`; flushed and renamed to it at the end, removed where something went wrong.
+def whole(path: Path, sync: bool = True) -> Iterator[Path]:
+    """A path to write aside of `path`; at the end flushed (if `sync`) and renamed to it, removed where something went wrong.
 
     Raises:
         OSError: it cannot be written; what stood at `path` still stands.
@@ -35,19 +35,20 @@ def whole(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield aside
-        with open(aside, "rb+") as file:
-            os.fsync(file.fileno())
+        if sync:
+            with open(aside, "rb+") as file:
+                os.fsync(file.fileno())
         os.replace(aside, path)
     finally:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Puts `data` at `path` whole or not at all.
+def write_whole(path: Path, data: bytes, sync: bool = True) -> None:
+    """Puts `data` at `path` whole or not at all; with `sync` also after a power cut.
 
     Raises:
         OSError: it cannot be written; what stood at `path` still stands.
     """
-    with whole(path) as aside:
+    with whole(path, sync) as aside:
         aside.write_bytes(data)

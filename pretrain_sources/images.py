@@ -24,7 +24,10 @@ def decode_thermal(data: bytes) -> Pixels:
     if not data:
         raise ValueError("the file is empty")
     if data[:6] == b"\x93NUMPY":
-        return _to_grey(np.load(io.BytesIO(data), allow_pickle=False))
+        try:
+            return _to_grey(np.load(io.BytesIO(data), allow_pickle=False))
+        except (EOFError, MemoryError) as error:
+            raise ValueError(f"not an array that can be read: {error}") from error
     deep_png = data[:4] == b"\x89PNG" and len(data) > _PNG_BIT_DEPTH and data[_PNG_BIT_DEPTH] == 16
     if not deep_png:
         try:
@@ -37,7 +40,10 @@ def decode_thermal(data: bytes) -> Pixels:
             raise ValueError(" ".join(str(error).split())) from error
     import cv2  # only deep frames need it
 
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise ValueError(f"not an image that can be read: {error.err}") from error
     if pixels is None:
         raise ValueError("not an image that can be read")
     return _to_grey(pixels)
@@ -58,13 +64,14 @@ def decode_label(data: bytes) -> Pixels:
 
 
 def _to_grey(pixels: NDArray[np.generic]) -> Pixels:
-    if pixels.ndim == 3:
-        pixels = pixels[..., :3].mean(-1)  # alpha is left out
-    if pixels.ndim != 2 or pixels.size == 0 or not np.issubdtype(pixels.dtype, np.number):
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    real = np.issubdtype(pixels.dtype, np.integer) or np.issubdtype(pixels.dtype, np.floating)
+    if pixels.ndim not in (2, 3) or channels not in (1, 3, 4) or pixels.size == 0 or not real:
         raise ValueError(f"an array of shape {pixels.shape} and type {pixels.dtype} is no image")
-    if pixels.dtype == np.uint8:
-        return np.asarray(pixels, dtype=np.uint8)
     values = pixels.astype(np.float64)
+    values = values[..., :3].mean(-1) if pixels.ndim == 3 else values  # alpha is left out
+    if pixels.dtype == np.uint8:
+        return np.asarray(values.round(), dtype=np.uint8)
     if not np.isfinite(values).all():
         raise ValueError("it holds values that are not finite")
     low, high = np.percentile(values, CLIP_PERCENT)

@@ -1,6 +1,5 @@
 """Making a corpus: from a teacher's pass over a pool, or anew from the masks that another corpus holds."""
 
-import contextlib
 import hashlib
 import io
 import os
@@ -17,7 +16,16 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from pretrain_sources.contact import contact_sheet
-from pretrain_sources.corpus import CorpusError, Manifest, Report, content_hash, label_path, read_manifest, rows_of
+from pretrain_sources.corpus import (
+    CorpusError,
+    Manifest,
+    Report,
+    content_hash,
+    image_rows,
+    label_path,
+    read_manifest,
+    rows_of,
+)
 from pretrain_sources.files import whole, write_whole
 from pretrain_sources.images import decode_label, decode_thermal
 from pretrain_sources.labels import DRAWN, Drawn, from_run_lengths, make_label
@@ -90,7 +98,7 @@ def redrawn(corpus: Path, images: Path | None = None) -> Iterator[Asked]:
         raise CorpusError(f"{corpus} has no manifest.json, so there are no masks in it to rank anew")
     root = images or corpus / "images"
     try:
-        rows = pq.read_table(corpus / "images.parquet").to_pylist()
+        rows = image_rows(corpus)
         blocks = _by_image(pq.ParquetFile(corpus / "masks.parquet"))
         name, table = next(blocks, ("", DRAWN.empty_table()))
         for row in rows:
@@ -119,7 +127,7 @@ def _labelled(
     for done, found in enumerate(asked, start=1):
         row, masks = _one(out, found, recipe)
         rows.append(row | {"file": found.image.path.relative_to(images).as_posix()})
-        if keep_images and not row["refused"]:
+        if keep_images and row["refused"] != "unreadable":
             _beside(found.image.path, out / "images" / rows[-1]["file"])
         if masks is not None:
             yield masks
@@ -148,9 +156,7 @@ def _one(out: Path, found: Asked, recipe: Recipe) -> tuple[dict[str, Any], pa.Ta
         why = f"none of {n} masks has {recipe.min_area_px} pixels"
         return row | {"masks": n, "refused": "no mask", "why": why}, _sidecar(image.id, drawn, nothing)
     data = _png(made.label)
-    path = label_path(out, image.id)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
+    write_whole(label_path(out, image.id), data, sync=False)
     counts = np.bincount(made.label.ravel(), minlength=256)
     row |= {
         "masks": n,
@@ -234,15 +240,13 @@ def _sheet(out: Path, images: Path, rows: list[dict[str, Any]], manifest: Manife
 
 
 def _beside(source: Path, path: Path) -> None:
-    """A hard link, or a copy where the disk has none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError):
+    """A hard link, or a copy where the disk has none; what an earlier call left is replaced."""
+    with whole(path, sync=False) as aside:
+        aside.unlink(missing_ok=True)
         try:
-            os.link(source, path)
-        except FileExistsError:
-            raise
+            os.link(source.resolve(), aside)
         except OSError:
-            shutil.copyfile(source, path)
+            shutil.copyfile(source, aside)
 
 
 def _png(pixels: np.ndarray) -> bytes:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -92,6 +93,8 @@ def read_pool(
     files = sorted(_walk(root))
     if not files:
         raise PoolError(f"no image in {root}: a pool holds {', '.join(SUFFIXES)} files, in folders or not")
+    if strange := [name for name, _, _ in files if not name.isprintable()]:
+        raise PoolError(f"{root}: the file name {strange[0]!r} is no plain UTF-8 text; rename it")
     ids = [os.path.splitext(name)[0] for name, _, _ in files]
     if doubles := [name for name, count in Counter(ids).items() if count > 1]:
         raise PoolError(f"{root}: {len(doubles)} names stand twice with other suffixes, the first {doubles[0]}")
@@ -115,20 +118,26 @@ def choose(images: Sequence[Member], subset: Subset | None) -> tuple[Member, ...
     """
     if subset is None:
         return tuple(images)
-    groups = sorted({image.group for image in images}, key=lambda g: fingerprint([subset.seed, "group", g]))
-    if subset.groups is not None and subset.groups > len(groups):
-        raise PoolError(f"{subset.groups} groups asked for, but the pool has {len(groups)}")
-    drawn = set(groups[: subset.groups])
-    order = sorted(
-        (image for image in images if image.group in drawn),
-        key=lambda image: fingerprint([subset.seed, "image", image.sha256]),
-    )
+    order = sorted(images, key=lambda image: fingerprint([subset.seed, "image", image.sha256]))
+    if subset.groups is not None:
+        order = _from_groups(order, subset.groups, subset.seed)
     n = len(order) if subset.n is None else subset.count(len(images))
+    if subset.groups is not None and n < subset.groups:
+        raise PoolError(f"{n} images cannot come from {subset.groups} groups")
     if n > len(order):
         where = f"its {subset.groups} drawn groups have" if subset.groups is not None else "the pool has"
         raise PoolError(f"{n} images asked for, but {where} {len(order)}")
     chosen = {image.id for image in order[:n]}
     return tuple(image for image in images if image.id in chosen)
+
+
+def _from_groups(order: list[Member], groups: int, seed: int) -> list[Member]:
+    """Images of that many drawn groups, one of each in turn, so that any number of them is spread over all."""
+    names = sorted({image.group for image in order}, key=lambda group: fingerprint([seed, "group", group]))
+    if groups > len(names):
+        raise PoolError(f"{groups} groups asked for, but the pool has {len(names)}")
+    queues = [[image for image in order if image.group == name] for name in names[:groups]]
+    return [image for turn in zip_longest(*queues) for image in turn if image is not None]
 
 
 def evenly(things: tuple[T, ...], at_most: int | None) -> tuple[T, ...]:
@@ -198,14 +207,15 @@ def _groups(root: Path, given: Mapping[str, str] | None) -> Callable[[str], str]
 
 
 def read_groups(path: Path, column: str = "group") -> dict[str, str]:
-    """File name without suffix -> group, from a CSV file with the columns `file` and `column`.
+    """File name, with and without suffix -> group, from a CSV file with the columns `file` and `column`.
 
     Raises:
         PoolError: it cannot be read, or a column is missing.
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            return {str(Path(row["file"]).with_suffix("")): row[column] for row in csv.DictReader(file)}
+            rows = [(row["file"], row[column]) for row in csv.DictReader(file)]
+            return {name: group for file_name, group in rows for name in (file_name, os.path.splitext(file_name)[0])}
     except KeyError as error:
         raise PoolError(f"{path} has no column {error}: it must have file,{column}") from error
     except (OSError, UnicodeDecodeError, csv.Error, TypeError) as error:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pretrain_sources.teachers import Masks
+from pretrain_sources.teachers import Masks, offered
 
 
+@offered
 def make(
     calls: str = "", masks: int = 3, wrong_size: bool = False, die_after: int = 0
 ) -> Callable[[np.ndarray], Masks]:
@@ -30,5 +31,6 @@ def make(
     return ask
 
 
+@offered
 def not_a_teacher() -> int:
     return 3

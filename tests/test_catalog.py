@@ -70,6 +70,8 @@ def test_subsets_chains_and_controls() -> None:
     assert set(closure([two], KNOWN)) == {two.name, "imagenet+satir/felzenszwalb", "imagenet"}
     permuted = find_source("satir/felzenszwalb~permuted", KNOWN)
     assert permuted.start == "satir/felzenszwalb"
+    assert chain.training_data == ("ImageNet-1k",)
+    assert find_source("imagenet~permuted", KNOWN).training_data == ("ImageNet-1k",)
 
 
 def test_a_setting_that_is_no_change_has_no_name_of_its_own() -> None:
@@ -98,6 +100,8 @@ def test_a_setting_that_is_no_change_has_no_name_of_its_own() -> None:
         ("none~shuffled", "'none' has no pseudo-labels to control"),
         ("imagenet~random-rank", "'imagenet' has no pseudo-labels to control"),
         ("none~permuted", "'none' has no weights to permute"),
+        ("satir/binary~random-rank", "has one rank only"),
+        ("satir/top-1~random-rank", "has one rank only"),
         ("satir~shuffled~shuffled", "is a control already"),
         ("none+satir", "'none' is random already"),
         ("imagenet+none", "it has no pretraining of its own"),
@@ -139,8 +143,9 @@ def test_two_cards_of_one_name_are_refused(tmp_path: Path) -> None:
         load_matrix(str(path))
     with pytest.raises(FileError, match="another card of the name 'satir'"):
         collect([card(tmp_path, "satir", recipe={})], KNOWN)
-    with pytest.raises(FileError, match="another card of the name 'satir/top-4'"):
-        collect([card(tmp_path, "satir/top-4", recipe={})], KNOWN)
+    for name in ("satir/top-4", "satir/top-5", "satir~shuffled", "imagenet+satir"):
+        with pytest.raises(FileError, match="another card of the name"):
+            collect([card(tmp_path, name, recipe={})], KNOWN)
 
 
 @pytest.mark.parametrize(
@@ -176,6 +181,29 @@ def test_a_chain_that_loops_is_refused(tmp_path: Path) -> None:
         load_matrix(str(write_matrix(tmp_path, (c.name,))))
 
 
+def test_a_start_is_known_by_its_canonical_name(tmp_path: Path) -> None:
+    a = card(tmp_path, "a", recipe={}, start="satir/points-16/top-4")
+    cards = load_matrix(str(write_matrix(tmp_path, (a.name,)))).cards
+    assert set(cards) == {"a", "satir/top-4/points-16"}
+    b = card(tmp_path, "b", recipe={}, start="satir")
+    cards = load_matrix(str(write_matrix(tmp_path, (b.name,))), teacher="felzenszwalb").cards
+    assert set(cards) == {"b", "satir/felzenszwalb"}
+
+
+def test_a_control_takes_everything_from_what_it_controls(tmp_path: Path) -> None:
+    for fields in ({"recipe": {}}, {"long": True}, {"start": "imagenet"}):
+        with pytest.raises(FileError, match="a control takes all but its name from 'satir'"):
+            collect([card(tmp_path, "mine", control={"of": "satir", "kind": "shuffled"}, **fields)], KNOWN)
+
+
+def test_what_a_path_leads_to_is_the_identity_not_the_path(tmp_path: Path) -> None:
+    teacher = {"kind": "sam", "model": "vit_b", "checkpoint": "x.pth"}
+    (tmp_path / "x.pth").write_bytes(b"")
+    known = collect([card(tmp_path, "mine", recipe={"teacher": teacher})], KNOWN)
+    assert fields_of(known["mine"].recipe)["checkpoint"] == str(tmp_path / "x.pth")
+    assert str(tmp_path) not in str(known["mine"].identity())
+
+
 def test_a_start_or_control_of_an_unknown_source_is_refused(tmp_path: Path) -> None:
     a = card(tmp_path, "a", recipe={}, start="imagnet")
     with pytest.raises(BenchError, match="unknown source 'imagnet': did you mean 'imagenet'"):
@@ -200,7 +228,9 @@ def test_matrices_take_globs_and_grids(tmp_path: Path) -> None:
     for entry, says in (
         ("satri/*", "matches no source"),
         ({"satir": {"topk": [3]}}, "has no setting 'topk': did you mean 'top_k'"),
-        ({"none": {"top_k": [3]}}, "'none' has no recipe"),
+        ({"none": {"top_k": [3]}}, "'none' has no settings of its own"),
+        ({"imagenet": {"n": [3]}}, "'imagenet' has no settings of its own"),
+        ({"satir~shuffled": {"top_k": [3]}}, "'satir~shuffled' has no settings of its own"),
         ({"satir": {"top_k": [0]}}, "greater than or equal to 1"),
     ):
         written["sources"] = [entry]

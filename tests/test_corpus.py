@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,16 @@ from conftest import Bench
 from filelock import FileLock
 from PIL import Image
 
-from pretrain_sources.corpus import CorpusError, check_corpus, deranged, random_ranks, read_corpus, read_manifest
+from bench.cli import cli
+from pretrain_sources.corpus import (
+    CorpusError,
+    CorpusImage,
+    check_corpus,
+    deranged,
+    random_ranks,
+    read_corpus,
+    read_manifest,
+)
 from pretrain_sources.files import Changed
 from pretrain_sources.making import make_corpus, redrawn
 from pretrain_sources.pool import read_pool
@@ -133,6 +143,24 @@ def test_kill_minus_nine_leaves_nothing_that_passes_for_a_corpus(pool: Path, tmp
     assert bytes_of(tmp_path / "c") == bytes_of(tmp_path / "other")
 
 
+def test_what_a_killed_call_left_half_is_replaced(pool: Path, tmp_path: Path) -> None:
+    for name in ("images/frame_00.png", "labels/frame_01.png"):
+        path = tmp_path / "corpus" / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"torn")
+    make(pool, tmp_path / "corpus")
+    check_corpus(tmp_path / "corpus")
+
+
+def test_links_in_a_pool_are_followed(pool: Path, tmp_path: Path) -> None:
+    links = tmp_path / "links"
+    links.mkdir()
+    for path in pool.iterdir():
+        (links / path.name).symlink_to(Path("..") / "pool" / path.name)
+    make(links, tmp_path / "corpus")
+    check_corpus(tmp_path / "corpus")
+
+
 def test_a_torn_mask_file_is_asked_for_again(pool: Path, tmp_path: Path) -> None:
     calls, kept = tmp_path / "calls", tmp_path / "kept"
     make(pool, tmp_path / "one", kept=kept, calls=str(calls))
@@ -179,10 +207,11 @@ def test_ranking_anew_asks_no_teacher_and_equals_making_it_so(pool: Path, tmp_pa
     assert bytes_of(tmp_path / "anew") == bytes_of(tmp_path / "two")
 
 
-def test_what_was_too_small_can_come_back(pool: Path, tmp_path: Path) -> None:
+def test_what_was_too_small_can_come_back(pool: Path, tmp_path: Path, bench: Bench) -> None:
     Image.fromarray(np.zeros((4, 5), np.uint8)).save(pool / "frame_05.png")
     make(pool, tmp_path / "large", recipe=Recipe(min_area_px=21))
-    make_corpus(tmp_path / "anew", pool, redrawn(tmp_path / "large", pool), Recipe(), {"kind": "fake"}, total=7)
+    ranked = bench("corpus", "rerank", tmp_path / "large", "--out", tmp_path / "anew", "--min-area", 0)
+    assert ranked.code == 0, ranked.err
     make(pool, tmp_path / "all")
     assert bytes_of(tmp_path / "anew") == bytes_of(tmp_path / "all")
 
@@ -215,6 +244,12 @@ def test_two_calls_at_once_do_not_mix(pool: Path, tmp_path: Path, bench: Bench) 
     assert "another call is making" in other.err
 
 
+def test_the_options_are_those_of_the_recipe() -> None:
+    options = {option.name: option for option in cli.commands["corpus"].commands["make"].params}  # type: ignore[attr-defined]
+    for field in ("rank_by", "overlap", "uncovered"):
+        assert options[field].type.choices == get_args(Recipe.model_fields[field].annotation)  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("name", ["../outside.png", "/etc/passwd", "a/../../b.png"])
 def test_no_path_leads_out_of_a_corpus(name: str, pool: Path, tmp_path: Path) -> None:
     make(pool, tmp_path / "corpus")
@@ -223,6 +258,8 @@ def test_no_path_leads_out_of_a_corpus(name: str, pool: Path, tmp_path: Path) ->
     table.to_parquet(tmp_path / "corpus" / "images.parquet")
     with pytest.raises(CorpusError, match="leads out of the corpus"):
         read_corpus(tmp_path / "corpus")
+    with pytest.raises(CorpusError, match="leads out of the corpus"):
+        list(redrawn(tmp_path / "corpus"))
 
 
 # -- ready-made corpora --------------------------------------------------------------------------------------------------
@@ -311,11 +348,17 @@ def test_a_derangement_leaves_nothing_in_its_place() -> None:
 
 
 def test_random_ranks_keep_everything_but_the_ranks() -> None:
-    table = random_ranks(5, "image", 0)
-    assert table[0] == 0
-    assert table[255] == 255
-    assert sorted(table[1:5]) == [1, 2, 3, 4]
-    assert len({tuple(random_ranks(5, str(i), 0)[1:5]) for i in range(50)}) > 10
+    def of(sha256: str, seed: int = 0) -> list[int]:
+        image = CorpusImage("i", Path(), Path(), "g", sha256, "", (9, 5, 0, 7, 1, 0))  # ranks 1, 3 and 4 occur
+        return random_ranks(image, seed).tolist()
+
+    assert of("a")[0] == 0
+    assert of("a")[255] == 255
+    assert of("a")[2] == 2
+    assert sorted(of("a")[k] for k in (1, 3, 4)) == [1, 3, 4]
+    assert of("a") == of("a")
+    assert len({tuple(of(str(i))) for i in range(50)}) == 6
+    assert len({tuple(of("a", seed)) for seed in range(50)}) == 6
 
 
 # -- the command line ------------------------------------------------------------------------------------------------------
@@ -354,14 +397,22 @@ def test_make_rerank_check(pool: Path, tmp_path: Path, bench: Bench) -> None:
         (["--pool", "nowhere"], "no folder nowhere with unlabelled images"),
         (["--binary", "--uncovered", "ignore"], "one class is nothing to learn"),
         (["--pool", "EMPTY"], "no image in"),
-        (["--out", "POOL"], "holds something else already"),
+        (["--out", "FULL"], "holds something else already"),
+        (["--out", "POOL"], "lies in the pool"),
+        (["--out", "BELOW"], "lies in the pool"),
+        (["--recipe", "satir/n-100"], "'satir/n-100' is more than a recipe"),
+        (["--recipe", "satir~shuffled"], "'satir~shuffled' is more than a recipe"),
+        (["--teacher", "os:getcwd"], "os:getcwd is not offered to cards"),
     ],
 )
 def test_bad_calls_are_told_what_to_do(
     words: list[object], says: str, pool: Path, tmp_path: Path, bench: Bench
 ) -> None:
     (tmp_path / "empty").mkdir()
-    words = [{"EMPTY": tmp_path / "empty", "POOL": pool}.get(str(word), word) for word in words]
+    (tmp_path / "full" / "labels").mkdir(parents=True)
+    (tmp_path / "full" / "labels" / "by_hand.txt").write_text("precious")
+    places = {"EMPTY": tmp_path / "empty", "POOL": pool, "FULL": tmp_path / "full", "BELOW": pool / "corpus"}
+    words = [places.get(str(word), word) for word in words]
     before = sorted(tmp_path.rglob("*"))
     teacher = [] if "--teacher" in words else ["--teacher", "fake_teacher:make"]
     done = bench("corpus", "make", "--pool", pool, "--out", tmp_path / "c", "--jobs", 1, *teacher, *words)

@@ -17,16 +17,25 @@ from results.store import Store
 GOLDEN = Path(__file__).with_name("golden.json")
 
 
-def golden_matrix(folder: Path) -> Path:
-    return write_matrix(
-        folder,
-        ("none", "imagenet", "satir/felzenszwalb"),
-        ("tiny", "fpn-efficientnet-lite0", "segformer-b0"),
-        finetune_steps=10,
-        trials=2,
-        replicates=1,
-        max_frames=4,
-    )
+PRETRAINING = {"pretrain_images", "pretrain_loss", "heldout_images", "heldout_loss", "heldout_miou"}
+
+# every way to weights: brought, pretrained, chained, from a part of the pool, and each control of these
+BROAD = ("none", "imagenet", "satir/felzenszwalb"), ("tiny", "fpn-efficientnet-lite0", "segformer-b0")
+DEEP = (
+    (
+        "imagenet+satir/felzenszwalb/n-40-groups-3",
+        "satir/felzenszwalb/rank-random~shuffled",
+        "satir/felzenszwalb~random-rank",
+        "imagenet~permuted",
+    ),
+    ("fpn-efficientnet-lite0",),
+)
+
+
+def golden_matrices(folder: Path) -> list[Path]:
+    little = {"finetune_steps": 10, "trials": 2, "replicates": 1}
+    broad = write_matrix(folder / "broad", *BROAD, **little, max_frames=4)
+    return [broad, write_matrix(folder / "deep", *DEEP, **little, max_frames=10)]
 
 
 def numbers(store: Path) -> dict[str, object]:
@@ -41,13 +50,14 @@ def numbers(store: Path) -> dict[str, object]:
                 "tuned_val_miou": record.tuning.tuned_val_miou,
                 "lr": record.tuning.schedule["lr"],
                 "final_loss": record.provenance.final_loss,
-                **({"pretrain_loss": record.pretraining.pretrain_loss} if record.pretraining else {}),
+                **(record.pretraining.model_dump(include=PRETRAINING) if record.pretraining else {}),
             }
     return found
 
 
 def test_the_numbers_have_not_moved_unless_the_version_did(bench: Bench, wheel: None, tmp_path: Path) -> None:
-    assert bench("run", "--matrix", golden_matrix(tmp_path), "--jobs", 0).code == 0
+    for path in golden_matrices(tmp_path):
+        assert bench("run", "--matrix", path, "--jobs", 0).code == 0
     stored, found = json.loads(GOLDEN.read_text()), numbers(tmp_path / "store")
     assert stored.pop("versions") == found.pop("versions"), (
         "RESULT_VERSION was raised: run `python tests/test_golden.py`"
@@ -67,8 +77,9 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_scenes(folder)
-        sys.argv = ["bench", "run", "--matrix", str(golden_matrix(folder)), "--jobs", "0"]
-        sys.argv += ["--data", name, "--store", str(folder / "store")]
-        with contextlib.suppress(SystemExit):
-            main()
+        for path in golden_matrices(folder):
+            sys.argv = ["bench", "run", "--matrix", str(path), "--jobs", "0"]
+            sys.argv += ["--data", name, "--store", str(folder / "store")]
+            with contextlib.suppress(SystemExit):
+                main()
         GOLDEN.write_text(json.dumps(numbers(folder / "store"), indent=1) + "\n")

@@ -1,4 +1,5 @@
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,12 @@ def test_groups_can_be_named_in_a_file(folder: Path) -> None:
     assert (groups["day_000"], groups["night/n1"], groups["day_001"]) == ("one", "two", "day_#0")
     (folder / "groups.csv").write_text("name,flight\nday_000.png,one\n")
     with pytest.raises(PoolError, match=r"groups.csv has no column 'file': it must have file,group"):
+        read_pool(folder)
+
+
+def test_names_that_are_no_text_are_refused(folder: Path) -> None:
+    (folder / "night" / os.fsdecode(b"caf\xe9.png")).write_bytes((folder / "day_000.png").read_bytes())
+    with pytest.raises(PoolError, match="is no plain UTF-8 text; rename it"):
         read_pool(folder)
 
 
@@ -101,6 +108,17 @@ def test_size_and_diversity_are_two_axes() -> None:
     assert len(choose(IMAGES, Subset(groups=2))) == 50
 
 
+def test_every_drawn_group_is_in_the_subset() -> None:
+    lopsided = tuple(PoolImage(f"i{i}", Path(), "small" if i < 3 else "large", str(i)) for i in range(1000))
+    for n in (2, 10, 500):
+        drawn = choose(lopsided, Subset(n=n, groups=2))
+        assert len(drawn) == n
+        assert {image.group for image in drawn} == {"small", "large"}
+    assert set(choose(lopsided, Subset(n=10, groups=2))) < set(choose(lopsided, Subset(n=500, groups=2)))
+    with pytest.raises(PoolError, match="1 images cannot come from 2 groups"):
+        choose(lopsided, Subset(n=1, groups=2))
+
+
 def test_a_part_of_a_percent_is_one_image() -> None:
     assert len(choose(IMAGES, Subset(n="0.1pct"))) == 1
 
@@ -137,6 +155,12 @@ def encoded(pixels: np.ndarray, suffix: str) -> bytes:
     return bytes(data)
 
 
+def array(values: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, values)
+    return buffer.getvalue()
+
+
 RAMP = np.linspace(0, 1, 40 * 50).reshape(40, 50)
 
 
@@ -162,13 +186,11 @@ def test_deep_frames_are_scaled_to_their_own_range(data: bytes) -> None:
 
 
 def test_arrays_are_taken_and_pickles_are_not() -> None:
-    buffer = io.BytesIO()
-    np.save(buffer, RAMP)
-    assert decode_thermal(buffer.getvalue()).max() == 255
-    buffer = io.BytesIO()
-    np.save(buffer, np.array([{"a": 1}], dtype=object))
+    assert decode_thermal(array(RAMP)).max() == 255
+    grey = np.full((4, 5, 3), 7, np.uint8)
+    assert (decode_thermal(array(grey)) == 7).all()
     with pytest.raises(ValueError, match="pickle"):
-        decode_thermal(buffer.getvalue())
+        decode_thermal(array(np.array([{"a": 1}], dtype=object)))
 
 
 def test_eight_bits_stay_as_they_are() -> None:
@@ -183,6 +205,10 @@ def test_eight_bits_stay_as_they_are() -> None:
         (b"", "."),
         (b"no image", "not an image|cannot identify"),
         (encoded(np.full((3, 3), np.nan, np.float32), ".tiff"), "not finite"),
+        (array(np.zeros((3, 8, 9))), r"shape \(3, 8, 9\) and type float64 is no image"),
+        (array(np.zeros((3, 8, 9, 1))), "is no image"),
+        (array(np.zeros((8, 9), complex)), "is no image"),
+        (array(np.zeros((8, 9)))[:100], "."),
     ],
 )
 def test_what_cannot_be_decoded_says_so(data: bytes, says: str) -> None:

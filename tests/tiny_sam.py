@@ -13,6 +13,8 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from torch import Tensor
 from torch.nn import functional as F
 
+from pretrain_sources.teachers import offered
+
 ENTRY = "tiny_sam:build"
 THRESHOLDS = {"pred_iou_thresh": 0.65, "stability_score_thresh": 0.75}  # each keeps some masks and drops some
 SIDE, CELLS, DIM = 256, 16, 64  # pixels and cells a side, channels
@@ -25,6 +27,7 @@ POINTS = 64
 PEAK = 14  # logit in the middle of a blob
 
 
+@offered
 def build() -> Sam:
     """The model, with weights as torch initialises them."""
     encoder = ImageEncoderViT(
@@ -36,6 +39,7 @@ def build() -> Sam:
     return Sam(encoder, prompts, decoder).eval()
 
 
+@offered
 def build_least() -> Sam:
     """The least that the package's classes make: quick enough to be asked thousands of times."""
     encoder = ImageEncoderViT(img_size=64, patch_size=16, embed_dim=16, depth=1, num_heads=2, out_chans=32)

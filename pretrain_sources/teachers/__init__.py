@@ -1,10 +1,12 @@
 """Teachers: what proposes masks on one image. A teacher is a callable from an image to masks."""
 
+import hashlib
 import importlib
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +40,10 @@ class Masks:
             raise ValueError("predicted_iou and stability must be finite")
 
 
+# Raise a teacher's number by hand when its code, or the decoding of images, changes what it draws: kept masks are asked for anew.
+VERSIONS = {"sam": 1, "felzenszwalb": 1, "python": 1}
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 Teacher = Callable[[NDArray[np.uint8]], Masks]  # thermal image (H, W) -> masks
 Settings = SamTeacher | FelzenszwalbTeacher | PythonTeacher
 
@@ -56,13 +62,14 @@ class TeacherError(Exception):
 
 def identity(settings: Settings, weights: Path) -> dict[str, Any]:
     """What shapes the masks: the settings, with the checkpoint's content in place of its path. `weights`: the user's folder."""
+    version = {"teacher_version": VERSIONS[settings.kind]}
     if isinstance(settings, SamTeacher):
         from pretrain_sources.teachers import checkpoints
 
         # points_per_batch bounds the memory and changes no mask
         kept = settings.model_dump(mode="json", exclude={"checkpoint", "sha256", "points_per_batch"})
-        return kept | {"sha256": checkpoints.expected_sha256(settings, weights)}
-    return settings.model_dump(mode="json")
+        return kept | version | {"sha256": checkpoints.expected_sha256(settings, weights)}
+    return settings.model_dump(mode="json") | version
 
 
 def obstacle(settings: Settings, weights: Path) -> Obstacle | None:
@@ -92,17 +99,32 @@ def open_teacher(settings: Settings, weights: Path) -> Teacher:
     return teacher
 
 
+def offered(function: Function) -> Function:
+    """Marks a function that a card may name as `module:function`: a card from a stranger can call no other."""
+    function.offered_to_cards = True  # type: ignore[attr-defined]
+    return function
+
+
 def entry_point(name: str) -> Callable[..., Any]:
-    """The function that `module:function` names, of an installed module.
+    """The function that `module:function` names, of an installed module, where it is marked as `offered`.
 
     Raises:
         TeacherError: there is none.
     """
     module, function = name.split(":")
     try:
-        return getattr(importlib.import_module(module), function)  # type: ignore[no-any-return]
+        found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise TeacherError(f"no function {name}: {error}; the module must be installed or on PYTHONPATH") from error
+    if getattr(found, "offered_to_cards", None) is not True:
+        raise TeacherError(f"{name} is not offered to cards: put @pretrain_sources.teachers.offered above it")
+    return found  # type: ignore[no-any-return]
+
+
+def source_version(entry: str) -> str:
+    """A version for `module:function` that changes with the module's source."""
+    source = inspect.getsource(importlib.import_module(entry_point(entry).__module__))
+    return f"source {hashlib.sha256(source.encode()).hexdigest()[:12]}"
 
 
 def _checked(teacher: Teacher, name: str) -> Teacher:

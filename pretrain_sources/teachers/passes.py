@@ -1,7 +1,9 @@
 """A teacher's pass over images: what it drew is kept image by image, so that a killed pass goes on and other recipes share it."""
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -67,7 +69,7 @@ class Pass:
             yield from map(self.ask, images)
             return
         context = multiprocessing.get_context("forkserver")
-        with ProcessPoolExecutor(jobs, mp_context=context, initializer=_leave_ctrl_c_to_the_parent) as workers:
+        with ProcessPoolExecutor(jobs, mp_context=context, initializer=_follow_the_parent) as workers:
             try:
                 for begin in range(0, len(images), step := 16 * jobs):  # what may wait in memory at a time
                     yield from workers.map(self.ask, images[begin : begin + step])
@@ -87,8 +89,17 @@ def _opened(settings: Settings, weights: Path) -> Teacher:
     return _open[key]
 
 
-def _leave_ctrl_c_to_the_parent() -> None:
+def _follow_the_parent() -> None:
+    """Ctrl-C is the parent's to act on, and a worker ends when its parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _ask(teacher: Teacher, pixels: Pixels, path: Path) -> Drawn:
