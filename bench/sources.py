@@ -47,7 +47,7 @@ class Sources:
         """The runs of one cell, one a replicate; what else has to be done stands in their `needs`.
 
         Raises:
-            BenchError: a subset is larger than its pool, or a ready-made corpus cannot be used.
+            BenchError: a ready-made corpus or a checkpoint cannot be used.
         """
         card = self._cards[cell.source]
         first = self._pretrained(cell, backbone, card, 0)  # tuning shares the pretraining of the first replicate

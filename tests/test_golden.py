@@ -50,7 +50,7 @@ def numbers(store: Path) -> dict[str, object]:
                 "tuned_val_miou": record.tuning.tuned_val_miou,
                 "lr": record.tuning.schedule["lr"],
                 "final_loss": record.provenance.final_loss,
-                **(record.pretraining.model_dump(include=PRETRAINING) if record.pretraining else {}),
+                **(record.pretraining.model_dump(include=PRETRAINING, exclude_none=True) if record.pretraining else {}),
             }
     return found
 

@@ -250,7 +250,8 @@ def test_another_architecture_is_refused(checkpoint: Path, tmp_path: Path) -> No
 
 
 def test_only_a_sam_is_a_sam(checkpoint: Path) -> None:
-    assert "returned dict" in refused(checkpoint, model="builtins:dict")
+    assert "returned int, not a segment_anything" in refused(checkpoint, model="fake_teacher:not_a_teacher")
+    assert "is not offered to cards" in refused(checkpoint, model="builtins:dict")
 
 
 class Harmful:

