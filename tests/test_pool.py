@@ -67,9 +67,12 @@ def test_hashes_are_remembered_for_files_that_have_not_changed(folder: Path, tmp
     seen.clear()
     assert read_pool(folder, cache=cache, report=lambda done, total: seen.append(total)) == first
     assert seen == []
-    picture(50).save(folder / "day_000.png")
-    read_pool(folder, cache=cache, report=lambda done, total: seen.append(total))
+    path = folder / "day_000.png"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")  # of the same size
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+    changed = read_pool(folder, cache=cache, report=lambda done, total: seen.append(total))
     assert seen == [1]
+    assert changed.content_hash != first.content_hash
     cache.write_text("[torn")
     assert len(read_pool(folder, cache=cache).images) == 10
 
