@@ -318,7 +318,7 @@ def test_a_corpus_that_was_changed_is_found_out(pool: Path, tmp_path: Path) -> N
     table = pd.read_parquet(tmp_path / "corpus" / "images.parquet")
     table.loc[2, "label_sha256"] = "0" * 64
     table.to_parquet(tmp_path / "corpus" / "images.parquet")
-    with pytest.raises(CorpusError, match="images.parquet is not that of manifest.json"):
+    with pytest.raises(CorpusError, match=r"images.parquet is not that of manifest.json"):
         read_corpus(tmp_path / "corpus")
     (tmp_path / "corpus" / "manifest.json").write_text("{}")
     with pytest.raises(CorpusError, match=r"manifest.json cannot be read"):
