@@ -118,7 +118,9 @@ class Watch:
         """Says how it ended and what to do next; returns the exit code."""
         failed = plan.count(*FAILED_STATUSES)
         skipped = plan.count("skipped")
+        left = len(plan.finals) - plan.count("ok") - failed - skipped  # what they are made of changed under way
         counts = f"{plan.count('ok')} runs done, {failed} failed, {skipped} skipped"
+        counts += f", {left} still to do: run the same command again" if left else ""
         where = "" if str(self._store) == "bench-store" else f" --store {self._store}"
         if self._work:
             self._console.print(f"took {duration(time.monotonic() - self._started)}: {counts}")
@@ -129,7 +131,7 @@ class Watch:
             self._console.print(
                 f"why: `bench status{where}`; again: the same command with --retry {retry}", markup=False
             )
-        return 2 if failed else 0
+        return 2 if failed or left else 0
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from conftest import Bench, write_matrix
 from PIL import Image
 from safetensors.torch import load_file
 
+from bench import stages
 from bench.matrix import load_matrix
 from results import load_table
 from results.store import Store
@@ -139,22 +140,41 @@ def test_pretraining_is_shared_by_train_fractions_and_by_protocols_that_finetune
     assert encoders == {p: p.stat().st_mtime_ns for p in (tmp_path / "store" / "units" / "pretrain").rglob("*")}
 
 
-def test_a_ready_made_corpus_is_a_source(bench: Bench, scenes: Path, tmp_path: Path) -> None:
+def handed_round(bench: Bench, scenes: Path, folder: Path) -> Path:
+    """A matrix of a ready-made corpus and its control, one replicate."""
     pool = scenes / "scenes" / "unlabelled"
-    made = bench(
-        "corpus", "make", "--pool", pool, "--teacher", "fake_teacher:make", "--out", tmp_path / "c", "--jobs", 1
-    )
+    made = bench("corpus", "make", "--pool", pool, "--teacher", "fake_teacher:make", "--out", folder / "c", "--jobs", 1)
     assert made.code == 0, made.err
     for name in ("manifest.json", "images.parquet", "masks.parquet"):
-        (tmp_path / "c" / name).unlink()
+        (folder / "c" / name).unlink()
     fields = {
         "name": "handed-round",
         "description": "x",
         "corpus": {"path": "c", "num_classes": 10},
         "subset": {"n": 40},
     }
-    (tmp_path / "card.yaml").write_text(yaml.safe_dump(fields))
-    path = write_matrix(tmp_path, ("card.yaml", "handed-round~shuffled"), replicates=1, max_frames=30)
+    (folder / "card.yaml").write_text(yaml.safe_dump(fields))
+    return write_matrix(folder, ("card.yaml", "handed-round~shuffled"), replicates=1, max_frames=30)
+
+
+def test_a_corpus_that_changes_after_planning_is_not_used(
+    bench: Bench, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, real = handed_round(bench, scenes, tmp_path), stages._STAGES["pretrain"]
+
+    def changed(*args: object) -> None:
+        for label in (tmp_path / "c" / "labels").glob("*.png"):
+            Image.fromarray(np.ones((120, 160), np.uint8)).save(label)
+        real(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setitem(stages._STAGES, "pretrain", changed)
+    ran = bench("run", "--matrix", path, "--jobs", 0, "--source", "handed-round")
+    assert ran.code == 2
+    assert "has changed since the run was planned; run the same command again" in ran.out
+
+
+def test_a_ready_made_corpus_is_a_source(bench: Bench, scenes: Path, tmp_path: Path) -> None:
+    path = handed_round(bench, scenes, tmp_path)
     ran = bench("run", "--matrix", path, "--jobs", 0)
     assert ran.code == 0, ran.out
     table = load_table(tmp_path / "store").set_index("source")
