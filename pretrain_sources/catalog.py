@@ -164,6 +164,8 @@ def grid(base: str, settings: Mapping[str, Iterable[Value]], known: Cards) -> li
         UnknownSource: the base or a setting is unknown, or a value does not fit.
     """
     card = find_source(base, known)
+    if empty := [name for name, values in settings.items() if not list(values)]:
+        raise UnknownSource(f"'{base}': no value is given for {empty[0]}")
     return [
         changed(card, dict(zip(settings, values, strict=True)))
         for values in product(*(tuple(v) for v in settings.values()))

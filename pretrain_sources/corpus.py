@@ -141,6 +141,8 @@ def check_corpus(
         CorpusError: as `read_corpus`, or a file is not the one that the corpus was made with.
     """
     manifest = read_manifest(folder)
+    if manifest is not None and num_classes not in (None, manifest.num_classes):
+        raise CorpusError(f"{folder} has {manifest.num_classes} classes, not {num_classes}: leave --classes out")
     classes = num_classes if manifest is None else manifest.num_classes
     if classes is None:
         raise CorpusError(f"{folder} has no manifest.json: say how many classes its labels have with --classes")

@@ -232,6 +232,7 @@ def test_matrices_take_globs_and_grids(tmp_path: Path) -> None:
         ({"imagenet": {"n": [3]}}, "'imagenet' has no settings of its own"),
         ({"satir~shuffled": {"top_k": [3]}}, "'satir~shuffled' has no settings of its own"),
         ({"satir": {"top_k": [0]}}, "greater than or equal to 1"),
+        ({"satir": {"top_k": []}}, "no value is given for top_k"),
     ):
         written["sources"] = [entry]
         path.write_text(yaml.safe_dump(written))

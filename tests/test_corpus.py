@@ -385,6 +385,7 @@ def test_make_rerank_check(pool: Path, tmp_path: Path, bench: Bench) -> None:
     told = bench("corpus", "check", tmp_path / "two")
     assert told.code == 0
     assert "can be used; 7 images" in told.out
+    assert "has 2 classes, not 3: leave --classes out" in bench("corpus", "check", tmp_path / "two", "--classes", 3).err
     assert json.loads((tmp_path / "two" / "manifest.json").read_text())["recipe"]["binary"] is True
 
 

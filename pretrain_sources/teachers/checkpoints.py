@@ -124,8 +124,8 @@ def load_tensors(path: Path) -> "dict[str, Tensor]":
         raise TeacherError(
             f"{path} holds code, which was not run: only tensors are read; save model.state_dict() or safetensors"
         ) from error
-    except (OSError, RuntimeError, ValueError, EOFError, SafetensorError) as error:
-        raise TeacherError(f"{path} cannot be read: {error}; it may be torn: fetch it again") from error
+    except (OSError, RuntimeError, ValueError, EOFError, LookupError, AttributeError, SafetensorError) as error:
+        raise TeacherError(f"{path} cannot be read as tensors ({error}); it may be torn: fetch it again") from error
     for wrapper in ("model", "state_dict"):
         held = held.get(wrapper, held) if isinstance(held, dict) else held
     if not isinstance(held, Mapping) or not all(isinstance(value, torch.Tensor) for value in held.values()):
