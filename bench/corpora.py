@@ -108,7 +108,7 @@ def rerank(corpus: Path, out: Path, changes: Mapping[str, Any]) -> tuple[Manifes
 def check(folder: Path, num_classes: int | None, images: Path | None) -> tuple[Corpus, list[str]]:
     """(corpus, notes) after every file was read."""
     with counting(f"checking {folder}", "images") as report:
-        return check_corpus(folder, images, num_classes, report)
+        return check_corpus(folder, images, num_classes, report=report)
 
 
 def told(manifest: Manifest, out: Path, speed: float | None) -> str:

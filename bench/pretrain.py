@@ -24,7 +24,7 @@ from bench.targets.frames import decode_image
 from bench.train import Progress, SegmentationLoss, fit, mean_loss, predict
 from bench.units import Context, Unit
 from pretrain_sources.card import SourceCard
-from pretrain_sources.corpus import Corpus, CorpusImage, deranged, random_ranks, read_corpus
+from pretrain_sources.corpus import Corpus, CorpusImage, check_corpus, deranged, random_ranks, read_corpus
 from pretrain_sources.files import Changed, read_unchanged
 from pretrain_sources.identity import derive_seed, fingerprint
 from pretrain_sources.images import IGNORE, decode_label, decode_thermal
@@ -253,7 +253,7 @@ def _corpus_of(unit: Unit, context: Context) -> Corpus:
         return read_corpus(store.unit_dir("corpus", made.fingerprint), context.pool.root)
     assert card.corpus is not None
     cache = store.cache_file("corpora.json")
-    found = read_corpus(card.corpus.path, num_classes=card.corpus.num_classes, cache=cache)
+    found, _ = check_corpus(card.corpus.path, num_classes=card.corpus.num_classes, cache=cache)
     chosen = Corpus(found.num_classes, evenly(choose(found.images, card.subset), unit.protocol.max_frames))
     if chosen.content_hash != unit.inputs["corpus"]:
         raise Changed(f"{card.corpus.path} has changed since the run was planned; run the same command again")

@@ -13,7 +13,7 @@ from bench.spec import Cell, Protocol
 from bench.units import Kind, Unit
 from pretrain_sources import teachers
 from pretrain_sources.card import SourceCard
-from pretrain_sources.corpus import Corpus, CorpusError, read_corpus
+from pretrain_sources.corpus import Corpus, CorpusError, check_corpus
 from pretrain_sources.pool import HasContent, Pool, PoolError, choose, evenly, images_hash
 from results.store import Store
 
@@ -111,7 +111,7 @@ class Sources:
         try:
             if card.corpus is not None:
                 cache = self._store.cache_file("corpora.json")
-                corpus = read_corpus(card.corpus.path, num_classes=card.corpus.num_classes, cache=cache)
+                corpus, _ = check_corpus(card.corpus.path, num_classes=card.corpus.num_classes, cache=cache)
                 chosen = evenly(choose(corpus.images, card.subset), self._protocol.max_frames)
                 return _Labels({"corpus": Corpus(corpus.num_classes, chosen).content_hash}, len(chosen))
             assert card.recipe is not None

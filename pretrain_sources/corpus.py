@@ -133,9 +133,13 @@ def read_corpus(
 
 
 def check_corpus(
-    folder: Path, images: Path | None = None, num_classes: int | None = None, report: Report = lambda done, total: None
+    folder: Path,
+    images: Path | None = None,
+    num_classes: int | None = None,
+    cache: Path | None = None,
+    report: Report = lambda done, total: None,
 ) -> tuple[Corpus, list[str]]:
-    """(corpus, notes) after every file was read; a corpus with a manifest is held against it.
+    """(corpus, notes) after every file was read (but those that `cache` knows); a corpus with a manifest is held against it.
 
     Raises:
         CorpusError: as `read_corpus`, or a file is not the one that the corpus was made with.
@@ -145,9 +149,11 @@ def check_corpus(
         raise CorpusError(f"{folder} has {manifest.num_classes} classes, not {num_classes}: leave --classes out")
     classes = num_classes if manifest is None else manifest.num_classes
     if classes is None:
-        raise CorpusError(f"{folder} has no manifest.json: say how many classes its labels have with --classes")
+        raise CorpusError(
+            f"{folder} has no manifest.json: say how many classes its labels have (--classes, or num_classes in a card)"
+        )
     listed = None if manifest is None else {image.id: image for image in _listed(folder, images or folder / "images")}
-    found, problems = _examined(folder, images or folder / "images", classes, None, report, listed)
+    found, problems = _examined(folder, images or folder / "images", classes, cache, report, listed)
     for image in found:
         made = image if listed is None else listed[image.id]
         if made.sha256 != image.sha256:

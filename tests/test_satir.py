@@ -188,6 +188,20 @@ def test_a_ready_made_corpus_is_a_source(bench: Bench, scenes: Path, tmp_path: P
     assert "(label 99)" in bad.err
 
 
+def test_a_corpus_that_was_made_here_is_checked_before_it_is_trained_on(
+    bench: Bench, scenes: Path, tmp_path: Path
+) -> None:
+    pool = scenes / "scenes" / "unlabelled"
+    bench("corpus", "make", "--pool", pool, "--teacher", "fake_teacher:make", "--out", tmp_path / "c", "--jobs", 1)
+    (tmp_path / "card.yaml").write_text(yaml.safe_dump({"name": "mine", "description": "x", "corpus": {"path": "c"}}))
+    path = write_matrix(tmp_path, ("card.yaml",), replicates=1, max_frames=12)
+    next((tmp_path / "c" / "labels").glob("*7.png")).unlink()
+    bad = bench("run", "--matrix", path, "--jobs", 0)
+    assert bad.code == 1
+    assert "source 'mine'" in bad.err
+    assert "there is no label map for this image" in bad.err
+
+
 def test_what_cannot_be_had_is_skipped_and_says_how_to_get_it(bench: Bench, soda: Path, tmp_path: Path) -> None:
     path = write_matrix(tmp_path, ("none", "satir", "satir/felzenszwalb"), replicates=1)
     ran = bench("run", "--matrix", path, "--jobs", 0, "--source", "satir")
