@@ -1,5 +1,6 @@
 """`bench corpus make`, `rerank` and `check`: corpora outside of a matrix. Loads torch only where the teacher needs it."""
 
+import json
 import os
 import shutil
 import time
@@ -15,43 +16,36 @@ from bench import BenchError
 from bench.matrix import lookup
 from bench.watch import counting
 from pretrain_sources import teachers
-from pretrain_sources.catalog import UnknownSource, catalog, find_source
-from pretrain_sources.corpus import Corpus, Manifest, check_corpus, read_manifest
-from pretrain_sources.identity import fingerprint
+from pretrain_sources.catalog import UnknownSource, catalog, find_source, own_card
+from pretrain_sources.corpus import HALF, Corpus, Manifest, check_corpus, made_manifest, read_manifest
+from pretrain_sources.files import write_whole
 from pretrain_sources.making import make_corpus, redrawn
 from pretrain_sources.pool import read_pool
-from pretrain_sources.recipe import FelzenszwalbTeacher, PythonTeacher, Recipe, SamTeacher
+from pretrain_sources.recipe import FelzenszwalbTeacher, Recipe, SamTeacher
 from pretrain_sources.teachers.passes import Pass
-from pretrain_sources.yamlfile import read_yaml
-
-PASS = ".teacher"  # in a corpus that is being made: what the teacher drew so far
 
 
 def recipe_of(name: str, teacher: str | None, changes: Mapping[str, Any], **sam: Any) -> Recipe:  # noqa: ANN401
-    """The recipe of a source or of a YAML file, with another teacher and other settings where they are given.
+    """The recipe of a source or of a card's file, with another teacher and other settings where they are given.
 
     teacher: sam, felzenszwalb, or module:function. sam: settings of SamTeacher that are not None.
 
     Raises:
         BenchError: a name is unknown, or a value does not fit.
     """
-    if name.endswith((".yaml", ".yml")):
-        recipe = read_yaml(Path(name), Recipe)
-    else:
-        try:
-            card = find_source(name, catalog())
-            found = card.recipe
-        except UnknownSource as error:
-            raise BenchError(str(error)) from error
-        if found is None:
-            raise BenchError(f"source '{name}' has no recipe: take satir or one of its variants")
-        if card.subset or card.control or card.start != "random":
-            raise BenchError(f"'{name}' is more than a recipe: a subset, control or start belongs into a matrix")
-        recipe = found
+    try:
+        card = own_card(Path(name), catalog()) if name.endswith((".yaml", ".yml")) else find_source(name, catalog())
+    except UnknownSource as error:
+        raise BenchError(str(error)) from error
+    recipe = card.recipe
+    if recipe is None:
+        raise BenchError(f"source '{name}' has no recipe: take satir or one of its variants")
+    if card.subset or card.control or card.start != "random":
+        raise BenchError(f"'{name}' is more than a recipe: a subset, control or start belongs into a matrix")
     settings = recipe.teacher if teacher in (None, recipe.teacher.kind) else _teacher(str(teacher))
     sam = {field: value for field, value in sam.items() if value is not None}
     if sam and not isinstance(settings, SamTeacher):
-        raise BenchError(f"--{next(iter(sam))} is for the teacher sam, not for {settings.kind}")
+        raise BenchError(f"--{next(iter(sam)).replace('_', '-')} is for the teacher sam, not for {settings.kind}")
     return _valid(recipe.model_dump() | {"teacher": settings.model_dump() | sam}, changes)
 
 
@@ -72,14 +66,12 @@ def make(pool: Path, recipe: Recipe, out: Path, weights: Path, jobs: int | None)
     key = {"teacher": identity, "labelling": recipe.labelling(), "pool": images.content_hash}
     if (known := _there(out, key)) is not None:
         return known, None
-    kept = out / PASS / fingerprint(identity)
-    kept.mkdir(parents=True, exist_ok=True)
     workers = _jobs(recipe) if jobs is None else jobs
     started = time.monotonic()
-    with _alone(out / PASS), counting(f"making {out}", "images") as report:
-        asked = Pass(recipe.teacher, weights, kept).over(images.images, workers)
+    with _alone(out, key), counting(f"making {out}", "images") as report:
+        asked = Pass(recipe.teacher, weights, out / HALF).over(images.images, workers)
         manifest = make_corpus(out, pool, asked, recipe, identity, total=len(images.images), report=report)
-    shutil.rmtree(out / PASS, ignore_errors=True)  # the sidecar has it all now
+    shutil.rmtree(out / HALF, ignore_errors=True)  # the sidecar has it all now
     return manifest, len(images.images) / (time.monotonic() - started)
 
 
@@ -89,19 +81,16 @@ def rerank(corpus: Path, out: Path, changes: Mapping[str, Any]) -> tuple[Manifes
     Raises:
         BenchError: a value does not fit, or `out` holds something else.
     """
-    known = read_manifest(corpus)
-    if known is None:
-        raise BenchError(f"{corpus} has no manifest.json: it was not made by `bench corpus make`, so it holds no masks")
+    known = made_manifest(corpus)
     recipe = _valid(known.recipe, changes)
     key = {"teacher": known.teacher, "labelling": recipe.labelling(), "pool": known.pool_hash}
     if (there := _there(out, key)) is not None:
         return there, None
     total, started = known.images + sum(known.refused.values()), time.monotonic()
     out = out.resolve()
-    (out / PASS).mkdir(parents=True, exist_ok=True)
-    with _alone(out / PASS), counting(f"making {out}", "images") as report:
+    with _alone(out, key), counting(f"making {out}", "images") as report:
         made = make_corpus(out, corpus / "images", redrawn(corpus), recipe, known.teacher, total=total, report=report)
-    shutil.rmtree(out / PASS, ignore_errors=True)
+    shutil.rmtree(out / HALF, ignore_errors=True)
     return made, total / (time.monotonic() - started)
 
 
@@ -135,23 +124,30 @@ def _valid(recipe: Mapping[str, Any], changes: Mapping[str, Any]) -> Recipe:
         raise BenchError(f"{where}{first['msg'].removeprefix('Value error, ')}") from error
 
 
-def _teacher(name: str) -> SamTeacher | FelzenszwalbTeacher | PythonTeacher:
+def _teacher(name: str) -> teachers.Settings:
     if ":" in name:
-        return PythonTeacher(entry=name, version=teachers.source_version(name))
+        return teachers.own(name)
     known: dict[str, SamTeacher | FelzenszwalbTeacher] = {"sam": SamTeacher(), "felzenszwalb": FelzenszwalbTeacher()}
     return lookup("teacher", name, known)
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    lock = FileLock(folder / ".lock", timeout=0)
+def _alone(out: Path, key: Mapping[str, Any]) -> Iterator[None]:
+    """No two calls make one folder, and none goes on with what was begun with other settings or images."""
+    (out / HALF).mkdir(parents=True, exist_ok=True)
+    lock, begun = FileLock(out / HALF / ".lock", timeout=0), out / HALF / "begun.json"
     try:
-        lock.acquire()
+        held = lock.acquire()
     except Timeout:
-        raise BenchError(
-            f"another call is making {folder.parent}; wait for it, or name another folder with --out"
-        ) from None
-    with lock:
+        raise BenchError(f"another call is making {out}; wait for it, or name another folder with --out") from None
+    with held:
+        wanted = json.dumps(key, sort_keys=True).encode()
+        if begun.exists() and begun.read_bytes() != wanted:
+            raise BenchError(
+                f"{out} was begun with other settings or images and is not finished: "
+                "name another folder with --out, or delete it"
+            )
+        write_whole(begun, wanted)
         yield
 
 
@@ -162,7 +158,7 @@ def _there(out: Path, key: Mapping[str, Any]) -> Manifest | None:
     known = read_manifest(out)
     if known is not None and {"teacher": known.teacher, "labelling": known.recipe, "pool": known.pool_hash} == key:
         return known
-    if known is not None or (any(out.iterdir()) and not (out / PASS).is_dir()):
+    if known is not None or (any(out.iterdir()) and not (out / HALF).is_dir()):
         raise BenchError(f"{out} holds something else already: name another folder with --out, or delete it")
     return None
 

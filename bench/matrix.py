@@ -15,7 +15,9 @@ from bench.spec import Cell, Frozen, Protocol, find_file, load_protocol
 from bench.targets import TARGETS
 from bench.targets.mapping import map_spec
 from pretrain_sources.card import SourceCard
-from pretrain_sources.catalog import STUDIES, UnknownSource, catalog, closure, collect, find_source, grid
+from pretrain_sources.catalog import STUDIES, UnknownSource, catalog, closure, collect, find_source, grid, own_card
+from pretrain_sources.recipe import Recipe
+from pretrain_sources.teachers import own
 from pretrain_sources.yamlfile import read_yaml, suggestion
 
 T = TypeVar("T")  # Python 3.11 has no def f[T]
@@ -116,16 +118,20 @@ def load_matrix(
 def _known(entries: Sequence[str | Grid], path: Path, teacher: str | None) -> Mapping[str, SourceCard]:
     """The shipped cards and those of the files that a matrix names."""
     files = [path.parent / entry for entry in entries if isinstance(entry, str) and entry.endswith((".yaml", ".yml"))]
-    if teacher is not None and teacher.endswith((".yaml", ".yml")):
-        files.append(Path(teacher))
-    known = collect(files, catalog())
+    known = collect(dict.fromkeys(files), catalog())
     if teacher is None:
         return known
-    name = read_yaml(files[-1], SourceCard).name if teacher.endswith((".yaml", ".yml")) else f"satir/{teacher}"
-    card = lookup("teacher", name, known)
-    if card.recipe is None or not card.name.startswith("satir/"):
-        raise BenchError(f"--teacher {teacher}: its card must have a recipe and a name like satir/NAME")
-    return MappingProxyType({**known, "satir": card})
+    offered = {name.removeprefix("satir/"): card for name, card in known.items() if card.recipe and "/" in name}
+    if teacher.endswith((".yaml", ".yml")):
+        card = own_card(Path(teacher), catalog())
+        if card.recipe is None or not card.name.startswith("satir/"):
+            raise BenchError(f"--teacher {teacher}: its card must have a recipe and a name like satir/NAME")
+    elif ":" in teacher:
+        recipe = Recipe(teacher=own(teacher))  # satir's own is the default one
+        card = SourceCard(name=f"satir/{teacher.replace(':', '.')}", description=f"Masks of {teacher}.", recipe=recipe)
+    else:
+        card = lookup("teacher", teacher, offered)
+    return MappingProxyType({**known, card.name: card, "satir": card})
 
 
 def _cards(entry: str | Grid, known: Mapping[str, SourceCard], path: Path) -> list[SourceCard]:
@@ -141,7 +147,7 @@ def _cards(entry: str | Grid, known: Mapping[str, SourceCard], path: Path) -> li
             return [find_source(name, known) for name in names]
         return [find_source(entry, known)]
     except UnknownSource as error:
-        raise BenchError(f"{path}: {error}") from error
+        raise BenchError(f"{path}: {error}; a source of your own is named by its card's file in `sources`") from error
 
 
 def _beside(path: Path, folder: Path | None) -> Path | None:

@@ -87,6 +87,16 @@ def collect(paths: Iterable[Path], known: Cards = MappingProxyType({})) -> Cards
     return MappingProxyType(table)
 
 
+def own_card(path: Path, known: Cards) -> SourceCard:
+    """The card in this file, which may name others.
+
+    Raises:
+        FileError: the file is wrong, or its name is taken. UnknownSource: it names a source that is not known.
+    """
+    cards = collect([path], known)
+    return find_source(next(name for name in cards if name not in known), cards)
+
+
 def _means_something(name: str, known: Cards) -> bool:
     """Whether a name says what it is by itself, so that no card may give it another meaning."""
     try:

@@ -29,6 +29,7 @@ from pretrain_sources.images import IGNORE, decode_label, decode_thermal
 from pretrain_sources.pool import PoolError, read_pool
 
 SHOWN = 5  # problems of one kind that a report names
+HALF = ".teacher"  # a folder in a corpus that is being made: what the teacher drew so far
 Report = Callable[[int, int], None]
 
 
@@ -94,42 +95,46 @@ def read_manifest(folder: Path) -> Manifest | None:
     path = folder / "manifest.json"
     try:
         return Manifest.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValidationError) as error:
         raise CorpusError(f"{path} cannot be read: {error}") from error
 
 
-def read_corpus(
-    folder: Path,
-    images: Path | None = None,
-    num_classes: int | None = None,
-    cache: Path | None = None,
-    report: Report = lambda done, total: None,
-) -> Corpus:
-    """The corpus in a folder. `images`: where its images are, if not in <folder>/images.
-
-    One that was made here is taken at its own word (`check_corpus` reads every file); a ready-made one is read file by file,
-    and `cache` remembers the files that have not changed.
+def made_manifest(folder: Path) -> Manifest:
+    """The manifest of a corpus that was made.
 
     Raises:
-        CorpusError: it is not there, not whole, or has a fault: all of them in one report.
+        CorpusError: there is none.
     """
     manifest = read_manifest(folder)
-    root = images or folder / "images"
-    if manifest is not None:
-        if num_classes is not None and manifest.num_classes > num_classes:
-            raise CorpusError(f"{folder} has {manifest.num_classes} classes, not the {num_classes} declared")
-        corpus = Corpus(manifest.num_classes, _listed(folder, root))
-        if corpus.content_hash != manifest.content_hash:
-            raise CorpusError(f"{folder}: images.parquet is not that of manifest.json; make the corpus anew")
-        return corpus
-    if num_classes is None:
-        raise CorpusError(f"{folder} has no manifest.json, so its number of classes must be declared (num_classes)")
-    found, problems = _examined(folder, root, num_classes, cache, report)
-    if problems:
-        raise CorpusError(_told(folder, problems, len(found)))
-    return Corpus(num_classes, found)
+    if manifest is None:
+        refuse_half(folder)
+        raise CorpusError(f"{folder} has no manifest.json: it was not made by `bench corpus make`")
+    return manifest
+
+
+def refuse_half(folder: Path) -> None:
+    """Raises a CorpusError where a corpus was begun and not finished, or where there is no folder."""
+    if not folder.is_dir():
+        raise CorpusError(f"{folder} is a file, not a corpus" if folder.exists() else f"there is no folder {folder}")
+    if (folder / HALF).is_dir():
+        raise CorpusError(f"{folder} is not finished: give the same command that began it, which goes on there")
+
+
+def read_corpus(folder: Path, images: Path | None = None) -> Corpus:
+    """The corpus that was made in a folder, taken at its manifest's word: `check_corpus` reads its files.
+
+    images: where its images are, if not in <folder>/images.
+
+    Raises:
+        CorpusError: it is not there, not whole, or its table is not its manifest's.
+    """
+    manifest = made_manifest(folder)
+    corpus = Corpus(manifest.num_classes, _listed(folder, images or folder / "images"))
+    if corpus.content_hash != manifest.content_hash:
+        raise CorpusError(f"{folder}: images.parquet is not that of manifest.json; make the corpus anew")
+    return corpus
 
 
 def check_corpus(
@@ -141,10 +146,14 @@ def check_corpus(
 ) -> tuple[Corpus, list[str]]:
     """(corpus, notes) after every file was read (but those that `cache` knows); a corpus with a manifest is held against it.
 
+    images: where its images are, if not in <folder>/images. num_classes: of a ready-made corpus, which has no manifest.
+
     Raises:
-        CorpusError: as `read_corpus`, or a file is not the one that the corpus was made with.
+        CorpusError: it is not there, not whole, or has faults: all of them in one report.
     """
     manifest = read_manifest(folder)
+    if manifest is None:
+        refuse_half(folder)
     if manifest is not None and num_classes not in (None, manifest.num_classes):
         raise CorpusError(f"{folder} has {manifest.num_classes} classes, not {num_classes}: leave --classes out")
     classes = num_classes if manifest is None else manifest.num_classes
@@ -161,7 +170,7 @@ def check_corpus(
         if made.label_sha256 != image.label_sha256:
             problems["the label map is not the one that was made: make the corpus anew"].append(str(image.label))
     if problems:
-        raise CorpusError(_told(folder, problems, len(found)))
+        raise CorpusError(_told(folder, problems, None if listed is None else len(listed), len(found)))
     corpus = Corpus(classes, found)
     if manifest is not None and corpus.content_hash != manifest.content_hash:
         raise CorpusError(f"{folder}: images and label maps are not those of manifest.json: make the corpus anew")
@@ -328,9 +337,10 @@ def _read_cache(cache: Path | None) -> dict[str, _Look]:
     return {look.key: look for look in looks}
 
 
-def _told(folder: Path, problems: Problems, sound: int) -> str:
+def _told(folder: Path, problems: Problems, listed: int | None, sound: int) -> str:
     count = sum(map(len, problems.values()))
-    lines = [f"{folder} cannot be used: {count} of {count + sound} images have a problem"]
+    total = count + sound if listed is None else listed
+    lines = [f"{folder} cannot be used: {count} problem{'s' * (count > 1)} among {total} images"]
     for mend, where in problems.items():
         lines += [f"  {place}" for place in sorted(where)[:SHOWN]]
         lines += [f"  ... and {len(where) - SHOWN} more of this kind"] if len(where) > SHOWN else []

@@ -23,7 +23,7 @@ from pretrain_sources.corpus import (
     content_hash,
     image_rows,
     label_path,
-    read_manifest,
+    made_manifest,
     rows_of,
 )
 from pretrain_sources.files import whole, write_whole
@@ -92,10 +92,9 @@ def redrawn(corpus: Path, images: Path | None = None) -> Iterator[Asked]:
     """What the teacher drew on each image of a corpus, from its sidecar: no teacher is asked.
 
     Raises:
-        CorpusError: the folder was not made here, or its tables cannot be read.
+        CorpusError: the folder was not made here, is not finished, or its tables cannot be read.
     """
-    if read_manifest(corpus) is None:
-        raise CorpusError(f"{corpus} has no manifest.json, so there are no masks in it to rank anew")
+    made_manifest(corpus)
     root = images or corpus / "images"
     try:
         rows = image_rows(corpus)
@@ -235,8 +234,15 @@ def _sheet(out: Path, images: Path, rows: list[dict[str, Any]], manifest: Manife
         drawn = [from_run_lengths(np.array(runs, np.uint32), size) for runs in masks["rle"].to_pylist()]
         image = decode_thermal((images / row["file"]).read_bytes())
         panels.append((row["image"], image, drawn, decode_label(label_path(out, row["image"]).read_bytes())))
-    title = f"{manifest.teacher.get('kind')}: {manifest.images} images, {manifest.uncovered_frac:.0%} of the pixels in no mask"
-    return contact_sheet(panels, title, manifest.num_classes)
+    return contact_sheet(panels, _title(manifest), manifest.num_classes)
+
+
+def _title(manifest: Manifest) -> str:
+    """Teacher, recipe and how much is left uncovered, in one line."""
+    teacher, recipe = manifest.teacher, manifest.recipe
+    by = {"sam": "model", "python": "entry"}.get(teacher["kind"], "kind")
+    rule = f"top {recipe['top_k']} by {recipe['rank_by']}, {recipe['overlap']}" + ", binary" * recipe["binary"]
+    return f"{teacher[by]}: {rule}; {manifest.images} images, {manifest.uncovered_frac:.0%} of the pixels in no mask"
 
 
 def _beside(source: Path, path: Path) -> None:

@@ -12,6 +12,18 @@ from pydantic_core import ErrorDetails
 Model = TypeVar("Model", bound=BaseModel)
 
 
+_MAPPING, _NUMBER = "must be keys and values, one a line or {{key: value}}", "must be a number"
+WORDS = {  # in place of pydantic's, which speak to programmers
+    **dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), _MAPPING),
+    **dict.fromkeys(("tuple_type", "list_type"), "must be a list: [a, b]"),
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "must be a whole number"),
+    **dict.fromkeys(("float_parsing", "float_type"), _NUMBER),
+    "too_short": "must have at least {min_length} entry",
+    "string_type": "must be text; quote it",
+    "string_pattern_mismatch": "does not have the form that is taken here, {pattern}",
+}
+
+
 class FileError(Exception):
     """A file that a user wrote is wrong; the message names file, line and mend."""
 
@@ -32,7 +44,9 @@ def read_yaml(path: Path, model: type[Model]) -> Model:
     try:
         text = path.read_text(encoding="utf-8")
         if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
-            raise FileError(f"{path}: aliases (*name) are not taken: a few of them can expand without end")
+            raise FileError(
+                f"{path}: aliases (*name) are not taken, a few of them can expand without end; quote a glob: '*name'"
+            )
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
     except OSError as error:
@@ -60,6 +74,8 @@ def _explain(path: Path, root: yaml.Node, model: type[BaseModel], error: ErrorDe
     if error["type"] == "missing":
         return f"{where}: '{name}' is missing"
     message = error["msg"].replace("tuple", "list").removeprefix("Value error, ")
+    if error["type"] in WORDS:
+        message = WORDS[error["type"]].format(**error.get("ctx", {}))
     found = f", found {error['input']!r}" if not isinstance(error["input"], dict) else ""
     return f"{where}: {name + ': ' if name else ''}{message}{found}"
 

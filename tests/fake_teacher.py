@@ -34,3 +34,13 @@ def make(
 @offered
 def not_a_teacher() -> int:
     return 3
+
+
+@offered
+def breaks() -> Callable[[np.ndarray], float]:
+    return lambda image: 1 / float(image.sum() * 0)
+
+
+@offered
+def wants(threshold: float) -> None:
+    """Has an argument that the settings do not give."""

@@ -245,7 +245,11 @@ def test_another_teacher_can_stand_in_for_satir_s() -> None:
     assert "satir/felzenszwalb/n-10pct" in names
     assert "imagenet+satir/felzenszwalb" in names
     assert not [name for name in names if name.startswith("satir/n")]
-    with pytest.raises(BenchError, match="unknown teacher 'satir/felsen'"):
+    mine = load_matrix("soda-scaling", teacher="fake_teacher:make")
+    card = mine.cards["satir/fake_teacher.make/n-10pct"]
+    assert card.recipe is not None
+    assert card.recipe.teacher.entry == "fake_teacher:make"  # type: ignore[union-attr]
+    with pytest.raises(BenchError, match=r"unknown teacher 'felsen'; known: felzenszwalb$"):
         load_matrix("soda-scaling", teacher="felsen")
 
 

@@ -124,10 +124,9 @@ main()
 
 def test_kill_minus_nine_leaves_nothing_that_passes_for_a_corpus(pool: Path, tmp_path: Path, bench: Bench) -> None:
     calls = tmp_path / "calls"
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(
-        f"teacher: {{kind: python, entry: 'fake_teacher:make', version: '1', settings: {{calls: {calls}}}}}\n"
-    )
+    recipe = tmp_path / "mine.yaml"
+    teacher = f"{{kind: python, entry: 'fake_teacher:make', version: '1', settings: {{calls: {calls}}}}}"
+    recipe.write_text(f"name: mine\ndescription: d\nrecipe: {{teacher: {teacher}}}\n")
     words = ["corpus", "make", "--pool", str(pool), "--recipe", str(recipe), "--jobs", "1"]
     code = f"import sys\nsys.argv = ['bench', *{[*words, '--out', str(tmp_path / 'c')]!r}]\n" + KILLED.format(
         tests=str(Path(__file__).parent)
@@ -136,6 +135,9 @@ def test_kill_minus_nine_leaves_nothing_that_passes_for_a_corpus(pool: Path, tmp
     assert done.returncode == -9, done.stderr
     assert read_manifest(tmp_path / "c") is None
     assert len(calls.read_text().splitlines()) == 4
+    for unfinished in (["check", tmp_path / "c"], ["rerank", tmp_path / "c", "--out", tmp_path / "r"]):
+        assert "c is not finished: give the same command that began it" in bench("corpus", *unfinished).err
+    assert "was begun with other settings" in bench(*words, "--top-k", 4, "--out", tmp_path / "c").err
     again = bench(*words, "--out", tmp_path / "c")
     assert again.code == 0, again.err
     assert len(calls.read_text().splitlines()) == 7
@@ -276,12 +278,18 @@ def ready(pool: Path, tmp_path: Path) -> Path:
 
 
 def test_a_ready_made_corpus_is_read_file_by_file(ready: Path, tmp_path: Path) -> None:
-    corpus = read_corpus(ready, num_classes=10)
+    corpus, _ = check_corpus(ready, num_classes=10)
     made = read_corpus(tmp_path / "made")
     assert corpus.content_hash == made.content_hash
     assert [image.class_px for image in corpus.images] == [image.class_px for image in made.images]
-    with pytest.raises(CorpusError, match=r"number of classes must be declared"):
+    with pytest.raises(CorpusError, match=r"say how many classes its labels have"):
+        check_corpus(ready)
+    with pytest.raises(CorpusError, match=r"was not made by"):
         read_corpus(ready)
+    with pytest.raises(CorpusError, match=r"there is no folder"):
+        check_corpus(ready / "nowhere", num_classes=10)
+    with pytest.raises(CorpusError, match=r"frame_00.png is a file, not a corpus"):
+        check_corpus(ready / "images" / "frame_00.png", num_classes=10)
 
 
 def test_every_fault_is_named_at_once(ready: Path) -> None:
@@ -292,9 +300,9 @@ def test_every_fault_is_named_at_once(ready: Path) -> None:
     (ready / "images" / "frame_03.png").write_bytes(b"torn")
     Image.fromarray(np.zeros((20, 24, 3), np.uint8)).save(labels / "frame_04.png")
     with pytest.raises(CorpusError) as wrong:
-        read_corpus(ready, num_classes=10)
+        check_corpus(ready, num_classes=10)
     text = str(wrong.value)
-    assert "5 of 7 images have a problem" in text
+    assert "5 problems among 7 images" in text
     for part in (
         "frame_00.png (label 12)",
         "labels must be 0..9 or 255",
@@ -310,8 +318,9 @@ def test_a_corpus_that_was_changed_is_found_out(pool: Path, tmp_path: Path) -> N
     make(pool, tmp_path / "corpus")
     label = tmp_path / "corpus" / "labels" / "frame_02.png"
     Image.fromarray((np.asarray(Image.open(label)) == 0).astype(np.uint8)).save(label)
-    with pytest.raises(CorpusError, match=r"labels/frame_02.png\n  -> the label map is not the one that was made"):
+    with pytest.raises(CorpusError, match=r"labels/frame_02.png\n  -> the label map is not the one that was") as wrong:
         check_corpus(tmp_path / "corpus")
+    assert "1 problem among 7 images" in str(wrong.value)
     (tmp_path / "corpus" / "images" / "frame_01.png").unlink()
     with pytest.raises(CorpusError, match="images are missing"):
         check_corpus(tmp_path / "corpus")
@@ -327,15 +336,15 @@ def test_a_corpus_that_was_changed_is_found_out(pool: Path, tmp_path: Path) -> N
 
 def test_files_that_have_not_changed_are_not_read_again(ready: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache.json"
-    first = read_corpus(ready, num_classes=10, cache=cache)
+    first = check_corpus(ready, num_classes=10, cache=cache)
     label = ready / "labels" / "frame_00.png"
     stat, size = label.stat(), label.stat().st_size
     label.write_bytes(b"x" * size)
     os.utime(label, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # as if nothing had happened: the cache must answer
-    assert read_corpus(ready, num_classes=10, cache=cache) == first
+    assert check_corpus(ready, num_classes=10, cache=cache) == first
     os.utime(label)
-    with pytest.raises(CorpusError, match="1 of 7"):
-        read_corpus(ready, num_classes=10, cache=cache)
+    with pytest.raises(CorpusError, match="1 problem among 7"):
+        check_corpus(ready, num_classes=10, cache=cache)
 
 
 # -- controls --------------------------------------------------------------------------------------------------------------
@@ -399,6 +408,10 @@ def test_make_rerank_check(pool: Path, tmp_path: Path, bench: Bench) -> None:
         (["--teacher", "felsenszwalb"], "unknown teacher 'felsenszwalb': did you mean 'felzenszwalb'?"),
         (["--teacher", "nowhere:make"], "no function nowhere:make"),
         (["--teacher", "fake_teacher:not_a_teacher"], "returned int, which is no teacher"),
+        (["--teacher", "fake_teacher:breaks", "--jobs", 2], "fake_teacher:breaks failed on POOL/frame_00.png: Zero"),
+        (["--teacher", "fake_teacher:breaks"], "fake_teacher.py, line "),
+        (["--teacher", "fake_teacher:wants"], "fake_teacher:wants could not be opened: TypeError: wants() missing 1"),
+        (["--teacher", "fake_teacher:make", "--points-per-batch", 3], "--points-per-batch is for the teacher sam"),
         (["--teacher", "felzenszwalb", "--checkpoint", "x"], "--checkpoint is for the teacher sam"),
         (["--pool", "nowhere"], "no folder nowhere with unlabelled images"),
         (["--binary", "--uncovered", "ignore"], "one class is nothing to learn"),
@@ -423,7 +436,7 @@ def test_bad_calls_are_told_what_to_do(
     teacher = [] if "--teacher" in words else ["--teacher", "fake_teacher:make"]
     done = bench("corpus", "make", "--pool", pool, "--out", tmp_path / "c", "--jobs", 1, *teacher, *words)
     assert done.code == 1
-    assert says in done.err
+    assert says.replace("POOL", str(pool)) in done.err
     assert "Traceback" not in done.err
     assert [path for path in sorted(tmp_path.rglob("*")) if path not in before and path.suffix == ".png"] == []
 
@@ -431,7 +444,7 @@ def test_bad_calls_are_told_what_to_do(
 def test_ranking_what_holds_no_masks_is_refused(ready: Path, tmp_path: Path, bench: Bench) -> None:
     done = bench("corpus", "rerank", ready, "--out", tmp_path / "other")
     assert done.code == 1
-    assert "holds no masks" in done.err
+    assert "was not made by `bench corpus make`" in done.err
     assert "say how many classes" in bench("corpus", "check", ready).err
     assert bench("corpus", "check", ready, "--classes", 10).code == 0
     assert "labels must be 0..2 or 255" in bench("corpus", "check", ready, "--classes", 3).err

@@ -273,6 +273,15 @@ def test_code_in_a_checkpoint_is_never_run(write: Callable[[object, Path], objec
     assert marker.exists()
 
 
+@pytest.mark.parametrize("text", ["not found\n", "version https://git-lfs\nsize 3\n", "<html>\n", "cos\n", "(", "\x80"])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_what_is_no_checkpoint_is_refused(suffix: str, text: str, tmp_path: Path) -> None:
+    path = tmp_path / f"text{suffix}"
+    path.write_text(text)
+    with pytest.raises(TeacherError, match=rf"text{suffix} "):
+        checkpoints.load_tensors(path)
+
+
 @pytest.mark.parametrize("kept", [0, 100, -100])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_torn_files_are_refused(suffix: str, kept: int, checkpoint: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from conftest import Bench, write_matrix
 from PIL import Image
 from safetensors.torch import load_file
 
-from bench import stages
+from bench import plan, stages
 from bench.matrix import load_matrix
 from results import load_table
 from results.store import Store
@@ -80,6 +80,19 @@ def test_a_stopped_corpus_goes_on_where_it_was(bench: Bench, tmp_path: Path) -> 
     (tmp_path / "calls").write_text("")
     assert bench("run", "--matrix", path, "--jobs", 0).code == 0
     assert calls(tmp_path) == 2, "ten of twelve were kept"
+
+
+def test_a_corpus_that_another_run_made_meanwhile_is_not_made_again(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert bench("run", "--matrix", matrix(tmp_path, max_frames=12, replicates=1), "--jobs", 0).code == 0
+    (made,) = units(tmp_path / "store", "corpus")
+    before = (made / "manifest.json").stat().st_mtime_ns
+    real = plan.is_done
+    monkeypatch.setattr(plan, "is_done", lambda store, unit: unit.kind != "corpus" and real(store, unit))
+    second = bench("run", "--matrix", matrix(tmp_path, max_frames=12, replicates=2), "--jobs", 0)
+    assert "finished corpus" in second.out + second.err, "the plan did not see it"
+    assert (made / "manifest.json").stat().st_mtime_ns == before
 
 
 def test_a_bigger_subset_asks_only_for_what_is_new(bench: Bench, tmp_path: Path) -> None:

@@ -34,14 +34,15 @@ def test_a_good_file(tmp_path: Path) -> None:
     [
         ("name: a\nsearch: {low: 1}\nstepps: 3\n", "line 3: unknown key 'stepps': did you mean 'steps'?"),
         ("name: a\nsearch:\n  low: 1\n  hihg: 2\n", "line 4: unknown key 'search.hihg': did you mean 'high'?"),
-        ("name: a\nsearch:\n  low: x\n", "line 3: search.low: Input should be a valid number"),
+        ("name: a\nsearch:\n  low: x\n", "line 3: search.low: must be a number, found 'x'"),
+        ("name: a\nsearch: 3\n", "line 2: search: must be keys and values, one a line or {key: value}, found 3"),
         ("search: {low: 1}\n", "'name' is missing"),
         ("name: a\nname: b\nsearch: {low: 1}\n", "line 2: 'name' stands twice"),
         ("name: a\nsearch: {low: 1}\nsteps: many\n", "line 3: steps: "),
         ("name: [a\n", "is not YAML"),
         ("- a\n", "expected keys and values, found a list"),
         ("", "found nothing"),
-        ("name: &a [x]\nsearch: *a\n", "aliases"),
+        ("name: &a [x]\nsearch: *a\n", "quote a glob: '*name'"),
         ("name: !!python/object/apply:os.system ['true']\n", "is not YAML"),
     ],
 )

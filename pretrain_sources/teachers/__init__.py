@@ -3,7 +3,9 @@
 import hashlib
 import importlib
 import inspect
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -88,7 +90,8 @@ def open_teacher(settings: Settings, weights: Path) -> Teacher:
         TeacherError: its checkpoint or its entry point cannot be used.
     """
     if isinstance(settings, PythonTeacher):
-        made = entry_point(settings.entry)(**settings.settings)
+        with told_as_its_own(settings, "could not be opened"):
+            made = entry_point(settings.entry)(**settings.settings)
         if not callable(made):
             raise TeacherError(
                 f"{settings.entry} returned {type(made).__name__}, which is no teacher: it must be callable"
@@ -121,10 +124,28 @@ def entry_point(name: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
-def source_version(entry: str) -> str:
-    """A version for `module:function` that changes with the module's source."""
+def own(entry: str) -> PythonTeacher:
+    """A user's own teacher, `module:function`, with a version that changes with the module's source.
+
+    Raises:
+        TeacherError: there is none.
+    """
     source = inspect.getsource(importlib.import_module(entry_point(entry).__module__))
-    return f"source {hashlib.sha256(source.encode()).hexdigest()[:12]}"
+    return PythonTeacher(entry=entry, version=f"source {hashlib.sha256(source.encode()).hexdigest()[:12]}")
+
+
+@contextmanager
+def told_as_its_own(settings: Settings, what: str) -> Iterator[None]:
+    """A mistake in a user's own teacher becomes a TeacherError that names its line; the program's own stay as they are."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, TeacherError) or not isinstance(settings, PythonTeacher):
+            raise
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        raise TeacherError(
+            f"{settings.entry} {what}: {type(error).__name__}: {error} ({at.filename}, line {at.lineno})"
+        ) from error
 
 
 def _checked(teacher: Teacher, name: str) -> Teacher:

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pretrain_sources.files import read_unchanged, whole
-from pretrain_sources.images import Pixels, decode_thermal
+from pretrain_sources.images import decode_thermal
 from pretrain_sources.labels import DRAWN, Drawn, encode
 from pretrain_sources.pool import PoolImage
-from pretrain_sources.teachers import Settings, Teacher, open_teacher
+from pretrain_sources.teachers import Settings, Teacher, open_teacher, told_as_its_own
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,11 @@ class Pass:
         except (OSError, ValueError) as error:
             return Asked(image, (0, 0), Refusal("unreadable", f"{image.path}: {error}"))
         path = self.kept / image.sha256[:2] / f"{image.sha256}.parquet"
-        drawn = _read(path) or _ask(_opened(self.teacher, self.weights), pixels, path)
+        if (drawn := _read(path)) is None:
+            teacher = _opened(self.teacher, self.weights)
+            with told_as_its_own(self.teacher, f"failed on {image.path}"):
+                drawn = encode(teacher(pixels))
+            _keep(drawn, path)
         if drawn.size != pixels.shape:
             sizes = f"{_size(drawn.size)}, the image {_size(pixels.shape)}"
             return Asked(image, pixels.shape, Refusal("mask size", f"{image.path}: masks of {sizes}"))
@@ -63,19 +67,18 @@ class Pass:
         """Every image in order, `jobs` processes at a time (teachers on a GPU should have one).
 
         Raises:
-            TeacherError: the teacher cannot be opened. Changed: a file is not the one that was listed.
+            TeacherError: the teacher cannot be opened, or a user's own fails. Changed: a file is not the one that was listed.
         """
         if jobs <= 1:
             yield from map(self.ask, images)
             return
         context = multiprocessing.get_context("forkserver")
-        with ProcessPoolExecutor(jobs, mp_context=context, initializer=_follow_the_parent) as workers:
-            try:
-                for begin in range(0, len(images), step := 16 * jobs):  # what may wait in memory at a time
-                    yield from workers.map(self.ask, images[begin : begin + step])
-            except BaseException:
-                workers.shutdown(wait=False, cancel_futures=True)
-                raise
+        workers = ProcessPoolExecutor(jobs, mp_context=context, initializer=_follow_the_parent)
+        try:
+            for begin in range(0, len(images), step := 16 * jobs):  # what may wait in memory at a time
+                yield from workers.map(self.ask, images[begin : begin + step])
+        finally:
+            workers.shutdown(wait=False, cancel_futures=True)  # who stops is told so at once
 
 
 _open: dict[tuple[str, Path], Teacher] = {}
@@ -102,12 +105,10 @@ def _follow_the_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _ask(teacher: Teacher, pixels: Pixels, path: Path) -> Drawn:
-    drawn = encode(teacher(pixels))
+def _keep(drawn: Drawn, path: Path) -> None:
     size = {"height": str(drawn.size[0]), "width": str(drawn.size[1])}
     with whole(path, sync=False) as aside:  # what a power cut tears is asked for again
         pq.write_table(drawn.table.replace_schema_metadata(size), aside, compression="zstd")
-    return drawn
 
 
 def _read(path: Path) -> Drawn | None:
