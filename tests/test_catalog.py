@@ -260,3 +260,9 @@ def test_protocols_without_pretraining_steps_take_no_sources_that_need_them(tmp_
         load_matrix(str(write_matrix(tmp_path, ("none/long",), pretrain_steps=None, pretrain_epochs=1)))
     with pytest.raises(FileError, match="give either pretrain_steps or pretrain_epochs"):
         load_matrix(str(write_matrix(tmp_path, ("none",), pretrain_epochs=1)))
+
+
+def test_one_card_file_twice_is_told_as_what_it_is(tmp_path: Path) -> None:
+    path = card(tmp_path, "mine", recipe={"teacher": {"kind": "felzenszwalb"}})
+    with pytest.raises(BenchError, match="'mine' stands twice"):
+        load_matrix(str(write_matrix(tmp_path, (path.name, path.name))))

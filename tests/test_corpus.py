@@ -15,6 +15,7 @@ from filelock import FileLock
 from PIL import Image
 
 from bench.cli import cli
+from pretrain_sources import making
 from pretrain_sources.corpus import (
     CorpusError,
     CorpusImage,
@@ -143,6 +144,14 @@ def test_kill_minus_nine_leaves_nothing_that_passes_for_a_corpus(pool: Path, tmp
     assert len(calls.read_text().splitlines()) == 7
     assert bench(*words, "--out", tmp_path / "other").code == 0
     assert bytes_of(tmp_path / "c") == bytes_of(tmp_path / "other")
+
+
+def test_the_sheet_says_what_made_it(pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles = []
+    real = making.contact_sheet
+    monkeypatch.setattr(making, "contact_sheet", lambda rows, title, n: titles.append(title) or real(rows, title, n))
+    make(pool, tmp_path / "corpus", recipe=Recipe(top_k=4, rank_by="area", overlap="better_wins"))
+    assert titles[0].startswith("fake: top 4 by area, better_wins; 7 images, ")
 
 
 def test_what_a_killed_call_left_half_is_replaced(pool: Path, tmp_path: Path) -> None:

@@ -273,7 +273,9 @@ def test_code_in_a_checkpoint_is_never_run(write: Callable[[object, Path], objec
     assert marker.exists()
 
 
-@pytest.mark.parametrize("text", ["not found\n", "version https://git-lfs\nsize 3\n", "<html>\n", "cos\n", "(", "\x80"])
+@pytest.mark.parametrize(
+    "text", ["not found\n", "hello world", "epoch,loss\n1,2\n", "<html>\n", "cos\n", "(", "\x80", "j\0\0"]
+)
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_what_is_no_checkpoint_is_refused(suffix: str, text: str, tmp_path: Path) -> None:
     path = tmp_path / f"text{suffix}"

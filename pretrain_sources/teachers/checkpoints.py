@@ -7,6 +7,7 @@ import functools
 import hashlib
 import os
 import pickle
+import struct
 import tempfile
 import threading
 import urllib.error
@@ -124,7 +125,16 @@ def load_tensors(path: Path) -> "dict[str, Tensor]":
         raise TeacherError(
             f"{path} holds code, which was not run: only tensors are read; save model.state_dict() or safetensors"
         ) from error
-    except (OSError, RuntimeError, ValueError, EOFError, LookupError, AttributeError, SafetensorError) as error:
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        EOFError,
+        LookupError,
+        AttributeError,
+        struct.error,
+        SafetensorError,
+    ) as error:
         raise TeacherError(f"{path} cannot be read as tensors ({error}); it may be torn: fetch it again") from error
     for wrapper in ("model", "state_dict"):
         held = held.get(wrapper, held) if isinstance(held, dict) else held
