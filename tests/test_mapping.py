@@ -83,7 +83,7 @@ def test_a_map_that_does_not_fit_the_target_is_refused_when_the_matrix_is_read(
         ([*MAP, {"name": "rest", "of": ["x"]}], "name 'rest' stands twice"),
         ([{"name": "all", "of": list(TARGETS["soda"].classes)}], "at least two classes"),
         ([*MAP[:-1], MAP[-1] | {"name": "Ignored"}], "'Ignored' would be a class of its own"),
-        ([*MAP, {"name": "empty", "of": []}], "at least 1 item"),
+        ([*MAP, {"name": "empty", "of": []}], "at least 1 entry"),
         ({"rest": "background"}, "class_map"),
     ],
 )
