@@ -170,7 +170,8 @@ def check_corpus(
         if made.label_sha256 != image.label_sha256:
             problems["the label map is not the one that was made: make the corpus anew"].append(str(image.label))
     if problems:
-        raise CorpusError(_told(folder, problems, None if listed is None else len(listed), len(found)))
+        total = len(found) + sum(map(len, problems.values())) if listed is None else len(listed)
+        raise CorpusError(_told(folder, problems, total))
     corpus = Corpus(classes, found)
     if manifest is not None and corpus.content_hash != manifest.content_hash:
         raise CorpusError(f"{folder}: images and label maps are not those of manifest.json: make the corpus anew")
@@ -337,9 +338,8 @@ def _read_cache(cache: Path | None) -> dict[str, _Look]:
     return {look.key: look for look in looks}
 
 
-def _told(folder: Path, problems: Problems, listed: int | None, sound: int) -> str:
+def _told(folder: Path, problems: Problems, total: int) -> str:
     count = sum(map(len, problems.values()))
-    total = count + sound if listed is None else listed
     lines = [f"{folder} cannot be used: {count} problem{'s' * (count > 1)} among {total} images"]
     for mend, where in problems.items():
         lines += [f"  {place}" for place in sorted(where)[:SHOWN]]

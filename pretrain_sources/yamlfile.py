@@ -12,12 +12,12 @@ from pydantic_core import ErrorDetails
 Model = TypeVar("Model", bound=BaseModel)
 
 
-_MAPPING, _NUMBER = "must be keys and values, one a line or {{key: value}}", "must be a number"
+_MAPPING = "must be keys and values, one a line or {{key: value}}"
 WORDS = {  # in place of pydantic's, which speak to programmers
     **dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), _MAPPING),
     **dict.fromkeys(("tuple_type", "list_type"), "must be a list: [a, b]"),
     **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "must be a whole number"),
-    **dict.fromkeys(("float_parsing", "float_type"), _NUMBER),
+    **dict.fromkeys(("float_parsing", "float_type"), "must be a number"),
     "too_short": "must have at least {min_length} entry",
     "string_type": "must be text; quote it",
     "string_pattern_mismatch": "does not have the form that is taken here, {pattern}",
