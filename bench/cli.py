@@ -128,11 +128,13 @@ def corpus() -> None:
 @click.option("--out", type=FOLDER, required=True, help="Folder of the corpus; a killed call goes on there.")
 @click.option("--recipe", default="satir", show_default=True, metavar="NAME|FILE", help="A source such as satir/top-4.")
 @click.option("--teacher", metavar="NAME", help="sam, felzenszwalb, or module:function of your own.")
-@click.option("--model", help="SAM: vit_h, vit_l, vit_b, or module:function.")
-@click.option("--checkpoint", help="SAM: a file of tensors; default: Meta's, which is fetched.")
+@click.option("--model", help="SAM: vit_h, vit_l, vit_b, sam_tiny, or module:function.")
+@click.option(
+    "--checkpoint", help="SAM: a file of tensors, or sam-tiny (shipped, not Meta's); default: Meta's, which is fetched."
+)
 @click.option("--points-per-batch", type=int, help="SAM: prompts decoded at a time; bounds the memory.")
 @_with(*LABELLING, WEIGHTS)
-@click.option("--jobs", type=click.IntRange(1), help="Images at a time. Default: one a core, one for SAM.")
+@click.option("--jobs", type=click.IntRange(1), help="Images at a time. Default: one a core; one for SAM.")
 def corpus_make(
     pool: Path,
     out: Path,

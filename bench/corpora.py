@@ -21,7 +21,7 @@ from pretrain_sources.corpus import HALF, Corpus, Manifest, check_corpus, made_m
 from pretrain_sources.files import write_whole
 from pretrain_sources.making import make_corpus, redrawn
 from pretrain_sources.pool import read_pool
-from pretrain_sources.recipe import FelzenszwalbTeacher, Recipe, SamTeacher
+from pretrain_sources.recipe import SAM_TINY, FelzenszwalbTeacher, Recipe, SamTeacher
 from pretrain_sources.teachers.passes import Pass
 
 
@@ -44,6 +44,11 @@ def recipe_of(name: str, teacher: str | None, changes: Mapping[str, Any], **sam:
         raise BenchError(f"'{name}' is more than a recipe: a subset, control or start belongs into a matrix")
     settings = recipe.teacher if teacher in (None, recipe.teacher.kind) else _teacher(str(teacher))
     sam = {field: value for field, value in sam.items() if value is not None}
+    if sam.get("checkpoint") == "sam-tiny" and isinstance(settings, SamTeacher):  # by its name: with its own settings
+        shipped = catalog()["satir/sam-tiny"].recipe
+        assert shipped is not None
+        settings = shipped.teacher
+        del sam["checkpoint"]
     if sam and not isinstance(settings, SamTeacher):
         raise BenchError(f"--{next(iter(sam)).replace('_', '-')} is for the teacher sam, not for {settings.kind}")
     return _valid(recipe.model_dump() | {"teacher": settings.model_dump() | sam}, changes)
@@ -168,6 +173,10 @@ def _remembered(out: Path) -> Path:
 
 
 def _jobs(recipe: Recipe) -> int:
-    """SAM uses the threads or the GPU itself; the others get a process a core."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 1 if isinstance(recipe.teacher, SamTeacher) else cores
+    """Images at a time: one where the teacher uses the GPU or, being large, every core itself; else one a core."""
+    if isinstance(recipe.teacher, SamTeacher):
+        import torch
+
+        if recipe.teacher.model != SAM_TINY or torch.cuda.is_available():
+            return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

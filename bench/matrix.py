@@ -91,9 +91,9 @@ def load_matrix(
     protocol = load_protocol(written.protocol, beside=path.parent)
     protocol = protocol.smoke() if smoke else protocol
     known = _known(written.sources, path, teacher)
-    cards = {
-        card.name: card for card in _once([c for entry in written.sources for c in _cards(entry, known, path)], path)
-    }
+    found = [card for entry in written.sources for card in _cards(entry, known, path)]
+    # another teacher may have a setting already that is one of the study's: that is one source then
+    cards = {card.name: card for card in (found if teacher else _once(found, path))}
     specs = {n: _backbone(n, path) for n in _once(written.backbones, path)}
     cards = _keep("source", cards, sources)
     if protocol.pretrain_steps is None and (long := [card.name for card in cards.values() if card.long]):

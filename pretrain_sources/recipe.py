@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MAX_RANKS = 254  # label values 1..254: 0 is "no mask", 255 is ignore
 META_MODELS = ("vit_h", "vit_l", "vit_b")
+SAM_TINY = "sam_tiny"  # ships with this project; in segment_anything's classes, and not Meta's SAM
+# model -> target -> what it has seen of that target: what is learned from its masks there is marked, and never ranked
+HAS_SEEN = {SAM_TINY: {"scenes": "its teacher sam-tiny was trained on this generator's own masks"}}
 ENTRY_POINT = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 
 RankBy = Literal["predicted_iou", "stability", "area", "area_ascending", "random"]
@@ -28,11 +31,11 @@ class SamTeacher(_Settings):
     kind: Literal["sam"] = "sam"
     model: str = Field(
         default="vit_h",
-        pattern=r"^vit_[hlb]$|" + ENTRY_POINT,
-        description="vit_h, vit_l, vit_b, or module:function of an installed module that returns a segment_anything Sam",
+        pattern=rf"^vit_[hlb]$|^{SAM_TINY}$|{ENTRY_POINT}",
+        description="vit_h, vit_l, vit_b, sam_tiny (not Meta's), or module:function that returns a segment_anything Sam",
     )
     checkpoint: str | None = Field(
-        default=None, description="a file of tensors; null: Meta's own of vit_h, vit_l or vit_b"
+        default=None, description="a file of tensors; null: the model's own, published by Meta or shipped here"
     )
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="what the checkpoint's must be")
     prompts: Prompts = "points"
@@ -56,8 +59,10 @@ class SamTeacher(_Settings):
 
     @model_validator(mode="after")
     def _has_weights(self) -> "SamTeacher":
-        if self.model not in META_MODELS and self.checkpoint is None:
-            raise ValueError(f"model {self.model} needs a checkpoint: only vit_h, vit_l and vit_b have published ones")
+        if self.model not in (*META_MODELS, SAM_TINY) and self.checkpoint is None:
+            raise ValueError(
+                f"model {self.model} needs a checkpoint: only vit_h, vit_l, vit_b and sam_tiny have their own"
+            )
         return self
 
 

@@ -249,7 +249,7 @@ def test_another_teacher_can_stand_in_for_satir_s() -> None:
     card = mine.cards["satir/fake_teacher.make/n-10pct"]
     assert card.recipe is not None
     assert card.recipe.teacher.entry == "fake_teacher:make"  # type: ignore[union-attr]
-    with pytest.raises(BenchError, match=r"unknown teacher 'felsen'; known: felzenszwalb$"):
+    with pytest.raises(BenchError, match=r"unknown teacher 'felsen'; known: felzenszwalb, sam-tiny$"):
         load_matrix("soda-scaling", teacher="felsen")
 
 

@@ -1,6 +1,7 @@
 """Checkpoints of Segment Anything: which there are, whether one can be had, getting it, and reading tensors, never code.
 
-Looked for in this order: the user's folder of weights, then torch's cache. Loads no torch until tensors are read.
+Looked for in this order: the user's folder of weights, then torch's cache; sam-tiny's lies here. Loads no torch
+until tensors are read.
 """
 
 import functools
@@ -18,7 +19,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pretrain_sources.recipe import SamTeacher
+from pretrain_sources.recipe import SAM_TINY, SamTeacher
 from pretrain_sources.teachers import Obstacle, TeacherError
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ PUBLISHED = {
         "sam_vit_b_01ec64.pth", "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912", "375 MB"
     ),
 }
+SHIPPED = {SAM_TINY: Path(__file__).with_name("sam_tiny.safetensors")}
 
 
 def expected_sha256(settings: SamTeacher, weights: Path) -> str:
@@ -64,7 +66,7 @@ def expected_sha256(settings: SamTeacher, weights: Path) -> str:
     if settings.sha256:
         return settings.sha256
     if settings.checkpoint is None:
-        return PUBLISHED[settings.model].sha256
+        return _sha256(SHIPPED[settings.model]) if settings.model in SHIPPED else PUBLISHED[settings.model].sha256
     path = _at_hand(settings, weights)
     if path is None:
         raise TeacherError(_text(_missing(settings.checkpoint, weights)))
@@ -144,7 +146,9 @@ def load_tensors(path: Path) -> "dict[str, Tensor]":
 
 
 def _at_hand(settings: SamTeacher, weights: Path) -> Path | None:
-    if settings.checkpoint is not None:
+    if settings.checkpoint is None and settings.model in SHIPPED:
+        places = [SHIPPED[settings.model]]
+    elif settings.checkpoint is not None:
         places = [Path(settings.checkpoint), weights / settings.checkpoint]
     else:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "torch"

@@ -73,7 +73,8 @@ class Pass:
             yield from map(self.ask, images)
             return
         context = multiprocessing.get_context("forkserver")
-        workers = ProcessPoolExecutor(jobs, mp_context=context, initializer=_follow_the_parent)
+        threads = max(1, (os.cpu_count() or 1) // jobs)
+        workers = ProcessPoolExecutor(jobs, mp_context=context, initializer=_follow_the_parent, initargs=(threads,))
         try:
             for begin in range(0, len(images), step := 16 * jobs):  # what may wait in memory at a time
                 yield from workers.map(self.ask, images[begin : begin + step])
@@ -92,8 +93,9 @@ def _opened(settings: Settings, weights: Path) -> Teacher:
     return _open[key]
 
 
-def _follow_the_parent() -> None:
-    """Ctrl-C is the parent's to act on, and a worker ends when its parent is gone."""
+def _follow_the_parent(threads: int) -> None:
+    """Ctrl-C is the parent's to act on, and a worker ends when its parent is gone. `threads`: for torch, if it is loaded."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 

@@ -7,6 +7,7 @@ that can hold something.
 
 import itertools
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +30,7 @@ from segment_anything.utils.amg import (
 from torch import Tensor
 from torch.nn import functional as F
 
-from pretrain_sources.recipe import META_MODELS, SamTeacher
+from pretrain_sources.recipe import META_MODELS, SAM_TINY, SamTeacher
 from pretrain_sources.teachers import Masks, Teacher, TeacherError, checkpoints, entry_point
 
 CHUNK_ON_GPU = 64  # masks at full resolution at a time; on a CPU it is one
@@ -50,7 +51,7 @@ def open_teacher(settings: SamTeacher, weights: Path) -> Teacher:
 
 
 def _load(settings: SamTeacher, path: Path) -> Sam:
-    model = sam_model_registry[settings.model]() if settings.model in META_MODELS else entry_point(settings.model)()
+    model = _builder(settings.model)()
     if not isinstance(model, Sam):
         raise TeacherError(f"{settings.model} returned {type(model).__name__}, not a segment_anything.modeling.Sam")
     given, own = checkpoints.load_tensors(path), model.state_dict()
@@ -70,6 +71,16 @@ def _load(settings: SamTeacher, path: Path) -> Sam:
     for part in (model.image_encoder, model.mask_decoder):  # what is left out would lose where the prompts are
         part.forward = torch.autocast("cuda", torch.float16, enabled=on_gpu)(part.forward)
     return model
+
+
+def _builder(model: str) -> Callable[[], object]:
+    if model in META_MODELS:
+        return sam_model_registry[model]  # type: ignore[no-any-return]
+    if model == SAM_TINY:
+        from pretrain_sources.teachers import sam_tiny
+
+        return sam_tiny.build
+    return entry_point(model)
 
 
 class _Axis(NamedTuple):
