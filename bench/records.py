@@ -36,6 +36,7 @@ def known_fields(unit: Unit) -> dict[str, Any]:
         "replicates": unit.protocol.replicates,
         "ranked": unit.protocol.ranked,
         "selected_on_test": unit.protocol.select_on == "test",
+        "leak": unit.leak,
         "finetune_steps": unit.finetune_steps,
         "weights": unit.weights,
         "settings": {

@@ -87,7 +87,7 @@ def _board_text(rows: list[dict[str, Any]], form: str, several: bool) -> str:
     body = [
         (
             str(row["rank"] or "-"),
-            row["source"] + ("" if row["train_frac"] == 1 else f" at {row['train_frac']:.0%}"),
+            _source(row),
             row["backbone"],
             _number(row["miou"]),
             _interval(row, "miou"),
@@ -102,6 +102,7 @@ def _board_text(rows: list[dict[str, Any]], form: str, several: bool) -> str:
         for row in rows
     ]
     notes = [f"{row['source']} x {row['backbone']}: {row['reason']}" for row in rows if row["reason"]]
+    notes += [f"LEAK, never ranked: {row['source']}: {row['leak']}" for row in rows if row["leak"] is not None]
     notes += [
         f"{why}" for why in dict.fromkeys(row["interval_note"] for row in rows if row["interval_note"] and row["n"])
     ]
@@ -116,6 +117,11 @@ def _board_text(rows: list[dict[str, Any]], form: str, several: bool) -> str:
         else []
     )
     return "\n".join([*head, "", _grid(columns, body, form), "", *notes])
+
+
+def _source(row: dict[str, Any]) -> str:
+    mark = "" if row["leak"] is None else " (LEAK)"
+    return f"{row['source']}{mark}" + ("" if row["train_frac"] == 1 else f" at {row['train_frac']:.0%}")
 
 
 def _learned(row: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from bench.spec import Cell, Protocol
 from bench.units import Kind, Unit
 from pretrain_sources import teachers
 from pretrain_sources.card import SourceCard
-from pretrain_sources.corpus import Corpus, CorpusError, check_corpus
+from pretrain_sources.corpus import Corpus, CorpusError, check_corpus, read_manifest
 from pretrain_sources.pool import HasContent, Pool, PoolError, choose, evenly, images_hash
 from results.store import Store
 
@@ -113,7 +113,9 @@ class Sources:
                 cache = self._store.cache_file("corpora.json")
                 corpus, _ = check_corpus(card.corpus.path, num_classes=card.corpus.num_classes, cache=cache)
                 chosen = evenly(choose(corpus.images, card.subset), self._protocol.max_frames)
-                return _Labels({"corpus": Corpus(corpus.num_classes, chosen).content_hash}, len(chosen))
+                made = read_manifest(card.corpus.path)
+                by = {} if made is None else {"teacher": made.teacher}
+                return _Labels({"corpus": Corpus(corpus.num_classes, chosen).content_hash, **by}, len(chosen))
             assert card.recipe is not None
             teacher = teachers.identity(card.recipe.teacher, self._weights)
             if self._pool is not None:

@@ -15,6 +15,7 @@ from bench.targets import Target
 from pretrain_sources.card import SourceCard
 from pretrain_sources.identity import fingerprint
 from pretrain_sources.pool import Pool
+from pretrain_sources.recipe import HAS_SEEN
 from results.record import Status
 
 Kind = Literal["corpus", "pretrain", "tune", "final"]
@@ -79,6 +80,12 @@ class Unit:
         if "permuted" in self.inputs:
             return f"permuted{begin}"
         return f"pretrained here, {self.card.name}{begin}"
+
+    @property
+    def leak(self) -> str | None:
+        """What a teacher on the way to these weights has seen of the target; None where nothing is known."""
+        seen = HAS_SEEN.get(self.inputs.get("teacher", {}).get("model"), {})
+        return seen.get(self.cell.target) or next((unit.leak for unit in self.needs if unit.leak), None)
 
     def work(self, target: Target) -> int:
         """About how many training steps this is worth; predicting and scoring a frame costs about one, and so does a mask pass."""

@@ -122,6 +122,9 @@ class RunRecord(_Part):
     replicates: int = Field(ge=1, description="how many replicates the protocol asks for")
     ranked: bool = Field(description="false where the protocol is too short to rank anything (demo, smoke)")
     selected_on_test: bool = Field(description="true where the protocol chose the schedule on the test split")
+    leak: str | None = Field(
+        default=None, description="what the source has seen of the target; such a run is marked and never ranked"
+    )
     status: Status = Field(description="how the run ended: " + ", ".join(STATUSES))
     reason: str | None = Field(description="why, where the status is not ok")
     finetune_steps: int = Field(ge=1, description="optimiser steps on the target")

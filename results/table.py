@@ -55,7 +55,7 @@ def board(runs: pd.DataFrame) -> pd.DataFrame:
     rows = [_cell_row(cell_runs) for cell_runs in by_cell.values()]
     cells = pd.DataFrame(rows, columns=_BOARD_COLUMNS).astype(dict.fromkeys(_TEXT_OR_MISSING, "str"))
     cells = _mark_stale(cells)
-    rankable = cells["ranked"].astype(bool) & (cells["status"] == "ok")
+    rankable = cells["ranked"].astype(bool) & (cells["status"] == "ok") & cells["leak"].isna()
     place = cells[rankable].groupby([*BOARD, "train_frac"])["miou"].rank(ascending=False, method="min")
     cells["rank"] = place.reindex(cells.index).astype("Int64")
     order = [*BOARD, "train_frac", "miou", "source", "backbone"]
@@ -69,14 +69,14 @@ _BOARD_COLUMNS = [
     *("weighted_f", "weighted_f_low", "weighted_f_high", "val_miou_tuned", "val_miou_default", "trials", "schedule"),
     *("heldout_miou", "heldout_miou_constant"),
     *("status", "reason"),
-    *("ranked", "selected_on_test", "label_note", "weights", "cell", *BOARD[2:], "finished"),
+    *("ranked", "selected_on_test", "label_note", "weights", "leak", "cell", *BOARD[2:], "finished"),
 ]
 
-_TEXT_OR_MISSING = ("interval_note", "reason", "weights", "schedule")  # one type, however many rows have none
+_TEXT_OR_MISSING = ("interval_note", "reason", "weights", "schedule", "leak")  # one type, however many rows have none
 
 
 _SAME = [*BOARD, *CELL_NAMES, "cell"]  # of all runs of a cell
-_ALSO_SAME = ["ranked", "selected_on_test", "label_note", "weights"]
+_ALSO_SAME = ["ranked", "selected_on_test", "label_note", "weights", "leak"]
 _TUNING = {
     "val_miou_tuned": "tuned_val_miou",
     "val_miou_default": "default_val_miou",

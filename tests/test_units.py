@@ -11,7 +11,9 @@ from bench import units
 from bench.sources import Sources
 from bench.spec import Cell, Protocol
 from bench.units import Unit
+from pretrain_sources.card import SourceCard
 from pretrain_sources.catalog import catalog, closure, find_source
+from pretrain_sources.corpus import Corpus
 from pretrain_sources.pool import Pool, PoolImage
 from results.store import Store
 
@@ -29,7 +31,8 @@ def planned(
 ) -> tuple[Sources, list[Unit]]:
     frac = changes.get("train_frac", 1.0)
     card = find_source(source, catalog())
-    cell = Cell(target="soda", protocol=protocol.name, source=card.name, backbone=backbone, train_frac=frac)  # type: ignore[arg-type]
+    name = str(changes.get("on", "soda"))
+    cell = Cell(target=name, protocol=protocol.name, source=card.name, backbone=backbone, train_frac=frac)  # type: ignore[arg-type]
     cards = closure([card], catalog())
     with mock.patch("backbones.imagenet.locate", return_value=changes.get("origin", WHEEL)):
         sources = Sources(
@@ -178,3 +181,37 @@ def test_a_subset_larger_than_the_pool_cannot_be_done(name: str, says: str) -> N
     assert sources.obstacle(finals[0].needs[0]) == says
     sources, finals = planned(SATIR)
     assert sources.obstacle(finals[0].needs[0]) is None
+
+
+def test_what_has_learned_from_sam_tiny_is_marked_on_scenes_and_nowhere_else() -> None:
+    marked = ("satir/sam-tiny", "satir/sam-tiny/top-4/n-3", "satir/sam-tiny~shuffled", "imagenet+satir/sam-tiny")
+    for source in (
+        *marked,
+        "satir/sam-tiny~permuted",
+        "satir/felzenszwalb+satir/felzenszwalb/top-4",
+        "imagenet",
+        "none",
+    ):
+        for target in ("scenes", "soda", "hit-uav"):
+            leaks = {unit.leak for unit in planned(source, on=target)[1]}
+            assert (leaks != {None}) == (target == "scenes" and "sam-tiny" in source), (source, target)
+            assert len(leaks) == 1
+    assert (
+        planned(marked[0], on="scenes")[1][0].leak == "its teacher sam-tiny was trained on this generator's own masks"
+    )
+
+
+@pytest.mark.parametrize(("model", "marked"), [("sam_tiny", True), ("vit_h", False), (None, False)])
+def test_a_ready_made_corpus_is_marked_by_what_its_manifest_says(model: str | None, marked: bool) -> None:
+    card = SourceCard.model_validate(
+        {"name": "handed-round", "description": "x", "corpus": {"path": "c", "num_classes": 10}}
+    )
+    manifest = None if model is None else mock.Mock(teacher={"kind": "sam", "model": model})
+    with (
+        mock.patch(f"{__name__}.catalog", return_value={**catalog(), card.name: card}),
+        mock.patch("bench.sources.check_corpus", return_value=(Corpus(10, ()), [])),
+        mock.patch("bench.sources.read_manifest", return_value=manifest),
+    ):
+        for source in (card.name, "handed-round~shuffled"):
+            (first, *_) = planned(source, on="scenes")[1]
+            assert (first.leak is not None) == marked
