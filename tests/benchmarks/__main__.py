@@ -71,6 +71,42 @@ def sam(options: argparse.Namespace) -> Iterable[Row]:
         )
 
 
+def prompts(options: argparse.Namespace) -> Iterable[Row]:
+    rows: dict[str, dict[str, dict]] = {}
+    for row in measured("sam_tiny.py", options.data):
+        rows.setdefault(row["on"], {})[row["what"]] = row
+    for kind, told in rows.items():
+        own, untrained = told["sam-tiny"], told["untrained"]
+        others = {name: row["point"] for name, row in told.items() if "point" in row and row is not own}
+        best = max(others, key=lambda name: others[name])
+        gain = own["point"] - others[best]
+        aim, reached = (">= 0.60", own["point"] >= 0.6) if kind == "scenes" else (">= +0.10", gain >= 0.1)
+        what = f"sam-tiny, {own['things']} {kind}"
+        everything = ", ".join(f"{name} {value:.2f}" for name, value in others.items())
+        yield f"{what}: IoU for a point", f"{own['point']:.3f}", everything, f"{gain:+.3f} to {best}", aim, reached
+        boxes = f"untrained {untrained['box']:.2f}, filled {told['box filled']['box']:.2f}"
+        yield (
+            f"{what}: IoU for a box",
+            f"{own['box']:.3f}",
+            boxes,
+            f"{own['box'] - told['box filled']['box']:+.3f}",
+            "-",
+            None,
+        )
+        agrees = own["correlation"]
+        yield f"{what}: predicted and true IoU", f"r = {agrees:.2f}", "-", "-", ">= 0.4", agrees >= 0.4
+        for name, row in told.items():
+            if "masks" in row:
+                yield (
+                    f"{what}: {name}",
+                    str(row["masks"]),
+                    f"{row['uncovered']:.0%} of the pixels in none",
+                    "-",
+                    "-",
+                    None,
+                )
+
+
 def corpora(options: argparse.Namespace) -> Iterable[Row]:
     for row in measured("corpus_speed.py"):
         if row["what"] == "label map":
@@ -121,7 +157,15 @@ def peer(options: argparse.Namespace) -> Iterable[Row]:
 
 
 def print_table(options: argparse.Namespace) -> None:
-    parts: list[Callable[[argparse.Namespace], Iterable[Row]]] = [weighted_f, training, scenes, corpora, sam, startup]
+    parts: list[Callable[[argparse.Namespace], Iterable[Row]]] = [
+        weighted_f,
+        training,
+        scenes,
+        corpora,
+        sam,
+        prompts,
+        startup,
+    ]
     table = Table("what", "measured", "reference", "ratio", "aim", "", title=f"{os.cpu_count()} cores, {cpu()}")
     for part in [*parts, *([peer] if options.peer else [])]:
         print(f"measuring: {part.__name__}", file=sys.stderr, flush=True)
