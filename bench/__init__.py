@@ -5,5 +5,9 @@ class BenchError(Exception):
     """The call is wrong or cannot be done here; the message says what, where and what to do."""
 
 
+class StoppedEarly(Exception):
+    """A run ended before all was done; what was finished is kept."""
+
+
 class Diverged(Exception):
     """The training loss is not finite."""

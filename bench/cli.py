@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from bench import BenchError
+from bench import BenchError, StoppedEarly
 
 DEFAULT_WEIGHTS = Path("weights")
 
@@ -190,7 +190,16 @@ def corpus_check(folder: Path, classes: int | None, images: Path | None) -> None
     "--jobs", type=click.IntRange(0), help="Units at a time; 0 runs them inside this process. Default: one a core."
 )
 @click.option("--retry", metavar="STATUS,...", help="Run these again: failed, oom, diverged, load_failed.")
-def run(store: Path, data: Path, weights: Path, jobs: int | None, retry: str | None, **matrix: Any) -> int:  # noqa: ANN401
+@click.option("--fail-fast", is_flag=True, help="Stop at the first failure. Default: go on with all that can be done.")
+def run(
+    store: Path,
+    data: Path,
+    weights: Path,
+    jobs: int | None,
+    retry: str | None,
+    fail_fast: bool,
+    **matrix: Any,  # noqa: ANN401
+) -> int:
     """Run what is not done of a matrix: tune, finetune, score, store."""
     from bench.matrix import load_matrix
     from bench.run import run_matrix
@@ -201,7 +210,7 @@ def run(store: Path, data: Path, weights: Path, jobs: int | None, retry: str | N
         raise BenchError(f"no folder {weights} (--weights or BENCH_WEIGHTS)")
     watch = Watch(load_matrix(**matrix), store)
     with watch.display():
-        plan = run_matrix(watch.matrix, Store(store), data, weights, jobs, watch, retry=_statuses(retry))
+        plan = run_matrix(watch.matrix, Store(store), data, weights, jobs, watch, _statuses(retry), fail_fast)
     return watch.closing(plan)
 
 
@@ -263,6 +272,9 @@ def main() -> None:
     except _errors_of_use() as error:
         click.echo(f"bench: {error}", err=True)
         sys.exit(1)
+    except StoppedEarly as error:
+        click.echo(f"{error}; what was finished is kept, and the same command goes on from there", err=True)
+        sys.exit(3)
     except OSError as error:  # a file that cannot be read; what cannot be written is a StoreError
         click.echo(f"bench: {error.filename or 'input or output'}: {error.strerror or error}", err=True)
         sys.exit(1)

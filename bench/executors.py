@@ -3,19 +3,26 @@
 `local` gives each unit a process of its own, forked from a server that has imported torch once: a crash takes down one unit.
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
+from pathlib import Path
 from typing import Protocol
 
 from bench.plan import Plan
 from bench.targets import Target
-from bench.units import Context, Outcome, Unit
+from bench.units import LOG, Context, Outcome, Unit
+from results.store import Store
+
+LOOK_AGAIN_S = 2.0  # at a unit that another run is at
 
 
 class Show(Protocol):
@@ -33,77 +40,91 @@ class Show(Protocol):
     def started(self, unit: Unit) -> None:
         """A unit starts."""
 
-    def progress(self, unit: Unit, done: int, total: int) -> None:
-        """A unit has got so far, in about training steps."""
+    def progress(self, unit: Unit, done: int, total: int, /, **facts: float) -> None:
+        """A unit has got so far, in about training steps; facts: its loss, or the val_miou of its last trial."""
 
     def finished(self, unit: Unit, status: str, reason: str | None) -> None:
         """A unit ended."""
 
 
 class Frontier:
-    """Which units can start. A failed unit takes those that need it with it."""
+    """Which units can start: those whose needs have ended, however; what a unit needs it looks up in the store itself."""
 
     def __init__(self, units: Sequence[Unit]) -> None:
         self._waiting = list(units)
         self._open = {unit.fingerprint for unit in units}
+        self._not_before: dict[str, float] = {}
+
+    def __bool__(self) -> bool:
+        """Whether there are units that have not started, or have to be looked at again."""
+        return bool(self._waiting)
 
     def take(self) -> Unit | None:
-        """The first waiting unit whose needs are all met, or None."""
+        """The first unit that can start now, or None."""
         for unit in self._waiting:
-            if not any(need.fingerprint in self._open for need in unit.needs):
+            ready = self._not_before.get(unit.fingerprint, 0) <= time.monotonic()
+            if ready and not any(need.fingerprint in self._open for need in unit.needs):
                 self._waiting.remove(unit)
                 return unit
         return None
 
-    def finish(self, unit: Unit, outcome: Outcome) -> Iterator[tuple[Unit, Outcome]]:
-        """(unit, outcome) for a unit that ended, and where it failed also for every waiting unit that needs it."""
+    def end(self, unit: Unit, outcome: Outcome) -> bool:
+        """Whether a unit has ended; one that another run is at is looked at again after a while."""
+        if outcome.status == "busy":
+            self._not_before[unit.fingerprint] = time.monotonic() + LOOK_AGAIN_S
+            self._waiting.append(unit)
+            return False
         self._open.discard(unit.fingerprint)
-        yield unit, outcome
-        if outcome.status != "ok":
-            for dependent in [u for u in self._waiting if unit.fingerprint in {n.fingerprint for n in u.needs}]:
-                if dependent in self._waiting:
-                    self._waiting.remove(dependent)
-                    yield from self.finish(dependent, outcome)
+        return True
 
 
 def inline(units: Sequence[Unit], context: Context, show: Show) -> Iterator[tuple[Unit, Outcome]]:
     """(unit, outcome) of every unit, one after the other in this process."""
-    from bench.stages import execute
+    from bench.work import perform
 
     frontier = Frontier(units)
-    while (unit := frontier.take()) is not None:
-        current = unit
-        show.started(current)
-        outcome = execute(current, context, lambda done, total, current=current: show.progress(current, done, total))  # type: ignore[misc]
-        yield from frontier.finish(current, outcome)
+    while frontier:
+        unit = frontier.take()
+        if unit is None:
+            time.sleep(LOOK_AGAIN_S / 4)
+            continue
+        show.started(unit)
+        outcome = perform(unit, context, partial(show.progress, unit))
+        if frontier.end(unit, outcome):
+            yield unit, outcome
 
 
 @dataclass(frozen=True)
 class _Worker:
     unit: Unit
     process: ForkServerProcess
+    oom_kills: int  # by the kernel, on this machine, before it started
 
 
 def local(units: Sequence[Unit], context: Context, show: Show, jobs: int) -> Iterator[tuple[Unit, Outcome]]:
     """(unit, outcome) of every unit as they end, `jobs` at a time. Leaving early (Ctrl-C, an error) kills the workers."""
+    from bench.work import settle
+
     frontier = Frontier(units)
     running: dict[Connection, _Worker] = {}
-    _start_server(["bench.stages", *sorted({f"backbones.{unit.backbone.builder}" for unit in units})])
+    _start_server(["bench.work", "bench.stages", *sorted({f"backbones.{unit.backbone.builder}" for unit in units})])
     try:
-        while True:
+        while frontier or running:
             while len(running) < jobs and (unit := frontier.take()) is not None:
                 connection, worker = _start(unit, context)
                 running[connection] = worker
                 show.started(unit)
-            if not running:
-                return
-            ready = set(wait(running))
+            ready = set(wait(running, timeout=LOOK_AGAIN_S / 4 if frontier and len(running) < jobs else None))
             for connection in [c for c in running if c in ready]:
-                unit = running[connection].unit
-                outcome = _receive(connection, running[connection], show)
-                if outcome is not None:
-                    running.pop(connection).process.join()
-                    yield from frontier.finish(unit, outcome)
+                worker = running[connection]
+                outcome = _receive(connection, worker, show)
+                if outcome is None:
+                    continue
+                running.pop(connection).process.join()
+                if outcome.died:
+                    outcome = settle(worker.unit, context, outcome)
+                if frontier.end(worker.unit, outcome):
+                    yield worker.unit, outcome
     finally:
         for worker in running.values():
             worker.process.kill()
@@ -126,7 +147,7 @@ def _start(unit: Unit, context: Context) -> tuple[Connection, _Worker]:
     process = multiprocessing.get_context("forkserver").Process(target=_work, args=(unit, context, theirs))
     process.start()
     theirs.close()  # so that a dead worker is the end of the file
-    return mine, _Worker(unit, process)
+    return mine, _Worker(unit, process, _oom_kills())
 
 
 def _receive(connection: Connection, worker: _Worker, show: Show) -> Outcome | None:
@@ -135,30 +156,55 @@ def _receive(connection: Connection, worker: _Worker, show: Show) -> Outcome | N
         message = connection.recv()
     except (EOFError, OSError):
         worker.process.join()
-        return Outcome("failed", _death(worker.process.exitcode))
+        return _death(worker)
     if isinstance(message, tuple):
-        show.progress(worker.unit, *message)
+        done, total, facts = message
+        show.progress(worker.unit, done, total, **facts)
         return None
     outcome: Outcome = message
     return outcome
 
 
-def _death(exitcode: int | None) -> str:
-    if exitcode == -signal.SIGKILL:
-        return "the worker was killed (signal 9): often the system's last resort when memory runs out"
-    return f"the worker died with exit code {exitcode}"
+def _death(worker: _Worker) -> Outcome:
+    code, batch = worker.process.exitcode, worker.unit.protocol.batch
+    if code == -signal.SIGKILL and _oom_kills() > worker.oom_kills:
+        return Outcome("oom", f"out of memory at batch {batch}: the kernel killed the worker", died=True)
+    if code == -signal.SIGKILL:
+        return Outcome("failed", "the worker was killed (signal 9)", died=True)
+    return Outcome(
+        "failed", f"the worker died with exit code {code}; bench status shows what it printed last", died=True
+    )
+
+
+def _oom_kills() -> int:
+    """How often the kernel has killed a process for want of memory since this machine started; 0 where it does not say."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+def _print_into(path: Path) -> None:
+    """What this process prints goes to a file from now on, where one can be written."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        for stream in (1, 2):
+            os.dup2(file, stream)
 
 
 def _work(unit: Unit, context: Context, connection: Connection) -> None:
     """The life of a worker process."""
-    from bench.stages import execute
+    from bench.work import perform
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
+    _print_into(Store(context.store).unit_dir(unit.kind, unit.fingerprint) / LOG)
 
-    def report(done: int, total: int) -> None:
+    def report(done: int, total: int, /, **facts: float) -> None:
         try:
-            connection.send((done, total))
+            connection.send((done, total, facts))
         except OSError:
             os._exit(1)  # nobody is left to work for
 
-    connection.send(execute(unit, context, report))
+    connection.send(perform(unit, context, report))

@@ -22,7 +22,7 @@ from bench.score import confusion_matrix
 from bench.targets import Target
 from bench.targets.frames import decode_image
 from bench.train import Progress, SegmentationLoss, fit, mean_loss, predict
-from bench.units import Context, Unit
+from bench.units import CHECKPOINT, Context, Unit
 from pretrain_sources.card import SourceCard
 from pretrain_sources.corpus import Corpus, CorpusImage, check_corpus, deranged, random_ranks, read_corpus
 from pretrain_sources.files import Changed, read_unchanged
@@ -228,6 +228,7 @@ def _trained(
         protocol,
         seed=seed,
         report=report,
+        checkpoint=Store(context.store).unit_dir("pretrain", unit.fingerprint) / CHECKPOINT,
     )
     learned = Pretraining(
         corpus=found.content_hash,
@@ -275,13 +276,17 @@ def _pseudo_miou(net: Network, held_out: _Part, unit: Unit, classes: int) -> dic
     whole = unit.protocol.model_copy(
         update={"window_px": None, "stride_px": None}
     )  # protocols that share this differ there
-    for frame, pred in predict(net, held_out, whole, lambda done, of: None):
+    for frame, pred in predict(net, held_out, whole, _unheard):
         total += confusion_matrix(pred, frame.label, classes)
     truth = total.sum(1)
     if not truth.sum():
         return {"heldout_miou": None, "heldout_miou_constant": None}
     constant = float(truth.max() / truth.sum() / (truth > 0).sum())  # IoU of that class is its share, of the others 0
     return {"heldout_miou": metrics.miou(total), "heldout_miou_constant": constant}
+
+
+def _unheard(done: int, total: int, /, **facts: float) -> None:
+    """Tells nobody."""
 
 
 def _permuted(weights: EncoderWeights, unit: Unit) -> EncoderWeights:

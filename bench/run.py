@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from bench import BenchError, provenance
+from bench import BenchError, StoppedEarly, provenance
 from bench.executors import Show, inline, local
 from bench.matrix import Matrix
 from bench.plan import Plan, make_plan
@@ -16,7 +16,10 @@ from bench.targets.mapping import map_target
 from bench.units import Context, Unit
 from pretrain_sources.identity import fingerprint
 from pretrain_sources.pool import Pool
+from results.record import FAILED_STATUSES
 from results.store import Store, StoreError
+
+SAME_IN_A_ROW = 5  # failures alike, after which there is no point in going on
 
 
 def run_matrix(
@@ -27,14 +30,16 @@ def run_matrix(
     jobs: int | None,
     show: Show,
     retry: Sequence[str] = (),
+    fail_fast: bool = False,
 ) -> Plan:
     """Runs what is not done and returns the plan as it stands afterwards.
 
-    jobs: units at a time; 0 runs them in this process, None takes one a core.
+    jobs: units at a time; 0 runs them in this process, None takes one a core. fail_fast: stop at the first failure.
 
     Raises:
         BenchError: the data cannot be used, or the protocol's device is not there.
         StoreError: the store cannot be written; what was finished is kept.
+        StoppedEarly: by fail_fast, or because units keep failing alike.
     """
     store.make()
     cache = store.cache_file(f"scan-{matrix.target}.json")
@@ -51,7 +56,7 @@ def run_matrix(
             store.write_record(unfinished(unit, "skipped", reason))
     if plan.todo:
         context = Context(store.root.absolute(), target, weights.absolute(), pool, provenance.commit())
-        _run_units(plan.todo, matrix.protocol, context, store, jobs, show)
+        _run_units(plan.todo, matrix.protocol, context, jobs, show, fail_fast)
     return make_plan(matrix, target, pool, store, weights)
 
 
@@ -68,18 +73,23 @@ def _pool(matrix: Matrix, target: Target, store: Store, show: Show) -> Pool | No
 
 
 def _run_units(
-    units: Sequence[Unit], protocol: Protocol, context: Context, store: Store, jobs: int | None, show: Show
+    units: Sequence[Unit], protocol: Protocol, context: Context, jobs: int | None, show: Show, fail_fast: bool
 ) -> None:
     jobs = _default_jobs(protocol) if jobs is None else jobs
     outcomes = inline(units, context, show) if jobs == 0 else local(units, context, show, jobs)
+    in_a_row, last = 0, ""
     for unit, outcome in outcomes:
         show.finished(unit, outcome.status, outcome.reason)
         if outcome.fatal:
             raise StoreError(outcome.reason)
-        if outcome.status != "ok" and unit.kind == "final":
-            store.write_record(
-                unfinished(unit, outcome.status, outcome.reason or "no reason given"), extra=dict(outcome.files)
-            )
+        if outcome.status not in FAILED_STATUSES or outcome.inherited:
+            in_a_row = 0 if outcome.status == "ok" else in_a_row
+            continue
+        if fail_fast:
+            raise StoppedEarly(f"stopped at the first failure (--fail-fast): {unit}: {outcome.reason}")
+        in_a_row, last = in_a_row + 1 if outcome.reason == last else 1, outcome.reason or ""
+        if in_a_row == SAME_IN_A_ROW:
+            raise StoppedEarly(f"stopped: {in_a_row} units in a row failed alike, the last of them {unit}: {last}")
 
 
 def _require_device(protocol: Protocol) -> None:

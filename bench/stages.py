@@ -25,7 +25,7 @@ from bench.score import confusion_matrix, weighted_fmeasure
 from bench.spec import Schedule
 from bench.targets import Target
 from bench.train import Progress, SegmentationLoss, device_of, fit, half_precision, predict
-from bench.units import Context, Kind, Outcome, Unit
+from bench.units import CHECKPOINT, Context, Kind, Outcome, Unit
 from pretrain_sources.corpus import CorpusError
 from pretrain_sources.files import Changed
 from pretrain_sources.identity import derive_seed
@@ -45,8 +45,8 @@ def execute(unit: Unit, context: Context, report: Progress) -> Outcome:
         return Outcome("load_failed", str(error), (("certificate.json", _json(error.certificate.to_json())),))
     except Diverged as error:
         return Outcome("diverged", str(error))
-    except torch.OutOfMemoryError as error:
-        return Outcome("oom", f"out of memory at batch {unit.protocol.batch}: {str(error).splitlines()[0]}")
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        return _out_of_memory(unit, error)
     except imagenet.Unreachable as error:
         return Outcome("skipped", str(error))
     except StoreError as error:
@@ -58,8 +58,12 @@ def execute(unit: Unit, context: Context, report: Progress) -> Outcome:
             return Outcome("failed", str(cannot_write(Path(error.filename or context.store), error)), fatal=True)
         return _bug(error)
     except Exception as error:  # the one place where a bug in a unit becomes a record
-        return _bug(error)
+        return _out_of_memory(unit, error) if "DefaultCPUAllocator" in str(error) else _bug(error)
     return Outcome("ok")
+
+
+def _out_of_memory(unit: Unit, error: Exception) -> Outcome:
+    return Outcome("oom", f"out of memory at batch {unit.protocol.batch}: {[*str(error).splitlines(), ''][0]}")
 
 
 def _bug(error: Exception) -> Outcome:
@@ -81,7 +85,9 @@ def tune_schedule(unit: Unit, context: Context, report: Progress) -> None:
         total = np.zeros((classes, classes), dtype=np.int64)
         for frame, pred in predict(net, judged, protocol, _shifted(report, begin + unit.finetune_steps, whole)):
             total += confusion_matrix(pred, frame.label, classes)
-        return metrics.miou(total)
+        value = metrics.miou(total)
+        report(begin + each, whole, val_miou=value)
+        return value
 
     trials = tune.tune(protocol, folder / "trials.jsonl", score)
     chosen, value = tune.best(trials)
@@ -103,8 +109,9 @@ def final(unit: Unit, context: Context, report: Progress) -> None:
     work = unit.work(context.target)
     train = open_split(context.target, "train", unit.protocol, unit.cell.train_frac)
     schedule = Schedule.model_validate(tuning.schedule)
+    kept = store.unit_dir("final", unit.fingerprint) / CHECKPOINT
     net, history, certificate = _finetuned(
-        unit, f"r{unit.replicate}", schedule, train, context, _shifted(report, 0, work)
+        unit, f"r{unit.replicate}", schedule, train, context, _shifted(report, 0, work), kept
     )
     train_s = time.monotonic() - clock
     evidence = score_on_test(net, unit, context.target, _shifted(report, unit.finetune_steps, work))
@@ -150,7 +157,13 @@ def score_on_test(net: Network, unit: Unit, target: Target, report: Progress) ->
 
 
 def _finetuned(
-    unit: Unit, replicate: str, schedule: Schedule, train: Sequence[Decoded], context: Context, report: Progress
+    unit: Unit,
+    replicate: str,
+    schedule: Schedule,
+    train: Sequence[Decoded],
+    context: Context,
+    report: Progress,
+    checkpoint: Path | None = None,
 ) -> tuple[Network, list[tuple[int, float, float]], Certificate | None]:
     """(network, history, certificate or None for random weights) after finetuning one replicate; nothing here knows val or test."""
     net = fresh_network(unit, replicate, len(context.target.spec.classes))
@@ -161,13 +174,27 @@ def _finetuned(
     seed = derive_seed(unit.protocol.seed, "finetune", replicate)
     batches = Batches(train, unit.protocol, len(context.target.spec.classes), seed, unit.finetune_steps)
     loss = SegmentationLoss(unit.protocol.loss, weights)
-    history = fit(net, batches, unit.finetune_steps, loss, schedule, unit.protocol, seed=seed, report=report)
+    history = fit(
+        net,
+        batches,
+        unit.finetune_steps,
+        loss,
+        schedule,
+        unit.protocol,
+        seed=seed,
+        report=report,
+        checkpoint=checkpoint,
+    )
     return net, history, certificate
 
 
 def _shifted(report: Progress, begin: int, whole: int) -> Progress:
     """A report of one phase as a part of the whole unit."""
-    return lambda done, _: report(begin + done, whole)
+
+    def shifted(done: int, total: int, /, **facts: float) -> None:
+        report(begin + done, whole, **facts)
+
+    return shifted
 
 
 def _json(value: dict[str, Any]) -> str:

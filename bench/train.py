@@ -5,9 +5,15 @@ seed gives the same weights, bit for bit.
 """
 
 import contextlib
+import io
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+import pickle
+import time
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import segmentation_models_pytorch as smp
@@ -16,7 +22,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from backbones.network import Network
 from bench import Diverged
@@ -24,8 +30,16 @@ from bench.batches import Decoded
 from bench.spec import Loss, Protocol, Schedule
 from pretrain_sources.identity import derive_seed
 from pretrain_sources.images import IGNORE, Pixels
+from results.store import write_atomic
 
-Progress = Callable[[int, int], None]  # steps done, steps in all
+KEPT_EVERY_S = 30.0  # between two checkpoints of a training
+
+
+class Progress(typing.Protocol):
+    """Told after every step: steps done, steps in all, and what is known by then, such as loss or val_miou."""
+
+    def __call__(self, done: int, total: int, /, **facts: float) -> None:
+        """It has got so far."""
 
 
 def device_of(protocol: Protocol) -> torch.device:
@@ -85,8 +99,11 @@ def fit(
     *,
     seed: int,
     report: Progress,
+    checkpoint: Path | None = None,
 ) -> list[tuple[int, float, float]]:
     """Trains `network` in place over items 0..steps-1 of `batches`; returns (step, loss, learning rate) of every step.
+
+    checkpoint: a file that is written now and then. Where it is there already, training goes on from it, to the same result.
 
     Raises:
         Diverged: the loss is not finite.
@@ -96,12 +113,15 @@ def fit(
     loss.to(device)
     optimiser = torch.optim.AdamW(_parameter_groups(network, schedule), fused=True)
     decay = LambdaLR(optimiser, lambda step: lr_factor(schedule, step, steps))
+    parts = {"network": network, "optimiser": optimiser, "decay": decay}
+    history = _resumed(checkpoint, parts, device)
     workers = loading_processes(device)
+    rest = Subset(batches, range(len(history), steps))
     loader: Iterator[tuple[Tensor, Tensor]] = iter(
-        DataLoader(batches, batch_size=None, num_workers=workers, pin_memory=device.type == "cuda")
+        DataLoader(rest, batch_size=None, num_workers=workers, pin_memory=device.type == "cuda")
     )
-    history = []
-    for step in range(steps):
+    kept = time.monotonic()
+    for step in range(len(history), steps):
         images, labels = next(loader)
         torch.manual_seed(
             derive_seed(seed, "step", step)
@@ -120,8 +140,33 @@ def fit(
         history.append((step + 1, value.item(), optimiser.param_groups[-1]["lr"]))
         optimiser.step()
         decay.step()
-        report(step + 1, steps)
+        if checkpoint is not None and time.monotonic() - kept > KEPT_EVERY_S:
+            _keep(checkpoint, parts, history)
+            kept = time.monotonic()
+        report(step + 1, steps, loss=value.item())
     return history
+
+
+History = list[tuple[int, float, float]]
+
+
+def _keep(path: Path, parts: Mapping[str, Any], history: History) -> None:
+    data = io.BytesIO()
+    torch.save({name: part.state_dict() for name, part in parts.items()} | {"history": history}, data)
+    write_atomic(path, data.getvalue())
+
+
+def _resumed(path: Path | None, parts: Mapping[str, Any], device: torch.device) -> History:
+    """The history so far, with everything as it was then; an empty one where there is no checkpoint, or a torn one."""
+    if path is None or not path.is_file():
+        return []
+    try:
+        held = torch.load(path, map_location=device, weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
+        return []
+    for name, part in parts.items():
+        part.load_state_dict(held[name])
+    return [tuple(row) for row in held["history"]]
 
 
 @torch.inference_mode()

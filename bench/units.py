@@ -19,6 +19,13 @@ from pretrain_sources.recipe import HAS_SEEN
 from results.record import Status
 
 Kind = Literal["corpus", "pretrain", "tune", "final"]
+# files in the folder of a unit besides its result
+CHECKPOINT = "checkpoint.pt"  # of a training that takes long, until it is done
+CLAIM = ".claim"  # locked while a process is at it; the kernel frees it when that one dies
+PROGRESS = "progress.json"  # how far it has got, for whoever looks from elsewhere
+LOG = "log.txt"  # what it printed
+OUTCOME = "outcome.json"  # how it failed, for the units that need it
+SPENT = "spent.json"  # how long it took, for plans
 KINDS: tuple[Kind, ...] = get_args(Kind)  # in the order of the stages
 
 # Raise a stage's number by hand when its code changes what it computes: tests/test_golden.py fails until that is done.
@@ -136,9 +143,16 @@ class Context:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a unit ended. `fatal` means that nothing more can be written."""
+    """How a unit ended. `busy`: another run is at it. `waiting`: what it needs is not done, and did not fail either.
 
-    status: Status
+    Attributes:
+        files: (name, text) to keep beside the records of a failure. fatal: nothing more can be written. inherited: not its own,
+            but that of a unit that it needs. died: with its process, so that it could not say so itself.
+    """
+
+    status: Status | Literal["busy", "waiting"]
     reason: str | None = None
-    files: tuple[tuple[str, str], ...] = ()  # (name, text) to keep beside the records of a failure
+    files: tuple[tuple[str, str], ...] = ()
     fatal: bool = False
+    inherited: bool = False
+    died: bool = False

@@ -35,6 +35,7 @@ class Watch:
         self._live = _live(self._console, "steps") if self._console.is_terminal else None
         self._bars: dict[str, TaskID] = {}
         self._work: dict[str, tuple[int, int]] = {}  # fingerprint -> (done, total)
+        self._facts: dict[str, dict[str, float]] = {}  # fingerprint -> loss, val_miou
         self._units_left = 0
         self._started = self._spoke = time.monotonic()
 
@@ -83,11 +84,16 @@ class Watch:
         else:
             self._console.print(f"started  {unit}")
 
-    def progress(self, unit: Unit, done: int, total: int) -> None:
+    def progress(self, unit: Unit, done: int, total: int, /, **facts: float) -> None:
         """A unit has got so far."""
         self._work[unit.fingerprint] = (done, total)
         if self._live:
-            self._live.update(self._bars[unit.fingerprint], completed=done, total=total)
+            self._facts[unit.fingerprint] = self._facts.get(unit.fingerprint, {}) | facts
+            told = "".join(
+                f"  {name.replace('_', ' ')} {value:.3f}" for name, value in self._facts[unit.fingerprint].items()
+            )
+            bar = self._bars[unit.fingerprint]
+            self._live.update(bar, completed=done, total=total, description=f"{unit}{told}")
             done_in_all = sum(d for d, _ in self._work.values())
             self._live.update(self._bars["all"], completed=done_in_all, description=f"all: {self._left()}")
         elif time.monotonic() - self._spoke > QUIET_S:

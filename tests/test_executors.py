@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 from conftest import write_matrix
+from filelock import FileLock
 
-from bench.executors import Frontier, local
+from bench import Diverged, stages
+from bench.executors import Frontier, inline, local
 from bench.matrix import load_matrix
 from bench.plan import make_plan
 from bench.stages import Context
 from bench.targets import open_target
-from bench.units import Outcome, Unit
+from bench.units import CLAIM, Outcome, Unit
 from results.store import Store
 
 
@@ -22,8 +24,18 @@ class Silent:
     def noted(self, text: str) -> None: ...
     def planned(self, plan: object, target: object) -> None: ...
     def started(self, unit: Unit) -> None: ...
-    def progress(self, unit: Unit, done: int, total: int) -> None: ...
+    def progress(self, unit: Unit, done: int, total: int, /, **facts: float) -> None: ...
     def finished(self, unit: Unit, status: str, reason: str | None) -> None: ...
+
+
+class Recorder(Silent):
+    """Remembers what started."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def started(self, unit: Unit) -> None:
+        self.names.append(str(unit))
 
 
 class Assassin(Silent):
@@ -31,7 +43,7 @@ class Assassin(Silent):
 
     victim: Unit | None = None
 
-    def progress(self, unit: Unit, done: int, total: int) -> None:
+    def progress(self, unit: Unit, done: int, total: int, /, **facts: float) -> None:
         if self.victim is None:
             self.victim = unit
             for child in multiprocessing.active_children():
@@ -46,29 +58,55 @@ def todo(scenes: Path, tmp_path: Path) -> tuple[tuple[Unit, ...], Context]:
     return plan.todo, Context(tmp_path / "store", target, tmp_path)
 
 
-def test_a_unit_starts_when_what_it_needs_is_done(todo: tuple[tuple[Unit, ...], Context]) -> None:
+def test_a_unit_starts_when_what_it_needs_has_ended(todo: tuple[tuple[Unit, ...], Context]) -> None:
     frontier = Frontier(todo[0])
     a, b = frontier.take(), frontier.take()
     assert a is not None
     assert b is not None
     assert {a.kind, b.kind} == {"tune"}
     assert frontier.take() is None
-    assert list(frontier.finish(a, Outcome("ok"))) == [(a, Outcome("ok"))]
+    assert frontier.end(a, Outcome("ok"))
     freed = frontier.take()
     assert freed is not None
     assert freed.needs == (a,)
 
 
-def test_a_failed_unit_takes_those_that_need_it_with_it_and_no_others(todo: tuple[tuple[Unit, ...], Context]) -> None:
-    frontier = Frontier(todo[0])
-    a, b = frontier.take(), frontier.take()
-    assert a is not None
-    assert b is not None
-    gone = list(frontier.finish(a, Outcome("diverged", "why")))
-    assert [unit.kind for unit, _ in gone] == ["tune", "final", "final"]
-    assert {outcome for _, outcome in gone} == {Outcome("diverged", "why")}
-    list(frontier.finish(b, Outcome("ok")))
-    assert frontier.take() is not None
+def test_a_unit_that_another_run_is_at_is_looked_at_again(
+    todo: tuple[tuple[Unit, ...], Context], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    units, context = todo
+    monkeypatch.setattr("bench.executors.LOOK_AGAIN_S", 0.2)
+    claim = FileLock(context.store / "units" / units[0].kind / units[0].fingerprint / CLAIM)
+    Path(claim.lock_file).parent.mkdir(parents=True)
+    claim.acquire()
+    show = Recorder()
+    ended = []
+    for unit, outcome in inline(units, context, show):
+        ended.append((unit.kind, outcome.status))
+        if claim.is_locked and len(ended) == 3:  # the other source is done, this one waits
+            claim.release()
+    assert ended.count(("final", "ok")) == 4
+    assert show.names.count(str(units[0])) >= 2
+
+
+def test_a_failed_unit_takes_those_that_need_it_with_it_and_no_others(
+    todo: tuple[tuple[Unit, ...], Context], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    units, context = todo
+    real = stages._STAGES["tune"]
+
+    def tune(unit: Unit, context: Context, report: object) -> None:
+        if unit == units[0]:
+            raise Diverged("why")
+        real(unit, context, report)  # type: ignore[arg-type]
+
+    monkeypatch.setitem(stages._STAGES, "tune", tune)
+    ended = {unit.fingerprint: (unit, outcome) for unit, outcome in inline(units, context, Silent())}
+    gone = [(unit.kind, o.inherited) for unit, o in ended.values() if (o.status, o.reason) == ("diverged", "why")]
+    assert sorted(gone) == [("final", True), ("final", True), ("tune", False)]
+    assert sum(o.status == "ok" for _, o in ended.values()) == 3
+    records, _ = Store(context.store).read_records()
+    assert sorted(record.status for record in records) == ["diverged", "diverged", "ok", "ok"]
 
 
 def test_a_killed_worker_takes_down_its_unit_and_no_more(todo: tuple[tuple[Unit, ...], Context]) -> None:

@@ -21,7 +21,7 @@ def protocol(**changes: object) -> Protocol:
     return Protocol.model_validate(protocol_fields(**changes))
 
 
-def ignore_progress(done: int, total: int) -> None:
+def ignore_progress(done: int, total: int, /, **facts: float) -> None:
     pass
 
 
