@@ -175,17 +175,33 @@ def corpus_check(folder: Path, classes: int | None, images: Path | None) -> None
     click.echo(listing.corpus_report(folder, *corpora.check(folder, classes, images)))
 
 
-@cli.command()
-@click.option(
-    "--matrix", "name", required=True, metavar="NAME|FILE", help="A shipped matrix (see `bench ls`) or a YAML file."
+MATRIX = (
+    click.option(
+        "--matrix", "name", required=True, metavar="NAME|FILE", help="A shipped matrix (see `bench ls`) or a YAML file."
+    ),
+    click.option("--target", metavar="NAME", help="Another target than the matrix names."),
+    click.option("--source", "sources", multiple=True, metavar="GLOB", help="Only these sources."),
+    click.option("--teacher", metavar="NAME|FILE", help="In place of satir's: satir/top-4 becomes satir/NAME/top-4."),
+    click.option("--pool", type=FOLDER, help="Folder of unlabelled images, in place of the target's own."),
+    click.option("--backbone", "backbones", multiple=True, metavar="GLOB", help="Only these backbones."),
+    click.option("--smoke", is_flag=True, help="Two steps, one trial, four frames: does it run? Never ranked."),
+    *(DATA, STORE, WEIGHTS),
 )
-@click.option("--target", metavar="NAME", help="Another target than the matrix names.")
-@click.option("--source", "sources", multiple=True, metavar="GLOB", help="Only these sources.")
-@click.option("--teacher", metavar="NAME|FILE", help="In place of satir's: satir/top-4 becomes satir/NAME/top-4.")
-@click.option("--pool", type=FOLDER, help="Folder of unlabelled images, in place of the target's own.")
-@click.option("--backbone", "backbones", multiple=True, metavar="GLOB", help="Only these backbones.")
-@click.option("--smoke", is_flag=True, help="Two steps, one trial, four frames: does it run? Never ranked.")
-@_with(DATA, STORE, WEIGHTS)
+
+
+@cli.command()
+@_with(*MATRIX)
+@click.option("--retry", metavar="STATUS,...", help="As if these were to be run again: failed, oom, load_failed.")
+def plan(store: Path, data: Path, weights: Path, retry: str | None, **matrix: Any) -> None:  # noqa: ANN401
+    """Say what `bench run` would do, how long it would take, and how small a difference it could find. Writes nothing."""
+    from bench import forecast
+    from bench.matrix import load_matrix
+
+    click.echo(forecast.plan_report(load_matrix(**matrix), store, data, _weights(weights), _statuses(retry)))
+
+
+@cli.command()
+@_with(*MATRIX)
 @click.option(
     "--jobs", type=click.IntRange(0), help="Units at a time; 0 runs them inside this process. Default: one a core."
 )
@@ -206,11 +222,9 @@ def run(
     from bench.watch import Watch
     from results.store import Store
 
-    if weights != DEFAULT_WEIGHTS and not weights.is_dir():
-        raise BenchError(f"no folder {weights} (--weights or BENCH_WEIGHTS)")
     watch = Watch(load_matrix(**matrix), store)
     with watch.display():
-        plan = run_matrix(watch.matrix, Store(store), data, weights, jobs, watch, _statuses(retry), fail_fast)
+        plan = run_matrix(watch.matrix, Store(store), data, _weights(weights), jobs, watch, _statuses(retry), fail_fast)
     return watch.closing(plan)
 
 
@@ -237,6 +251,12 @@ def table(store: Path, form: str) -> None:
     for line in runs.attrs["unreadable"]:
         click.echo(f"left out, cannot be read: {line}", err=True)
     click.echo(show.table_text(board(runs), form))
+
+
+def _weights(folder: Path) -> Path:
+    if folder != DEFAULT_WEIGHTS and not folder.is_dir():
+        raise BenchError(f"no folder {folder} (--weights or BENCH_WEIGHTS)")
+    return folder
 
 
 def _statuses(retry: str | None) -> list[str]:

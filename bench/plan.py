@@ -13,6 +13,17 @@ from pretrain_sources.corpus import CorpusError, read_manifest
 from pretrain_sources.pool import Pool
 from results.record import FAILED_STATUSES, RunRecord, Status, Tuning
 from results.store import Store
+from results.table import runs_frame
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a plan has to know of a record."""
+
+    cell: str
+    status: Status
+    reason: str | None
+    miou: float | None
 
 
 @dataclass(frozen=True)
@@ -22,7 +33,7 @@ class Plan:
     finals: tuple[Unit, ...]
     todo: tuple[Unit, ...]  # each after those that it needs
     skipped: tuple[tuple[Unit, str], ...]  # finals that cannot be run here, and why
-    records: dict[str, RunRecord] = field(default_factory=dict)  # of finals that are in the store, by fingerprint
+    records: dict[str, Known] = field(default_factory=dict)  # of finals that are in the store, by fingerprint
 
     def count(self, *statuses: Status) -> int:
         """How many finals the store holds with one of these statuses."""
@@ -36,12 +47,13 @@ def make_plan(
     finals: list[Unit] = []
     todo: dict[str, Unit] = {}
     skipped: list[tuple[Unit, str]] = []
-    records: dict[str, RunRecord] = {}
+    records: dict[str, Known] = {}
+    in_store = _known(store)
     sources = Sources(matrix.cards, matrix.protocol, target.content_hash, pool, weights, store)
     for cell in matrix.cells:
         cell_finals = sources.finals(cell, matrix.backbones[cell.backbone])
         finals += cell_finals
-        found = {unit.fingerprint: record for unit in cell_finals if (record := find_record(store, unit)) is not None}
+        found = {unit.fingerprint: in_store[unit.fingerprint] for unit in cell_finals if unit.fingerprint in in_store}
         records |= found
         missing = [unit for unit in cell_finals if not _settled(found.get(unit.fingerprint), retry)]
         needed = _needed(missing, store)
@@ -52,6 +64,15 @@ def make_plan(
     # early stages first: a study that starts last would keep one core busy while the others have nothing left
     order = sorted(todo.values(), key=lambda unit: KINDS.index(unit.kind))
     return Plan(tuple(finals), tuple(order), tuple(skipped), records)
+
+
+def _known(store: Store) -> dict[str, Known]:
+    """Every readable record of the store, by the fingerprint of its run."""
+    if not store.root.is_dir():
+        return {}
+    runs = runs_frame(store)[["run", "cell", "status", "reason", "miou"]]
+    plain = runs.astype(object).where(runs.notna(), None)
+    return {run: Known(*fields) for run, *fields in plain.itertuples(index=False)}
 
 
 def _needed(units: Iterable[Unit], store: Store) -> dict[str, Unit]:
@@ -90,7 +111,7 @@ def is_done(store: Store, unit: Unit) -> bool:
         return False
 
 
-def _settled(record: RunRecord | None, retry: Sequence[str]) -> bool:
+def _settled(record: Known | None, retry: Sequence[str]) -> bool:
     return record is not None and (
         record.status == "ok" or (record.status in FAILED_STATUSES and record.status not in retry)
     )

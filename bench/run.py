@@ -42,11 +42,7 @@ def run_matrix(
         StoppedEarly: by fail_fast, or because units keep failing alike.
     """
     store.make()
-    cache = store.cache_file(f"scan-{matrix.target}.json")
-    checking = partial(show.checking, f"checking {matrix.target}")
-    target = map_target(open_target(matrix.target, data, cache, checking), matrix.protocol.class_map)
-    pool = _pool(matrix, target, store, show) if matrix.needs_pool else None
-    plan = make_plan(matrix, target, pool, store, weights, retry)
+    target, pool, plan = look(matrix, store, data, weights, show, retry)
     show.planned(plan, target)
     if plan.todo:
         _require_device(matrix.protocol)
@@ -57,7 +53,22 @@ def run_matrix(
     if plan.todo:
         context = Context(store.root.absolute(), target, weights.absolute(), pool, provenance.commit())
         _run_units(plan.todo, matrix.protocol, context, jobs, show, fail_fast)
-    return make_plan(matrix, target, pool, store, weights)
+    return make_plan(matrix, target, pool, store, weights) if plan.todo or plan.skipped else plan
+
+
+def look(
+    matrix: Matrix, store: Store, data: Path, weights: Path, show: Show, retry: Sequence[str] = ()
+) -> tuple[Target, Pool | None, Plan]:
+    """The data of a matrix, and its plan. Writes nothing but caches of what was read.
+
+    Raises:
+        BenchError: the data cannot be used.
+    """
+    cache = store.cache_file(f"scan-{matrix.target}.json")
+    checking = partial(show.checking, f"checking {matrix.target}")
+    target = map_target(open_target(matrix.target, data, cache, checking), matrix.protocol.class_map)
+    pool = _pool(matrix, target, store, show) if matrix.needs_pool else None
+    return target, pool, make_plan(matrix, target, pool, store, weights, retry)
 
 
 def _pool(matrix: Matrix, target: Target, store: Store, show: Show) -> Pool | None:

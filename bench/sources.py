@@ -41,6 +41,7 @@ class Sources:
         self._cards, self._protocol, self._target_hash = cards, protocol, target_hash
         self._pool, self._weights, self._store = pool, weights, store
         self._known: dict[str, _Labels] = {}  # by card name
+        self._made: dict[tuple[str, str, int], list[Unit]] = {}
         self._too_small: dict[str, str] = {}  # by card name: why its subset cannot be drawn
 
     def finals(self, cell: Cell, backbone: BackboneSpec) -> list[Unit]:
@@ -84,7 +85,16 @@ class Sources:
         return Unit(kind, cell, card, backbone, self._protocol, self._target_hash, needs=tuple(needs), **fields)
 
     def _pretrained(self, cell: Cell, backbone: BackboneSpec, card: SourceCard, replicate: int) -> list[Unit]:
-        """The pretraining that a source brings: none for random weights, one for all replicates of a fixed checkpoint."""
+        """The pretraining that a source brings: none for random weights, one for all replicates of a fixed checkpoint.
+
+        Cells that differ in nothing but the train fraction share it.
+        """
+        key = (backbone.name, card.name, replicate)
+        if key not in self._made:
+            self._made[key] = self._make_pretrained(cell, backbone, card, replicate)
+        return self._made[key]
+
+    def _make_pretrained(self, cell: Cell, backbone: BackboneSpec, card: SourceCard, replicate: int) -> list[Unit]:
         start = (
             []
             if card.start in ("random", card.name)

@@ -3,6 +3,7 @@
 Git commit, package versions and device are provenance, not identity: an edit of the README must not rerun a matrix.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -114,12 +115,10 @@ class Unit:
         return f"{self.kind}{number} {self.cell}"
 
     def _identity(self) -> dict[str, Any]:
-        # `name` stays: two backbones may share parts but not a row on the board
-        backbone = {k: v for k, v in asdict(self.backbone).items() if k not in ("hub", "wheel", "for_tests")}
         shared: dict[str, Any] = {"kind": self.kind, "version": RESULT_VERSION[self.kind], **self.inputs}
         if self.kind == "corpus":
             return shared
-        shared |= {"backbone": backbone, "needs": [unit.fingerprint for unit in self.needs]}
+        shared |= {"backbone": _backbone(self.backbone), "needs": [unit.fingerprint for unit in self.needs]}
         if self.kind == "pretrain":
             return shared | ({} if self.origin else {"protocol": self.protocol.pretraining()})
         return shared | {
@@ -128,6 +127,12 @@ class Unit:
             "protocol": self.protocol.identity(),
             "train_frac": self.cell.train_frac,
         }
+
+
+@functools.cache
+def _backbone(spec: BackboneSpec) -> dict[str, Any]:
+    """What of a backbone shapes a result. `name` stays: two backbones may share parts but not a row on the board."""
+    return {name: value for name, value in asdict(spec).items() if name not in ("hub", "wheel", "for_tests")}
 
 
 @dataclass(frozen=True)

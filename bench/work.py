@@ -7,9 +7,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from bench import provenance
 from bench.plan import find_record, is_done
 from bench.records import now, unfinished
-from bench.train import Progress
+from bench.train import Progress, device_of
 from bench.units import CHECKPOINT, CLAIM, LOG, OUTCOME, PROGRESS, SPENT, Context, Outcome, Unit
 from results.store import Store, StoreError, cannot_write, write_atomic
 
@@ -85,6 +86,10 @@ def _unmet(store: Store, unit: Unit) -> Outcome | None:
     return None
 
 
+def _device(unit: Unit) -> str:
+    return provenance.device_name(device_of(unit.protocol))
+
+
 class _Told:
     """A report that also goes to a file now and then, and knows how long the work took."""
 
@@ -93,6 +98,7 @@ class _Told:
         self._report, self._begun, self._written = report, time.monotonic(), 0.0
         self._first: int | None = None  # where it went on
         self._facts: dict[str, Any] = {"unit": str(unit), "since": now()}
+        self._on = {"backbone": unit.backbone.name, "protocol": unit.protocol.name, "device": _device(unit)}
 
     def __call__(self, done: int, total: int, /, **facts: float) -> None:
         self._first = done - 1 if self._first is None else self._first
@@ -110,4 +116,5 @@ class _Told:
             log.unlink()
         seconds = time.monotonic() - self._begun
         done = self._facts.get("done", 0) - (self._first or 0)
-        write_atomic(self._path.with_name(SPENT), json.dumps({"seconds": round(seconds, 2), "work": done}).encode())
+        spent = {"seconds": round(seconds, 2), "work": done} | self._on
+        write_atomic(self._path.with_name(SPENT), json.dumps(spent).encode())

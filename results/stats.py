@@ -21,6 +21,22 @@ def mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
+def detectable(replicates: int, backbones: int = 1, power: float = 0.8, level: float = 0.95) -> float | None:
+    """The smallest difference of two sources, in standard deviations of a replicate, that a plan finds with this power.
+
+    Two-sided t-test of the mean difference over backbones, `replicates` runs of each source on each, equal variances: the
+    noncentrality of t with 2 (R - 1) B degrees of freedom that is significant so often, times sqrt(2 / (R B)). None for one
+    replicate, which has no variance.
+    """
+    if replicates < 2:
+        return None
+    from scipy.special import nctdtrinc, stdtrit  # scipy.stats takes seconds to import
+
+    freedom = 2 * (replicates - 1) * backbones
+    critical = float(stdtrit(freedom, 0.5 + level / 2))
+    return float(nctdtrinc(freedom, 1 - power, critical)) * math.sqrt(2 / (replicates * backbones))
+
+
 def t_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     """Student's t-interval for the mean of (R,) replicate scores: mean +- t(R-1) * s / sqrt(R).
 

@@ -71,8 +71,10 @@ def cannot_write(path: Path, error: OSError) -> StoreError:
 class Store:
     """Paths, reads and writes of one store folder. Makes nothing until something is written."""
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, cache: Path | None = None) -> None:
+        """cache: a folder for what may be deleted at any time; the store's own where none is given."""
         self.root = Path(root)
+        self._cache = cache or self.root / "cache"
 
     # -- paths ------------------------------------------------------------------------------------------------------
 
@@ -92,7 +94,7 @@ class Store:
 
     def cache_file(self, name: str) -> Path:
         """A file that may be deleted at any time."""
-        return self.root / "cache" / name
+        return self._cache / name
 
     # -- writing ----------------------------------------------------------------------------------------------------
 

@@ -167,6 +167,6 @@ def _keep(frame: pd.DataFrame, store: Store, stamp: str) -> None:
         write_atomic(store.cache_file(f"runs-{stamp}.parquet"), frame.to_parquet())
     except StoreError:
         return
-    for old in store.root.glob("cache/runs-*.parquet"):
+    for old in store.cache_file("").glob("runs-*.parquet"):
         if stamp not in old.name:
             old.unlink(missing_ok=True)
