@@ -229,13 +229,26 @@ def run(
 
 
 @cli.command()
+@click.argument("cell", required=False)
 @STORE
-def status(store: Path) -> None:
-    """Say how many runs of each cell ended how, and why some did not."""
-    from bench import show
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def status(cell: str | None, store: Path, as_json: bool) -> None:
+    """Say how many runs of each cell ended how, and what is at work.
+
+    CELL, `SOURCE x BACKBONE` or SOURCE (globs), asks for more: its units, why some failed, and which inputs have changed.
+    """
+    import json
+
+    from bench import status
     from results.store import Store
 
-    click.echo(show.status_report(*Store(store).read_records()))
+    held = Store(store)
+    if cell is None:
+        told = status.store_status(held)
+        click.echo(json.dumps(told, indent=1) if as_json else status.store_text(told))
+    else:
+        cells = status.cell_status(held, cell)
+        click.echo(json.dumps(cells, indent=1) if as_json else status.cell_text(cells))
 
 
 @cli.command()

@@ -13,7 +13,6 @@ from pretrain_sources.corpus import CorpusError, read_manifest
 from pretrain_sources.pool import Pool
 from results.record import FAILED_STATUSES, RunRecord, Status, Tuning
 from results.store import Store
-from results.table import runs_frame
 
 
 @dataclass(frozen=True)
@@ -70,6 +69,8 @@ def _known(store: Store) -> dict[str, Known]:
     """Every readable record of the store, by the fingerprint of its run."""
     if not store.root.is_dir():
         return {}
+    from results.table import runs_frame  # pandas takes its time
+
     runs = runs_frame(store)[["run", "cell", "status", "reason", "miou"]]
     plain = runs.astype(object).where(runs.notna(), None)
     return {run: Known(*fields) for run, *fields in plain.itertuples(index=False)}
@@ -98,12 +99,17 @@ def find_record(store: Store, unit: Unit) -> RunRecord | None:
 
 def is_done(store: Store, unit: Unit) -> bool:
     """Whether a unit that is no final has left its result whole; what was torn since is made anew."""
-    folder = store.unit_dir(unit.kind, unit.fingerprint)
+    return is_left(store, unit.kind, unit.fingerprint)
+
+
+def is_left(store: Store, kind: str, fingerprint: str) -> bool:
+    """Whether the result of a unit that is no final is there, whole."""
+    folder = store.unit_dir(kind, fingerprint)
     try:
-        if unit.kind == "tune":
+        if kind == "tune":
             Tuning.model_validate_json((folder / "tune.json").read_bytes())
             return True
-        if unit.kind == "corpus":
+        if kind == "corpus":
             return read_manifest(folder) is not None
         size = json.loads((folder / "certificate.json").read_bytes())["encoder_bytes"]
         return bool(size == (folder / "encoder.safetensors").stat().st_size)

@@ -11,6 +11,7 @@ from bench.matrix import Matrix
 from bench.plan import Plan, make_plan
 from bench.records import unfinished
 from bench.spec import Protocol
+from bench.status import keep_plan
 from bench.targets import Target, open_pool, open_target
 from bench.targets.mapping import map_target
 from bench.units import Context, Unit
@@ -51,6 +52,7 @@ def run_matrix(
         if known is None or (known.status, known.reason) != ("skipped", reason):
             store.write_record(unfinished(unit, "skipped", reason))
     if plan.todo:
+        keep_plan(matrix, plan, store)
         context = Context(store.root.absolute(), target, weights.absolute(), pool, provenance.commit())
         _run_units(plan.todo, matrix.protocol, context, jobs, show, fail_fast)
     return make_plan(matrix, target, pool, store, weights) if plan.todo or plan.skipped else plan

@@ -1,37 +1,12 @@
-"""Text for `bench status` and `bench table`. Loads no torch, and nothing of a matrix: it must come up at once."""
+"""Text for `bench table`. Loads no torch, and nothing of a matrix: it must come up at once."""
 
 import json
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from results.record import RunRecord
-from results.store import Unreadable
-
 if TYPE_CHECKING:
     import pandas as pd
-
-
-def status_report(records: Sequence[RunRecord], bad: Sequence[Unreadable]) -> str:
-    """What `bench status` prints: how many runs of each cell ended how, and why some failed."""
-    lines, reasons = [], []
-    cells: dict[tuple[str, ...], list[RunRecord]] = {}
-    for r in records:
-        cells.setdefault((r.target, r.protocol, r.source, r.backbone, f"{r.train_frac:g}", r.cell), []).append(r)
-    names = Counter(key[:-1] for key in cells)
-    for (*key, identity), runs in sorted(cells.items()):
-        target, protocol, source, backbone, frac = key
-        counts = ", ".join(f"{count} {status}" for status, count in Counter(run.status for run in runs).items())
-        name = f"{source} x {backbone}{'' if frac == '1' else f' at {frac}'}"
-        name += f" [{identity[:6]}]" if names[tuple(key)] > 1 else ""  # its inputs have changed
-        lines.append(f"{target}  {protocol}  {name:44} {counts} of {runs[0].replicates}")
-        reasons += [f"{name}: {run.status}: {run.reason}" for run in runs if run.status != "ok"]
-    lines += ["", *dict.fromkeys(reasons)] if reasons else []
-    lines += [f"cannot be read, the next run makes it anew: {b.path}: {b.why}" for b in bad]
-    return "\n".join(lines or ["no runs yet"])
-
-
-# -- bench table -----------------------------------------------------------------------------------------------------
 
 
 def table_text(cells: "pd.DataFrame", form: str) -> str:

@@ -56,7 +56,7 @@ class Unit:
     def __post_init__(self) -> None:
         object.__setattr__(self, "fingerprint", fingerprint(self._identity() | {"replicate": self.replicate}))
 
-    @property
+    @functools.cached_property
     def cell_fingerprint(self) -> str:
         """The identity of a cell, the same for all of its replicates."""
         return fingerprint(self._identity() | {"needs": [unit.cell_fingerprint for unit in self.needs]})
