@@ -203,28 +203,39 @@ def plan(store: Path, data: Path, weights: Path, retry: str | None, **matrix: An
 @cli.command()
 @_with(*MATRIX)
 @click.option(
-    "--jobs", type=click.IntRange(0), help="Units at a time; 0 runs them inside this process. Default: one a core."
+    "--executor",
+    type=click.Choice(["local", "inline", "slurm"]),
+    default="local",
+    show_default=True,
+    help="Worker processes; this process; jobs of a cluster, which need nothing that stays alive.",
 )
+@click.option("--jobs", type=click.IntRange(1), help="Workers. Default: one a core.")
+@click.option("--slurm", metavar="KEY=VALUE,...", default="", help="As sbatch has them: partition=gpu,time=8:00:00.")
 @click.option("--retry", metavar="STATUS,...", help="Run these again: failed, oom, diverged, load_failed.")
 @click.option("--fail-fast", is_flag=True, help="Stop at the first failure. Default: go on with all that can be done.")
 def run(
     store: Path,
     data: Path,
     weights: Path,
+    executor: str,
     jobs: int | None,
+    slurm: str,
     retry: str | None,
     fail_fast: bool,
     **matrix: Any,  # noqa: ANN401
 ) -> int:
     """Run what is not done of a matrix: tune, finetune, score, store."""
     from bench.matrix import load_matrix
-    from bench.run import run_matrix
+    from bench.run import How, run_matrix
     from bench.watch import Watch
     from results.store import Store
 
+    if slurm and executor != "slurm":
+        raise BenchError("--slurm is for --executor slurm")
+    how = How(executor, jobs, slurm, fail_fast)
     watch = Watch(load_matrix(**matrix), store)
     with watch.display():
-        plan = run_matrix(watch.matrix, Store(store), data, _weights(weights), jobs, watch, _statuses(retry), fail_fast)
+        plan = run_matrix(watch.matrix, Store(store), data, _weights(weights), how, watch, _statuses(retry))
     return watch.closing(plan)
 
 

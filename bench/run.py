@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench import BenchError, StoppedEarly, provenance
+from bench import BenchError, StoppedEarly, provenance, slurm
 from bench.executors import Show, inline, local
 from bench.matrix import Matrix
 from bench.plan import Plan, make_plan
@@ -23,19 +24,26 @@ from results.store import Store, StoreError
 SAME_IN_A_ROW = 5  # failures alike, after which there is no point in going on
 
 
+@dataclass(frozen=True)
+class How:
+    """Who runs the units. jobs: workers, None for one a core. slurm: options of sbatch. fail_fast: stop at the first failure."""
+
+    executor: str = "local"  # or inline, slurm
+    jobs: int | None = None
+    slurm: str = ""
+    fail_fast: bool = False
+
+
 def run_matrix(
     matrix: Matrix,
     store: Store,
     data: Path,
     weights: Path,
-    jobs: int | None,
+    how: How,
     show: Show,
     retry: Sequence[str] = (),
-    fail_fast: bool = False,
 ) -> Plan:
     """Runs what is not done and returns the plan as it stands afterwards.
-
-    jobs: units at a time; 0 runs them in this process, None takes one a core. fail_fast: stop at the first failure.
 
     Raises:
         BenchError: the data cannot be used, or the protocol's device is not there.
@@ -45,7 +53,7 @@ def run_matrix(
     store.make()
     target, pool, plan = look(matrix, store, data, weights, show, retry)
     show.planned(plan, target)
-    if plan.todo:
+    if plan.todo and how.executor != "slurm":
         _require_device(matrix.protocol)
     for unit, reason in plan.skipped:
         known = plan.records.get(unit.fingerprint)
@@ -54,7 +62,7 @@ def run_matrix(
     if plan.todo:
         keep_plan(matrix, plan, store)
         context = Context(store.root.absolute(), target, weights.absolute(), pool, provenance.commit())
-        _run_units(plan.todo, matrix.protocol, context, jobs, show, fail_fast)
+        _run_units(plan.todo, context, how, show)
     return make_plan(matrix, target, pool, store, weights) if plan.todo or plan.skipped else plan
 
 
@@ -85,11 +93,16 @@ def _pool(matrix: Matrix, target: Target, store: Store, show: Show) -> Pool | No
     return pool
 
 
-def _run_units(
-    units: Sequence[Unit], protocol: Protocol, context: Context, jobs: int | None, show: Show, fail_fast: bool
-) -> None:
-    jobs = _default_jobs(protocol) if jobs is None else jobs
-    outcomes = inline(units, context, show) if jobs == 0 else local(units, context, show, jobs)
+def _run_units(units: Sequence[Unit], context: Context, how: How, show: Show) -> None:
+    protocol = units[0].protocol
+    if how.executor == "slurm":
+        made, queued = slurm.submit(units, context, slurm.options_of(how.slurm))
+        show.noted(f"{len(made)} jobs submitted, {queued} in the queue already; `bench status` and squeue follow them")
+        return
+    if how.executor == "inline":
+        outcomes = inline(units, context, show)
+    else:
+        outcomes = local(units, context, show, how.jobs or _default_jobs(protocol))
     in_a_row, last = 0, ""
     for unit, outcome in outcomes:
         show.finished(unit, outcome.status, outcome.reason)
@@ -98,7 +111,7 @@ def _run_units(
         if outcome.status not in FAILED_STATUSES or outcome.inherited:
             in_a_row = 0 if outcome.status == "ok" else in_a_row
             continue
-        if fail_fast:
+        if how.fail_fast:
             raise StoppedEarly(f"stopped at the first failure (--fail-fast): {unit}: {outcome.reason}")
         in_a_row, last = in_a_row + 1 if outcome.reason == last else 1, outcome.reason or ""
         if in_a_row == SAME_IN_A_ROW:

@@ -47,7 +47,7 @@ def test_ls_names_everything_and_says_where_data_are(bench: Bench, soda: Path) -
 
 
 def test_soda_runs_from_a_folder_in_its_layout(soda: Path, wheel: None, bench: Bench) -> None:
-    ended = bench("run", "--matrix", "soda", "--smoke", "--data", soda, "--jobs", 0)
+    ended = bench("run", "--matrix", "soda", "--smoke", "--data", soda, "--executor", "inline")
     assert ended.code == 0, ended.out + ended.err
     rows = {(row["source"], row["backbone"]): row for row in json.loads(bench("table", "--format", "json").out)}
     assert len(rows) == 6
@@ -188,7 +188,7 @@ def fill(path: Path) -> None:
 def test_a_full_disk_stops_the_run_and_the_next_one_goes_on(
     bench: Bench, matrix_file: Path, small_disk: Path, tmp_path: Path
 ) -> None:
-    words = ("run", "--matrix", matrix_file, "--store", small_disk, "--jobs", 0)
+    words = ("run", "--matrix", matrix_file, "--store", small_disk, "--executor", "inline")
     assert bench(*words).code == 0
     kept = {p: p.read_bytes() for p in small_disk.rglob("*.*") if p.is_file()}
     write_matrix(tmp_path, finetune_steps=4)  # another identity: everything is to do
@@ -242,7 +242,7 @@ def test_no_store_yet(bench: Bench) -> None:
 
 
 def test_the_table_in_every_format(bench: Bench, matrix_file: Path) -> None:
-    bench("run", "--matrix", matrix_file, "--jobs", 0)
+    bench("run", "--matrix", matrix_file, "--executor", "inline")
     rows = json.loads(bench("table", "--format", "json").out)
     wanted = {
         "target",
@@ -270,7 +270,7 @@ def test_the_table_in_every_format(bench: Bench, matrix_file: Path) -> None:
 
 
 def test_results_selected_on_test_are_flagged(bench: Bench, tmp_path: Path) -> None:
-    bench("run", "--matrix", write_matrix(tmp_path, select_on="test"), "--jobs", 0)
+    bench("run", "--matrix", write_matrix(tmp_path, select_on="test"), "--executor", "inline")
     assert "SELECTED ON TEST" in bench("table").out
 
 

@@ -57,7 +57,7 @@ def numbers(store: Path) -> dict[str, object]:
 
 def test_the_numbers_have_not_moved_unless_the_version_did(bench: Bench, wheel: None, tmp_path: Path) -> None:
     for path in golden_matrices(tmp_path):
-        assert bench("run", "--matrix", path, "--jobs", 0).code == 0
+        assert bench("run", "--matrix", path, "--executor", "inline").code == 0
     stored, found = json.loads(GOLDEN.read_text()), numbers(tmp_path / "store")
     assert stored.pop("versions") == found.pop("versions"), (
         "RESULT_VERSION was raised: run `python tests/test_golden.py`"
@@ -78,7 +78,7 @@ if __name__ == "__main__":
         folder = Path(name)
         make_scenes(folder)
         for path in golden_matrices(folder):
-            sys.argv = ["bench", "run", "--matrix", str(path), "--jobs", "0"]
+            sys.argv = ["bench", "run", "--matrix", str(path), "--executor", "inline"]
             sys.argv += ["--data", name, "--store", str(folder / "store")]
             with contextlib.suppress(SystemExit):
                 main()

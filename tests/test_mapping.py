@@ -44,7 +44,7 @@ def test_it_is_shown_with_the_result_and_never_ranked_with_the_full_set(bench: B
     full = write_matrix(tmp_path / "full", replicates=1, trials=1)
     reduced = write_matrix(tmp_path / "reduced", replicates=1, trials=1, class_map=MAP)
     for path in (full, reduced):
-        assert bench("run", "--matrix", path, "--jobs", 0).code == 0
+        assert bench("run", "--matrix", path, "--executor", "inline").code == 0
     table = load_table(tmp_path / "store")
     assert sorted(len(classes) for classes in table["classes"]) == [3, 21]
     assert table["protocol_hash"].nunique() == 2

@@ -26,11 +26,11 @@ def scores_of(store: Path) -> dict[tuple[str, str, int], tuple[object, ...]]:
 
 
 def test_a_matrix_runs_once_and_then_has_nothing_to_do(bench: Bench, matrix_file: Path, tmp_path: Path) -> None:
-    first = bench("run", "--matrix", matrix_file, "--jobs", 0)
+    first = bench("run", "--matrix", matrix_file, "--executor", "inline")
     assert first.code == 0, first.err
     assert "2 runs done, 0 failed, 0 skipped" in first.out
     files = {p: p.stat().st_mtime_ns for p in (tmp_path / "store").rglob("*") if p.is_file()}
-    again = bench("run", "--matrix", matrix_file, "--jobs", 0)
+    again = bench("run", "--matrix", matrix_file, "--executor", "inline")
     assert again.code == 0
     assert "nothing to do: 2 runs done" in again.out
     assert files == {p: p.stat().st_mtime_ns for p in (tmp_path / "store").rglob("*") if p.is_file()}
@@ -41,14 +41,14 @@ def test_a_matrix_runs_once_and_then_has_nothing_to_do(bench: Bench, matrix_file
 def test_scores_are_those_of_the_evidence(bench: Bench, matrix_file: Path, tmp_path: Path) -> None:
     from results import metrics
 
-    bench("run", "--matrix", matrix_file, "--jobs", 0)
+    bench("run", "--matrix", matrix_file, "--executor", "inline")
     store = Store(tmp_path / "store")
     for record in store.read_records()[0]:
         assert metrics.scores(store.read_evidence(record)) == record.scores
 
 
 def test_the_same_replicate_gives_the_same_record_bit_for_bit(bench: Bench, matrix_file: Path, tmp_path: Path) -> None:
-    bench("run", "--matrix", matrix_file, "--jobs", 0)
+    bench("run", "--matrix", matrix_file, "--executor", "inline")
     bench("run", "--matrix", matrix_file, "--jobs", 2, "--store", tmp_path / "other")
     assert scores_of(tmp_path / "store") == scores_of(tmp_path / "other")
     values = [v[3] for v in scores_of(tmp_path / "store").values()]
@@ -69,7 +69,7 @@ def test_the_test_split_is_read_by_the_final_alone(
     monkeypatch.setattr(stages, "open_split", spy)
     for kind, real in list(stages._STAGES.items()):
         monkeypatch.setitem(stages._STAGES, kind, lambda *a, kind=kind, real=real: (stage.update(now=kind), real(*a)))
-    bench("run", "--matrix", matrix_file, "--jobs", 0)
+    bench("run", "--matrix", matrix_file, "--executor", "inline")
     assert set(opened) == {("tune", "train"), ("tune", "val"), ("final", "train"), ("final", "test")}
 
 
@@ -78,7 +78,7 @@ def test_test_labels_cannot_change_what_is_trained_or_chosen(bench: Bench, soda:
     from PIL import Image
 
     path = write_matrix(tmp_path)
-    words = ("run", "--matrix", path, "--target", "soda", "--jobs", 0, "--data", soda)
+    words = ("run", "--matrix", path, "--target", "soda", "--executor", "inline", "--data", soda)
     bench(*words, "--store", tmp_path / "a")
     base = soda / "soda" / "InfraredSemanticLabel"
     for stem in (base / "test_infrared.txt").read_text().split():
@@ -98,15 +98,15 @@ def test_a_diverged_cell_is_a_record_and_stays_until_retry(bench: Bench, tmp_pat
     search |= {"warmup_frac": {"low": 0, "high": 0}, "decay": ["poly"]}  # type: ignore[dict-item]
     default = {"lr": 1e30, "encoder_lr_scale": 1.0, "weight_decay": 0.0, "warmup_frac": 0.0, "decay": "poly"}
     path = write_matrix(tmp_path, search=search, default=default, finetune_steps=8)
-    ended = bench("run", "--matrix", path, "--jobs", 0)
+    ended = bench("run", "--matrix", path, "--executor", "inline")
     assert ended.code == 2
     assert "diverged" in ended.out
     first_trials = next((tmp_path / "store").glob("units/tune/*/trials.jsonl")).stat().st_mtime_ns
-    again = bench("run", "--matrix", path, "--jobs", 0)
+    again = bench("run", "--matrix", path, "--executor", "inline")
     assert again.code == 2
     assert "nothing to do" in again.out
     assert "--retry diverged" in again.out
-    retried = bench("run", "--matrix", path, "--jobs", 0, "--retry", "diverged")
+    retried = bench("run", "--matrix", path, "--executor", "inline", "--retry", "diverged")
     assert retried.code == 2
     trials = next((tmp_path / "store").glob("units/tune/*/trials.jsonl"))
     assert len(trials.read_text().splitlines()) == 2
@@ -117,7 +117,7 @@ def test_a_diverged_cell_is_a_record_and_stays_until_retry(bench: Bench, tmp_pat
 
 
 def test_a_torn_record_is_made_anew_and_nothing_else_is(bench: Bench, matrix_file: Path, tmp_path: Path) -> None:
-    bench("run", "--matrix", matrix_file, "--jobs", 0)
+    bench("run", "--matrix", matrix_file, "--executor", "inline")
     before = scores_of(tmp_path / "store")
     torn = Store(tmp_path / "store").record_paths()[0]
     torn.write_bytes(torn.read_bytes()[:200])
@@ -126,19 +126,19 @@ def test_a_torn_record_is_made_anew_and_nothing_else_is(bench: Bench, matrix_fil
     assert str(torn) in shown.err
     assert "1/2" in shown.out
     assert str(torn) in bench("status").out
-    assert "1 runs to do (1 units)" in bench("run", "--matrix", matrix_file, "--jobs", 0).out
+    assert "1 runs to do (1 units)" in bench("run", "--matrix", matrix_file, "--executor", "inline").out
     assert scores_of(tmp_path / "store") == before
 
 
 @pytest.mark.parametrize("name", ["tune.json", "encoder.safetensors"])
 def test_a_torn_unit_is_made_anew(name: str, bench: Bench, wheel: None, tmp_path: Path) -> None:
     path = write_matrix(tmp_path, ("imagenet",), ("fpn-efficientnet-lite0",), trials=1, replicates=1)
-    assert bench("run", "--matrix", path, "--jobs", 0).code == 0
+    assert bench("run", "--matrix", path, "--executor", "inline").code == 0
     before = scores_of(tmp_path / "store")
     torn = next((tmp_path / "store").glob(f"units/*/*/{name}"))
     torn.write_bytes(torn.read_bytes()[:50])
     Store(tmp_path / "store").record_paths()[0].unlink()
-    assert bench("run", "--matrix", path, "--jobs", 0).code == 0
+    assert bench("run", "--matrix", path, "--executor", "inline").code == 0
     assert scores_of(tmp_path / "store") == before
 
 
@@ -165,7 +165,7 @@ def mit(tmp_path: Path) -> Path:
 
 
 def test_good_weights_leave_a_certificate_with_the_run(bench: Bench, mit: Path, tmp_path: Path) -> None:
-    ended = bench("run", "--matrix", segformer_matrix(tmp_path), "--jobs", 0)
+    ended = bench("run", "--matrix", segformer_matrix(tmp_path), "--executor", "inline")
     assert ended.code == 0, ended.out
     certificate = json.loads(next((tmp_path / "store").glob("scenes/**/certificate.json")).read_text())
     assert certificate["passed"]
@@ -179,7 +179,7 @@ def test_a_nan_in_the_weights_is_load_failed_with_the_certificate(bench: Bench, 
     tensors = load_file(mit)
     next(iter(tensors.values()))[0] = float("nan")
     save_file(tensors, mit, metadata={"format": "pt"})
-    ended = bench("run", "--matrix", segformer_matrix(tmp_path), "--jobs", 0)
+    ended = bench("run", "--matrix", segformer_matrix(tmp_path), "--executor", "inline")
     assert ended.code == 2
     row = json.loads(bench("table", "--format", "json").out)[0]
     assert row["status"] == "load_failed"
@@ -199,13 +199,13 @@ def test_what_cannot_be_fetched_is_skipped_and_looked_at_again(
     monkeypatch.setattr(imagenet, "_hub_silence", lambda: "no route")
     monkeypatch.setattr(imagenet, "_in_hub_cache", lambda repository: False)
     path = segformer_matrix(tmp_path)
-    ended = bench("run", "--matrix", path, "--jobs", 0)
+    ended = bench("run", "--matrix", path, "--executor", "inline")
     assert ended.code == 0, "skipped is no error"
     row = json.loads(bench("table", "--format", "json").out)[0]
     assert row["status"] == "skipped"
     assert "hf download nvidia/mit-b0 --local-dir" in row["reason"]
     shutil.move(away, mit.parent)
-    assert "1 runs done, 0 failed, 0 skipped" in bench("run", "--matrix", path, "--jobs", 0).out
+    assert "1 runs done, 0 failed, 0 skipped" in bench("run", "--matrix", path, "--executor", "inline").out
     rows = json.loads(bench("table", "--format", "json").out)
     assert {row["status"] for row in rows} == {"ok", "stale"}, "the skipped identity gives way to the measured one"
 
@@ -265,7 +265,7 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(
         assert "the same command goes on from there" in output
         assert "Traceback" not in output
     assert len(Store(store).record_paths()) < 4, "it was stopped in the middle"
-    assert bench("run", "--matrix", path, "--jobs", 0, "--store", store).code == 0
-    assert bench("run", "--matrix", path, "--jobs", 0, "--store", tmp_path / "whole").code == 0
+    assert bench("run", "--matrix", path, "--executor", "inline", "--store", store).code == 0
+    assert bench("run", "--matrix", path, "--executor", "inline", "--store", tmp_path / "whole").code == 0
     assert scores_of(store) == scores_of(tmp_path / "whole")
     assert len(scores_of(store)) == 4

@@ -41,7 +41,7 @@ def units(store: Path, kind: str) -> list[Path]:
 
 def test_from_the_pool_to_the_board(bench: Bench, tmp_path: Path) -> None:
     path = matrix(tmp_path, "none", f"{FAKE}~shuffled", f"{FAKE}~random-rank", f"{FAKE}/top-1", max_frames=30)
-    ran = bench("run", "--matrix", path, "--jobs", 0)
+    ran = bench("run", "--matrix", path, "--executor", "inline")
     assert ran.code == 0, ran.out + ran.err
     assert calls(tmp_path) == 30, "one pass of the teacher for all five sources"
     assert len(units(tmp_path / "store", "corpus")) == 2, "controls use the corpus of what they control"
@@ -57,13 +57,13 @@ def test_from_the_pool_to_the_board(bench: Bench, tmp_path: Path) -> None:
     assert (satir["heldout_miou_constant"] < 0.5).all()
     assert table[table["source"] == "none"]["heldout_loss"].isna().all()
     assert table["weights_sha256"].dropna().nunique() == 8, "every replicate has weights of its own"
-    assert "nothing to do" in bench("run", "--matrix", path, "--jobs", 0).out
+    assert "nothing to do" in bench("run", "--matrix", path, "--executor", "inline").out
     assert "pseudo-labels" in bench("table").out
 
 
 def test_workers_give_the_same_records(bench: Bench, tmp_path: Path) -> None:
     path = matrix(tmp_path, max_frames=12)
-    bench("run", "--matrix", path, "--jobs", 0)
+    bench("run", "--matrix", path, "--executor", "inline")
     assert bench("run", "--matrix", path, "--jobs", 2, "--store", tmp_path / "other").code == 0
     columns = ["run", "miou", "weights_sha256", "heldout_miou", "heldout_loss", "pretrain_loss"]
     tables = [load_table(tmp_path / name).sort_values("run")[columns] for name in ("store", "other")]
@@ -73,33 +73,33 @@ def test_workers_give_the_same_records(bench: Bench, tmp_path: Path) -> None:
 def test_a_stopped_corpus_goes_on_where_it_was(bench: Bench, tmp_path: Path) -> None:
     card = fake_card(tmp_path, calls=str(tmp_path / "calls"), die_after=5)
     path = write_matrix(tmp_path, (card.name,), max_frames=12, replicates=1)
-    assert bench("run", "--matrix", path, "--jobs", 0).code == 3
+    assert bench("run", "--matrix", path, "--executor", "inline").code == 3
     assert calls(tmp_path) == 6
     (tmp_path / "calls").write_text("")  # the teacher lives for five images more
-    assert bench("run", "--matrix", path, "--jobs", 0).code == 3
+    assert bench("run", "--matrix", path, "--executor", "inline").code == 3
     (tmp_path / "calls").write_text("")
-    assert bench("run", "--matrix", path, "--jobs", 0).code == 0
+    assert bench("run", "--matrix", path, "--executor", "inline").code == 0
     assert calls(tmp_path) == 2, "ten of twelve were kept"
 
 
 def test_a_corpus_that_another_run_made_meanwhile_is_not_made_again(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert bench("run", "--matrix", matrix(tmp_path, max_frames=12, replicates=1), "--jobs", 0).code == 0
+    assert bench("run", "--matrix", matrix(tmp_path, max_frames=12, replicates=1), "--executor", "inline").code == 0
     (made,) = units(tmp_path / "store", "corpus")
     before = (made / "manifest.json").stat().st_mtime_ns
     real = plan.is_done
     monkeypatch.setattr(plan, "is_done", lambda store, unit: unit.kind != "corpus" and real(store, unit))
-    second = bench("run", "--matrix", matrix(tmp_path, max_frames=12, replicates=2), "--jobs", 0)
+    second = bench("run", "--matrix", matrix(tmp_path, max_frames=12, replicates=2), "--executor", "inline")
     assert "finished corpus" in second.out + second.err, "the plan did not see it"
     assert (made / "manifest.json").stat().st_mtime_ns == before
 
 
 def test_a_bigger_subset_asks_only_for_what_is_new(bench: Bench, tmp_path: Path) -> None:
     path = matrix(tmp_path, f"{FAKE}/n-10pct", f"{FAKE}/n-30", max_frames=None, replicates=1, finetune_steps=1)
-    assert bench("run", "--matrix", path, "--jobs", 0, "--source", "*10pct").code == 0
+    assert bench("run", "--matrix", path, "--executor", "inline", "--source", "*10pct").code == 0
     assert calls(tmp_path) == 9
-    assert bench("run", "--matrix", path, "--jobs", 0, "--source", "*/n-30").code == 0
+    assert bench("run", "--matrix", path, "--executor", "inline", "--source", "*/n-30").code == 0
     assert calls(tmp_path) == 30
     assert len(load_table(tmp_path / "store")) == 2
 
@@ -109,7 +109,7 @@ def test_chains_and_permuted_weights(bench: Bench, wheel: None, tmp_path: Path) 
     path = matrix(tmp_path, *sources, max_frames=12, replicates=2)
     written = yaml.safe_load(path.read_text())
     path.write_text(yaml.safe_dump(written | {"backbones": ["fpn-efficientnet-lite0"]}))
-    ran = bench("run", "--matrix", path, "--jobs", 0)
+    ran = bench("run", "--matrix", path, "--executor", "inline")
     assert ran.code == 0, ran.out
     table = load_table(tmp_path / "store").set_index(["source", "replicate"])
     assert table["status"].unique().tolist() == ["ok"]
@@ -145,11 +145,11 @@ def test_pretraining_is_shared_by_train_fractions_and_by_protocols_that_finetune
 ) -> None:
     path = matrix(tmp_path, max_frames=12, replicates=1)
     path.write_text(path.read_text() + "train_fracs: [0.5, 1.0]\n")
-    bench("run", "--matrix", path, "--jobs", 0)
+    bench("run", "--matrix", path, "--executor", "inline")
     encoders = {p: p.stat().st_mtime_ns for p in (tmp_path / "store" / "units" / "pretrain").rglob("*")}
     assert len(units(tmp_path / "store", "pretrain")) == 1
     longer = matrix(tmp_path, max_frames=12, replicates=1, finetune_steps=4, name="longer-v1")
-    assert bench("run", "--matrix", longer, "--jobs", 0).code == 0
+    assert bench("run", "--matrix", longer, "--executor", "inline").code == 0
     assert encoders == {p: p.stat().st_mtime_ns for p in (tmp_path / "store" / "units" / "pretrain").rglob("*")}
 
 
@@ -181,14 +181,14 @@ def test_a_corpus_that_changes_after_planning_is_not_used(
         real(*args)  # type: ignore[arg-type]
 
     monkeypatch.setitem(stages._STAGES, "pretrain", changed)
-    ran = bench("run", "--matrix", path, "--jobs", 0, "--source", "handed-round")
+    ran = bench("run", "--matrix", path, "--executor", "inline", "--source", "handed-round")
     assert ran.code == 2
     assert "has changed since the run was planned; run the same command again" in ran.out
 
 
 def test_a_ready_made_corpus_is_a_source(bench: Bench, scenes: Path, tmp_path: Path) -> None:
     path = handed_round(bench, scenes, tmp_path)
-    ran = bench("run", "--matrix", path, "--jobs", 0)
+    ran = bench("run", "--matrix", path, "--executor", "inline")
     assert ran.code == 0, ran.out
     table = load_table(tmp_path / "store").set_index("source")
     assert table.loc["handed-round", "pretrain_images"] == 27
@@ -196,7 +196,7 @@ def test_a_ready_made_corpus_is_a_source(bench: Bench, scenes: Path, tmp_path: P
     assert table.loc["handed-round", "weights_sha256"] != table.loc["handed-round~shuffled", "weights_sha256"]
     label = next((tmp_path / "c" / "labels").glob("*.png"))
     Image.fromarray(np.full((120, 160), 99, np.uint8)).save(label)
-    bad = bench("run", "--matrix", path, "--jobs", 0)
+    bad = bench("run", "--matrix", path, "--executor", "inline")
     assert bad.code == 1
     assert "(label 99)" in bad.err
 
@@ -209,7 +209,7 @@ def test_a_corpus_that_was_made_here_is_checked_before_it_is_trained_on(
     (tmp_path / "card.yaml").write_text(yaml.safe_dump({"name": "mine", "description": "x", "corpus": {"path": "c"}}))
     path = write_matrix(tmp_path, ("card.yaml",), replicates=1, max_frames=12)
     next((tmp_path / "c" / "labels").glob("*7.png")).unlink()
-    bad = bench("run", "--matrix", path, "--jobs", 0)
+    bad = bench("run", "--matrix", path, "--executor", "inline")
     assert bad.code == 1
     assert "source 'mine'" in bad.err
     assert "there is no label map for this image" in bad.err
@@ -217,14 +217,26 @@ def test_a_corpus_that_was_made_here_is_checked_before_it_is_trained_on(
 
 def test_what_cannot_be_had_is_skipped_and_says_how_to_get_it(bench: Bench, soda: Path, tmp_path: Path) -> None:
     path = write_matrix(tmp_path, ("none", "satir", "satir/felzenszwalb"), replicates=1)
-    ran = bench("run", "--matrix", path, "--jobs", 0, "--source", "satir")
+    ran = bench("run", "--matrix", path, "--executor", "inline", "--source", "satir")
     assert ran.code == 0
     assert "sam_vit_h_4b8939.pth" in ran.out
     assert "weights/sam_vit_h_4b8939.pth" in ran.out
     for image in (soda / "soda" / "unlabelled").iterdir():
         image.unlink()
     (soda / "soda" / "unlabelled").rmdir()
-    words = ("run", "--matrix", path, "--jobs", 0, "--target", "soda", "--data", soda, "--source", "satir/felzenszwalb")
+    words = (
+        "run",
+        "--matrix",
+        path,
+        "--executor",
+        "inline",
+        "--target",
+        "soda",
+        "--data",
+        soda,
+        "--source",
+        "satir/felzenszwalb",
+    )
     assert "soda has no unlabelled images: name a folder with --pool DIR" in bench(*words).out
     assert "no folder nowhere with unlabelled images" in bench(*words, "--pool", "nowhere").err
     (tmp_path / "pool").mkdir()
@@ -242,7 +254,7 @@ def test_a_teacher_that_draws_nothing_usable_fails_and_says_so(
     settings: dict[str, object], says: str, bench: Bench, tmp_path: Path
 ) -> None:
     path = write_matrix(tmp_path, ("none", fake_card(tmp_path, **settings).name), replicates=1)
-    ran = bench("run", "--matrix", path, "--jobs", 0)
+    ran = bench("run", "--matrix", path, "--executor", "inline")
     assert ran.code == 2
     assert says in ran.out
     assert says in bench("status").out
@@ -252,7 +264,7 @@ def test_a_teacher_that_draws_nothing_usable_fails_and_says_so(
 
 def test_a_source_that_learns_lowers_its_held_out_loss(bench: Bench, tmp_path: Path) -> None:
     path = matrix(tmp_path, max_frames=40, replicates=1, trials=1, pretrain_steps=60, finetune_steps=1)
-    assert bench("run", "--matrix", path, "--jobs", 0).code == 0
+    assert bench("run", "--matrix", path, "--executor", "inline").code == 0
     row = load_table(tmp_path / "store").iloc[0]
     assert row["heldout_loss"] < row["heldout_loss_before"]
 
@@ -266,7 +278,7 @@ def test_the_studies_run_under_smoke(name: str, bench: Bench, scenes: Path, tmp_
     teacher |= {"stability_score_thresh": 0}
     fields = {"name": "satir/tiny", "description": "A small SAM.", "recipe": {"teacher": teacher}}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(fields))
-    words = ("--target", "scenes", "--smoke", "--teacher", tmp_path / "tiny.yaml", "--jobs", 0)
+    words = ("--target", "scenes", "--smoke", "--teacher", tmp_path / "tiny.yaml", "--executor", "inline")
     ran = bench("run", "--matrix", name, *words)
     assert ran.code == 0, ran.out
     loaded = load_matrix(name, smoke=True, teacher=str(tmp_path / "tiny.yaml"), target="scenes")

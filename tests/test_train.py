@@ -12,7 +12,7 @@ from bench import Diverged
 from bench.batches import Batches, Decoded, open_split
 from bench.spec import Loss, Protocol, Schedule
 from bench.targets import open_target
-from bench.train import SegmentationLoss, _offsets, fit, lr_factor, predict
+from bench.train import Progress, SegmentationLoss, _offsets, fit, lr_factor, predict
 
 LOSS = Loss(dice_background=False, class_weight_power=0.5, class_weight_cap=5)
 
@@ -25,14 +25,55 @@ def ignore_progress(done: int, total: int, /, **facts: float) -> None:
     pass
 
 
-def train(scenes: Path, settings: Protocol, schedule: Schedule | None = None, steps: int = 4) -> tuple[Network, list]:
+def train(
+    scenes: Path,
+    settings: Protocol,
+    schedule: Schedule | None = None,
+    steps: int = 4,
+    backbone: str = "tiny",
+    report: Progress = ignore_progress,
+    checkpoint: Path | None = None,
+) -> tuple[Network, list]:
     frames = open_split(open_target("scenes", scenes), "train", settings)
     torch.manual_seed(0)
-    net = build(BACKBONES["tiny"], 21)
+    net = build(BACKBONES[backbone], 21)
     source = Batches(frames, settings, 21, seed=0, steps=steps)
     loss = SegmentationLoss(LOSS, np.ones(21))
-    history = fit(net, source, steps, loss, schedule or settings.default, settings, seed=0, report=ignore_progress)
+    schedule = schedule or settings.default
+    history = fit(net, source, steps, loss, schedule, settings, seed=0, report=report, checkpoint=checkpoint)
     return net, history
+
+
+class Killed(BaseException):
+    """As if the process had died."""
+
+
+@pytest.mark.parametrize("backbone", ["tiny", "segformer-b0"])  # one with batch statistics, one with stochastic depth
+@pytest.mark.parametrize("torn", [False, True])
+def test_a_training_that_was_killed_goes_on_to_the_same_weights(
+    torn: bool, backbone: str, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.train.KEPT_EVERY_S", 0)
+    whole, history = train(scenes, protocol(), backbone=backbone)
+    seen = []
+
+    def report(done: int, total: int, /, **facts: float) -> None:
+        seen.append(done)
+        if seen in ([1, 2], [1, 2, 3]):
+            raise Killed
+
+    path = tmp_path / "checkpoint.pt"
+    for _ in range(2):
+        with pytest.raises(Killed):
+            train(scenes, protocol(), backbone=backbone, report=report, checkpoint=path)
+    assert seen == [1, 2, 3], "the third step came after the second, not after a new beginning"
+    if torn:
+        path.write_bytes(path.read_bytes()[:-100])
+    parts, again = train(scenes, protocol(), backbone=backbone, report=report, checkpoint=path)
+    assert seen == ([1, 2, 3, 1, 2, 3, 4] if torn else [1, 2, 3, 4])
+    assert again == history
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, parts.state_dict()[name]), name
 
 
 def test_the_same_seed_gives_the_same_weights_bit_for_bit(scenes: Path) -> None:

@@ -1,0 +1,91 @@
+"""A matrix that is killed again and again: what the tests do a few times, and `make stress` often."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+from conftest import write_matrix
+
+from bench.units import SPENT
+from results import load_table
+
+MEASURED = ("miou", "weighted_f", "weights_sha256", "schedule", "tuned_val_miou", "pretrain_loss", "heldout_loss")
+
+
+def matrix(folder: Path) -> Path:
+    """3 sources on the smallest network: 12 units, a corpus and a pretraining among them."""
+    sources = ("none", "none/long", "satir/felzenszwalb")
+    return write_matrix(folder, sources, finetune_steps=30, pretrain_steps=60, max_frames=12)
+
+
+def command(path: Path, store: Path, data: Path, *words: str) -> list[str]:
+    """The call of `bench run`, in a process of its own."""
+    run = [sys.executable, "-c", "from bench.cli import main; main()", "run", "--matrix", str(path)]
+    return [*run, "--store", str(store), "--data", str(data), *words]
+
+
+def environment() -> dict[str, str]:
+    """Of that process: this checkout before an installed one."""
+    return os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+
+
+def killed(words: list[str], seconds: float) -> bool:
+    """Whether the call was killed whole, with all of its workers, after so many seconds; False where it had ended by then."""
+    running = subprocess.Popen(
+        words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment(), start_new_session=True
+    )
+    try:
+        running.wait(seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+        return True
+    return False
+
+
+def finished(store: Path) -> dict[Path, int]:
+    """When each unit that is done was done: a second time would show."""
+    return {path.relative_to(store): path.stat().st_mtime_ns for path in store.glob(f"units/*/*/{SPENT}")}
+
+
+def table(store: Path) -> pd.DataFrame:
+    """All that was measured, in an order of its own."""
+    runs = load_table(store)
+    assert (runs["status"] == "ok").all(), runs[["source", "replicate", "status", "reason"]].to_string()
+    return runs.sort_values("run").set_index("run")[list(MEASURED)]
+
+
+def killed_often(times: int, folder: Path, data: Path) -> list[float]:
+    """Kills a local run of the matrix so often and finishes it; returns the moments, in seconds after each start.
+
+    Raises:
+        AssertionError: the table is not that of an unbroken run, or a unit that was finished was done again.
+    """
+    path = matrix(folder)
+    began = time.monotonic()
+    subprocess.run(
+        command(path, folder / "whole", data, "--jobs", "2"), env=environment(), check=True, capture_output=True
+    )
+    whole = time.monotonic() - began
+    dice, moments, broken, before = random.Random(), [], folder / "broken", dict[Path, int]()
+    while len(moments) < times:
+        moment = dice.uniform(0.1, 0.9) * whole
+        if not killed(command(path, broken, data, "--jobs", "2"), moment):
+            break  # it was done sooner: what is left is too little to be killed
+        moments.append(round(moment, 2))
+        after = finished(broken) if broken.exists() else {}
+        assert before.items() <= after.items(), "a finished unit was done again"
+        before = after
+        time.sleep(1)  # for workers that were in the middle of a step
+    done = subprocess.run(
+        command(path, broken, data, "--jobs", "2"), env=environment(), check=False, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert before.items() <= finished(broken).items(), "a finished unit was done again"
+    pd.testing.assert_frame_equal(table(broken), table(folder / "whole"))
+    return moments
