@@ -211,7 +211,7 @@ def plan(store: Path, data: Path, weights: Path, retry: str | None, **matrix: An
 )
 @click.option("--jobs", type=click.IntRange(1), help="Workers. Default: one a core.")
 @click.option("--slurm", metavar="KEY=VALUE,...", default="", help="As sbatch has them: partition=gpu,time=8:00:00.")
-@click.option("--retry", metavar="STATUS,...", help="Run these again: failed, oom, diverged, load_failed.")
+@click.option("--retry", metavar="STATUS,...", help="Run these again: failed, oom, load_failed.")
 @click.option("--fail-fast", is_flag=True, help="Stop at the first failure. Default: go on with all that can be done.")
 def run(
     store: Path,
@@ -236,7 +236,7 @@ def run(
     watch = Watch(load_matrix(**matrix), store)
     with watch.display():
         plan = run_matrix(watch.matrix, Store(store), data, _weights(weights), how, watch, _statuses(retry))
-    return watch.closing(plan)
+    return watch.closing(plan, queued=executor == "slurm")
 
 
 @cli.command()
@@ -285,12 +285,14 @@ def _weights(folder: Path) -> Path:
 
 def _statuses(retry: str | None) -> list[str]:
     from pretrain_sources.yamlfile import suggestion
-    from results.record import FAILED_STATUSES
+    from results.record import RETRIED
 
     names = [name.strip() for name in (retry or "").split(",") if name.strip()]
     for name in names:
-        if name not in FAILED_STATUSES:
-            raise BenchError(f"--retry {name}{suggestion(name, FAILED_STATUSES)}")
+        if name == "diverged":
+            raise BenchError("--retry diverged: the same seed diverges again; another range of rates is another protocol")
+        if name not in RETRIED:
+            raise BenchError(f"--retry {name}{suggestion(name, RETRIED)}")
     return names
 
 

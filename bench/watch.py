@@ -12,7 +12,7 @@ from bench.matrix import Matrix
 from bench.plan import Plan
 from bench.targets import Target
 from bench.units import Unit
-from results.record import FAILED_STATUSES
+from results.record import FAILED_STATUSES, RETRIED
 
 QUIET_S = 30.0  # between two plain lines about progress
 
@@ -120,24 +120,24 @@ class Watch:
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
-    def closing(self, plan: Plan) -> int:
-        """Says how it ended and what to do next; returns the exit code."""
+    def closing(self, plan: Plan, *, queued: bool = False) -> int:
+        """Says how it ended and what to do next; returns the exit code. queued: what is left is a cluster's to do."""
         failed = plan.count(*FAILED_STATUSES)
         skipped = plan.count("skipped")
         left = len(plan.finals) - plan.count("ok") - failed - skipped  # what they are made of changed under way
         counts = f"{plan.count('ok')} runs done, {failed} failed, {skipped} skipped"
-        counts += f", {left} still to do: run the same command again" if left else ""
+        if left:
+            counts += f", {left} {'in the queue' if queued else 'still to do: run the same command again'}"
         where = "" if str(self._store) == "bench-store" else f" --store {self._store}"
         if self._work:
             self._console.print(f"took {duration(time.monotonic() - self._started)}: {counts}")
         else:
             self._console.print(f"nothing to do: {counts}. See them with `bench table{where}`")
         if failed:
-            retry = ",".join(sorted({record.status for record in plan.records.values()} & set(FAILED_STATUSES)))
-            self._console.print(
-                f"why: `bench status{where}`; again: the same command with --retry {retry}", markup=False
-            )
-        return 2 if failed or left else 0
+            retry = ",".join(status for status in RETRIED if plan.count(status))
+            again = f"; again: the same command with --retry {retry}" if retry else ""
+            self._console.print(f"why: `bench status{where}`{again}", markup=False)
+        return 2 if failed or (left and not queued) else 0
 
 
 @contextmanager

@@ -9,14 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SCHEMA_VERSION = 1
 
-Status = Literal["ok", "failed", "oom", "diverged", "load_failed", "interrupted", "skipped"]
+Status = Literal["ok", "failed", "oom", "diverged", "load_failed", "skipped"]
 STATUSES: tuple[str, ...] = get_args(Status)
-FAILED_STATUSES: tuple[Status, ...] = (
-    "failed",
-    "oom",
-    "diverged",
-    "load_failed",
-)  # these stay until `bench run --retry`
+FAILED_STATUSES: tuple[Status, ...] = ("failed", "oom", "diverged", "load_failed")
+RETRIED: tuple[Status, ...] = ("failed", "oom", "load_failed")  # by `bench run --retry`; diverged would diverge again
 
 Fraction = float | None
 HEX = r"^[0-9a-f]{64}$"

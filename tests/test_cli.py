@@ -164,7 +164,7 @@ def test_bad_names_and_keys_end_the_call(bench: Bench, tmp_path: Path) -> None:
         assert says in ended.err
         assert "Traceback" not in ended.err
     assert "did you mean 'demo'" in bench("run", "--matrix", "dmeo").err
-    assert "did you mean 'diverged'" in bench("run", "--matrix", "demo", "--retry", "diverge").err
+    assert "did you mean 'failed'" in bench("run", "--matrix", "demo", "--retry", "fail").err
     assert bench("run").code == 1
     assert bench("table", "--format", "xls").code == 1
 
