@@ -17,9 +17,8 @@ from results import load_table
 MEASURED = ("miou", "weighted_f", "weights_sha256", "schedule", "tuned_val_miou", "pretrain_loss", "heldout_loss")
 
 
-def matrix(folder: Path) -> Path:
-    """3 sources on the smallest network: 12 units, a corpus and a pretraining among them."""
-    sources = ("none", "none/long", "satir/felzenszwalb")
+def matrix(folder: Path, sources: tuple[str, ...] = ("none", "none/long", "satir/felzenszwalb")) -> Path:
+    """Some sources on the smallest network; with all three 12 units, a corpus and a pretraining among them."""
     return write_matrix(folder, sources, finetune_steps=30, pretrain_steps=60, max_frames=12)
 
 
