@@ -14,6 +14,7 @@ import torch
 from conftest import Bench, write_matrix
 
 from bench import stages
+from bench.units import CLAIM
 from results import load_table
 from results.store import Store
 
@@ -209,6 +210,53 @@ def test_what_cannot_be_fetched_is_skipped_and_looked_at_again(
     assert "1 runs done, 0 failed, 0 skipped" in bench("run", "--matrix", path, "--executor", "inline").out
     rows = json.loads(bench("table", "--format", "json").out)
     assert {row["status"] for row in rows} == {"ok", "stale"}, "the skipped identity gives way to the measured one"
+
+
+# -- a store that breaks ---------------------------------------------------------------------------------------------
+
+
+def test_a_store_that_turns_read_only_stops_the_run_and_the_next_one_goes_on(
+    bench: Bench, scenes: Path, small_disk: Path, tmp_path: Path
+) -> None:
+    path = write_matrix(tmp_path, ("none", "none/long"), finetune_steps=40, trials=3)
+    store = small_disk / "store"
+    running = start(path, store, scenes)
+    wait_for("units/tune/*/trials.jsonl", store, running)
+    subprocess.run(["mount", "--bind", small_disk, small_disk], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", small_disk], check=True)
+    try:
+        output, _ = running.communicate(timeout=60)
+    finally:
+        subprocess.run(["umount", small_disk], check=True)
+    assert running.returncode == 1, output
+    assert "Read-only file system" in output
+    assert "Traceback" not in output
+    kept = {file: file.read_bytes() for file in store.glob("units/tune/*/trials.jsonl")}
+    assert kept
+    assert bench("run", "--matrix", path, "--executor", "inline", "--store", store).code == 0
+    assert all(file.read_bytes().startswith(before) for file, before in kept.items()), "no trial was lost"
+    assert bench("run", "--matrix", path, "--executor", "inline", "--store", tmp_path / "whole").code == 0
+    assert scores_of(store) == scores_of(tmp_path / "whole")
+
+
+def test_a_claim_that_a_dead_process_left_keeps_nobody_away(bench: Bench, matrix_file: Path, tmp_path: Path) -> None:
+    assert bench("run", "--matrix", matrix_file, "--executor", "inline").code == 0
+    whole = scores_of(tmp_path / "store")
+    again = tmp_path / "again"
+    for old in (tmp_path / "store").glob("units/*/*"):
+        claim = again / old.relative_to(tmp_path / "store") / CLAIM
+        claim.parent.mkdir(parents=True)
+        holder = subprocess.Popen(
+            [sys.executable, "-c", "import sys, filelock; filelock.FileLock(sys.argv[1]).acquire(); input()", claim],
+            stdin=subprocess.PIPE,
+        )
+        while not claim.exists():
+            time.sleep(0.05)
+        holder.kill()
+        holder.wait()
+        assert claim.exists(), "it is left"
+    assert bench("run", "--matrix", matrix_file, "--executor", "inline", "--store", again).code == 0
+    assert scores_of(again) == whole
 
 
 # -- interrupted -----------------------------------------------------------------------------------------------------

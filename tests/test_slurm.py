@@ -13,6 +13,7 @@ from kills import command, environment, finished, matrix, table
 from bench import BenchError
 from bench.slurm import minutes, options_of
 from bench.units import CLAIM
+from results.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def test_a_cancelled_job_is_done_by_the_next_call(slurm: Cluster, scenes: Path, 
     first = min(slurm.jobs(), key=lambda job: int(job.split("_")[0]))
     subprocess.run(["scancel", first], check=True)
     slurm.wait_until_empty()
-    assert not list(store.glob("runs/**/record.json")), "the tuning was cancelled, so that no final could start"
+    assert not Store(store).record_paths(), "the tuning was cancelled, so that no final could start"
     assert "3 jobs submitted" in called(words)
     slurm.wait_until_empty()
     assert len(table(store)) == 2
