@@ -7,7 +7,7 @@ export BENCH_DATA ?= data
 # real thermal frames where they are at hand, rendered ones elsewhere
 DEMO_TARGET := $(if $(wildcard $(BENCH_DATA)/hit-uav),hit-uav,scenes)
 
-.PHONY: demo test benchmark check format clean
+.PHONY: demo test benchmark stress check format clean
 
 demo: $(READY)
 	@test -d $(BENCH_DATA)/$(DEMO_TARGET) || $(BIN)/bench data make scenes --n 90 --size 120x160
@@ -19,6 +19,9 @@ demo: $(READY)
 
 test: check
 	$(BIN)/pytest -n auto --dist worksteal
+
+stress: $(READY)
+	$(BIN)/python tests/stress.py
 
 # PySODMetrics, the reference for the weighted F-measure, wants an older numpy: an environment of its own
 ORACLE := $(VENV)-oracle

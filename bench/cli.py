@@ -290,7 +290,9 @@ def _statuses(retry: str | None) -> list[str]:
     names = [name.strip() for name in (retry or "").split(",") if name.strip()]
     for name in names:
         if name == "diverged":
-            raise BenchError("--retry diverged: the same seed diverges again; another range of rates is another protocol")
+            raise BenchError(
+                "--retry diverged: the same seed diverges again; another range of rates is another protocol"
+            )
         if name not in RETRIED:
             raise BenchError(f"--retry {name}{suggestion(name, RETRIED)}")
     return names

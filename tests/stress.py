@@ -24,7 +24,10 @@ def local(times: int, data: Path, folder: Path) -> None:
     moments: list[float] = []
     while len(moments) < times:
         moments += killed_often(times - len(moments), folder / f"local-{len(moments)}", data)
-        print(f"local: {len(moments)} kills, same table, nothing done twice; seconds after the start: {moments}", flush=True)
+        print(
+            f"local: {len(moments)} kills, same table, nothing done twice; seconds after the start: {moments}",
+            flush=True,
+        )
 
 
 def slurm(times: int, data: Path, folder: Path) -> None:

@@ -144,6 +144,28 @@ def startup(options: argparse.Namespace) -> Iterable[Row]:
             )
 
 
+def harness(options: argparse.Namespace) -> Iterable[Row]:
+    for row in measured("harness.py"):
+        what, alone = "30 short units, two workers", f"one worker {row['one_s']:.0f} s"
+        yield what, f"{row['two_s']:.0f} s", alone, f"{row['share']:.2f} x", "<= 0.65 x", row["share"] <= 0.65
+        what, inside = "30 short units, one worker", f"inside of units {row['inside_s']:.0f} s"
+        yield what, f"{row['one_s']:.0f} s", inside, f"{row['overhead']:+.1%}", "<= +3 %", row["overhead"] <= 0.03
+
+
+def finished(options: argparse.Namespace) -> Iterable[Row]:
+    for row in measured("finished.py"):
+        took, first, aim = row["s"], row["first_s"], row["aim_s"]
+        what = f"bench {row['command']}, all of {row['runs']:,} runs done"
+        yield (
+            what,
+            f"{took:.1f} s",
+            f"the first time {first:.1f} s",
+            f"{first / took:.1f} x",
+            f"<= {aim:.0f} s",
+            took <= aim,
+        )
+
+
 def peer(options: argparse.Namespace) -> Iterable[Row]:
     for row in measured("peer.py", options.data):
         mean = {name: sum(row[name]) / len(row[name]) for name in ("harness", "peer")}
@@ -165,6 +187,8 @@ def print_table(options: argparse.Namespace) -> None:
         sam,
         prompts,
         startup,
+        harness,
+        finished,
     ]
     table = Table("what", "measured", "reference", "ratio", "aim", "", title=f"{os.cpu_count()} cores, {cpu()}")
     for part in [*parts, *([peer] if options.peer else [])]:

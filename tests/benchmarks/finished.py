@@ -39,7 +39,9 @@ def make_matrix(folder: Path, runs: int) -> Path:
     """A matrix of about so many runs."""
     settings = runs // RUNS_A_SETTING
     tops = min(settings, 20)
-    source = {"satir/felzenszwalb": {"top_k": list(range(2, 2 + tops)), "min_size": list(range(10, 10 + settings // tops))}}
+    source = {
+        "satir/felzenszwalb": {"top_k": list(range(2, 2 + tops)), "min_size": list(range(10, 10 + settings // tops))}
+    }
     (folder / "p.yaml").write_text(yaml.safe_dump(protocol_fields(replicates=5)))
     fields = {"target": "scenes", "protocol": "p.yaml", "sources": [source], "train_fracs": [0.2, 0.4, 0.6, 0.8, 1.0]}
     path = folder / "big.yaml"
@@ -64,7 +66,7 @@ def fill(path: Path, store: Store, data: Path) -> int:
 
 
 def main() -> None:
-    bench = shutil.which("bench", path=os.environ.get("B6","")+f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    bench = shutil.which("bench", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if bench is None:
         sys.exit("no `bench` command beside this python: install the project first")
     for asked in [int(word) for word in sys.argv[1:]] or list(AIMS_S):
