@@ -4,6 +4,7 @@ A new setting must go into one of the three, and choosing which is the methodolo
 """
 
 import difflib
+import functools
 import math
 from collections.abc import Mapping
 from importlib import resources
@@ -205,10 +206,12 @@ class Protocol(Frozen):
         device = "any" if self.device == "cuda" else self.device
         return self.model_copy(update={"name": f"{self.name}~smoke", "ranked": False, "device": device, **little})
 
+    @functools.cached_property
     def identity(self) -> dict[str, Any]:
         """What shapes a result: all but the text for people and the number of replicates."""
         return self.model_dump(mode="json", exclude={"description", "replicates"})
 
+    @functools.cached_property
     def pretraining(self) -> dict[str, Any]:
         """What of it shapes a pretraining, so that protocols that differ elsewhere share it."""
         elsewhere = {"name", "finetune_steps", "trials", "class_map", "window_px", "stride_px", "select_on", "ranked"}

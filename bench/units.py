@@ -120,11 +120,11 @@ class Unit:
             return shared
         shared |= {"backbone": _backbone(self.backbone), "needs": [unit.fingerprint for unit in self.needs]}
         if self.kind == "pretrain":
-            return shared | ({} if self.origin else {"protocol": self.protocol.pretraining()})
+            return shared | ({} if self.origin else {"protocol": self.protocol.pretraining})
         return shared | {
-            "card": self.card.identity(),
+            "card": self.card.identity,
             "target": self.target_hash,
-            "protocol": self.protocol.identity(),
+            "protocol": self.protocol.identity,
             "train_frac": self.cell.train_frac,
         }
 

@@ -1,5 +1,6 @@
 """The card that describes a pretraining source. Importing this loads no torch."""
 
+import functools
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -102,6 +103,7 @@ class SourceCard(_Frozen):
         """Whether an encoder is pretrained on a corpus."""
         return self.recipe is not None or self.corpus is not None
 
+    @functools.cached_property
     def identity(self) -> dict[str, Any]:
         """What shapes a result: all but the text for people."""
         shown = self.model_dump(mode="json", exclude={"description", "licence", "contact", "paper", "training_data"})

@@ -21,7 +21,7 @@ def test_smoke_is_small_and_never_ranked() -> None:
     smoke = load_protocol("soda-v1").smoke()
     assert (smoke.finetune_steps, smoke.trials, smoke.replicates, smoke.ranked) == (2, 1, 1, False)
     assert smoke.name != "soda-v1"
-    assert fingerprint(smoke.identity()) != fingerprint(load_protocol("soda-v1").identity())
+    assert fingerprint(smoke.identity) != fingerprint(load_protocol("soda-v1").identity)
 
 
 def test_a_default_outside_the_search_space_is_refused() -> None:
@@ -49,9 +49,9 @@ def test_impossible_settings_are_refused(changes: dict[str, object], says: str) 
 def test_identity_leaves_out_text_and_replicates_and_nothing_else() -> None:
     base = Protocol.model_validate(protocol_fields())
     same = Protocol.model_validate(protocol_fields(description="other words", replicates=5))
-    assert same.identity() == base.identity()
+    assert same.identity == base.identity
     for change in ({"finetune_steps": 4}, {"trials": 3}, {"seed": 1}, {"beta_squared": 0.3}, {"select_on": "test"}):
-        assert Protocol.model_validate(protocol_fields(**change)).identity() != base.identity(), change
+        assert Protocol.model_validate(protocol_fields(**change)).identity != base.identity, change
 
 
 def test_nothing_frozen_can_be_changed() -> None:
