@@ -232,6 +232,8 @@ def run(
 
     if slurm and executor != "slurm":
         raise BenchError("--slurm is for --executor slurm")
+    if jobs is not None and executor != "local":
+        raise BenchError("--jobs is for --executor local")
     how = How(executor, jobs, slurm, fail_fast)
     watch = Watch(load_matrix(**matrix), store)
     with watch.display():

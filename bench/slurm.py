@@ -50,7 +50,7 @@ def submit(units: Sequence[Unit], context: Context, options: Mapping[str, str]) 
     try:
         import submitit
     except ImportError as error:
-        raise BenchError("submitit is missing: pip install 'satir-bench[slurm]'") from error
+        raise BenchError("submitit is missing: pip install --editable '.[slurm]' in the checkout") from error
     folder = Store(context.store).root / "slurm"
     known = _queued(folder)
     fresh = [unit for unit in units if unit.fingerprint not in known]

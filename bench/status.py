@@ -4,7 +4,7 @@ import fnmatch
 import gzip
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,19 +57,21 @@ def store_status(store: Store) -> Json:
     Raises:
         StoreError: there is no store.
     """
-    records, bad = store.read_records()
-    by_cell: dict[str, list[RunRecord]] = defaultdict(list)
-    for record in records:
-        by_cell[record.cell].append(record)
+    from results.table import runs_frame  # pandas takes its time
+
+    frame = runs_frame(store)
+    by_cell: dict[str, list[Mapping[Hashable, Any]]] = defaultdict(list)
+    for run in frame[[*NAMES, "replicates", "cell", "status", "reason"]].to_dict("records"):
+        by_cell[run["cell"]].append(run)
     cells = []
     for cell, runs in by_cell.items():
-        counts = Counter(run.status for run in runs)
-        reasons = list(dict.fromkeys(f"{run.status}: {run.reason}" for run in runs if run.status != "ok"))
-        names = {name: getattr(runs[0], name) for name in (*NAMES, "replicates")}
+        counts = Counter(run["status"] for run in runs)
+        reasons = list(dict.fromkeys(f"{run['status']}: {run['reason']}" for run in runs if run["status"] != "ok"))
+        names = {name: runs[0][name] for name in (*NAMES, "replicates")}
         cells.append(names | {"cell": cell, "runs": dict(counts), "reasons": reasons})
     cells.sort(key=lambda row: [row[name] for name in NAMES])
     at_work = [row for kind in KINDS for row in _at_work(store, kind)]
-    return {"cells": cells, "at_work": at_work, "unreadable": [f"{b.path}: {b.why}" for b in bad]}
+    return {"cells": cells, "at_work": at_work, "unreadable": frame.attrs["unreadable"]}
 
 
 def cell_status(store: Store, name: str) -> list[Json]:
@@ -83,7 +85,8 @@ def cell_status(store: Store, name: str) -> list[Json]:
     titles = {cell: _title(row["expected"]) for cell, (row, _) in found.items()}
     wanted = [c for c, t in titles.items() if any(fnmatch.fnmatchcase(x, name) for x in (t, t.split(" x ")[0]))]
     if not wanted:
-        raise BenchError(f"no run of this store has asked for a cell '{name}'{suggestion(name, titles.values())}")
+        known = suggestion(name, titles.values()) if titles else ": no `bench run` has left a plan in it"
+        raise BenchError(f"no run of this store has asked for a cell '{name}'{known}")
     records, _ = store.read_records()
     return [_cell(store, found[cell][0], found[cell][1], records) for cell in wanted]
 
