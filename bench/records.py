@@ -7,7 +7,6 @@ from typing import Any
 from bench.targets import TARGETS
 from bench.targets.mapping import map_spec
 from bench.units import RESULT_VERSION, Unit
-from pretrain_sources.identity import fingerprint
 from results.record import RunRecord, Status
 
 
@@ -27,7 +26,7 @@ def known_fields(unit: Unit) -> dict[str, Any]:
         "label_note": spec.label_note,
         "classes": list(spec.classes),
         "protocol": unit.protocol.name,
-        "protocol_hash": fingerprint(unit.protocol.identity),
+        "protocol_hash": unit.protocol.identity_hash,
         "result_version": ", ".join(f"{kind} {version}" for kind, version in RESULT_VERSION.items()),
         "source": unit.cell.source,
         "backbone": unit.cell.backbone,
@@ -40,7 +39,7 @@ def known_fields(unit: Unit) -> dict[str, Any]:
         "finetune_steps": unit.finetune_steps,
         "weights": unit.weights,
         "settings": {
-            "card": unit.card.identity,
+            "card": unit.card.identity(),
             "backbone": asdict(unit.backbone),
             "protocol": unit.protocol.model_dump(mode="json"),
         },

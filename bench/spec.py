@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 from bench import BenchError
+from pretrain_sources.identity import Identified, fingerprint
 from pretrain_sources.yamlfile import read_yaml, suggestion
 
 Size = tuple[PositiveInt, PositiveInt]  # height, width in pixels
@@ -114,7 +115,7 @@ class MappedClass(Frozen):
     of: tuple[str, ...] = Field(min_length=1)
 
 
-class Protocol(Frozen):
+class Protocol(Frozen, Identified):
     """All that is held equal between cells: named, versioned, never edited once results exist."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._~-]*$")
@@ -206,18 +207,16 @@ class Protocol(Frozen):
         device = "any" if self.device == "cuda" else self.device
         return self.model_copy(update={"name": f"{self.name}~smoke", "ranked": False, "device": device, **little})
 
-    @functools.cached_property
     def identity(self) -> dict[str, Any]:
         """What shapes a result: all but the text for people and the number of replicates."""
         return self.model_dump(mode="json", exclude={"description", "replicates"})
 
     @functools.cached_property
-    def pretraining(self) -> dict[str, Any]:
-        """What of it shapes a pretraining, so that protocols that differ elsewhere share it."""
+    def pretraining_hash(self) -> str:
+        """Over what of it shapes a pretraining, so that protocols that differ elsewhere share it."""
         elsewhere = {"name", "finetune_steps", "trials", "class_map", "window_px", "stride_px", "select_on", "ranked"}
-        return self.model_dump(
-            mode="json", exclude={*elsewhere, "description", "replicates", "beta_squared", "search", "max_frames"}
-        )
+        elsewhere |= {"description", "replicates", "beta_squared", "search", "max_frames"}
+        return fingerprint(self.model_dump(mode="json", exclude=elsewhere))
 
     def steps_on(self, images: int) -> int:
         """Steps of pretraining on a corpus of so many images."""

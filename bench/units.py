@@ -118,21 +118,23 @@ class Unit:
         shared: dict[str, Any] = {"kind": self.kind, "version": RESULT_VERSION[self.kind], **self.inputs}
         if self.kind == "corpus":
             return shared
+        # what many units share stands by its hash: a matrix may have 20,000 of them
         shared |= {"backbone": _backbone(self.backbone), "needs": [unit.fingerprint for unit in self.needs]}
         if self.kind == "pretrain":
-            return shared | ({} if self.origin else {"protocol": self.protocol.pretraining})
+            return shared | ({} if self.origin else {"protocol": self.protocol.pretraining_hash})
         return shared | {
-            "card": self.card.identity,
+            "card": self.card.identity_hash,
             "target": self.target_hash,
-            "protocol": self.protocol.identity,
+            "protocol": self.protocol.identity_hash,
             "train_frac": self.cell.train_frac,
         }
 
 
 @functools.cache
-def _backbone(spec: BackboneSpec) -> dict[str, Any]:
-    """What of a backbone shapes a result. `name` stays: two backbones may share parts but not a row on the board."""
-    return {name: value for name, value in asdict(spec).items() if name not in ("hub", "wheel", "for_tests")}
+def _backbone(spec: BackboneSpec) -> str:
+    """Hash of what of a backbone shapes a result. `name` stays: two backbones may share parts but not a row on the board."""
+    shaping = {name: value for name, value in asdict(spec).items() if name not in ("hub", "wheel", "for_tests")}
+    return fingerprint(shaping)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
 """The card that describes a pretraining source. Importing this loads no torch."""
 
-import functools
 import re
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from pretrain_sources.identity import Identified
 from pretrain_sources.recipe import Recipe
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._+/~@-]*$"
@@ -68,7 +68,7 @@ class ReadyCorpus(_Frozen):
     num_classes: int | None = Field(default=None, ge=2, le=255, description="null: its manifest says")
 
 
-class SourceCard(_Frozen):
+class SourceCard(_Frozen, Identified):
     """Where an encoder's weights come from. Frozen; what shapes a result of it is part of the identity of every run."""
 
     name: str = Field(min_length=1, max_length=100, pattern=NAME, description="the source's true name")
@@ -103,7 +103,6 @@ class SourceCard(_Frozen):
         """Whether an encoder is pretrained on a corpus."""
         return self.recipe is not None or self.corpus is not None
 
-    @functools.cached_property
     def identity(self) -> dict[str, Any]:
         """What shapes a result: all but the text for people."""
         shown = self.model_dump(mode="json", exclude={"description", "licence", "contact", "paper", "training_data"})

@@ -1,7 +1,12 @@
 """Hashes that say what a thing is, and seeds that no two purposes share."""
 
+import functools
 import hashlib
 import json
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import BaseModel
 
 
 def fingerprint(value: object) -> str:
@@ -9,6 +14,26 @@ def fingerprint(value: object) -> str:
     return hashlib.sha256(
         json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
     ).hexdigest()
+
+
+class Identified(BaseModel):
+    """A model with an identity, whose hash is worked out once: 20,000 units may ask for it."""
+
+    def identity(self) -> dict[str, Any]:
+        """What of it shapes a result; JSON values."""
+        raise NotImplementedError
+
+    @functools.cached_property
+    def identity_hash(self) -> str:
+        """Fingerprint of the identity."""
+        return fingerprint(self.identity())
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy that does not inherit what was worked out of the fields before they were changed."""
+        made = super().model_copy(update=update, deep=deep)
+        for name in made.__dict__.keys() - type(made).model_fields.keys():
+            del made.__dict__[name]
+        return made
 
 
 def derive_seed(*parts: str | int) -> int:

@@ -201,7 +201,7 @@ def test_what_a_path_leads_to_is_the_identity_not_the_path(tmp_path: Path) -> No
     (tmp_path / "x.pth").write_bytes(b"")
     known = collect([card(tmp_path, "mine", recipe={"teacher": teacher})], KNOWN)
     assert fields_of(known["mine"].recipe)["checkpoint"] == str(tmp_path / "x.pth")
-    assert str(tmp_path) not in str(known["mine"].identity)
+    assert str(tmp_path) not in str(known["mine"].identity())
 
 
 def test_a_start_or_control_of_an_unknown_source_is_refused(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_a_map_that_cannot_be_is_refused(change: object, says: str, tmp_path: Pa
 
 def test_the_order_of_the_classes_is_part_of_the_identity() -> None:
     one, other = (
-        Protocol.model_validate(protocol_fields(class_map=order)).identity
+        Protocol.model_validate(protocol_fields(class_map=order)).identity()
         for order in (MAP, [MAP[0], MAP[2], MAP[1], MAP[3]])
     )
     assert json.dumps(one, sort_keys=True) != json.dumps(other, sort_keys=True)

@@ -3,6 +3,7 @@ from conftest import protocol_fields
 from pydantic import ValidationError
 
 from bench.spec import Protocol, load_protocol, shipped
+from pretrain_sources.catalog import catalog, find_source
 from pretrain_sources.identity import derive_seed, fingerprint
 
 SEARCH = protocol_fields()["search"]
@@ -21,7 +22,7 @@ def test_smoke_is_small_and_never_ranked() -> None:
     smoke = load_protocol("soda-v1").smoke()
     assert (smoke.finetune_steps, smoke.trials, smoke.replicates, smoke.ranked) == (2, 1, 1, False)
     assert smoke.name != "soda-v1"
-    assert fingerprint(smoke.identity) != fingerprint(load_protocol("soda-v1").identity)
+    assert fingerprint(smoke.identity()) != fingerprint(load_protocol("soda-v1").identity())
 
 
 def test_a_default_outside_the_search_space_is_refused() -> None:
@@ -49,9 +50,9 @@ def test_impossible_settings_are_refused(changes: dict[str, object], says: str) 
 def test_identity_leaves_out_text_and_replicates_and_nothing_else() -> None:
     base = Protocol.model_validate(protocol_fields())
     same = Protocol.model_validate(protocol_fields(description="other words", replicates=5))
-    assert same.identity == base.identity
+    assert same.identity() == base.identity()
     for change in ({"finetune_steps": 4}, {"trials": 3}, {"seed": 1}, {"beta_squared": 0.3}, {"select_on": "test"}):
-        assert Protocol.model_validate(protocol_fields(**change)).identity != base.identity, change
+        assert Protocol.model_validate(protocol_fields(**change)).identity() != base.identity(), change
 
 
 def test_nothing_frozen_can_be_changed() -> None:
@@ -70,3 +71,15 @@ def test_seeds_of_two_purposes_differ() -> None:
     assert derive_seed(0, "init", "r0") != derive_seed(0, "init", "r1")
     assert derive_seed(0, "a", "bc") != derive_seed(0, "ab", "c")
     assert 0 <= derive_seed(0) < 2**63
+
+
+def test_a_changed_copy_has_an_identity_of_its_own() -> None:
+    """What was worked out of the fields must not be inherited by a copy with other fields."""
+    base = Protocol.model_validate(protocol_fields())
+    known = base.identity_hash, base.pretraining_hash
+    for change, moved in (({"finetune_steps": 999}, (True, False)), ({"pretrain_steps": 999}, (True, True))):
+        other = base.model_copy(update=change)
+        assert (other.identity_hash != known[0], other.pretraining_hash != known[1]) == moved
+    assert base.smoke().identity_hash != known[0]
+    card = find_source("none", catalog())
+    assert card.identity_hash != card.model_copy(update={"long": True}).identity_hash
