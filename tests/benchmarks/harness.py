@@ -1,6 +1,6 @@
 """What the harness costs beside the work, and what a second worker brings. Prints one line of JSON.
 
-python tests/benchmarks/harness.py    30 short units of one matrix, by one worker and by two, each in a new store
+python tests/benchmarks/harness.py [STEPS]    30 short units of one matrix, by one worker and by two, each in a new store
 """
 
 import json
@@ -20,12 +20,13 @@ from conftest import make_scenes, protocol_fields  # noqa: E402
 
 from bench.units import SPENT  # noqa: E402
 
+STEPS = 150
 UNITS = 30  # five label shares, for each a tuning and five replicates
 
 
-def make_matrix(folder: Path) -> Path:
+def make_matrix(folder: Path, steps: int) -> Path:
     """Units of some seconds each."""
-    fields = protocol_fields(replicates=5, finetune_steps=250, trials=1, max_frames=24, crop_px=[64, 96])
+    fields = protocol_fields(replicates=5, finetune_steps=steps, trials=1, max_frames=24, crop_px=[64, 96])
     (folder / "p.yaml").write_text(yaml.safe_dump(fields))
     matrix = {"target": "scenes", "protocol": "p.yaml", "sources": ["none"], "backbones": ["fpn-efficientnet-lite0"]}
     path = folder / "short.yaml"
@@ -40,7 +41,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_scenes(folder)
-        path = make_matrix(folder)
+        path = make_matrix(folder, int(sys.argv[1]) if len(sys.argv) > 1 else STEPS)
         walls, inside = {}, 0.0
         for jobs in (1, 2):
             store = folder / f"store-{jobs}"
