@@ -103,8 +103,6 @@ class _Worker:
 
 def local(units: Sequence[Unit], context: Context, show: Show, jobs: int) -> Iterator[tuple[Unit, Outcome]]:
     """(unit, outcome) of every unit as they end, `jobs` at a time. Leaving early (Ctrl-C, an error) kills the workers."""
-    from bench.work import settle
-
     frontier = Frontier(units)
     running: dict[Connection, _Worker] = {}
     _start_server(["bench.work", "bench.stages", *sorted({f"backbones.{unit.backbone.builder}" for unit in units})])
@@ -122,6 +120,8 @@ def local(units: Sequence[Unit], context: Context, show: Show, jobs: int) -> Ite
                     continue
                 running.pop(connection).process.join()
                 if outcome.died:
+                    from bench.work import settle  # with torch, which takes seconds that a run without a death saves
+
                     outcome = settle(worker.unit, context, outcome)
                 if frontier.end(worker.unit, outcome):
                     yield worker.unit, outcome

@@ -62,6 +62,14 @@ def test_the_top_level_is_as_agreed() -> None:
 
 @pytest.mark.parametrize("words", [["--help"], ["ls"], ["status"], ["table"], ["data", "check", "scenes"]])
 def test_quick_commands_leave_torch_unloaded(words: list[str], scenes: Path, tmp_path: Path) -> None:
+    leaves_torch_unloaded(words, scenes, tmp_path)
+
+
+def test_a_run_leaves_torch_to_its_workers(matrix_file: Path, scenes: Path, tmp_path: Path) -> None:
+    leaves_torch_unloaded(["run", "--matrix", str(matrix_file), "--jobs", "2"], scenes, tmp_path)
+
+
+def leaves_torch_unloaded(words: list[str], scenes: Path, tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     code = (
         "import sys, dashboard, bench.cli\n"

@@ -20,7 +20,7 @@ from conftest import make_scenes, protocol_fields  # noqa: E402
 
 from bench.units import SPENT  # noqa: E402
 
-STEPS = 150
+STEPS = 120
 UNITS = 30  # five label shares, for each a tuning and five replicates
 
 
