@@ -1,6 +1,7 @@
 import multiprocessing
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,23 @@ def test_a_unit_that_another_run_is_at_is_looked_at_again(
             claim.release()
     assert ended.count(("final", "ok")) == 4
     assert show.names.count(str(units[0])) >= 2
+
+
+def test_what_another_run_has_done_meanwhile_is_not_done_again(
+    todo: tuple[tuple[Unit, ...], Context], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    units, context = todo
+    begun: list[str] = []
+    for kind, real in dict(stages._STAGES).items():
+
+        def counted(*words: object, real: Callable[..., None] = real) -> None:
+            begun.append(str(words[0]))
+            real(*words)
+
+        monkeypatch.setitem(stages._STAGES, kind, counted)
+    for _ in range(2):  # the second run planned the same units before the first had done them
+        assert {outcome.status for _, outcome in inline(units, context, Silent())} == {"ok"}
+    assert sorted(begun) == sorted(map(str, units))
 
 
 def test_a_failed_unit_takes_those_that_need_it_with_it_and_no_others(
