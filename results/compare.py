@@ -1,0 +1,232 @@
+"""Sources held against each other on one board: by how much they differ, how surely, and in which tiers that puts them.
+
+What counts are cells that could be ranked: every replicate there and ok, nothing leaked, the newest identity of its name.
+Effect, interval and raw p of a pair depend on its own runs alone; the Holm-adjusted p and the tier also on the others.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from results import stats
+from results.stats import Difference
+from results.table import BOARD, board
+
+METRICS = {"miou": "mIoU", "weighted_f": "weighted F-measure"}
+POOLED = "all"  # stands where a row is no single backbone's
+SURE = 0.05  # of the Holm-adjusted p below which one source is established better
+
+
+class Unanswerable(ValueError):
+    """A question that this table cannot answer; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Replicate scores of one board.
+
+    Attributes:
+        scores: source -> backbone -> (R,). left_out: (source, backbone) -> why a cell does not count. notes: of the board.
+    """
+
+    scores: Mapping[str, Mapping[str, tuple[float, ...]]]
+    left_out: Mapping[tuple[str, str], str]
+    notes: tuple[str, ...] = ()
+    judged: bool = True  # false for a board whose protocol is too short to rank anything
+    runs: pd.DataFrame = field(default_factory=pd.DataFrame)  # the rows that the scores are from
+
+    def pair(self, a: str, b: str, backbone: str | None = None) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
+        """Their scores on the backbones (or the one) that both were measured on."""
+        return [(self.scores[a][name], self.scores[b][name]) for name in self.common(a, b, backbone)]
+
+    def common(self, a: str, b: str, backbone: str | None = None) -> list[str]:
+        """The backbones that both were measured on."""
+        names = sorted(self.scores.get(a, {}).keys() & self.scores.get(b, {}).keys())
+        return [name for name in names if backbone in (None, name)]
+
+
+def one_board(
+    table: pd.DataFrame, target: str | None = None, protocol: str | None = None, train_frac: float | None = None
+) -> pd.DataFrame:
+    """The rows of one board and share of labels (all of them, unless one is named): only these can be compared.
+
+    Raises:
+        Unanswerable: there are none, or those of several boards.
+    """
+    rows = one_protocol(table, target, protocol)
+    fracs = sorted(rows["train_frac"].unique())
+    wanted = 1.0 if train_frac is None and 1.0 in fracs else train_frac
+    if wanted is None and len(fracs) > 1:
+        raise Unanswerable(f"name one --train-frac of {', '.join(map(str, fracs))}: different shares are not compared")
+    rows = rows[rows["train_frac"] == (fracs[0] if wanted is None else wanted)]
+    if rows.empty:
+        raise Unanswerable(f"no runs of --train-frac {wanted}; there are: {', '.join(map(str, fracs))}")
+    return rows
+
+
+def one_protocol(table: pd.DataFrame, target: str | None = None, protocol: str | None = None) -> pd.DataFrame:
+    """The rows of one target and protocol, for all shares of its labels; of several identities of both the newest.
+
+    Raises:
+        Unanswerable: there are none, or those of several targets or protocols.
+    """
+    rows = table
+    wanted = {"target": target, "protocol": protocol}
+    for name, value in wanted.items():
+        rows = rows if value is None else rows[rows[name] == value]
+    if rows.empty:
+        asked = ", ".join(f"{name} {value}" for name, value in wanted.items() if value is not None)
+        raise Unanswerable(f"no runs of {asked} in this store" if asked else "no runs in this store yet")
+    several = rows[list(wanted)].drop_duplicates()
+    if len(several) > 1:
+        told = "; ".join(f"{name}, {by}" for name, by in several.itertuples(index=False, name=None))
+        raise Unanswerable(
+            f"results of different targets or protocols are never compared: name one with --target, --protocol: {told}"
+        )
+    newest = rows.sort_values("finished")[BOARD].iloc[-1]
+    return rows[(rows[BOARD] == newest.tolist()).all(axis=1)]
+
+
+def samples(runs: pd.DataFrame, metric: str | Callable[[Any], float] = "miou") -> Samples:
+    """The replicate scores of the cells that count. runs: rows of one board; metric: a column, or of a row (NaN: absent).
+
+    Raises:
+        Unanswerable: there is no such metric.
+    """
+    if isinstance(metric, str) and metric not in METRICS:
+        raise Unanswerable(f"unknown metric '{metric}'; known: {', '.join(METRICS)}")
+    cells = board(runs)
+    good = cells[(cells["status"] == "ok") & cells["leak"].isna()]
+    left_out: dict[tuple[str, str], str] = {}
+    for cell in cells[~cells.index.isin(good.index)].to_dict("records"):
+        if cell["status"] != "stale":
+            why = cell["leak"] if pd.notna(cell["leak"]) else f"{cell['status']}: {cell['reason']}"
+            left_out[str(cell["source"]), str(cell["backbone"])] = str(why)
+    rows = runs[(runs["status"] == "ok") & runs["cell"].isin(good["cell"])]
+    rows = rows.sort_values(["source", "backbone", "replicate"])
+    scores: dict[str, dict[str, list[float]]] = {}
+    for row in rows.to_dict("records"):
+        value = float(row[metric] if isinstance(metric, str) else metric(row))
+        scores.setdefault(row["source"], {}).setdefault(row["backbone"], []).append(value)
+    whole = {
+        source: {backbone: tuple(values) for backbone, values in by.items() if not np.isnan(values).any()}
+        for source, by in scores.items()
+    }
+    if isinstance(metric, str):
+        torn = [(s, b) for s, by in scores.items() for b in by if b not in whole[s]]
+        left_out |= dict.fromkeys(torn, f"one of its runs has no {METRICS[metric]}")
+    first = cells.iloc[0]
+    judged = bool(first["ranked"])
+    notes = [f"{first['target']}, {first['protocol']}: {first['label_note']}"]
+    notes += [] if judged else ["TOO SHORT TO RANK ANYTHING: this only shows that every part works."]
+    notes += ["SELECTED ON TEST, like its peers."] if first["selected_on_test"] else []
+    return Samples(whole, left_out, tuple(notes), judged, rows)
+
+
+def find_source(found: Samples, name: str) -> str:
+    """The name, if a cell of it counts.
+
+    Raises:
+        Unanswerable: none does, with the reason.
+    """
+    if found.scores.get(name):
+        return name
+    whys = {f"{backbone}: {why}" for (source, backbone), why in found.left_out.items() if source == name}
+    if whys:
+        raise Unanswerable(f"no cell of '{name}' can be compared: {'; '.join(sorted(whys))}")
+    raise Unanswerable(f"no runs of '{name}' on this board; there are: {', '.join(sorted(found.scores)) or 'none'}")
+
+
+def compare(found: Samples, a: str, b: str) -> pd.DataFrame:
+    """How far `a` is ahead of `b`: a row a backbone, and one pooled over them where there are several.
+
+    Columns: backbone, effect, low, high, p, p_holm (over all pairs of the board), shown (the smallest effect that this data
+    would have found), mean_a, mean_b, n_a, n_b, why_not.
+
+    Raises:
+        Unanswerable: one of them was not measured here, or they share no backbone.
+    """
+    for name in (a, b):
+        find_source(found, name)
+    if a == b:
+        raise Unanswerable(f"'{a}' against itself is no comparison")
+    common = found.common(a, b)
+    if not common:
+        raise Unanswerable(f"'{a}' and '{b}' were measured on no backbone in common")
+    rows = [_row(found, a, b, name) for name in common]
+    rows += [_row(found, a, b, None)] if len(common) > 1 else []
+    return pd.DataFrame(rows)
+
+
+def _row(found: Samples, a: str, b: str, backbone: str | None) -> dict[str, Any]:
+    pairs = found.pair(a, b, backbone)
+    told = stats.difference(pairs)
+    adjusted = all_pairs(found, backbone)
+    turned = adjusted.get((a, b)) or adjusted.get((b, a))
+    return {
+        "backbone": backbone or POOLED,
+        "effect": told.effect,
+        **{name: getattr(told, name) for name in ("low", "high", "p")},
+        "p_holm": turned[1] if turned else None,
+        "shown": told.shown,
+        "mean_a": stats.mean([stats.mean(mine) for mine, _ in pairs]),
+        "mean_b": stats.mean([stats.mean(theirs) for _, theirs in pairs]),
+        "n_a": min(len(mine) for mine, _ in pairs),
+        "n_b": min(len(theirs) for _, theirs in pairs),
+        "why_not": told.why_not,
+    }
+
+
+def all_pairs(found: Samples, backbone: str | None = None) -> dict[tuple[str, str], tuple[Difference, float | None]]:
+    """(difference, Holm-adjusted p) of every pair of sources, on one backbone or pooled over those that both have."""
+    told = {
+        (a, b): stats.difference(pairs)
+        for a, b in combinations(sorted(found.scores), 2)
+        if (pairs := found.pair(a, b, backbone))
+    }
+    tested = {key: one.p for key, one in told.items() if one.p is not None}
+    adjusted = dict(zip(tested, stats.holm(list(tested.values())), strict=True))
+    return {key: (one, adjusted.get(key)) for key, one in told.items()}
+
+
+def tiers(found: Samples, backbone: str | None = None) -> pd.DataFrame:
+    """Sources in tiers: one plus how many others are established better (Holm-adjusted p under 5 %, pooled over backbones).
+
+    Columns: tier (missing where no pair of it has an interval, or the board ranks nothing), source, mean, backbones, n,
+    beaten_by, untested (pairs of it without an interval). Sources of a tier are not shown to differ; that is not "equal".
+    """
+    pairs = all_pairs(found, backbone)
+    names = [
+        name
+        for name in sorted(found.scores)
+        if found.scores[name] and (backbone is None or backbone in found.scores[name])
+    ]
+    beaten: dict[str, list[str]] = {name: [] for name in names}
+    tested, untested = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+    for (a, b), (one, adjusted) in pairs.items():
+        for name in (a, b):
+            (untested if adjusted is None else tested)[name] += 1
+        if adjusted is not None and adjusted < SURE:
+            better, worse = (a, b) if one.effect > 0 else (b, a)
+            beaten[worse].append(better)
+    rows = []
+    for name in names:
+        by = {key: values for key, values in found.scores[name].items() if backbone in (None, key)}
+        rows.append(
+            {
+                "tier": 1 + len(beaten[name]) if found.judged and tested[name] else None,
+                "source": name,
+                "mean": stats.mean([stats.mean(values) for values in by.values()]),
+                "backbones": len(by),
+                "n": min(map(len, by.values())),
+                "beaten_by": ", ".join(beaten[name]),
+                "untested": untested[name],
+            }
+        )
+    frame = pd.DataFrame(rows, columns=["tier", "source", "mean", "backbones", "n", "beaten_by", "untested"])
+    frame["tier"] = frame["tier"].astype("Int64")
+    return frame.sort_values(["tier", "mean"], ascending=[True, False], na_position="last", ignore_index=True)

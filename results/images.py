@@ -1,0 +1,103 @@
+"""How sure a difference is about the test images: a bootstrap over their groups, apart from the replicates' interval.
+
+Images of one flight or sequence are not independent, so whole groups are drawn. Models and images are drawn together: each
+draw scores every run of both sources on the same images.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from results import stats
+from results.evidence import Evidence
+from results.stats import Floats, Interval
+
+DRAWS = 2000
+LEAST_GROUPS = 5  # below this there are too few to draw from
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a run's scores are made of, summed over each group of test images. G groups, K classes.
+
+    Attributes:
+        groups: (G,) names. hit, truth, predicted: (G, K) pixels. weighted_f: (G, K) sums over the images that contain a class;
+            containing: (G, K) how many do. images: (N,) ids, sorted.
+    """
+
+    groups: tuple[str, ...]
+    hit: Floats
+    truth: Floats
+    predicted: Floats
+    weighted_f: Floats
+    containing: Floats
+    images: tuple[str, ...]
+
+    def draws(self, weights: Floats, metric: str) -> Floats:
+        """(D,) scores on bootstrap samples; NaN where a sample contains no class. weights: (D, G)."""
+        if metric == "miou":
+            hit, truth, predicted = weights @ self.hit, weights @ self.truth, weights @ self.predicted
+            values, there = hit / np.maximum(truth + predicted - hit, 1), truth > 0
+        else:
+            containing = weights @ self.containing
+            values, there = (weights @ self.weighted_f) / np.maximum(containing, 1), containing > 0
+        count = there.sum(1)
+        return np.where(count > 0, np.where(there, values, 0).sum(1) / np.maximum(count, 1), np.nan)
+
+
+def counts(evidence: Evidence) -> Counts:
+    """The sums of a run's evidence."""
+    names, places = np.unique(evidence.groups, return_inverse=True)
+    there = ~np.isnan(evidence.weighted_f)
+    confusion = evidence.confusion.astype(np.float64)
+    parts = (
+        np.diagonal(confusion, axis1=1, axis2=2),
+        confusion.sum(2),
+        confusion.sum(1),
+        np.where(there, evidence.weighted_f, 0),
+        there,
+    )
+    sums = []
+    for part in parts:
+        total = np.zeros((len(names), part.shape[1]))
+        np.add.at(total, places, part)
+        sums.append(total)
+    hit, truth, predicted, weighted_f, containing = sums
+    images = tuple(sorted(evidence.image_ids.tolist()))
+    return Counts(tuple(names.tolist()), hit, truth, predicted, weighted_f, containing, images)
+
+
+def over_groups(
+    pairs: Sequence[tuple[Sequence[Counts], Sequence[Counts]]], metric: str, seed: int = 0, draws: int = DRAWS
+) -> Interval:
+    """Percentile interval of the first minus the second over groups of test images, for these very models.
+
+    pairs: the runs of both sources on each backbone.
+
+    Raises:
+        ValueError: the runs were not scored on the same images, groups and classes.
+    """
+    runs = [run for pair in pairs for side in pair for run in side]
+    first = runs[0]
+    for run in runs:
+        same = run.images == first.images and run.groups == first.groups and run.hit.shape == first.hit.shape
+        if not same or (run.truth != first.truth).any():
+            raise ValueError(
+                "evidence of other images, groups, classes or labels: the two were not scored on the same test"
+            )
+    if len(first.groups) < LEAST_GROUPS:
+        return Interval(None, None, f"no interval over images: {len(first.groups)} groups are too few to draw from")
+    weights = stats.resample(len(first.groups), draws, np.random.default_rng(seed))
+    found: NDArray[np.float64] = np.mean(
+        [_mean(side_a, weights, metric) - _mean(side_b, weights, metric) for side_a, side_b in pairs], axis=0
+    )
+    if np.ptp(found) == 0:
+        return Interval(None, None, "no interval over images: the difference is the same on every group")
+    return Interval(*stats.percentiles(found, len(first.groups)))
+
+
+def _mean(runs: Sequence[Counts], weights: Floats, metric: str) -> Floats:
+    total: Floats = np.mean([run.draws(weights, metric) for run in runs], axis=0)
+    return total

@@ -1,0 +1,206 @@
+"""How a score grows with a size: images of a corpus, groups of them, share of the target's labels.
+
+A power law with an asymptote, y = top - drop * x^-rate, by weighted least squares; its bands from bootstrap samples of the
+replicates. Judged by predicting the largest size from the others, against a constant.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from results import stats
+from results.compare import Unanswerable, samples
+from results.stats import Floats
+
+Verdict = Literal["still rising", "plateau", "non-monotone", "unclear", "not enough points"]
+RATES = np.geomspace(0.05, 4, 48)  # exponents that are tried
+LEAST_SIZES = 4
+DRAWS = 1000
+FLAT = 0.005  # a doubling that brings less is a plateau
+SURE = 0.05
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Scores over sizes, and what is made of them.
+
+    Attributes:
+        sizes: (S,) ascending. scores: size -> (R,). at: (X,) sizes of the band. fit, low, high: (X,), None without a fit.
+        doubling: gain that twice the largest size would bring, with its interval. left_out: of the largest size, predicted from
+            the others: error of the power law and of the constant. verdict, why.
+    """
+
+    sizes: tuple[float, ...]
+    scores: Mapping[float, tuple[float, ...]]
+    verdict: Verdict
+    why: str
+    at: Floats | None = None
+    fit: Floats | None = None
+    low: Floats | None = None
+    high: Floats | None = None
+    doubling: tuple[float, float, float] | None = None
+    left_out: tuple[float, float] | None = None
+
+
+def curve(scores: Mapping[float, Sequence[float]], rng: np.random.Generator, draws: int = DRAWS) -> Curve:
+    """What the replicate scores of each size say. scores: size > 0 -> (R,)."""
+    sizes = tuple(sorted(scores))
+    held = {size: tuple(scores[size]) for size in sizes}
+    if len(sizes) < LEAST_SIZES:
+        return Curve(sizes, held, "not enough points", f"{len(sizes)} sizes; a curve needs {LEAST_SIZES}")
+    if min(map(len, held.values())) < stats.MIN_REPLICATES:
+        return Curve(sizes, held, "not enough points", f"fewer than {stats.MIN_REPLICATES} replicates at some size")
+    x = np.array(sizes, float)
+    means = np.array([stats.mean(held[size]) for size in sizes])
+    errors = _errors(held)
+    at = np.geomspace(x[0], 2 * x[-1], 60)
+    drawn = np.array([rng.choice(held[size], (draws, len(held[size]))).mean(1) for size in sizes]).T
+    # a mean of R drawn from R has too small a spread: by the root of (R - 1) / R
+    spread = np.array([np.sqrt(len(held[size]) / (len(held[size]) - 1)) for size in sizes])
+    drawn = means + (drawn - means) * spread
+    fitted, band = _fit(x, means[None], errors, at)[0], _fit(x, drawn, errors, at)
+    low, high = np.quantile(band, [0.025, 0.975], axis=0)
+    ends = np.array([x[-1], 2 * x[-1]])
+    now, twice = _fit(x, means[None], errors, ends)[0]
+    gains = np.diff(_fit(x, drawn, errors, ends), axis=1)[:, 0]
+    least, most = np.quantile(gains, [0.025, 0.975])
+    doubling = float(twice - now), float(least), float(most)
+    predicted = float(_fit(x[:-1], means[None, :-1], errors[:-1], x[-1:])[0, 0])
+    constant = float(np.average(means[:-1], weights=errors[:-1] ** -2))
+    left_out = (predicted - float(means[-1]), constant - float(means[-1]))
+    verdict, why = _verdict(held, doubling, left_out)
+    return Curve(sizes, held, verdict, why, at, fitted, low, high, doubling, left_out)
+
+
+def _verdict(
+    scores: Mapping[float, tuple[float, ...]], doubling: tuple[float, float, float], left_out: tuple[float, float]
+) -> tuple[Verdict, str]:
+    sizes = list(scores)
+    told = {
+        (small, large): stats.difference([(scores[large], scores[small])])
+        for i, small in enumerate(sizes)
+        for large in sizes[i + 1 :]
+    }
+    tested = {pair: one for pair, one in told.items() if one.p is not None}
+    adjusted = stats.holm([one.p for one in tested.values() if one.p is not None])
+    falls = [pair for (pair, one), p in zip(tested.items(), adjusted, strict=True) if one.effect < 0 and p < SURE]
+    if falls:
+        return "non-monotone", f"{falls[0][1]:g} is established worse than {falls[0][0]:g}"
+    gain, low, high = doubling
+    told_gain = f"twice the largest size: {gain:+.4f} ({low:+.4f} to {high:+.4f})"
+    better = abs(left_out[0]) < abs(left_out[1])
+    if low > 0 and better:
+        return "still rising", told_gain
+    last = told[sizes[-2], sizes[-1]]  # the fitted curve alone is too sure that what it does not see is flat
+    if high < FLAT and last.high is not None and last.high / np.log2(sizes[-1] / sizes[-2]) < FLAT:
+        return "plateau", told_gain
+    reason = "" if better else "; a constant predicts the largest size as well as the power law does"
+    return "unclear", told_gain + reason
+
+
+def _errors(scores: Mapping[float, tuple[float, ...]]) -> Floats:
+    """(S,) standard errors; the spread of a replicate is pooled over the sizes, which few replicates cannot tell apart."""
+    spare = sum(len(values) - 1 for values in scores.values())
+    squares = sum((value - stats.mean(values)) ** 2 for values in scores.values() for value in values)
+    deviation = max(np.sqrt(squares / spare), 1e-9)
+    return np.array([deviation / np.sqrt(len(values)) for values in scores.values()])
+
+
+def _fit(x: Floats, y: Floats, errors: Floats, at: Floats) -> Floats:
+    """(D, X) fitted values at `at` for (D, S) scores: for each rate a line in x^-rate by weighted least squares; best rate."""
+    weights = errors**-2 / (errors**-2).sum()
+    best = np.full(len(y), np.inf)
+    found = np.zeros((len(y), len(at)))
+    for rate in RATES:
+        u, there = (x / x[-1]) ** -rate, (at / x[-1]) ** -rate
+        centre = weights @ u
+        level = y @ weights
+        slope = ((y - level[:, None]) * weights) @ (u - centre) / (weights @ (u - centre) ** 2)
+        left = ((y - level[:, None] - slope[:, None] * (u - centre)) ** 2) @ weights
+        better = left < best - 1e-15
+        best[better] = left[better]
+        found[better] = level[better, None] + slope[better, None] * (there - centre)
+    return found
+
+
+def label_savings(
+    without: Mapping[float, Sequence[float]], score: Sequence[float], rng: np.random.Generator, draws: int = DRAWS
+) -> tuple[float | None, float | None, float | None]:
+    """The share of labels at which `without` a pretraining reaches what the source has with its own: (share, low, high).
+
+    Read off the line through the means over the logarithm of the share; None where it lies beyond the measured range.
+    """
+    sizes = np.array(sorted(without))
+    x = np.log(sizes)
+
+    def crossing(means: Floats, wanted: float) -> float:
+        rising = np.maximum.accumulate(means)
+        if wanted > rising[-1]:
+            return np.inf
+        if wanted < rising[0]:
+            return -np.inf
+        return float(np.exp(np.interp(wanted, rising, x)))
+
+    means = np.array([stats.mean(without[size]) for size in sizes])
+    drawn = np.array([rng.choice(np.asarray(without[size]), (draws, len(without[size]))).mean(1) for size in sizes]).T
+    reached = rng.choice(np.asarray(score), (draws, len(score))).mean(1)
+    found = np.array([crossing(row, wanted) for row, wanted in zip(drawn, reached, strict=True)])
+    values = (crossing(means, stats.mean(score)), *np.quantile(found, [0.025, 0.975], method="nearest"))
+    share, low, high = (float(value) if np.isfinite(value) else None for value in values)
+    return share, low, high
+
+
+AXES = {
+    "n": "images of the corpus",
+    "groups": "groups of images in the corpus",
+    "train_fraction": "share of the target's labels",
+}
+SUBSET = re.compile(r"(?P<base>.+?)(?:/n-(?P<n>\d+(?:pct)?)(?:-groups-(?P<groups>\d+))?)?")
+
+
+def points(
+    table: pd.DataFrame, axis: str, source: str, metric: str = "miou"
+) -> dict[str, dict[float, tuple[float, ...]]]:
+    """Backbone -> size -> (R,) scores of the cells that count. table: rows of one target, protocol and identity of both.
+
+    n: subsets of `source` and the whole, by the images that were trained on. groups: subsets of one n from so many groups.
+    train_fraction: `source` itself on shares of the target's labels.
+
+    Raises:
+        Unanswerable: an unknown axis, nothing on it, or groups of several n.
+    """
+    if axis not in AXES:
+        raise Unanswerable(f"unknown axis '{axis}'; known: {', '.join(AXES)}")
+    wanted: dict[str, float | None] = {}  # source -> its size, where its name says it
+    for name in table["source"].unique():
+        parts = SUBSET.fullmatch(name)
+        if parts is None or parts["base"] != source:
+            continue
+        if (axis == "train_fraction" and name == source) or (axis == "n" and not parts["groups"]):
+            wanted[name] = None
+        elif axis == "groups" and parts["groups"]:
+            wanted[name] = float(parts["groups"])
+    sizes = {SUBSET.fullmatch(name)["n"] for name in wanted} if axis == "groups" else set()  # type: ignore[index]
+    if len(sizes) > 1:
+        raise Unanswerable(
+            f"groups of subsets of {', '.join(sorted(map(str, sizes)))} images are no one curve: filter the store"
+        )
+    found: dict[str, dict[float, tuple[float, ...]]] = {}
+    for name, size in wanted.items():
+        rows = table[table["source"] == name]
+        for frac, part in (
+            rows.groupby("train_frac") if axis == "train_fraction" else [(1.0, rows[rows["train_frac"] == 1])]
+        ):
+            for backbone, scores in (samples(part, metric).scores.get(name, {}) if len(part) else {}).items():
+                cell = part[(part["backbone"] == backbone) & (part["status"] == "ok")]
+                at = float(frac) if axis == "train_fraction" else size or float(cell["pretrain_images"].max())  # type: ignore[arg-type]
+                if not math.isnan(at):
+                    found.setdefault(backbone, {})[at] = tuple(scores)
+    if not found:
+        raise Unanswerable(f"'{source}' has no complete cells along {axis} ({AXES[axis]}) here")
+    return {backbone: dict(sorted(by.items())) for backbone, by in sorted(found.items())}

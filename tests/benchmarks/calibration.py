@@ -1,0 +1,114 @@
+"""Whether the intervals and tests of `results.stats` keep what they promise, where the truth is known. JSON lines.
+
+python tests/benchmarks/calibration.py [EXPERIMENTS]    default: 10000
+"""
+
+import json
+import sys
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT)]
+
+from results import stats  # noqa: E402
+from results.images import LEAST_GROUPS, Counts, over_groups  # noqa: E402
+
+REPLICATES = (3, 5, 10)
+SOURCES = 5  # of a family of pairs
+BACKBONES = (1, 3)
+GROUPS = (20, 60)
+
+
+def told(what: str, value: float, aim: tuple[float, float] | None, **facts: object) -> None:
+    row = {"what": what, **facts, "value": round(value, 4), "aim": aim}
+    print(json.dumps(row | {"ok": None if aim is None else aim[0] <= value <= aim[1]}), flush=True)
+
+
+def replicates(experiments: int, rng: np.random.Generator) -> None:
+    """Normal replicates; the two sources' spreads differ by a factor of up to two."""
+    for backbones in BACKBONES:
+        for n in REPLICATES:
+            covered, alarms, found = 0, 0, 0
+            effect = stats.detectable(n, backbones)
+            assert effect is not None
+            for _ in range(experiments):
+                spread = rng.uniform(0.7, 1.4, (backbones, 2))
+                a, b = (rng.normal(0, spread[:, i, None], (backbones, n)) for i in (0, 1))
+                one = stats.difference([(x.tolist(), y.tolist()) for x, y in zip(a, b, strict=True)])
+                assert one.low is not None
+                assert one.high is not None
+                assert one.p is not None
+                covered += one.low <= 0 <= one.high
+                alarms += one.p < 0.05
+                c, d = rng.normal(effect, 1, (backbones, n)), rng.normal(0, 1, (backbones, n))
+                other = stats.difference([(x.tolist(), y.tolist()) for x, y in zip(c, d, strict=True)])
+                assert other.p is not None
+                found += other.p < 0.05
+            facts = {"replicates": n, "backbones": backbones}
+            told("95 % interval covers", covered / experiments, (0.93, 0.97), **facts)
+            told("false positives at 5 %", alarms / experiments, (0, 0.06), **facts)
+            told("stated detectable effect is found", found / experiments, (0.75, 0.85), **facts)
+
+
+def families(experiments: int, rng: np.random.Generator) -> None:
+    """No source differs from another: how often is any pair of them called different?"""
+    for n in REPLICATES:
+        wrong = 0
+        for _ in range(experiments // 4):
+            scores = rng.normal(0, 1, (SOURCES, n)).tolist()
+            ps = [stats.difference([(a, b)]).p for a, b in combinations(scores, 2)]
+            wrong += min(stats.holm([p for p in ps if p is not None])) < 0.05
+        told("Holm's family-wise rate at 5 %", wrong / (experiments // 4), (0, 0.06), replicates=n, sources=SOURCES)
+
+
+def skewed(experiments: int, rng: np.random.Generator) -> None:
+    """Replicates that now and then fail: a limit, no promise."""
+    for n in REPLICATES:
+        covered = 0
+        for _ in range(experiments):
+            a, b = -rng.lognormal(0, 1, n), rng.normal(0, 1, n)
+            one = stats.difference([(a.tolist(), b.tolist())])
+            assert one.low is not None
+            assert one.high is not None
+            covered += one.low <= -float(np.exp(0.5)) <= one.high
+        told("95 % interval covers, one source log-normal", covered / experiments, None, replicates=n)
+
+
+def images(experiments: int, rng: np.random.Generator) -> None:
+    """Groups of images that are alike: both sources share the groups' difficulty, and each has its own."""
+    for groups in GROUPS:
+        covered = {"miou": 0, "weighted_f": 0}
+        times = max(1000, experiments // 5)
+        for _ in range(times):
+            shared = rng.normal(0, 0.1, groups)
+            runs = [[_counts(shared + rng.normal(mean, 0.05, groups), rng)] for mean in (0.6, 0.55)]
+            for metric in covered:
+                found = over_groups([(runs[0], runs[1])], metric, seed=int(rng.integers(2**31)), draws=500)
+                assert found.low is not None
+                assert found.high is not None
+                covered[metric] += found.low <= 0.05 <= found.high
+        for metric, count in covered.items():
+            told("95 % interval over image groups covers", count / times, (0.93, 0.97), groups=groups, metric=metric)
+    assert min(GROUPS) >= LEAST_GROUPS
+
+
+def _counts(quality: np.ndarray, rng: np.random.Generator) -> Counts:
+    """One class; each group has some images, of which a share `quality` is hit, and no false pixels: IoU is that share."""
+    size = rng.integers(3, 8, len(quality)) * 0 + 5.0
+    hit, truth = (quality * 1000)[:, None], np.full((len(quality), 1), 1000.0)
+    names = tuple(f"g{i}" for i in range(len(quality)))
+    return Counts(names, hit, truth, hit, (quality * size)[:, None], size[:, None], names)
+
+
+def main() -> None:
+    experiments = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+    rng = np.random.default_rng(7)
+    for part in (replicates, families, images, skewed):
+        part(experiments, rng)
+
+
+if __name__ == "__main__":
+    main()
