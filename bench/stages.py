@@ -96,6 +96,7 @@ def tune_schedule(unit: Unit, context: Context, report: Progress) -> None:
         trials=len(trials),
         default_val_miou=trials[0].val_miou,
         tuned_val_miou=value,
+        trial_val_mious=[trial.val_miou for trial in trials],
     )
     write_atomic(folder / "tune.json", (tuning.model_dump_json(indent=1) + "\n").encode())
 

@@ -59,6 +59,9 @@ class Tuning(_Part):
     tuned_val_miou: float = Field(
         description="validation mIoU of the chosen trial: the best of `trials`, so inflated, no result"
     )
+    trial_val_mious: list[Fraction] = Field(
+        default_factory=list, description="validation mIoU of every trial, in order; null where it diverged"
+    )
 
 
 class Pretraining(_Part):
