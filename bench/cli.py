@@ -24,6 +24,13 @@ def _folder(name: str, default: str | Path, text: str) -> Callable[..., Any]:
 
 STORE = _folder("store", "bench-store", "Folder of results.")
 DATA = _folder("data", "data", "Folder that holds a folder for each target.")
+METRIC = click.option("--metric", default="miou", show_default=True, help="miou or weighted_f.")
+BACKBONE = click.option("--backbone", help="One backbone alone.")
+BOARD = (
+    click.option("--target", help="Of several boards, this target's."),
+    click.option("--protocol", help="Of several boards, this protocol's."),
+    click.option("--train-frac", type=float, help="Share of the target's labels. Default: all of them."),
+)
 WEIGHTS = _folder("weights", DEFAULT_WEIGHTS, "Folder of weights you downloaded.")
 
 
@@ -266,17 +273,101 @@ def status(cell: str | None, store: Path, as_json: bool) -> None:
 
 @cli.command()
 @STORE
-@click.option("--format", "form", type=click.Choice(["table", "csv", "json", "md"]), default="table", show_default=True)
-def table(store: Path, form: str) -> None:
+@click.option(
+    "--format", "form", type=click.Choice(["table", "csv", "json", "md", "latex"]), default="table", show_default=True
+)
+@click.option("--tiers", "view", flag_value="tiers", help="Instead sources in tiers: which are established better.")
+@click.option("--per-class", "view", flag_value="per-class", help="Instead every class.")
+@click.option("--tuning", "view", flag_value="tuning", help="Instead what tuning was worth.")
+@_with(METRIC, BACKBONE, *BOARD)
+def table(store: Path, form: str, view: str | None, metric: str, backbone: str | None, **names: Any) -> None:  # noqa: ANN401
     """Show the board: mean and interval over replicates, both metrics, failed and skipped cells with their reason."""
+    if view:
+        from bench import ask
+        from results.store import Store
+
+        click.echo(ask.view_text(Store(store), view, metric, form, backbone, **names))
+        return
     from bench import show
     from results import load_table
     from results.table import board
 
+    if metric != "miou":
+        raise BenchError("the board shows both metrics; --metric goes with --tiers or --per-class")
     runs = load_table(store)
     for line in runs.attrs["unreadable"]:
         click.echo(f"left out, cannot be read: {line}", err=True)
-    click.echo(show.table_text(board(runs), form))
+    cells = board(runs)
+    for column, value in {"backbone": backbone, **names}.items():
+        cells = cells if value is None else cells[cells[column] == value]
+    if len(runs) and cells.empty:
+        raise BenchError(
+            "no runs of what --target, --protocol, --train-frac and --backbone name; without them all are shown"
+        )
+    click.echo(show.table_text(cells, form))
+
+
+@cli.command()
+@click.argument("a")
+@click.argument("b")
+@STORE
+@_with(METRIC, BACKBONE, *BOARD)
+@click.option("--per-class", is_flag=True, help="Class by class too.")
+def compare(a: str, b: str, store: Path, metric: str, backbone: str | None, per_class: bool, **board: Any) -> None:  # noqa: ANN401
+    """How far source A is ahead of source B, how surely, and how large a difference this data could have shown."""
+    from bench.ask import compare_text
+    from results.store import Store
+
+    click.echo(compare_text(Store(store), a, b, metric, backbone, per_class, **board))
+
+
+@cli.command()
+@click.argument("text", required=False)
+@click.option("--file", type=click.Path(path_type=Path, dir_okay=False), help="YAML: a list of {claim, expect}.")
+@STORE
+@_with(*BOARD)
+def claim(text: str | None, file: Path | None, store: Path, **board: Any) -> int:  # noqa: ANN401
+    """Judge a claim such as "satir > imagenet by 0.01 miou on segformer-b0" or "satir ~ imagenet within 0.01".
+
+    Exit code: 0 supported, 4 not shown, 5 contradicted; with --file 0 where all are as expected, else 2.
+    """
+    from bench.ask import claim_text, claims_text
+    from results.store import Store
+
+    if (text is None) == (file is None):
+        raise BenchError('name a claim, "satir > imagenet by 0.01", or a --file of them')
+    if file is not None:
+        told, good = claims_text(Store(store), file)
+        click.echo(told)
+        return 0 if good else 2
+    told, found = claim_text(Store(store), str(text), **board)
+    click.echo(told)
+    return {"SUPPORTED": 0, "NOT SHOWN": 4, "CONTRADICTED": 5}[found.verdict]
+
+
+@cli.command()
+@click.option("--axis", default="n", show_default=True, help="n, groups or train_fraction.")
+@click.option("--source", required=True, help="The source that grows, such as satir.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="A picture, .png or .svg.")
+@STORE
+@_with(METRIC, *BOARD[:2])
+def scaling(axis: str, source: str, out: Path | None, store: Path, metric: str, **board: str | None) -> None:
+    """How a source's score grows with its images, their groups or the target's labels: still rising, or a plateau?"""
+    from bench.ask import scaling_text
+    from results.store import Store
+
+    click.echo(scaling_text(Store(store), axis, source, metric, out, **board))
+
+
+@cli.command()
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the page.")
+@STORE
+def report(out: Path, store: Path) -> None:
+    """Write all of it as one static page: table, tiers, pairs, curves, protocol, definitions."""
+    from bench.report import write_report
+    from results.store import Store
+
+    click.echo(write_report(Store(store), out))
 
 
 def _weights(folder: Path) -> Path:
@@ -307,9 +398,10 @@ def _errors_of_use() -> tuple[type[Exception], ...]:
     from pretrain_sources.pool import PoolError
     from pretrain_sources.teachers import TeacherError
     from pretrain_sources.yamlfile import FileError
+    from results.compare import Unanswerable
     from results.store import StoreError
 
-    return BenchError, FileError, StoreError, CorpusError, PoolError, TeacherError, Changed
+    return Unanswerable, BenchError, FileError, StoreError, CorpusError, PoolError, TeacherError, Changed
 
 
 def main() -> None:

@@ -91,7 +91,7 @@ def _board_text(rows: list[dict[str, Any]], form: str, several: bool) -> str:
         if learned
         else []
     )
-    return "\n".join([*head, "", _grid(columns, body, form), "", *notes])
+    return page(head, columns, body, notes, form)
 
 
 def _source(row: dict[str, Any]) -> str:
@@ -109,13 +109,8 @@ def _paper_text(form: str) -> str:
 
     title, rows = paper()
     body = [(row.target, row.source, row.backbone, _number(row.miou), _number(row.weighted_f)) for row in rows]
-    return "\n".join(
-        [
-            f"Printed in the paper, not measured here: {title}",
-            "",
-            _grid(("target", "source", "backbone", "mIoU", "weighted F"), body, form),
-        ]
-    )
+    head = [f"Printed in the paper, not measured here: {title}"]
+    return page(head, ("target", "source", "backbone", "mIoU", "weighted F"), body, (), form)
 
 
 def _number(value: float | None) -> str:
@@ -127,8 +122,22 @@ def _interval(row: dict[str, Any], metric: str) -> str:
     return "-" if low is None else f"{low:.3f}..{high:.3f}"
 
 
-def _grid(columns: Sequence[str], rows: Sequence[Sequence[str]], form: str) -> str:
-    """Aligned columns, or a Markdown table."""
+def page(
+    head: Sequence[str], columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str], form: str
+) -> str:
+    """A table with words above and below it; in LaTeX they are comments, so that the whole can be \\input."""
+    if form == "latex":
+        head, notes = ([f"% {line}" for line in lines] for lines in (head, notes))
+    gap = [] if form == "latex" else [""]
+    return "\n".join([*head, *gap, grid(columns, rows, form), *(gap if notes else []), *notes])
+
+
+def grid(columns: Sequence[str], rows: Sequence[Sequence[str]], form: str) -> str:
+    """Aligned columns, a Markdown table, or a LaTeX tabular."""
+    if form == "latex":
+        lines = [" & ".join(_tex(cell) for cell in row) + r" \\" for row in [columns, *rows]]
+        head = [rf"\begin{{tabular}}{{{'l' * len(columns)}}}", r"\hline", lines[0], r"\hline"]
+        return "\n".join([*head, *lines[1:], r"\hline", r"\end{tabular}"])
     if form == "md":
         lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
         return "\n".join(
@@ -140,3 +149,13 @@ def _grid(columns: Sequence[str], rows: Sequence[Sequence[str]], form: str) -> s
         for row in [columns, *rows]
     ]
     return "\n".join([lines[0], "-" * min(len(lines[0]) + 8, 160), *lines[1:]])
+
+
+_TEX = str.maketrans(
+    {c: "\\" + c for c in "&%$#_{}"}
+    | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
+)
+
+
+def _tex(text: str) -> str:
+    return text.translate(_TEX)

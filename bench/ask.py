@@ -1,0 +1,321 @@
+"""Text for `bench compare`, `claim` and `table --tiers`: what a store knows, in words and aligned columns. Loads no torch."""
+
+import functools
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypedDict, Unpack
+
+import numpy as np
+import pandas as pd
+
+from bench.show import grid, page
+from results import images, scaling, stats
+from results.claims import Expected, Judgement, judge, judge_entry, parse, read_claims, sentence
+from results.compare import METRICS, POOLED, Samples, Unanswerable, compare, one_board, one_protocol, samples, tiers
+from results.stats import Interval
+from results.store import Store
+from results.table import runs_frame
+
+HOW = """Intervals are 95 %, over replicates: Welch on one backbone, the mean of the backbones' differences for 'all'. p Holm counts
+all pairs of the board. 'could show': the smallest difference that such data finds in 80 % of experiments."""
+
+
+CLASS_COLUMNS = {"miou": "class_iou", "weighted_f": "class_weighted_f"}
+
+
+class View(NamedTuple):
+    """A table with the words above and below it."""
+
+    head: Sequence[str]
+    rows: pd.DataFrame
+    notes: Sequence[str] = ()
+
+
+class Filters(TypedDict, total=False):
+    """Which board of a store is asked about."""
+
+    target: str | None
+    protocol: str | None
+    train_frac: float | None
+
+
+def board_of(store: Store, **filters: Unpack[Filters]) -> pd.DataFrame:
+    """The runs of the one board that the filters name."""
+    return one_board(runs_frame(store), **filters)
+
+
+def compare_text(
+    store: Store, a: str, b: str, metric: str, backbone: str | None, per_class: bool, **filters: Unpack[Filters]
+) -> str:
+    """Two sources held against each other.
+
+    Raises:
+        Unanswerable: they cannot be; the message says why.
+    """
+    runs = board_of(store, **filters)
+    found = samples(runs, metric)
+    rows = compare(found, a, b)
+    if backbone is not None:
+        rows = rows[rows["backbone"] == backbone]
+        if rows.empty:
+            raise Unanswerable(f"'{a}' and '{b}' were not both measured on '{backbone}'")
+    columns = ("backbone", a, b, "difference", "95 %", "p", "p Holm", "could show", "replicates", "95 % over images")
+    body = [
+        (
+            row["backbone"],
+            f"{row['mean_a']:.4f}",
+            f"{row['mean_b']:.4f}",
+            f"{row['effect']:+.4f}",
+            span(row["low"], row["high"]),
+            *(p_text(row[name]) for name in ("p", "p_holm")),
+            "-" if pd.isna(row["shown"]) else f"{row['shown']:.4f}",
+            f"{row['n_a']} and {row['n_b']}",
+            _over_images(store, found, a, b, metric, row["backbone"])[0],
+        )
+        for row in rows.to_dict("records")
+    ]
+    notes = [str(why) for why in dict.fromkeys(rows["why_not"].dropna())]
+    notes += [_over_images(store, found, a, b, metric, str(rows["backbone"].iloc[-1]))[1]]
+    notes += [f"left out, {name} x {place}: {why}" for (name, place), why in found.left_out.items() if name in (a, b)]
+    claim = f"{a} > {b} {metric}" + (f" on {backbone}" if backbone else "")
+    verdict = sentence(judge(parse(claim), found))
+    parts = [
+        *found.notes,
+        f"{METRICS[metric]}: {a} against {b}",
+        "",
+        grid(columns, body, "table"),
+        "",
+        *notes,
+        HOW,
+        "",
+        verdict,
+    ]
+    if per_class:
+        parts += ["", _classes(runs, a, b, metric, backbone)]
+    return "\n".join(parts)
+
+
+def _over_images(store: Store, found: Samples, a: str, b: str, metric: str, backbone: str) -> tuple[str, str]:
+    """(interval over image groups, a note on it)."""
+    records: dict[str, Mapping[Hashable, Any]] = {row["run"]: row for row in found.runs.to_dict("records")}
+    pairs = []
+    for name in found.common(a, b, None if backbone == POOLED else backbone):
+        sides = []
+        for source in (a, b):
+            runs = [run for run, row in records.items() if (row["source"], row["backbone"]) == (source, name)]
+            sides.append([_counts(store.root, run, _folder(store, records[run])) for run in runs])
+        pairs.append((sides[0], sides[1]))
+    try:
+        told = images.over_groups(pairs, metric)
+    except ValueError as error:
+        told = Interval(None, None, str(error))
+    count, groups = len(pairs[0][0][0].images), len(pairs[0][0][0].groups)
+    alone = " (each image is its own: independence assumed)" if groups == count else ""
+    note = told.why_not or f"Over images: these very models, {groups} groups of {count} test images drawn again{alone}."
+    return span(told.low, told.high), note
+
+
+def _folder(store: Store, row: Mapping[Hashable, Any]) -> Path:
+    target, protocol, source, backbone = (str(row[name]) for name in ("target", "protocol", "source", "backbone"))
+    return store.run_dir(target, protocol, source, backbone, int(row["replicate"]), str(row["run"]))
+
+
+@functools.lru_cache(maxsize=512)
+def _counts(root: Path, run: str, folder: Path) -> images.Counts:
+    store = Store(root)
+    record = store.find_record(folder, run)
+    if record is None:
+        raise Unanswerable(f"the record in {folder} cannot be read any more")
+    return images.counts(store.read_evidence(record))
+
+
+def _classes(runs: pd.DataFrame, a: str, b: str, metric: str, backbone: str | None) -> str:
+    """Differences class by class; p is adjusted over the classes."""
+    names = list(runs["classes"].iloc[0])
+    column = CLASS_COLUMNS[metric]
+    rows, tested = [], {}
+    for k, name in enumerate(names):
+        found = samples(runs, functools.partial(_of_class, column, k))
+        pairs = found.pair(a, b, backbone)
+        if not pairs:
+            rows.append((name, "-", "-", "absent from the test"))
+            continue
+        told = stats.difference(pairs)
+        if told.p is not None:
+            tested[len(rows)] = told.p
+        rows.append((name, f"{told.effect:+.4f}", span(told.low, told.high), told.why_not or ""))
+    adjusted = dict(zip(tested, stats.holm(list(tested.values())), strict=True))
+    body = [(*row[:3], p_text(adjusted[i]) if i in adjusted else row[3]) for i, row in enumerate(rows)]
+    return grid(("class", "difference", "95 %", "p Holm over classes"), body, "table")
+
+
+def _of_class(column: str, k: int, row: Mapping[Hashable, Any]) -> float:
+    value = row[column][k]
+    return float("nan") if value is None else float(value)
+
+
+def claim_text(store: Store, text: str, **filters: Unpack[Filters]) -> tuple[str, Judgement]:
+    """(the judgement of a claim in words, the judgement)."""
+    claim = parse(text)
+    told = judge(claim, samples(board_of(store, **filters), claim.metric))
+    return sentence(told), told
+
+
+def claims_text(store: Store, path: Path) -> tuple[str, bool]:
+    """(a line for every entry of a claims file, whether all are as expected)."""
+    table, lines, good = runs_frame(store), [], True
+    for entry in read_claims(path):
+        expected, told = _expected(entry, table)
+        good &= expected
+        lines.append(f"{'as expected' if expected else 'NOT AS EXPECTED'} ({entry.expect}): {entry.claim}\n  {told}")
+    return "\n".join(lines or [f"{path} holds no claims"]), good
+
+
+def _expected(entry: Expected, table: pd.DataFrame) -> tuple[bool, str]:
+    try:
+        found = judge_entry(entry, table)
+    except Unanswerable as error:
+        return False, str(error)
+    return found.verdict.lower() == entry.expect, sentence(found)
+
+
+def tiers_view(found: Samples, metric: str) -> View:
+    """The sources of a board in tiers, each pair pooled over the backbones that both have."""
+    rows = tiers(found)
+    names = {"mean": f"mean {METRICS[metric]}", "n": "replicates", "beaten_by": "established better"}
+    notes = ["Tier: one plus how many sources are established better (Holm-adjusted p under 5 %)."]
+    notes += ["Within a tier nothing is shown, which is not 'equal'."]
+    if rows["backbones"].nunique() > 1:
+        notes.append(
+            "Means over different backbones do not compare; tiers do, by the backbones that two sources share."
+        )
+    if untested := int(rows["untested"].sum()) // 2:
+        notes.append(f"{untested} pairs have no interval and put nothing apart.")
+    return View(found.notes, rows.drop(columns="untested").rename(columns=names), notes)
+
+
+def _tiers(runs: pd.DataFrame, metric: str) -> View:
+    found = samples(runs, metric)
+    view = tiers_view(found, metric)
+    left_out = [f"left out, {name} x {place}: {why}" for (name, place), why in found.left_out.items()]
+    return view._replace(notes=[*left_out, *view.notes])
+
+
+def scaling_text(store: Store, axis: str, source: str, metric: str, out: Path | None, **filters: str | None) -> str:
+    """The curve of a source over a size, on each backbone, with verdicts; `out`: a picture of it, .png or .svg."""
+    table = one_protocol(runs_frame(store), **filters)
+    found = scaling.points(table, axis, source, metric)
+    without = scaling.points(table, axis, "none", metric) if axis == "train_fraction" and source != "none" else {}
+    curves = {name: scaling.curve(by, np.random.default_rng(0)) for name, by in found.items()}
+    parts = [*samples(table[table["train_frac"] == table["train_frac"].max()]).notes]
+    parts += [f"{METRICS[metric]} of {source} over {scaling.AXES[axis]}; 95 % intervals over replicates"]
+    for name, told in curves.items():
+        body, savings = [], name in without
+        for size in told.sizes:
+            scores = told.scores[size]
+            interval = stats.t_interval(scores)
+            row = [f"{size:g}", f"{stats.mean(scores):.4f}", _between(interval.low, interval.high), str(len(scores))]
+            body.append((*row, *([_savings(without[name], scores)] if savings else [])))
+        columns = (
+            "size",
+            METRICS[metric],
+            "95 %",
+            "replicates",
+            *(["labels that 'none' needs for it"] if savings else []),
+        )
+        parts += ["", name, grid(columns, body, "table"), f"{told.verdict}: {told.why}"]
+        if told.left_out is not None:
+            law, constant = told.left_out
+            parts += [f"the largest size, predicted from the others: off by {law:+.4f}, by a constant {constant:+.4f}"]
+    if out is not None:
+        from bench.pictures import scaling_chart, write_chart
+
+        write_chart(scaling_chart(curves, scaling.AXES[axis], METRICS[metric], source), out)
+        parts += ["", f"picture: {out}"]
+    return "\n".join(parts)
+
+
+def _savings(without: Mapping[float, Sequence[float]], scores: Sequence[float]) -> str:
+    share, low, high = scaling.label_savings(without, scores, np.random.default_rng(0))
+    if share is None:
+        return "beyond the measured range"
+    ends = [f"{value:.0%}" if value is not None else "beyond" for value in (low, high)]
+    return f"{share:.0%} ({ends[0]} to {ends[1]})"
+
+
+def _between(low: float | None, high: float | None) -> str:
+    return "-" if low is None or high is None else f"{low:.4f}..{high:.4f}"
+
+
+def classes_view(runs: pd.DataFrame, metric: str) -> View:
+    """Of each cell the mean of every class over its replicates; missing: absent from the test."""
+    names = list(runs["classes"].iloc[0])
+    ok = runs[runs["status"] == "ok"]
+    rows = []
+    for (source, backbone), cell in ok.groupby(["source", "backbone"]):
+        values = np.array([[np.nan if v is None else v for v in row] for row in cell[CLASS_COLUMNS[metric]]], float)
+        rows.append((source, backbone, len(cell), *values.mean(0)))
+    frame = pd.DataFrame(rows, columns=["source", "backbone", "n", *names])
+    return View((*samples(runs).notes, f"{METRICS[metric]} of each class, mean over replicates"), frame)
+
+
+def tuning_view(runs: pd.DataFrame, metric: str) -> View:
+    """What tuning was worth: of each cell the default and the tuned schedule, and the best to be expected of fewer trials."""
+    runs = runs[runs["tuned_val_miou"].notna()].drop_duplicates("cell").sort_values(["source", "backbone"])
+    most = 0 if runs.empty else int(runs["trials"].max())
+    counts = sorted({k for k in (1, 2, 4, 8, 16, 32, 64) if k < most} | ({most} if most else set()))
+    rows = []
+    for row in runs.to_dict("records"):
+        # a schedule with which a training diverged is worth nothing
+        tried = [0.0 if value is None or pd.isna(value) else float(value) for value in row["trial_val_mious"]]
+        best = [stats.expected_best(tried, k) if k <= len(tried) else np.nan for k in counts]
+        gain = row["tuned_val_miou"] - row["default_val_miou"]
+        rows.append((row["source"], row["backbone"], row["default_val_miou"], gain, *best))
+    columns = ["source", "backbone", "default", "tuned - default", *(f"best of {k}" for k in counts)]
+    why = "Validation mIoU, which chooses and is no result; 'best of k': what k draws from the trials are expected to reach."
+    lost = any(len(tried) == 0 for tried in runs["trial_val_mious"])
+    notes = [why, *(["'-' under 'best of': recorded before single trials were kept"] if lost else [])]
+    return View(samples(runs).notes if rows else (), pd.DataFrame(rows, columns=columns), notes)
+
+
+VIEWS = {"tiers": _tiers, "per-class": classes_view, "tuning": tuning_view}
+
+
+def view_text(store: Store, view: str, metric: str, form: str, backbone: str | None, **filters: Unpack[Filters]) -> str:
+    """A view of one board, or of one backbone on it, as csv and json (all digits, no words), table, md or latex.
+
+    Raises:
+        Unanswerable: the filters name no board, or several.
+    """
+    runs = board_of(store, **filters)
+    if backbone is not None:
+        there = ", ".join(sorted(runs["backbone"].unique()))
+        runs = runs[runs["backbone"] == backbone]
+        if runs.empty:
+            raise Unanswerable(f"no runs on '{backbone}' on this board; there are: {there}")
+    told = VIEWS[view](runs, metric)
+    if form == "csv":
+        return str(told.rows.to_csv(index=False)).rstrip("\n")
+    if form == "json":
+        return str(told.rows.to_json(orient="records", indent=1, double_precision=15))
+    body = [tuple(map(cell_text, row)) for row in told.rows.itertuples(index=False, name=None)]
+    return page(told.head, list(map(str, told.rows)), body, told.notes, form)
+
+
+def cell_text(value: Any) -> str:  # noqa: ANN401
+    """A value of a view in a table for people."""
+    if isinstance(value, float) and not np.isnan(value):
+        return f"{value:.4f}"
+    return "-" if value == "" or pd.isna(value) else str(value)
+
+
+def span(low: float | None, high: float | None) -> str:
+    """An interval of differences."""
+    return "-" if low is None or high is None or pd.isna(low) else f"{low:+.4f}..{high:+.4f}"
+
+
+def p_text(value: float | None) -> str:
+    """A p, or - where there is none."""
+    if value is None or pd.isna(value):
+        return "-"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"

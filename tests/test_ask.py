@@ -1,0 +1,193 @@
+"""`bench compare`, `claim`, `scaling`, `report` and the views of `table`, on a store whose truth is known."""
+
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import Bench
+from examples import record
+
+from results import metrics
+from results.evidence import Evidence, sha256
+from results.store import Store
+
+QUALITY = {"none": 0.5, "imagenet": 0.7, "satir": 0.72, "satir/n-10": 0.55, "satir/n-30": 0.62, "satir/n-100": 0.68}
+IMAGES, GROUPS = 48, 12
+
+
+def proof(quality: float, seed: int) -> Evidence:
+    """A model that hits about this share of every class; the labels are always the same."""
+    rng, fixed = np.random.default_rng(seed), np.random.default_rng(0)
+    truth = fixed.integers(50, 200, (IMAGES, 3))
+    share = np.clip(quality + 0.01 * rng.normal() + 0.05 * rng.normal(size=(IMAGES, 3)), 0, 1)
+    hit = (truth * share).astype(int)
+    confusion = np.zeros((IMAGES, 3, 3), int)
+    for k in range(3):
+        confusion[:, k, k] = hit[:, k]
+        confusion[:, k, (k + 1) % 3] = truth[:, k] - hit[:, k]
+    ids = np.array([f"i{i}" for i in range(IMAGES)])
+    return Evidence(ids, np.array([f"g{i % GROUPS}" for i in range(IMAGES)]), confusion, share)
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = Store(tmp_path_factory.mktemp("asked") / "store")
+    for number, (source, quality) in enumerate(QUALITY.items()):
+        for i, backbone in enumerate(("tiny", "large")):
+            for replicate in range(4):
+                evidence = proof(quality + 0.05 * i, 100 * number + 10 * i + replicate)
+                size = re.search(r"n-(\d+)", source)
+                fields = {
+                    "scores": metrics.scores(evidence),
+                    "evidence_sha256": sha256(evidence.to_bytes()),
+                    "cell": f"{number}{i}".ljust(64, "0"),
+                    "run": sha256(f"{number} {i} {replicate}".encode()),
+                    "replicates": 4,
+                    "settings": {"protocol": {"name": "soda-v1", "batch": 4}},
+                }
+                if source.startswith("satir"):
+                    fields["pretraining"] = {
+                        "corpus": "f" * 64,
+                        "pretrain_images": int(size[1]) if size else 300,
+                        "pretrain_steps": 1,
+                        "pretrain_loss": 1.0,
+                        "heldout_images": 0,
+                        "heldout_loss_before": None,
+                        "heldout_loss": None,
+                        "heldout_miou": None,
+                        "heldout_miou_constant": None,
+                    }
+                store.write_record(record(replicate, source=source, backbone=backbone, **fields), evidence)
+    return store.root
+
+
+def test_compare_says_effect_interval_images_and_verdict(filled: Path, bench: Bench) -> None:
+    told = bench("compare", "satir", "none", "--store", filled)
+    assert told.code == 0, told.err
+    assert "people-made masks" in told.out
+    assert re.search(r"^all .*4 and 4", told.out, re.MULTILINE)
+    assert "12 groups of 48 test images" in told.out
+    assert "SUPPORTED: satir is" in told.out
+    one = bench(
+        "compare", "satir", "none", "--store", filled, "--backbone", "tiny", "--per-class", "--metric", "weighted_f"
+    )
+    assert re.search(r"^person  ", one.out, re.MULTILINE)
+    assert not re.search(r"^(all|large)  ", one.out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [("satir > none by 0.05", 0), ("satir > imagenet by 0.03", 4), ("none > satir", 5), ("satir ~ none within 0.9", 0)],
+)
+def test_the_exit_code_of_a_claim_is_its_verdict(filled: Path, bench: Bench, text: str, code: int) -> None:
+    assert bench("claim", text, "--store", filled).code == code
+
+
+def test_a_file_of_claims_ends_with_0_only_as_expected(filled: Path, bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "claims.yaml"
+    path.write_text('- {claim: "satir > none", expect: supported}\n')
+    assert bench("claim", "--file", path, "--store", filled).code == 0
+    path.write_text('- {claim: "satir > none", expect: contradicted}\n- {claim: "satyr > none", expect: supported}\n')
+    told = bench("claim", "--file", path, "--store", filled)
+    assert told.code == 2
+    assert told.out.count("NOT AS EXPECTED") == 2
+    assert "no runs of 'satyr'" in told.out
+
+
+def test_scaling_reads_sizes_and_draws(filled: Path, bench: Bench, tmp_path: Path) -> None:
+    told = bench("scaling", "--axis", "n", "--source", "satir", "--store", filled, "--out", tmp_path / "curve.png")
+    assert told.code == 0, told.err
+    for size in (10, 30, 100, 300):
+        assert re.search(rf"^{size} ", told.out, re.MULTILINE)
+    assert re.search(r"^(still rising|unclear|plateau): ", told.out, re.MULTILINE)
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+    bad = bench("scaling", "--source", "satir", "--store", filled, "--out", tmp_path / "curve.gif")
+    assert bad.code == 1
+    assert ".png or .svg" in bad.err
+
+
+def test_the_views_of_the_table(filled: Path, bench: Bench) -> None:
+    tiers = bench("table", "--tiers", "--store", filled).out
+    assert re.search(r"^1 +satir ", tiers, re.MULTILINE)
+    assert "which is not 'equal'" in tiers
+    latex = bench("table", "--tiers", "--format", "latex", "--store", filled).out
+    assert r"\begin{tabular}{llllll}" in latex
+    assert "satir/n-10" in bench("table", "--per-class", "--store", filled).out
+    assert "best of 2" in bench("table", "--tuning", "--store", filled).out
+    one = bench("table", "--tiers", "--backbone", "tiny", "--format", "csv", "--store", filled).out
+    assert pd.read_csv(io.StringIO(one))["backbones"].tolist() == [1] * len(QUALITY)
+    rows = json.loads(bench("table", "--per-class", "--format", "json", "--store", filled).out)
+    assert len(rows) == 2 * len(QUALITY)
+    assert (
+        "no runs on 'huge' on this board; there are: large, tiny"
+        in bench("table", "--tiers", "--backbone", "huge", "--store", filled).err
+    )
+
+
+def test_the_board_shows_what_the_filters_name_and_its_ranks_stay(filled: Path, bench: Bench) -> None:
+    whole = json.loads(bench("table", "--format", "json", "--store", filled).out)
+    part = json.loads(bench("table", "--format", "json", "--backbone", "tiny", "--store", filled).out)
+    assert part == [row for row in whole if row["backbone"] == "tiny"]
+    assert bench("table", "--target", "soda", "--store", filled).code == 0
+    assert "no runs of what" in bench("table", "--target", "sodda", "--store", filled).err
+    assert "--metric goes with" in bench("table", "--metric", "weighted_f", "--store", filled).err
+
+
+def test_words_around_a_table_are_comments_in_latex(filled: Path, bench: Bench) -> None:
+    for view in ([], ["--tiers"], ["--per-class"]):
+        lines = bench("table", *view, "--format", "latex", "--store", filled).out.splitlines()
+        inside = False
+        for line in filter(None, lines):
+            inside |= line.startswith(r"\begin{tabular}")
+            assert inside or line.startswith("%"), line
+            inside &= not line.startswith(r"\end{tabular}")
+
+
+def test_a_report_is_one_page_without_any_address(filled: Path, bench: Bench, tmp_path: Path) -> None:
+    assert bench("report", "--out", tmp_path / "r", "--store", filled).code == 0
+    page = (tmp_path / "r" / "index.html").read_text()
+    assert "<svg" in page
+    assert "satir/n-30" in page
+    assert "SUPPORTED" not in page
+    addresses = set(re.findall(r"(?:src|href)=['\"]?([^'\" >]+)", page))
+    assert {a for a in addresses if not a.startswith("#")} == {"runs.csv"}
+
+
+def test_text_of_a_record_is_shown_as_text(bench: Bench, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    for replicate in range(3):
+        evidence = proof(0.5, replicate)
+        made = {"scores": metrics.scores(evidence), "evidence_sha256": sha256(evidence.to_bytes())}
+        name = "<script>alert(1)</script>"
+        store.write_record(record(replicate, source=name, label_note=name, **made), evidence)
+    assert bench("report", "--out", tmp_path / "r", "--store", store.root).code == 0
+    assert "<script" not in (tmp_path / "r" / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["compare", "satir", "imagenet", "--per-class"],
+        ["claim", "satir > imagenet by 0.001"],
+        ["scaling", "--source", "satir"],
+        ["table", "--format", "json"],
+        ["table", "--tiers"],
+        ["table", "--tuning"],
+    ],
+)
+def test_all_of_it_comes_back_from_records_and_evidence_alone(
+    words: list[str], filled: Path, bench: Bench, tmp_path: Path
+) -> None:
+    first = bench(*words, "--store", filled).out
+    bare = tmp_path / "bare"
+    for path in [*filled.rglob("record.json"), *filled.rglob("evidence.npz")]:
+        kept = bare / path.relative_to(filled)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, kept)
+    assert first
+    assert bench(*words, "--store", bare).out == first
