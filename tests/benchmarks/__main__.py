@@ -166,6 +166,24 @@ def finished(options: argparse.Namespace) -> Iterable[Row]:
         )
 
 
+def calibration(options: argparse.Namespace) -> Iterable[Row]:
+    for row in measured("calibration.py", 4000):
+        facts = [f"{key} {value}" for key, value in row.items() if key not in ("what", "value", "aim", "ok")]
+        low, high = row["aim"] or (None, None)
+        aim = "-" if low is None else f"<= {high:.0%}" if low == 0 else f"{low:.0%} to {high:.0%}"
+        yield f"{row['what']} ({', '.join(facts)})", f"{row['value']:.1%}", "simulated truth", "-", aim, row["ok"]
+
+
+def questions(options: argparse.Namespace) -> Iterable[Row]:
+    for row in measured("questions.py"):
+        what, aim = f"{row['what']}, {row['runs']} runs of 1,000 images, 21 classes", row["aim_s"]
+        reached = None if aim is None else row["s"] <= aim and row["peak_gib"] <= 2
+        aimed = "-" if aim is None else f"<= {aim} s, 2 GiB"
+        told = f"{row['s']:.2f} s" + (f", {row['peak_gib']:.2f} GiB" if row["peak_gib"] else "")
+        reference, ratio = f"{row['reference']} {row['reference_s']:.2f} s", row["reference_s"] / row["s"]
+        yield what, told, reference, f"{ratio:.2f} x as fast", aimed, reached
+
+
 def peer(options: argparse.Namespace) -> Iterable[Row]:
     for row in measured("peer.py", options.data):
         mean = {name: sum(row[name]) / len(row[name]) for name in ("harness", "peer")}
@@ -189,6 +207,8 @@ def print_table(options: argparse.Namespace) -> None:
         startup,
         harness,
         finished,
+        calibration,
+        questions,
     ]
     table = Table("what", "measured", "reference", "ratio", "aim", "", title=f"{os.cpu_count()} cores, {cpu()}")
     for part in [*parts, *([peer] if options.peer else [])]:
