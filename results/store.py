@@ -12,14 +12,17 @@ import errno
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from results.evidence import Evidence, sha256
-from results.record import RunRecord
+from results.record import SCHEMA_VERSION, RunRecord
+
+RUN_DEPTH = 5  # folders above a record: target, protocol, source, backbone, run
 
 
 class StoreError(Exception):
@@ -92,6 +95,12 @@ class Store:
             record.target, record.protocol, record.source, record.backbone, record.replicate, record.run
         )
 
+    def folder_of_row(self, row: Mapping[Any, Any]) -> Path:
+        """Where the run of a row of the table left its record."""
+        names = (str(row[name]) for name in ("target", "protocol", "source", "backbone"))
+        target, protocol, source, backbone = names
+        return self.run_dir(target, protocol, source, backbone, int(row["replicate"]), str(row["run"]))
+
     def cache_file(self, name: str) -> Path:
         """A file that may be deleted at any time."""
         return self._cache / name
@@ -140,18 +149,41 @@ class Store:
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
-    def record_paths(self) -> list[Path]:
-        """Every record.json below the store, sorted."""
+    def runs(self) -> dict[str, str]:
+        """Folder of every run that has a record, below the store -> text that changes when record or evidence do. Sorted.
+
+        Raises:
+            StoreError: there is no such folder.
+        """
         self._refuse_file()
         if not self.root.is_dir():
             raise StoreError(
                 f"no store at {self.root}: run `bench run --matrix demo` first, or name one with --store DIR or BENCH_STORE"
             )
-        return sorted(self.root.glob("*/*/*/*/r*-*/record.json"))
+        folders = [""]
+        for depth in range(
+            RUN_DEPTH
+        ):  # target, protocol, source, backbone, run: by names, which takes a tenth of a glob
+            folders = [
+                f"{above}/{entry.name}" if above else entry.name
+                for above in folders
+                for entry in _folders(self.root / above)
+                if depth < RUN_DEPTH - 1 or (entry.name.startswith("r") and "-" in entry.name)
+            ]
+        root = os.fspath(self.root)
+        seen = ((folder, _state(f"{root}/{folder}")) for folder in sorted(folders))
+        return {folder: state for folder, state in seen if state is not None}
 
-    def read_records(self) -> tuple[list[RunRecord], list[Unreadable]]:
-        """(records, those that cannot be read). A torn record is never half used, and the next run makes it anew."""
-        found = [self._read(path.parent) for path in self.record_paths()]
+    def record_paths(self) -> list[Path]:
+        """Every record.json below the store, sorted."""
+        return [self.root / folder / "record.json" for folder in self.runs()]
+
+    def read_records(self, folders: Iterable[str] | None = None) -> tuple[list[RunRecord], list[Unreadable]]:
+        """(records, those that cannot be read). A torn record is never half used, and the next run makes it anew.
+
+        folders: of `runs()`; all of them unless they are named.
+        """
+        found = [self._read(self.root / folder) for folder in (self.runs() if folders is None else folders)]
         return [r for r in found if isinstance(r, RunRecord)], [b for b in found if isinstance(b, Unreadable)]
 
     def find_record(self, folder: Path, run: str) -> RunRecord | None:
@@ -169,6 +201,8 @@ class Store:
         try:
             record = RunRecord.model_validate_json(path.read_bytes())
         except ValidationError as error:
+            if newer := _newer(path):
+                return Unreadable(path, newer)
             first = error.errors(include_url=False)[0]
             where = ".".join(str(part) for part in first["loc"]) or "the file"
             return Unreadable(path, f"{where}: {first['msg']}")
@@ -196,6 +230,37 @@ class Store:
                 f"{path} is not the evidence that record.json beside it was made from: its checksum differs"
             )
         return Evidence.from_bytes(data)
+
+
+def _folders(path: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(path) as entries:
+            return [entry for entry in entries if entry.is_dir()]
+    except OSError:  # it has just gone
+        return []
+
+
+def _state(folder: str) -> str | None:
+    """Size and time of a run's record and evidence; None without a record."""
+    told: list[str] = []
+    for name in ("record.json", "evidence.npz"):  # a record counts only with its evidence
+        try:
+            info = os.stat(f"{folder}/{name}")
+        except OSError:
+            if not told:
+                return None
+            continue
+        told.append(f"{info.st_size} {info.st_mtime_ns}")
+    return " ".join(told)
+
+
+def _newer(path: Path) -> str | None:
+    """Says that a record was made by a newer version, where it was."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        version = json.loads(path.read_bytes()).get("schema_version")
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            return f"a newer version of satir-bench made it (schema {version}, this one reads {SCHEMA_VERSION}): update"
+    return None
 
 
 def read_json_lines(path: Path) -> Iterator[dict[str, object]]:

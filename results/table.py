@@ -1,11 +1,11 @@
 """DataFrames from a store: one row a run, and the board, one row a cell."""
 
-import contextlib
 import hashlib
+import io
 import json
-import os
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -21,26 +21,45 @@ BOARD = [
     "protocol_hash",
     "result_version",
 ]  # only cells that share these are compared
+AT_A_TIME = 2000  # records in memory
+_OF_FILE = ("_folder", "_seen")  # in the cache: where a run is, and what changes when its files do
 Run = Mapping[Hashable, Any]  # a row of the table
 CELL_NAMES = ["source", "backbone", "train_frac"]
 COLUMNS = tuple(column_docs())
 _AS_JSON = ("schedule", "packages", "normalisation")  # mappings: text in the table
 
 
-def runs_frame(store: Store) -> pd.DataFrame:
+def runs_frame(store: Store, seen: Mapping[str, str] | None = None) -> pd.DataFrame:
     """One row a run, columns as in results/COLUMNS.md; unreadable records are named in `.attrs["unreadable"]`.
 
-    Reads a Parquet cache where no record has changed since it was made.
+    Rows of records that have not changed since come from a Parquet cache. seen: `store.runs()`, where it was asked already.
     """
-    stamp = _stamp(store)
-    cache = store.cache_file(f"runs-{stamp}.parquet")
-    with contextlib.suppress(OSError, ValueError):  # no cache, or one that was cut short: read the records
-        return pd.read_parquet(cache)
-    records, bad = store.read_records()
-    frame = pd.DataFrame([_row(record) for record in records], columns=list(COLUMNS))
-    frame.attrs["unreadable"] = [f"{b.path}: {b.why}" for b in bad]
-    _keep(frame, store, stamp)
-    return frame
+    import pyarrow as pa
+
+    seen = store.runs() if seen is None else seen
+    kept = _kept(store)
+    if kept is not None:
+        same = [seen.get(f) == s for f, s in zip(*(kept[name].to_pylist() for name in _OF_FILE), strict=True)]
+        whole = all(same)
+        kept = kept if whole else kept.filter(pa.array(same))
+    known = set() if kept is None else set(kept["_folder"].to_pylist())
+    unknown, bad = [folder for folder in seen if folder not in known], []
+    parts = [] if kept is None else [kept]
+    for begin in range(0, max(1, len(unknown)), AT_A_TIME):
+        records, torn = store.read_records(unknown[begin : begin + AT_A_TIME])
+        bad += torn
+        folders = [store.folder_of(record).relative_to(store.root).as_posix() for record in records]
+        rows = [_row(record) | {"_folder": f, "_seen": seen[f]} for record, f in zip(records, folders, strict=True)]
+        if rows or not parts:  # from_pandas would call a column without a value one of numbers
+            parts.append(pa.table({name: pa.array([row.get(name) for row in rows]) for name in (*COLUMNS, *_OF_FILE)}))
+    if len(parts) > 1 or kept is None:
+        kept = pa.concat_tables(parts, promote_options="permissive").sort_by("_folder").replace_schema_metadata()
+        _keep(kept, store)
+    elif not whole:
+        _keep(kept, store)
+    found: pd.DataFrame = kept.drop_columns(list(_OF_FILE)).to_pandas()
+    found.attrs["unreadable"] = [f"{b.path}: {b.why}" for b in bad]
+    return found
 
 
 def board(runs: pd.DataFrame) -> pd.DataFrame:
@@ -67,7 +86,7 @@ def board(runs: pd.DataFrame) -> pd.DataFrame:
 _BOARD_COLUMNS = [
     *("rank", "target", "protocol", *CELL_NAMES, "n", "replicates", "miou", "miou_low", "miou_high", "interval_note"),
     *("weighted_f", "weighted_f_low", "weighted_f_high", "val_miou_tuned", "val_miou_default", "trials", "schedule"),
-    *("heldout_miou", "heldout_miou_constant"),
+    *("heldout_miou", "heldout_miou_constant", "run_s"),
     *("status", "reason"),
     *("ranked", "selected_on_test", "label_note", "weights", "leak", "cell", *BOARD[2:], "finished"),
 ]
@@ -95,6 +114,8 @@ _USED = [
     "reason",
     "replicates",
     "finished",
+    "train_s",
+    "score_s",
 ]
 
 
@@ -114,6 +135,7 @@ def _cell_row(runs: Sequence[Run]) -> dict[str, Any]:
     for name in _HELD_OUT:
         values = [float(run[name]) for run in ok if pd.notna(run[name])]
         row |= {name: stats.mean(values) if values else None}
+    row |= {"run_s": stats.mean([run["train_s"] + run["score_s"] for run in ok]) if ok else None}
     row |= {name: ok[0][column] if ok else None for name, column in _TUNING.items()}
     return row | _cell_status(runs, row["n"], row["replicates"])
 
@@ -148,25 +170,32 @@ def _row(record: RunRecord) -> dict[str, Any]:
     return flat | {name: json.dumps(flat[name], sort_keys=True) for name in _AS_JSON if flat.get(name) is not None}
 
 
-def _stamp(store: Store) -> str:
-    """Changes whenever a record is added, replaced or removed."""
-    digest = hashlib.sha256(",".join(COLUMNS).encode())
-    for path in store.record_paths():
-        for file in (path, path.with_name("evidence.npz")):  # a record counts only with its evidence
-            with contextlib.suppress(FileNotFoundError):
-                info = os.stat(file)
-                digest.update(f"{file.relative_to(store.root)} {info.st_size} {info.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:20]
+def _cache(store: Store) -> Path:
+    return store.cache_file(f"runs-{hashlib.sha256(','.join(COLUMNS).encode()).hexdigest()[:12]}.parquet")
 
 
-def _keep(frame: pd.DataFrame, store: Store, stamp: str) -> None:
-    """Writes the cache; a store that can only be read goes without, and so does a folder that is no store."""
-    if frame.empty:
-        return
+def _kept(store: Store) -> Any:  # noqa: ANN401 - a pyarrow.Table
+    """The cached table, or None where there is none, or one that was cut short."""
+    from pyarrow import parquet
+
     try:
-        write_atomic(store.cache_file(f"runs-{stamp}.parquet"), frame.to_parquet())
+        return parquet.read_table(_cache(store))
+    except (OSError, ValueError):
+        return None
+
+
+def _keep(table: Any, store: Store) -> None:  # noqa: ANN401
+    """Writes the cache; a store that can only be read goes without, and so does a folder that is no store."""
+    from pyarrow import parquet
+
+    if not table.num_rows:
+        return
+    buffer = io.BytesIO()
+    parquet.write_table(table, buffer)
+    try:
+        write_atomic(_cache(store), buffer.getvalue())
     except StoreError:
         return
     for old in store.cache_file("").glob("runs-*.parquet"):
-        if stamp not in old.name:
+        if old != _cache(store):
             old.unlink(missing_ok=True)

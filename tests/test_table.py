@@ -116,10 +116,38 @@ def test_a_new_run_never_changes_another_cells_row(tmp_path: Path) -> None:
 def test_the_cache_follows_the_records(tmp_path: Path) -> None:
     store = store_of(tmp_path, cell("none", "a", range(2)))
     first = load_table(tmp_path)
-    pd.testing.assert_frame_equal(load_table(tmp_path), first, check_dtype=False)
+    pd.testing.assert_frame_equal(load_table(tmp_path), first)
     write(store, record(2, source="none", cell="a" * 64))
-    assert len(load_table(tmp_path)) == 3
+    write(store, record(0, 7, source="none", cell="a" * 64))  # replaces one
+    again = load_table(tmp_path)
+    assert len(again) == 3
+    shutil.rmtree(tmp_path / "cache")
+    pd.testing.assert_frame_equal(load_table(tmp_path), again)
     assert len(list(tmp_path.glob("cache/*.parquet"))) == 1
+
+
+def test_a_cache_of_failures_alone_takes_measured_runs_in(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    nothing = dict.fromkeys(("scores", "tuning", "provenance", "evidence_sha256", "normalisation"))
+    store.write_record(record(9, status="failed", reason="why", **nothing))
+    assert load_table(tmp_path)["miou"].isna().all()
+    write(store, record(0, source="none", cell="a" * 64))
+    table = load_table(tmp_path)
+    assert sorted(table["status"]) == ["failed", "ok"]
+    assert table["class_iou"].notna().sum() == 1
+
+
+def test_records_that_have_not_changed_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = store_of(tmp_path, cell("none", "a", range(3)), cell("imagenet", "b", range(3)))
+    load_table(tmp_path)
+    read: list[Path] = []
+    real = Store._read
+    monkeypatch.setattr(Store, "_read", lambda self, folder: read.append(folder) or real(self, folder))
+    write(store, record(3, source="none", cell="a" * 64))
+    assert len(load_table(tmp_path)) == 7
+    shutil.rmtree(store.record_paths()[0].parent)
+    assert len(load_table(tmp_path)) == 6
+    assert [folder.name[:2] for folder in read] == ["r3"]
 
 
 def test_an_unreadable_record_is_named_with_and_without_the_cache(tmp_path: Path) -> None:
