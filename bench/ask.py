@@ -1,7 +1,6 @@
 """Text for `bench compare`, `claim` and `table --tiers`: what a store knows, in words and aligned columns. Loads no torch."""
 
-import functools
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, Unpack
 
@@ -11,16 +10,24 @@ import pandas as pd
 from bench.show import grid, page
 from results import images, scaling, stats
 from results.claims import Expected, Judgement, judge, judge_entry, parse, read_claims, sentence
-from results.compare import METRICS, POOLED, Samples, Unanswerable, compare, one_board, one_protocol, samples, tiers
-from results.stats import Interval
+from results.compare import (
+    CLASS_COLUMNS,
+    METRICS,
+    POOLED,
+    Samples,
+    Unanswerable,
+    compare,
+    compare_classes,
+    one_board,
+    one_protocol,
+    samples,
+    tiers,
+)
 from results.store import Store
 from results.table import runs_frame
 
 HOW = """Intervals are 95 %, over replicates: Welch on one backbone, the mean of the backbones' differences for 'all'. p Holm counts
 all pairs of the board. 'could show': the smallest difference that such data finds in 80 % of experiments."""
-
-
-CLASS_COLUMNS = {"miou": "class_iou", "weighted_f": "class_weighted_f"}
 
 
 class View(NamedTuple):
@@ -70,12 +77,12 @@ def compare_text(
             *(p_text(row[name]) for name in ("p", "p_holm")),
             "-" if pd.isna(row["shown"]) else f"{row['shown']:.4f}",
             f"{row['n_a']} and {row['n_b']}",
-            _over_images(store, found, a, b, metric, row["backbone"])[0],
+            span(*images.interval(store, found, a, b, metric, _one(row["backbone"]))[0]),
         )
         for row in rows.to_dict("records")
     ]
     notes = [str(why) for why in dict.fromkeys(rows["why_not"].dropna())]
-    notes += [_over_images(store, found, a, b, metric, str(rows["backbone"].iloc[-1]))[1]]
+    notes += [images.interval(store, found, a, b, metric, _one(rows["backbone"].iloc[-1]))[1]]
     notes += [f"left out, {name} x {place}: {why}" for (name, place), why in found.left_out.items() if name in (a, b)]
     claim = f"{a} > {b} {metric}" + (f" on {backbone}" if backbone else "")
     verdict = sentence(judge(parse(claim), found))
@@ -95,63 +102,23 @@ def compare_text(
     return "\n".join(parts)
 
 
-def _over_images(store: Store, found: Samples, a: str, b: str, metric: str, backbone: str) -> tuple[str, str]:
-    """(interval over image groups, a note on it)."""
-    records: dict[str, Mapping[Hashable, Any]] = {row["run"]: row for row in found.runs.to_dict("records")}
-    pairs = []
-    for name in found.common(a, b, None if backbone == POOLED else backbone):
-        sides = []
-        for source in (a, b):
-            runs = [run for run, row in records.items() if (row["source"], row["backbone"]) == (source, name)]
-            sides.append([_counts(store.root, run, _folder(store, records[run])) for run in runs])
-        pairs.append((sides[0], sides[1]))
-    try:
-        told = images.over_groups(pairs, metric)
-    except ValueError as error:
-        told = Interval(None, None, str(error))
-    count, groups = len(pairs[0][0][0].images), len(pairs[0][0][0].groups)
-    alone = " (each image is its own: independence assumed)" if groups == count else ""
-    note = told.why_not or f"Over images: these very models, {groups} groups of {count} test images drawn again{alone}."
-    return span(told.low, told.high), note
-
-
-def _folder(store: Store, row: Mapping[Hashable, Any]) -> Path:
-    target, protocol, source, backbone = (str(row[name]) for name in ("target", "protocol", "source", "backbone"))
-    return store.run_dir(target, protocol, source, backbone, int(row["replicate"]), str(row["run"]))
-
-
-@functools.lru_cache(maxsize=512)
-def _counts(root: Path, run: str, folder: Path) -> images.Counts:
-    store = Store(root)
-    record = store.find_record(folder, run)
-    if record is None:
-        raise Unanswerable(f"the record in {folder} cannot be read any more")
-    return images.counts(store.read_evidence(record))
-
-
 def _classes(runs: pd.DataFrame, a: str, b: str, metric: str, backbone: str | None) -> str:
-    """Differences class by class; p is adjusted over the classes."""
-    names = list(runs["classes"].iloc[0])
-    column = CLASS_COLUMNS[metric]
-    rows, tested = [], {}
-    for k, name in enumerate(names):
-        found = samples(runs, functools.partial(_of_class, column, k))
-        pairs = found.pair(a, b, backbone)
-        if not pairs:
-            rows.append((name, "-", "-", "absent from the test"))
-            continue
-        told = stats.difference(pairs)
-        if told.p is not None:
-            tested[len(rows)] = told.p
-        rows.append((name, f"{told.effect:+.4f}", span(told.low, told.high), told.why_not or ""))
-    adjusted = dict(zip(tested, stats.holm(list(tested.values())), strict=True))
-    body = [(*row[:3], p_text(adjusted[i]) if i in adjusted else row[3]) for i, row in enumerate(rows)]
+    """Differences class by class."""
+    rows = compare_classes(runs, a, b, metric, backbone)
+    body = [
+        (
+            row["class"],
+            "-" if pd.isna(row["effect"]) else f"{row['effect']:+.4f}",
+            span(row["low"], row["high"]),
+            row["why_not"] if pd.isna(row["p_holm"]) else p_text(row["p_holm"]),
+        )
+        for row in rows.to_dict("records")
+    ]
     return grid(("class", "difference", "95 %", "p Holm over classes"), body, "table")
 
 
-def _of_class(column: str, k: int, row: Mapping[Hashable, Any]) -> float:
-    value = row[column][k]
-    return float("nan") if value is None else float(value)
+def _one(backbone: str) -> str | None:
+    return None if backbone == POOLED else backbone
 
 
 def claim_text(store: Store, text: str, **filters: Unpack[Filters]) -> tuple[str, Judgement]:
@@ -228,7 +195,7 @@ def scaling_text(store: Store, axis: str, source: str, metric: str, out: Path | 
             law, constant = told.left_out
             parts += [f"the largest size, predicted from the others: off by {law:+.4f}, by a constant {constant:+.4f}"]
     if out is not None:
-        from bench.pictures import scaling_chart, write_chart
+        from results.pictures import scaling_chart, write_chart
 
         write_chart(scaling_chart(curves, scaling.AXES[axis], METRICS[metric], source), out)
         parts += ["", f"picture: {out}"]

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from bench.ask import HOW, cell_text, p_text, span, tiers_view
-from bench.pictures import scaling_chart, svg, tiers_chart
 from results import scaling
 from results.compare import METRICS, POOLED, Samples, all_pairs, samples
+from results.pictures import scaling_chart, svg, tiers_chart
 from results.record import Scores
 from results.store import Store, write_atomic
 from results.table import BOARD, board, runs_frame
@@ -79,16 +79,9 @@ def _board(store: Store, rows: pd.DataFrame) -> Iterable[str]:
         if len(found.scores) > 1:
             yield from _pairs(found, metric, title)
     yield from _curves(rows)
-    record = store.find_record(_folder(store, rows), str(rows.iloc[0]["run"]))
+    record = store.find_record(store.folder_of_row(first.to_dict()), str(first["run"]))
     if record is not None and "protocol" in record.settings:
         yield f"<h3>Protocol</h3><pre>{escape(json.dumps(record.settings['protocol'], indent=1))}</pre>"
-
-
-def _folder(store: Store, rows: pd.DataFrame) -> Path:
-    row = rows.iloc[0]
-    names = (str(row[name]) for name in ("target", "protocol", "source", "backbone"))
-    target, protocol, source, backbone = names
-    return store.run_dir(target, protocol, source, backbone, int(row["replicate"]), str(row["run"]))
 
 
 def _pairs(found: Samples, metric: str, title: str) -> Iterable[str]:

@@ -4,7 +4,9 @@ What counts are cells that could be ranked: every replicate there and ok, nothin
 Effect, interval and raw p of a pair depend on its own runs alone; the Holm-adjusted p and the tier also on the others.
 """
 
-from collections.abc import Callable, Mapping
+import functools
+import math
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
@@ -17,6 +19,7 @@ from results.stats import Difference
 from results.table import BOARD, board
 
 METRICS = {"miou": "mIoU", "weighted_f": "weighted F-measure"}
+CLASS_COLUMNS = {"miou": "class_iou", "weighted_f": "class_weighted_f"}
 POOLED = "all"  # stands where a row is no single backbone's
 SURE = 0.05  # of the Holm-adjusted p below which one source is established better
 
@@ -91,15 +94,19 @@ def one_protocol(table: pd.DataFrame, target: str | None = None, protocol: str |
     return rows[(rows[BOARD] == newest.tolist()).all(axis=1)]
 
 
-def samples(runs: pd.DataFrame, metric: str | Callable[[Any], float] = "miou") -> Samples:
-    """The replicate scores of the cells that count. runs: rows of one board; metric: a column, or of a row (NaN: absent).
+def samples(
+    runs: pd.DataFrame, metric: str | Callable[[Any], float] = "miou", cells: pd.DataFrame | None = None
+) -> Samples:
+    """The replicate scores of the cells that count.
+
+    runs: rows of one board. metric: a column, or of a row (NaN: absent). cells: `results.table.board(runs)`, if it is known.
 
     Raises:
         Unanswerable: there is no such metric.
     """
     if isinstance(metric, str) and metric not in METRICS:
         raise Unanswerable(f"unknown metric '{metric}'; known: {', '.join(METRICS)}")
-    cells = board(runs)
+    cells = board(runs) if cells is None else cells
     good = cells[(cells["status"] == "ok") & cells["leak"].isna()]
     left_out: dict[tuple[str, str], str] = {}
     for cell in cells[~cells.index.isin(good.index)].to_dict("records"):
@@ -160,6 +167,32 @@ def compare(found: Samples, a: str, b: str) -> pd.DataFrame:
     rows = [_row(found, a, b, name) for name in common]
     rows += [_row(found, a, b, None)] if len(common) > 1 else []
     return pd.DataFrame(rows)
+
+
+def compare_classes(
+    runs: pd.DataFrame, a: str, b: str, metric: str = "miou", backbone: str | None = None
+) -> pd.DataFrame:
+    """How far `a` is ahead of `b` in each class, on one backbone or pooled. runs: rows of one board.
+
+    Columns: class, effect, low, high, p_holm (over the classes), why_not. A class that the test does not contain has no effect.
+    """
+    rows, tested = [], {}
+    runs = runs[runs["source"].isin([a, b])]
+    for k, name in enumerate(runs["classes"].iloc[0]):
+        pairs = samples(runs, functools.partial(_of_class, CLASS_COLUMNS[metric], k)).pair(a, b, backbone)
+        told = stats.difference(pairs) if pairs else Difference(math.nan, why_not="absent from the test")
+        if told.p is not None:
+            tested[k] = told.p
+        why = "the same in every run of one of them" if told.why_not == stats.AGREE else told.why_not
+        rows.append({"class": name, "effect": told.effect, "low": told.low, "high": told.high, "why_not": why})
+    adjusted = dict(zip(tested, stats.holm(list(tested.values())), strict=True))
+    frame = pd.DataFrame(rows).assign(p_holm=pd.Series(adjusted, dtype="float64"))
+    return frame.astype(dict.fromkeys(("effect", "low", "high", "p_holm"), "float64"))
+
+
+def _of_class(column: str, k: int, row: Mapping[Hashable, Any]) -> float:
+    value = row[column][k]
+    return math.nan if value is None else float(value)
 
 
 def _row(found: Samples, a: str, b: str, backbone: str | None) -> dict[str, Any]:

@@ -1,0 +1,196 @@
+"""Pictures of results, with Altair; written as PNG or SVG without a browser."""
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from results import stats
+from results.compare import POOLED, Samples, Unanswerable
+from results.scaling import Curve
+
+KINDS = (".png", ".svg")
+Pixels = NDArray[np.uint8]
+SAFE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C8C8C", "#B8A500"]  # Okabe and Ito (2008)
+Chart = alt.Chart | alt.LayerChart | alt.FacetChart
+
+
+def scaling_chart(curves: Mapping[str, Curve], axis: str, metric: str, source: str) -> Chart:
+    """Means with their intervals over a logarithmic size, the fitted curves and their bands; a colour a backbone."""
+    dots, bands = [], []
+    for name, told in curves.items():
+        for size in told.sizes:
+            interval = stats.t_interval(told.scores[size])
+            mean = stats.mean(told.scores[size])
+            dots.append({"backbone": name, "size": size, "score": mean, "low": interval.low, "high": interval.high})
+        if told.at is not None and told.fit is not None and told.low is not None and told.high is not None:
+            columns = {"size": told.at, "score": told.fit, "low": told.low, "high": told.high}
+            bands.append(pd.DataFrame(columns | {"beyond": told.at > told.sizes[-1]}).assign(backbone=name))
+    x = alt.X("size:Q", scale=alt.Scale(type="log", nice=False), title=axis)
+    colour = alt.Color("backbone:N", scale=alt.Scale(range=SAFE))
+    base = alt.Chart(pd.DataFrame(dots)).encode(x=x, color=colour)
+    y = alt.Y("score:Q", title=metric, scale=alt.Scale(zero=False))
+    layers = [base.mark_point(filled=True, size=50).encode(y=y), base.mark_rule().encode(y="low:Q", y2="high:Q")]
+    if bands:
+        fitted = alt.Chart(pd.concat(bands)).encode(x=x, color=colour)
+        layers = [
+            fitted.mark_area(opacity=0.15).encode(y=alt.Y("low:Q"), y2="high:Q"),
+            fitted.mark_line().encode(y=y, strokeDash=alt.StrokeDash("beyond:N", title="extrapolated")),
+            *layers,
+        ]
+    return _together(layers, title=source, width=560, height=340)
+
+
+def write_chart(chart: Chart, path: Path) -> None:
+    """Writes a chart as PNG or SVG.
+
+    Raises:
+        Unanswerable: another ending, or the folder cannot be written.
+    """
+    if path.suffix not in KINDS:
+        raise Unanswerable(f"{path}: a picture ends with {' or '.join(KINDS)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        chart.save(str(path), scale_factor=2)
+    except OSError as error:
+        raise Unanswerable(f"cannot write {path}: {error.strerror}") from error
+
+
+def svg(chart: Chart) -> str:
+    """The chart as an <svg> element."""
+    return as_bytes(chart, "svg").decode()
+
+
+def as_bytes(chart: Chart, kind: str) -> bytes:
+    """The chart as a PNG or SVG file. kind: png or svg."""
+    if kind == "svg":
+        text = io.StringIO()
+        chart.save(text, format="svg")
+        return text.getvalue().encode()
+    file = io.BytesIO()
+    chart.save(file, format="png", scale_factor=2)
+    return file.getvalue()
+
+
+def tiers_chart(found: Samples, metric: str) -> Chart:
+    """The mean of each source on each backbone, with its interval over replicates."""
+    rows = []
+    for source, by in found.scores.items():
+        for backbone, scores in by.items():
+            interval = stats.t_interval(scores)
+            ends = {"low": interval.low, "high": interval.high}
+            rows.append({"source": source, "backbone": backbone, "score": stats.mean(scores), **ends})
+    y = alt.Y("source:N", sort=alt.EncodingSortField("score", "mean", order="descending"), title=None)
+    base = alt.Chart(pd.DataFrame(rows)).encode(
+        y=y, color=alt.Color("backbone:N", scale=alt.Scale(range=SAFE)), yOffset="backbone:N"
+    )
+    x = alt.X("score:Q", title=metric, scale=alt.Scale(zero=False))
+    layers = (base.mark_rule().encode(x="low:Q", x2="high:Q"), base.mark_point(filled=True).encode(x=x))
+    return _together(layers, width=560)
+
+
+def _together(layers: Iterable[alt.Chart], **properties: Any) -> Chart:  # noqa: ANN401
+    """One chart of several layers. Names are never cut."""
+    chart: Chart = alt.layer(*layers).properties(**properties)
+    whole: Chart = chart.configure_axis(labelLimit=0).configure_legend(labelLimit=0)
+    return whole
+
+
+def matrix_chart(cells: pd.DataFrame, metric: str, title: str) -> Chart:
+    """Source x backbone; a cell without a number shows its status. cells: rows of `results.table.board` of one board."""
+    rows = cells[["source", "backbone", metric, f"{metric}_low", f"{metric}_high", "n", "status", "reason"]].copy()
+    rows.columns = pd.Index(["source", "backbone", "score", "low", "high", "n", "status", "reason"])
+    rows["text"] = [f"{v:.3f}" if pd.notna(v) else str(s) for v, s in zip(rows["score"], rows["status"], strict=True)]
+    seen = [f"{name}:{kind}" for name, kind in zip(rows.columns[:8], "NNQQQQNN", strict=True)]
+    tips = [alt.Tooltip(name, format=".4f") if name[:-2] in ("score", "low", "high") else name for name in seen]
+    best = alt.EncodingSortField("score", "max", order="descending")
+    base = alt.Chart(rows).encode(
+        x=alt.X("backbone:N", title=None, axis=alt.Axis(labelAngle=-20)),
+        y=alt.Y("source:N", sort=best, title=None),
+        tooltip=tips,
+    )
+    colour = alt.Color("score:Q", title=title, scale=alt.Scale(scheme="cividis"))
+    fill = alt.when("isValid(datum.score)").then(colour).otherwise(alt.value("#8883"))
+    middle = (rows["score"].min() + rows["score"].max()) / 2
+    bright = alt.when(f"isValid(datum.score) && datum.score > {middle}").then(alt.value("black"))
+    ink = bright.when("isValid(datum.score)").then(alt.value("white")).otherwise(alt.value("#888"))
+    layers = (base.mark_rect(stroke="#8884").encode(color=fill), base.mark_text().encode(text="text:N", color=ink))
+    return _together(layers, width=alt.Step(150), height=alt.Step(34))
+
+
+def forest_chart(rows: pd.DataFrame, a: str, b: str, metric: str) -> Chart:
+    """The effect on each backbone with its interval. rows: of `results.compare.compare`."""
+    order = list(rows["backbone"])
+    base = alt.Chart(rows.drop(columns="why_not")).encode(y=alt.Y("backbone:N", sort=order, title=None))
+    x = alt.X("effect:Q", title=f"{metric}: {a} - {b}")
+    tips = ["backbone:N", *(alt.Tooltip(f"{name}:Q", format="+.4f") for name in ("effect", "low", "high"))]
+    zero = alt.Chart(pd.DataFrame({"zero": [0]})).mark_rule(strokeDash=[4, 4], color="#888").encode(x="zero:Q")
+    pooled = alt.when(alt.datum.backbone == POOLED).then(alt.value("diamond")).otherwise(alt.value("circle"))
+    dots = base.mark_point(filled=True, size=90, color=SAFE[0]).encode(x=x, shape=pooled, tooltip=tips)
+    return _together((zero, base.mark_rule(color=SAFE[0]).encode(x="low:Q", x2="high:Q"), dots), width=560)
+
+
+def history_chart(history: pd.DataFrame) -> Chart:
+    """Training loss over steps: each, and the mean of the last twentieth of all. history: step, loss, lr."""
+    smooth = history.assign(mean=history["loss"].rolling(max(1, len(history) // 20), min_periods=1).mean())
+    thin = smooth.iloc[:: max(1, len(smooth) // 1000)]
+    base = alt.Chart(thin).encode(x=alt.X("step:Q", title="step"))
+    y = alt.Y("loss:Q", title="loss", scale=alt.Scale(zero=False))
+    layers = (base.mark_line(opacity=0.25, color=SAFE[0]).encode(y=y), base.mark_line(color=SAFE[0]).encode(y="mean:Q"))
+    return _together(layers, width=560, height=220)
+
+
+def importance_chart(shares: "pd.Series[float]") -> Chart:
+    """How much of the variation of the validation mIoU each tuned setting explains. shares: setting -> share."""
+    rows = shares.rename_axis("setting").rename("share").reset_index()
+    base = alt.Chart(rows).mark_bar(color=SAFE[0])
+    return _together(
+        [base.encode(x=alt.X("share:Q", axis=alt.Axis(format="%")), y=alt.Y("setting:N", sort="-x"))], width=560
+    )
+
+
+def class_colours(classes: int) -> Pixels:
+    """(K, 3) colours that tell classes apart, also for colour-blind readers; class 0 is dark."""
+    named = ["#202020", *SAFE]
+    rows = [[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in named]
+    rng = np.random.default_rng(0)  # beyond the palette, by chance, but always the same
+    more = rng.integers(40, 256, (max(0, classes - len(rows)), 3)).tolist()
+    return np.array([*rows, *more][:classes], np.uint8)
+
+
+def painted(labels: Pixels, colours: Pixels) -> Pixels:
+    """(H, W, 3) of a label map (H, W); pixels without a class are white."""
+    whole = np.full((256, 3), 255, np.uint8)
+    whole[: len(colours)] = colours
+    return whole[labels]
+
+
+def difference(image: Pixels, first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Pixels:
+    """(H, W, 3): the image (H, W), faint; blue where `first`, orange where `second`."""
+    shown = np.repeat((64 + image[..., None] // 2).astype(np.uint8), 3, axis=2)
+    shown[first], shown[second] = (0, 114, 178), (230, 159, 0)
+    return shown
+
+
+def legend(classes: Sequence[str], colours: Pixels, width: int = 700) -> Pixels:
+    """(H, W, 3): a swatch and the name of each class, in lines of at most `width` pixels."""
+    font, line = ImageFont.load_default(14), 26
+    places, left, top = [], 8, 0
+    for name in classes:
+        needed = 34 + int(font.getlength(name))
+        if left + needed > width and left > 8:
+            left, top = 8, top + line
+        places.append((left, top))
+        left += needed
+    picture = Image.new("RGB", (width, top + line), "white")
+    draw = ImageDraw.Draw(picture)
+    for name, colour, (x, y) in zip(classes, colours, places, strict=True):
+        draw.rectangle((x, y + 6, x + 14, y + 20), fill=tuple(int(v) for v in colour), outline="#888")
+        draw.text((x + 20, y + 4), name, fill="black", font=font)
+    return np.asarray(picture)
