@@ -29,8 +29,9 @@ from bench.units import CHECKPOINT, Context, Kind, Outcome, Unit
 from pretrain_sources.corpus import CorpusError
 from pretrain_sources.files import Changed
 from pretrain_sources.identity import derive_seed
+from pretrain_sources.images import Pixels
 from pretrain_sources.teachers import TeacherError
-from results import metrics
+from results import metrics, samples
 from results.evidence import Evidence, sha256
 from results.record import Provenance, RunRecord, Tuning
 from results.store import Store, StoreError, cannot_write, write_atomic
@@ -115,7 +116,7 @@ def final(unit: Unit, context: Context, report: Progress) -> None:
         unit, f"r{unit.replicate}", schedule, train, context, _shifted(report, 0, work), kept
     )
     train_s = time.monotonic() - clock
-    evidence = score_on_test(net, unit, context.target, _shifted(report, unit.finetune_steps, work))
+    evidence, seen = score_on_test(net, unit, context.target, _shifted(report, unit.finetune_steps, work))
     device = device_of(unit.protocol)
     tail = [loss for _, loss, _ in history[-max(1, len(history) // 10) :]]
     made = Provenance(
@@ -141,20 +142,42 @@ def final(unit: Unit, context: Context, report: Progress) -> None:
         "evidence_sha256": sha256(evidence.to_bytes()),
         "finished": now(),
     }
-    extra = {"history.csv": _csv(history)} | ({"certificate.json": _json(certificate.to_json())} if certificate else {})
+    _keep_sample(store, unit, seen)
+    extra = {"history.csv": _csv(history), "trials.jsonl": _trials(store, tuned)}
+    extra |= {"certificate.json": _json(certificate.to_json())} if certificate else {}
     store.write_record(RunRecord(**known_fields(unit) | measured), evidence, extra)
 
 
-def score_on_test(net: Network, unit: Unit, target: Target, report: Progress) -> Evidence:
-    """The evidence of a finetuned network. The only place that reads the test split (but for a protocol that selects on it)."""
+def score_on_test(
+    net: Network, unit: Unit, target: Target, report: Progress
+) -> tuple[Evidence, dict[str, tuple[Pixels, Pixels, Pixels]]]:
+    """(evidence of a finetuned network, image, truth and prediction of the fixed sample by image id).
+
+    The only place that reads the test split (but for a protocol that selects on it).
+    """
     frames = open_split(target, "test", unit.protocol)
     classes = len(target.spec.classes)
     confusions, weighted = [], []
+    sample, seen = samples.sample_ids([frame.id for frame in frames]), {}
     for frame, pred in predict(net, frames, unit.protocol, report):
         confusions.append(confusion_matrix(pred, frame.label, classes))
         weighted.append(weighted_fmeasure(pred, frame.label, classes, beta_squared=unit.protocol.beta_squared))
+        if frame.id in sample:
+            seen[frame.id] = (frame.image, frame.label, pred)
     ids, groups = np.array([f.id for f in frames]), np.array([f.group for f in frames])
-    return Evidence(ids, groups, np.stack(confusions), np.stack(weighted))
+    return Evidence(ids, groups, np.stack(confusions), np.stack(weighted)), seen
+
+
+def _keep_sample(store: Store, unit: Unit, seen: dict[str, tuple[Pixels, Pixels, Pixels]]) -> None:
+    images, labels = samples.truth_files(store, unit.target_hash)
+    for number, path in enumerate((images, labels, samples.predictions_file(store, unit.fingerprint))):
+        if not path.exists():
+            samples.write(path, {name: pictures[number] for name, pictures in seen.items()})
+
+
+def _trials(store: Store, tuned: Unit) -> str:
+    path = store.unit_dir("tune", tuned.fingerprint) / "trials.jsonl"
+    return path.read_text() if path.is_file() else ""
 
 
 def _finetuned(
