@@ -370,6 +370,24 @@ def report(out: Path, store: Path) -> None:
     click.echo(write_report(Store(store), out))
 
 
+@cli.command()
+@STORE
+@click.option("--port", type=int, default=8501, show_default=True)
+@click.option(
+    "--host", default="localhost", show_default=True, help="Address to listen on; 0.0.0.0: all of this machine's."
+)
+@click.option("--browser/--no-browser", default=True, help="Whether to open a browser on it.")
+def dashboard(store: Path, port: int, host: str, browser: bool) -> None:
+    """Serve the leaderboard of a store, or of the results that ship with this project where there is none yet."""
+    import os
+
+    settings = {"server.port": port, "server.headless": str(not browser).lower(), "server.address": host}
+    settings |= {"browser.gatherUsageStats": "false", "server.fileWatcherType": "none", "client.toolbarMode": "viewer"}
+    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    os.environ["BENCH_STORE"] = str(store)
+    os.execv(sys.executable, [sys.executable, "-m", "dashboard", *words])
+
+
 def _weights(folder: Path) -> Path:
     if folder != DEFAULT_WEIGHTS and not folder.is_dir():
         raise BenchError(f"no folder {folder} (--weights or BENCH_WEIGHTS)")

@@ -1,0 +1,91 @@
+"""The filters beside every page. Their values live in the address, so that a link shows the same."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+import streamlit as st
+
+from dashboard.reading import Found
+from results.compare import METRICS
+from results.table import BOARD
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What the filters leave of one board.
+
+    Attributes:
+        whole, whole_cells: the rows of the board for the chosen share of labels, whatever source and backbone. every: the runs
+            of all shares.
+        runs, cells: what is left of it by source, family and backbone.
+    """
+
+    found: Found
+    metric: str
+    every: pd.DataFrame
+    whole: pd.DataFrame
+    whole_cells: pd.DataFrame
+    runs: pd.DataFrame
+    cells: pd.DataFrame
+
+
+def family(source: str) -> str:
+    """What kind of source a name is: satir of satir/top-4~shuffled."""
+    return source.split("~")[0].split("/")[0]
+
+
+def is_control(source: str) -> bool:
+    """Whether it stands there to say why another source works."""
+    return "~" in source or source == "none/long"
+
+
+def choose(found: Found) -> Chosen:
+    """Draws the filters and returns what they leave."""
+    with st.sidebar:
+        boards = _boards(found.cells)
+        name = st.selectbox("Board", list(boards), key="board", bind="query-params", help="Target and protocol.")
+        metric = st.segmented_control(
+            "Metric", list(METRICS), default="miou", format_func=METRICS.__getitem__, key="metric", bind="query-params"
+        )
+        cells = found.cells[_same(found.cells, boards[name])]
+        shares = sorted(cells["train_frac"].unique(), reverse=True)
+        share = st.selectbox(
+            "Share of the labels", shares, format_func=lambda v: f"{v:.0%}", key="labels", bind="query-params"
+        )
+        backbones = _any_of("Backbone", cells["backbone"], "backbone")
+        families = _any_of("Source family", cells["source"].map(family), "family")
+        search = st.text_input("Source contains", key="search", bind="query-params")
+    every = found.runs[_same(found.runs, boards[name])]
+    whole = every[every["train_frac"] == share]
+    cells = cells[cells["train_frac"] == share]
+
+    def left(rows: pd.DataFrame) -> pd.DataFrame:
+        kept = pd.Series(True, index=rows.index)
+        kept &= rows["backbone"].isin(backbones) if backbones else True
+        kept &= rows["source"].map(family).isin(families) if families else True
+        kept &= rows["source"].str.contains(search, case=False, regex=False) if search else True
+        return rows[kept]
+
+    return Chosen(found, metric or "miou", every, whole, cells, left(whole), left(cells))
+
+
+def _boards(cells: pd.DataFrame) -> dict[str, tuple[str, ...]]:
+    """Name -> identity, the newest first; hashes stand in the name where target and protocol alone do not tell them apart."""
+    newest = cells.groupby(BOARD)["finished"].max().sort_values(ascending=False)
+    several = pd.Series([key[:2] for key in newest.index]).value_counts()
+    names: dict[str, tuple[str, ...]] = {}
+    for target, protocol, data, settings, version in newest.index:
+        more = f" ({data[:6]}, {settings[:6]}, {version})" if several[(target, protocol)] > 1 else ""
+        names[f"{target} · {protocol}{more}"] = (target, protocol, data, settings, version)
+    return names
+
+
+def _same(rows: pd.DataFrame, identity: tuple[str, ...]) -> "pd.Series[bool]":
+    same = pd.Series(True, index=rows.index)
+    for column, value in zip(BOARD, identity, strict=True):
+        same &= rows[column] == value
+    return same
+
+
+def _any_of(label: str, values: pd.Series, key: str) -> list[str]:
+    return st.multiselect(label, sorted(values.unique()), key=key, bind="query-params", placeholder="all")

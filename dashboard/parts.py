@@ -1,0 +1,83 @@
+"""Pieces that several pages draw: tables and figures with their downloads, and text that stays text."""
+
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from dashboard.filters import Chosen, family, is_control
+from results import pictures
+from results.compare import Samples, samples
+from results.record import column_docs
+
+SPECIAL = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$:^&])")
+
+
+def plain(text: str) -> str:
+    """Markdown that shows `text` as it is: what a card or record says is never markup."""
+    return SPECIAL.sub(r"\\\1", text)
+
+
+def table(
+    rows: pd.DataFrame, name: str, columns: Mapping[str, str | None] | None = None, download: pd.DataFrame | None = None
+) -> None:
+    """A table and its CSV with all digits; `download` where that holds more than is shown. columns: other names, None hides."""
+    docs = column_docs()
+    names = {column: column for column in rows.columns} | dict(columns or {})
+    config: dict[str, Any] = {
+        column: None
+        if name is None
+        else st.column_config.NumberColumn(name, format="%.4f", help=docs.get(column))
+        if pd.api.types.is_float_dtype(rows[column])
+        else st.column_config.Column(name, help=docs.get(column))
+        for column, name in names.items()
+    }
+    st.dataframe(rows, hide_index=True, column_config=config, placeholder="–", key=f"table-{name}")
+    held = rows if download is None else download
+    _download("CSV", name, lambda: held.to_csv(index=False).encode())
+
+
+def figure(chart: pictures.Chart, name: str) -> None:
+    """A figure, and the same as PNG and SVG."""
+    st.altair_chart(chart, key=f"figure-{name}")
+    with st.container(horizontal=True):
+        for kind in ("png", "svg"):
+            _download(kind.upper(), name, partial(pictures.as_bytes, chart, kind))
+
+
+def _download(kind: str, name: str, make: Callable[[], bytes]) -> None:
+    """Made when it is asked for."""
+    file = f"{name}.{kind.lower()}"
+    st.download_button(kind, make, file, key=f"download-{file}", icon=":material/download:", on_click="ignore")
+
+
+def two_sources(chosen: Chosen) -> tuple[Samples, str, str] | None:
+    """(what can be compared on this board, source A, source B), or None where there is nothing to compare; it says so."""
+    found = samples(chosen.whole, chosen.metric, chosen.whole_cells)
+    names = sorted(found.scores)
+    if len(names) < 2:
+        st.info("It takes two sources on one board whose replicates are all there.")
+        return None
+    subject = next((i for i, name in enumerate(names) if family(name) != "none" and not is_control(name)), 0)
+    other = names.index("none") if "none" in names and names[subject] != "none" else (subject + 1) % len(names)
+    left, right = st.columns(2)
+    a = left.selectbox("A", names, index=subject, key="a", bind="query-params")
+    b = right.selectbox("B", names, index=other, key="b", bind="query-params")
+    if a == b:
+        st.info("Choose two different sources.")
+        return None
+    return found, a, b
+
+
+def held_equal(protocol: Mapping[str, Any], label_note: str) -> None:
+    """One hover away: the labels, what is held equal, and how the numbers are defined."""
+    docs = column_docs()
+    with st.popover("What is compared, and how"):
+        st.text(f"Labels: {label_note}")
+        for name in ("miou", "weighted_f"):
+            st.text(f"{name}: {docs[name]}")
+        st.text("Held equal for every row, by the protocol:")
+        st.json(dict(protocol), expanded=1)

@@ -1,0 +1,12 @@
+"""A page each."""
+
+from dashboard.views import compare, images, leaderboard, matrix, run, scaling
+
+PAGES = {
+    "Leaderboard": leaderboard.show,
+    "Matrix": matrix.show,
+    "Compare": compare.show,
+    "Scaling": scaling.show,
+    "Run": run.show,
+    "Images": images.show,
+}

@@ -1,0 +1,36 @@
+"""Two sources: by how much they differ, how surely, in which classes and on which images."""
+
+import streamlit as st
+
+from dashboard.filters import Chosen
+from dashboard.parts import figure, plain, table, two_sources
+from results import images, pictures
+from results.claims import Claim, judge, sentence
+from results.compare import METRICS, Unanswerable, compare, compare_classes
+
+
+def show(chosen: Chosen) -> None:
+    """The page."""
+    st.title("Two sources")
+    pair = two_sources(chosen)
+    if pair is None:
+        return
+    found, a, b = pair
+    try:
+        rows = compare(found, a, b)
+        told = sentence(judge(Claim(a, ">", b, 0.0, chosen.metric, None), found))
+    except Unanswerable as error:
+        st.info(plain(str(error)))
+        return
+    st.info(plain(told))
+    figure(pictures.forest_chart(rows, a, b, METRICS[chosen.metric]), "difference")
+    table(
+        rows, "difference", {"shown": "could show", "p_holm": "p Holm", "mean_a": "A", "mean_b": "B", "why_not": "note"}
+    )
+    (low, high), note = images.interval(chosen.found.store, found, a, b, chosen.metric, None)
+    st.caption(plain(note) if low is None else plain(f"{note} 95 % interval over images: {low:+.4f} to {high:+.4f}."))
+    st.subheader("Classes")
+    table(compare_classes(chosen.whole, a, b, chosen.metric), "classes", {"p_holm": "p Holm", "why_not": "note"})
+    st.subheader("Test images on which they differ most")
+    st.caption("mIoU of each image alone, mean over the runs of both on the backbones that they share.")
+    table(images.image_differences(chosen.found.store, found, a, b), "images")

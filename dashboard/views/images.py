@@ -1,0 +1,61 @@
+"""What two models see: image, truth, predictions and where they differ, for the fixed sample that a store keeps."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+from numpy.typing import NDArray
+
+from dashboard.filters import Chosen
+from dashboard.parts import plain, two_sources
+from results import images, pictures, samples
+
+Pixels = NDArray[np.uint8]
+IGNORED = 255  # in a label map
+
+
+def show(chosen: Chosen) -> None:
+    """The page."""
+    st.title("Images")
+    store, first = chosen.found.store, chosen.whole.iloc[0]
+    pair = two_sources(chosen)
+    if pair is None:
+        return
+    found, a, b = pair
+    backbone = st.selectbox("Backbone", found.common(a, b), key="on", bind="query-params")
+    if backbone is None:
+        st.info(plain(f"{a} and {b} were measured on no backbone in common."))
+        return
+    images_file, labels_file = samples.truth_files(store, str(first["target_hash"]))
+    truth, frames = samples.read(labels_file), samples.read(images_file)
+    sides = [samples.read(samples.predictions_file(store, _first_run(found.runs, name, backbone))) for name in (a, b)]
+    common = frames.keys() & truth.keys() & sides[0].keys() & sides[1].keys()
+    if not common:
+        st.info(
+            "This store holds no pictures: they stay on the machine that made the runs, and are never packed or published."
+        )
+        return
+    apart = images.image_differences(store, found, a, b, backbone).set_index("image")["difference"]
+    classes = list(first["classes"])
+    colours = pictures.class_colours(len(classes))
+    st.image(pictures.legend(classes, colours), width="content")
+    st.caption(plain(f"Replicate 0 of each. Difference: blue where only {a} is right, orange where only {b} is."))
+    for name in sorted(common, key=lambda name: -abs(apart.get(name, 0.0))):
+        st.caption(plain(f"{name}: mIoU of this image {apart.get(name, np.nan):+.3f}, mean over all runs"))
+        right = [side[name] == truth[name] for side in sides]
+        shown: Mapping[str, Any] = {
+            "image": frames[name],
+            "truth": pictures.painted(truth[name], colours),
+            a: pictures.painted(sides[0][name], colours),
+            b: pictures.painted(sides[1][name], colours),
+            "difference": pictures.difference(frames[name], right[0] & ~right[1], right[1] & ~right[0]),
+        }
+        for column, (title, picture) in zip(st.columns(len(shown)), shown.items(), strict=True):
+            column.image(picture, caption=plain(title), width="stretch")
+
+
+def _first_run(runs: pd.DataFrame, source: str, backbone: str) -> str:
+    of_cell = runs[(runs["source"] == source) & (runs["backbone"] == backbone)]
+    return str(of_cell.sort_values("replicate")["run"].iloc[0])

@@ -1,0 +1,116 @@
+"""Sources in tiers, and every cell with its intervals, gains, budget and cost."""
+
+import pandas as pd
+import streamlit as st
+
+from dashboard.filters import Chosen, family, is_control
+from dashboard.parts import figure, held_equal, plain, table
+from dashboard.reading import protocol_of
+from results import pictures
+from results.compare import CLASS_COLUMNS, METRICS, samples, tiers
+from results.reference import paper
+
+FEW = 5  # reasons that are shown without being asked for
+MOST_SOURCES = 60  # beyond these, all pairs take seconds and nobody reads the tiers
+
+
+def show(chosen: Chosen) -> None:
+    """The page."""
+    st.title("Which pretraining source is best?")
+    first = chosen.whole.iloc[0]
+    st.caption(plain(f"{first['target']}: {first['label_note']}"))
+    if not first["ranked"]:
+        st.warning("Too short to rank anything: this protocol only shows that every part works.")
+    if first["selected_on_test"]:
+        st.warning("Selected on test, like its peers: this protocol looks at the test split before it is scored.")
+    held_equal(protocol_of(chosen.found, first), str(first["label_note"]))
+    if chosen.cells.empty:
+        st.info("No cell is left by these filters.")
+        return
+    _tiers(chosen)
+    st.subheader("Every cell")
+    classes = st.toggle("Every class", key="classes", bind="query-params")
+    rows = cell_rows(chosen)
+    extra = class_columns(chosen, rows["cell"]) if classes else pd.DataFrame(index=rows.index)
+    names = {
+        "cell": None,
+        "miou_95": "mIoU 95 %",
+        "weighted_f_95": "weighted F 95 %",
+        "miou": "mIoU",
+        "weighted_f": "weighted F",
+        "run_s": "seconds a run",
+    }
+    table(pd.concat([rows, extra], axis=1), "cells", names, download=chosen.cells)
+    unranked = chosen.cells[chosen.cells["reason"].notna()]
+    if len(unranked):
+        with st.expander(f"Why {len(unranked)} cells have no rank", expanded=len(unranked) <= FEW):
+            told = unranked["source"] + " × " + unranked["backbone"] + ": " + unranked["reason"]
+            st.text("\n".join(told))
+    if "imagenet" in set(chosen.cells["source"].map(family)):
+        st.caption(
+            "ImageNet weights are one draw: what is said of them holds for these weights, not for any such pretraining."
+        )
+    _paper()
+
+
+def _tiers(chosen: Chosen) -> None:
+    sources = chosen.runs["source"].nunique()
+    if sources > MOST_SOURCES:
+        st.caption(f"Tiers are drawn for up to {MOST_SOURCES} sources; the filters leave {sources}.")
+        return
+    found = samples(chosen.runs, chosen.metric, chosen.cells)
+    if not found.scores:
+        return
+    st.subheader("Tiers")
+    rows = tiers(found)
+    names = {"mean": f"mean {METRICS[chosen.metric]}", "n": "replicates", "beaten_by": "established better"}
+    table(rows.rename(columns=names).drop(columns="untested"), "tiers")
+    note = "Tier: one plus how many sources are established better (Holm-adjusted p under 5 %), pooled over the backbones that"
+    st.caption(f"{note} two sources share. Within a tier nothing is shown, which is not “equal”.")
+    figure(pictures.tiers_chart(found, METRICS[chosen.metric]), "tiers")
+
+
+def badges(measured: int, source: str, leak: str | None, status: str) -> list[str]:
+    """What a reader must know of a cell before its number."""
+    marks = ["measured"] if measured else []
+    marks += ["control"] if is_control(source) else []
+    marks += ["LEAK"] if pd.notna(leak) else []
+    return marks + ([status] if status != "ok" else [])
+
+
+def cell_rows(chosen: Chosen) -> pd.DataFrame:
+    """The cells as they are shown; `cell` is hidden."""
+    cells = chosen.cells
+    shown = {name: cells[name] for name in ("rank", "source")}
+    marks = map(badges, *(cells[name].tolist() for name in ("n", "source", "leak", "status")))
+    shown |= {"badges": pd.Series(list(marks), index=cells.index)}
+    shown |= {"backbone": cells["backbone"]}
+    for metric in METRICS:
+        low, high = cells[f"{metric}_low"], cells[f"{metric}_high"]
+        spans = [f"{a:.3f} – {b:.3f}" if pd.notna(a) else "" for a, b in zip(low, high, strict=True)]
+        shown |= {metric: cells[metric], f"{metric}_95": pd.Series(spans, index=cells.index)}
+    shown |= {f"gain over {source}": gain(chosen, source) for source in ("none", "imagenet")}
+    shown |= {name: cells[name] for name in ("n", "trials", "run_s", "cell")}
+    return pd.DataFrame(shown).reset_index(drop=True)
+
+
+def gain(chosen: Chosen, over: str) -> "pd.Series[float]":
+    """(cells,) how far each is ahead of a baseline on its own backbone, by the chosen metric; missing without one."""
+    whole = chosen.whole_cells
+    base = whole[(whole["source"] == over) & (whole["status"] == "ok")].set_index("backbone")[chosen.metric]
+    return chosen.cells[chosen.metric] - chosen.cells["backbone"].map(base)
+
+
+def class_columns(chosen: Chosen, cells: "pd.Series[str]") -> pd.DataFrame:
+    """(cells, K) mean of each class over the replicates."""
+    names = list(chosen.whole["classes"].iloc[0])
+    ok = chosen.runs[chosen.runs["status"] == "ok"]
+    values = pd.DataFrame(ok[CLASS_COLUMNS[chosen.metric]].tolist(), index=ok["cell"], columns=names, dtype="float64")
+    return values.groupby(level=0).mean().reindex(cells).reset_index(drop=True)
+
+
+def _paper() -> None:
+    title, rows = paper()
+    st.subheader("Printed in the paper, not measured here")
+    st.caption(plain(title))
+    st.dataframe(pd.DataFrame(rows), hide_index=True)

@@ -1,0 +1,29 @@
+"""Source x backbone at a glance; what failed or was skipped is there, with its reason."""
+
+import streamlit as st
+
+from dashboard.filters import Chosen
+from dashboard.parts import figure, table
+from results import pictures
+from results.compare import METRICS
+
+
+def show(chosen: Chosen) -> None:
+    """The page."""
+    st.title("Source × backbone")
+    if chosen.cells.empty:
+        st.info("No cell is left by these filters.")
+        return
+    figure(pictures.matrix_chart(chosen.cells, chosen.metric, METRICS[chosen.metric]), "matrix")
+    st.caption("Hover: interval over replicates, how many there are, and why a cell has no number.")
+    columns = [
+        "source",
+        "backbone",
+        chosen.metric,
+        f"{chosen.metric}_low",
+        f"{chosen.metric}_high",
+        "n",
+        "status",
+        "reason",
+    ]
+    table(chosen.cells[columns], "matrix")

@@ -1,0 +1,102 @@
+"""One run: how it went, how its schedule was chosen, what its weights were, and the command that repeats it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+import yaml
+
+from dashboard.filters import Chosen
+from dashboard.parts import figure, plain, table
+from results import pictures
+from results.record import column_docs
+from results.store import read_json_lines
+
+SCORES = ("miou", "miou_no_background", "weighted_f", "final_loss", "train_s", "score_s")
+
+
+def show(chosen: Chosen) -> None:
+    """The page."""
+    st.title("One run")
+    if chosen.runs.empty:
+        st.info("No run is left by these filters.")
+        return
+    rows = chosen.runs.sort_values(["source", "backbone", "replicate", "finished"])
+    names = [f"{r.source} × {r.backbone} · r{r.replicate} · {str(r.run)[:6]}" for r in rows.itertuples()]
+    name = st.selectbox("Run", names, key="run", bind="query-params")
+    row = {str(column): value for column, value in rows.iloc[names.index(name)].items()}
+    folder = chosen.found.store.folder_of_row(row)
+    if row["status"] != "ok":
+        st.warning(plain(f"{row['status']}: {row['reason']}"))
+    for column, name in zip(st.columns(len(SCORES)), SCORES, strict=True):
+        value = row.get(name)
+        column.metric(name, "–" if pd.isna(value) else f"{value:.4g}", help=column_docs()[name])
+    _history(folder)
+    _trials(folder, row)
+    _again(chosen, row)
+    for title, name in (("Certificate of the weights", "certificate.json"), ("Record", "record.json")):
+        if (folder / name).is_file():
+            with st.expander(title):
+                st.json((folder / name).read_text(), expanded=1)
+    if (folder / "error.txt").is_file():
+        st.text((folder / "error.txt").read_text()[-5000:])
+
+
+def _history(folder: Path) -> None:
+    try:
+        history = pd.read_csv(folder / "history.csv")
+    except (OSError, ValueError):
+        return
+    st.subheader("Training loss")
+    figure(pictures.history_chart(history), "history")
+
+
+def _trials(folder: Path, row: dict[str, Any]) -> None:
+    trials = [{**dict(t["schedule"]), "val_miou": t["val_miou"]} for t in read_json_lines(folder / "trials.jsonl")]  # type: ignore[call-overload]
+    if not trials:
+        return
+    st.subheader("Tuning")
+    st.caption("Validation mIoU chooses the schedule and is no result. Trial 0 is the default.")
+    frame = pd.DataFrame(trials).rename_axis("trial").reset_index()
+    table(frame, "trials")
+    if (shares := importance(frame)) is not None:
+        figure(pictures.importance_chart(shares), "importance")
+
+
+def importance(trials: pd.DataFrame, least: int = 10) -> pd.Series | None:
+    """Share of each setting in the variation of the validation mIoU (PED-ANOVA, by Optuna); None for fewer than `least` trials."""
+    trials = trials.dropna(subset="val_miou")
+    if len(trials) < least or trials["val_miou"].nunique() < 2:
+        return None
+    import optuna
+
+    study = optuna.create_study(direction="maximize")
+    space: dict[str, optuna.distributions.BaseDistribution] = {}
+    for name in trials.columns.difference(["trial", "val_miou"]):
+        values = trials[name]
+        if values.nunique() > 1:
+            number = pd.api.types.is_numeric_dtype(values)
+            space[name] = (
+                optuna.distributions.FloatDistribution(float(values.min()), float(values.max()))
+                if number
+                else optuna.distributions.CategoricalDistribution(sorted(values.unique()))
+            )
+    for row in trials.to_dict("records"):
+        params = {name: row[name] for name in space}
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=space, value=row["val_miou"]))
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator()  # the other ones need scikit-learn
+    return pd.Series(optuna.importance.get_param_importances(study, evaluator=evaluator))
+
+
+def _again(chosen: Chosen, row: dict[str, Any]) -> None:
+    st.subheader("Run it again")
+    matrix = {name: row[name] for name in ("target", "protocol")}
+    matrix |= {"sources": [row["source"]], "backbones": [row["backbone"]], "train_fracs": [float(row["train_frac"])]}
+    st.code(f"# one.yaml\n{yaml.safe_dump(matrix, sort_keys=False)}", language="yaml")
+    st.code("bench run --matrix one.yaml --data DIR", language="sh")
+    packages = json.loads(row["packages"]) if isinstance(row.get("packages"), str) else {}
+    if packages:
+        told = ", ".join(f"{name} {version}" for name, version in packages.items())
+        st.caption(plain(f"{row['device']}, commit {row['commit']}, {told}"))

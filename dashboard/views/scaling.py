@@ -1,0 +1,82 @@
+"""How scores grow with images, with their groups and with labels, and what single settings of SAM change."""
+
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from dashboard.filters import Chosen
+from dashboard.parts import figure, plain, table
+from results import pictures, scaling, stats
+from results.compare import METRICS, Unanswerable, samples
+
+
+def show(chosen: Chosen) -> None:
+    """The page."""
+    st.title("Size, diversity, labels")
+    axis = st.selectbox(
+        "Axis", list(scaling.AXES), format_func=scaling.AXES.__getitem__, key="axis", bind="query-params"
+    )
+    bases = Counter(str(scaling.SUBSET.fullmatch(name)["base"]) for name in chosen.every["source"].unique())  # type: ignore[index]
+    most = [name for name, _ in bases.most_common()]  # the one with most sizes first
+    source = st.selectbox("Source", most, key="source", bind="query-params")
+    try:
+        found = scaling.points(chosen.every, axis, source, chosen.metric)
+    except Unanswerable as error:
+        st.info(plain(str(error)))
+    else:
+        _curves(chosen, axis, source, found)
+    _settings(chosen, source)
+
+
+def _curves(chosen: Chosen, axis: str, source: str, found: dict[str, dict[float, tuple[float, ...]]]) -> None:
+    curves = {name: scaling.curve(by, np.random.default_rng(0)) for name, by in found.items()}
+    figure(pictures.scaling_chart(curves, scaling.AXES[axis], METRICS[chosen.metric], source), "scaling")
+    for name, told in curves.items():
+        st.markdown(f"**{plain(name)}**: {told.verdict}, {plain(told.why)}")
+    without = _without(chosen, axis, source)
+    rows = []
+    for name, told in curves.items():
+        for size in told.sizes:
+            interval = stats.t_interval(told.scores[size])
+            row = {"backbone": name, "size": size, "mean": stats.mean(told.scores[size]), "low": interval.low}
+            row |= {"high": interval.high, "replicates": len(told.scores[size])}
+            if name in without:
+                saved = scaling.label_savings(without[name], told.scores[size], np.random.default_rng(0))
+                row |= dict(zip(("labels of none", "labels low", "labels high"), saved, strict=True))
+            rows.append(row)
+    table(pd.DataFrame(rows), "scaling")
+    if without:
+        st.caption(
+            "Labels of none: the share of the labels with which no pretraining reaches that score; empty beyond what was measured."
+        )
+
+
+def _without(chosen: Chosen, axis: str, source: str) -> dict[str, dict[float, tuple[float, ...]]]:
+    if axis != "train_fraction" or source == "none":
+        return {}
+    try:
+        return scaling.points(chosen.every, axis, "none", chosen.metric)
+    except Unanswerable:
+        return {}
+
+
+def _settings(chosen: Chosen, source: str) -> None:
+    """Every source that is `source` with something after a slash, against it."""
+    found = samples(chosen.whole, chosen.metric, chosen.whole_cells)
+    rows = []
+    for name in sorted(found.scores):
+        if name.startswith(f"{source}/") and "~" not in name and (pairs := found.pair(name, source)):
+            told = stats.difference(pairs)
+            row = {
+                "setting": name.removeprefix(f"{source}/"),
+                "difference": told.effect,
+                "low": told.low,
+                "high": told.high,
+            }
+            rows.append(row | {"p": told.p, "backbones": len(pairs)})
+    if rows:
+        st.subheader("One setting changed")
+        st.caption(plain(f"Against {source}, pooled over backbones."))
+        table(pd.DataFrame(rows), "settings")

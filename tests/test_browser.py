@@ -1,0 +1,190 @@
+"""The leaderboard in a real browser: Debian's chromium, headless."""
+
+import contextlib
+import io
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import Bench
+from examples import evidence, record
+from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from test_ask import filled  # noqa: F401 - a fixture
+from test_dashboard import PAGES
+
+from results.store import Store
+
+PATIENCE_S = 90.0
+HARMLESS = ("favicon",)
+
+Serve = Callable[[Path], str]
+
+
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="module")
+def browser(downloads: Path) -> Iterator[webdriver.Chrome]:
+    chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or chromedriver is None:
+        pytest.skip("no chromium and chromedriver: apt-get install chromium chromium-driver")
+    options = Options()
+    options.binary_location = chromium
+    for word in ("headless=new", "no-sandbox", "disable-gpu", "disable-background-networking", "window-size=1280,2400"):
+        options.add_argument(f"--{word}")
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(chromedriver))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def serve() -> Iterator[Serve]:
+    """`bench dashboard` on a store; returns its address."""
+    running: dict[Path, tuple[subprocess.Popen[bytes], str]] = {}
+
+    def start(store: Path) -> str:
+        if store not in running:
+            with socket.socket() as free:
+                free.bind(("localhost", 0))
+                port = free.getsockname()[1]
+            bench = shutil.which("bench", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+            words = [str(bench), "dashboard", "--store", str(store), "--port", str(port), "--no-browser"]
+            running[store] = subprocess.Popen(words, stdout=subprocess.DEVNULL), f"http://localhost:{port}"
+            wait(lambda: _healthy(running[store][1]))
+        return running[store][1]
+
+    yield start
+    for process, _ in running.values():
+        process.terminate()
+        process.wait()
+
+
+def _healthy(address: str) -> bool:
+    with contextlib.suppress(OSError):
+        return bool(urllib.request.urlopen(f"{address}/_stcore/health").read())
+    return False
+
+
+def wait(until: Callable[[], object], patience_s: float = PATIENCE_S) -> None:
+    end = time.monotonic() + patience_s
+    while not until():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.2)
+
+
+def text(browser: webdriver.Chrome) -> str:
+    with contextlib.suppress(StaleElementReferenceException):
+        return browser.find_element(By.TAG_NAME, "body").text
+    return ""
+
+
+def drawn(browser: webdriver.Chrome, address: str, title: str) -> None:
+    """Opens an address and waits until its page stands."""
+    browser.get(address)
+    wait(lambda: title in text(browser) and not browser.find_elements(By.CSS_SELECTOR, '[data-stale="true"]'))
+    wait(lambda: not browser.find_elements(By.CSS_SELECTOR, '[data-testid="stStatusWidget"]'))
+
+
+def faults(browser: webdriver.Chrome) -> list[str]:
+    """What went wrong on the page or in the console."""
+    said = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    broken = browser.find_elements(By.CSS_SELECTOR, '[data-testid="stException"]')
+    return [m for m in said if not any(name in m for name in HARMLESS)] + [element.text for element in broken]
+
+
+TITLES = dict(
+    zip(PAGES, ("Which pretraining", "Source × backbone", "Two sources", "Size, div", "One run", "Images"), strict=True)
+)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_opens_without_a_fault(
+    page: str,
+    browser: webdriver.Chrome,
+    serve: Serve,
+    filled: Path,  # noqa: F811
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    for store in (Path("no-such-store"), filled):
+        drawn(browser, f"{serve(store)}/?page={page}", TITLES[page])
+        time.sleep(1)  # for figures, which are drawn last
+        assert not faults(browser)
+
+
+def rows_of(browser: webdriver.Chrome) -> list[list[str]]:
+    """The cells of every table as they are told to a screen reader; the tables themselves are drawn on a canvas."""
+    with contextlib.suppress(StaleElementReferenceException):
+        grids = browser.find_elements(By.CSS_SELECTOR, 'table[role="grid"]')
+        return [
+            [cell.get_attribute("textContent") or "" for cell in grid.find_elements(By.TAG_NAME, "td")]
+            for grid in grids
+        ]
+    return []
+
+
+def test_a_filter_changes_table_and_address_and_the_address_shows_the_same(
+    browser: webdriver.Chrome,
+    serve: Serve,
+    filled: Path,  # noqa: F811
+) -> None:
+    drawn(browser, serve(filled), TITLES["Leaderboard"])
+    wait(lambda: any("satir/n-10" in cells for cells in rows_of(browser)))
+    before = rows_of(browser)
+    search = browser.find_element(By.CSS_SELECTOR, 'input[aria-label="Source contains"]')
+    search.send_keys("n-30\n")
+    wait(lambda: "search=n-30" in browser.current_url)
+    wait(lambda: rows_of(browser) and not any("satir/n-10" in cells for cells in rows_of(browser)))
+    after = rows_of(browser)
+    assert after != before
+    assert any("satir/n-30" in cells for cells in after)
+    address = browser.current_url
+    browser.get("about:blank")
+    drawn(browser, address, TITLES["Leaderboard"])
+    wait(lambda: rows_of(browser) == after)
+    assert not faults(browser)
+
+
+def test_the_csv_holds_the_numbers_of_bench_table(
+    browser: webdriver.Chrome,
+    serve: Serve,
+    downloads: Path,
+    bench: Bench,
+    filled: Path,  # noqa: F811
+) -> None:
+    drawn(browser, serve(filled), TITLES["Leaderboard"])
+    wait(lambda: "Every cell" in text(browser))
+    wait(lambda: len(browser.find_elements(By.CSS_SELECTOR, '[data-testid="stDownloadButton"] button')) >= 4)
+    buttons = browser.find_elements(By.CSS_SELECTOR, '[data-testid="stDownloadButton"] button')
+    [button for button in buttons if "CSV" in button.text][1].click()
+    wait(lambda: (downloads / "cells.csv").is_file())
+    expected = bench("table", "--format", "csv", "--store", filled).out
+    pd.testing.assert_frame_equal(
+        pd.read_csv(downloads / "cells.csv"), pd.read_csv(io.StringIO(expected)), check_exact=True
+    )
+
+
+def test_a_store_that_grows_is_picked_up(browser: webdriver.Chrome, serve: Serve, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    store.write_record(record(0), evidence(0))
+    drawn(browser, serve(store.root), TITLES["Leaderboard"])
+    assert not any("arrived-later" in cells for cells in rows_of(browser))
+    for replicate in range(3):
+        store.write_record(record(replicate, source="arrived-later", cell="d" * 64), evidence(replicate))
+    wait(lambda: any("arrived-later" in cells for cells in rows_of(browser)))
+    assert not faults(browser)

@@ -1,0 +1,215 @@
+"""The leaderboard's logic, without a browser."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from examples import record
+from streamlit.testing.v1 import AppTest
+from test_ask import filled  # noqa: F401 - a fixture
+
+from dashboard import filters
+from dashboard.views.leaderboard import badges
+from dashboard.views.run import importance
+from results import load_table, samples
+from results.store import Store
+from results.table import board
+
+APP = Path(filters.__file__).with_name("app.py")
+PAGES = ("Leaderboard", "Matrix", "Compare", "Scaling", "Run", "Images")
+
+Open = Callable[..., AppTest]
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Open:
+    """The page as it stands after one run, on a store, with words of the address."""
+
+    def open_it(store: Path, **words: str) -> AppTest:
+        monkeypatch.setenv("BENCH_STORE", str(store))
+        app = AppTest.from_file(str(APP), default_timeout=60)
+        for name, value in words.items():
+            app.query_params[name] = value
+        return app.run()
+
+    return open_it
+
+
+def texts(app: AppTest) -> str:
+    parts = [*app.info, *app.error, *app.warning, *app.caption, *app.markdown, *app.text, *app.title]
+    return "\n".join(str(part.value).replace("\\", "") for part in parts)
+
+
+def shown(app: AppTest, column: str) -> pd.DataFrame:
+    """The first table that has this column."""
+    return next(table.value for table in app.dataframe if column in table.value)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_opens_on_what_ships_and_on_a_store(page: str, opened: Open, filled: Path, tmp_path: Path) -> None:  # noqa: F811
+    for store in (tmp_path / "none yet", filled):
+        app = opened(store, page=page)
+        assert not app.exception, app.exception
+        assert not app.error
+        assert app.title
+    assert "results that ship with the project" in texts(opened(tmp_path / "none yet"))
+
+
+def test_the_table_is_the_board(opened: Open, filled: Path) -> None:  # noqa: F811
+    rows, cells = shown(opened(filled), "badges"), board(load_table(filled))
+    assert rows["miou"].tolist() == cells["miou"].tolist()
+    base = cells[cells["source"] == "none"].set_index("backbone")["miou"]
+    assert rows["gain over none"].tolist() == (cells["miou"] - cells["backbone"].map(base)).tolist()
+    per_class = shown(opened(filled, classes="true"), "person")
+    mean = np.mean([values[1] for values in load_table(filled).query("cell == @cells['cell'][0]")["class_iou"]])
+    assert per_class["person"][0] == pytest.approx(mean)
+
+
+@pytest.mark.parametrize(
+    ("words", "left"),
+    [
+        ({"backbone": "tiny"}, lambda cells: cells["backbone"] == "tiny"),
+        ({"family": "satir"}, lambda cells: cells["source"].str.startswith("satir")),
+        ({"search": "n-1"}, lambda cells: cells["source"].str.contains("n-1")),
+    ],
+)
+def test_a_filter_in_the_address_leaves_what_it_names(
+    words: dict[str, str],
+    left: Callable[[pd.DataFrame], "pd.Series[bool]"],
+    opened: Open,
+    filled: Path,  # noqa: F811
+) -> None:
+    app = opened(filled, **words)
+    assert not app.exception
+    cells = board(load_table(filled))
+    assert sorted(shown(app, "badges")["miou"]) == sorted(cells[left(cells)]["miou"])
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_filters_that_leave_nothing(page: str, opened: Open, filled: Path) -> None:  # noqa: F811
+    app = opened(filled, page=page, search="([")
+    assert not app.exception, app.exception
+
+
+def test_the_other_metric(opened: Open, filled: Path) -> None:  # noqa: F811
+    rows = shown(opened(filled, page="Matrix", metric="weighted F-measure"), "weighted_f")
+    assert sorted(rows["weighted_f"]) == sorted(board(load_table(filled))["weighted_f"])
+
+
+def test_compare_says_what_bench_claim_says(opened: Open, filled: Path) -> None:  # noqa: F811
+    said = texts(opened(filled, page="Compare", a="satir", b="none"))
+    assert "SUPPORTED: satir is" in said
+    assert "12 groups of 48 test images" in said
+    assert "Choose two different sources" in texts(opened(filled, page="Compare", a="none", b="none"))
+
+
+def test_scaling_shows_curve_and_verdict(opened: Open, filled: Path) -> None:  # noqa: F811
+    app = opened(filled, page="Scaling", source="satir")
+    assert sorted(set(shown(app, "size")["size"])) == [10, 30, 100, 300]
+    assert "still rising" in texts(app)
+    assert "has no complete cells along groups" in texts(
+        opened(filled, page="Scaling", source="satir", axis="groups of images in the corpus")
+    )
+
+
+def test_images_of_two_runs_and_where_they_differ(opened: Open, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    rng = np.random.default_rng(0)
+    for source in ("none", "imagenet"):
+        for replicate in range(3):
+            made = record(replicate, seed=replicate + len(source), source=source, cell=source[0].encode().hex() * 32)
+            from examples import evidence
+
+            store.write_record(made, evidence(replicate + len(source)))
+            labels = {f"image-{i}": rng.integers(0, 3, (40, 700), dtype=np.uint8) for i in range(4)}
+            samples.write(samples.predictions_file(store, made.run), labels)
+    assert "holds no pictures" in texts(opened(store.root, page="Images"))
+    for path in samples.truth_files(store, "t" * 64):
+        samples.write(path, labels)
+    app = opened(store.root, page="Images")
+    assert not app.exception
+    assert "image-0" in texts(app)
+    kept = samples.read(samples.predictions_file(store, made.run))
+    assert kept["image-0"].shape == (14, 234)
+    samples.predictions_file(store, made.run).write_bytes(b"torn")
+    assert samples.read(samples.predictions_file(store, made.run)) == {}
+
+
+# -- what a store can be ---------------------------------------------------------------------------------------------
+
+
+def test_an_empty_store_says_how_to_fill_it(opened: Open, tmp_path: Path) -> None:
+    app = opened(tmp_path)
+    assert not app.exception
+    assert "bench run --matrix demo" in texts(app)
+
+
+def test_a_store_that_is_a_file(opened: Open, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    app = opened(tmp_path / "file")
+    assert not app.exception
+    assert "is a file, not a folder" in texts(app)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_one_failed_run_only(page: str, opened: Open, tmp_path: Path) -> None:
+    nothing = dict.fromkeys(("scores", "tuning", "provenance", "evidence_sha256", "normalisation"))
+    Store(tmp_path).write_record(record(status="failed", reason="the driver is gone", **nothing))
+    app = opened(tmp_path, page=page)
+    assert not app.exception, app.exception
+    if page in ("Leaderboard", "Run"):
+        assert "the driver is gone" in texts(app)
+
+
+def test_a_damaged_record_and_one_of_a_newer_schema_are_named(opened: Open, tmp_path: Path) -> None:
+    from examples import evidence
+
+    store = Store(tmp_path)
+    folders = [store.write_record(record(i), evidence(i)) for i in range(3)]
+    (folders[0] / "record.json").write_text('{"schema_version": 1, "run"')
+    newer = json.loads((folders[1] / "record.json").read_text()) | {"schema_version": 2, "unheard_of": 1}
+    (folders[1] / "record.json").write_text(json.dumps(newer))
+    app = opened(tmp_path)
+    assert not app.exception
+    assert "2 records cannot be read" in app.expander[0].label
+    assert "a newer version of satir-bench made it (schema 2, this one reads 1): update" in texts(app)
+    assert str(folders[0]) in texts(app)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_text_of_a_card_is_shown_as_text(page: str, opened: Open, tmp_path: Path) -> None:
+    from examples import evidence
+
+    name = "<script>alert(1)</script>[x](javascript:alert(2))![y](z)"
+    for i in range(3):
+        for source, cell in ((name, "1"), ("none", "2")):
+            made = record(i, source=source, label_note=name, cell=cell * 64, seed=i)
+            Store(tmp_path).write_record(made, evidence(i))
+    app = opened(tmp_path, page=page)
+    assert not app.exception, app.exception
+    for part in [*app.markdown, *app.caption, *app.info, *app.warning]:
+        assert not part.allow_html if hasattr(part, "allow_html") else True
+        assert "<script" not in part.value.replace(r"\<script", "")
+        assert "](javascript" not in part.value
+
+
+# -- parts -----------------------------------------------------------------------------------------------------------
+
+
+def test_badges_and_families() -> None:
+    assert badges(3, "satir/top-4~shuffled", "seen", "ok") == ["measured", "control", "LEAK"]
+    assert badges(0, "none", None, "oom") == ["oom"]
+    assert filters.family("imagenet+satir/felzenszwalb~permuted") == "imagenet+satir"
+
+
+def test_importance_of_settings_needs_trials_and_finds_what_matters() -> None:
+    rng = np.random.default_rng(0)
+    trials = pd.DataFrame({"trial": range(40), "lr": rng.uniform(size=40), "decay": rng.choice(["poly", "cosine"], 40)})
+    trials["val_miou"] = trials["lr"] + 0.01 * rng.uniform(size=40)
+    assert importance(trials.head(9)) is None
+    shares = importance(trials)
+    assert shares is not None
+    assert shares["lr"] > 0.9
