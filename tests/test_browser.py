@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 import shutil
 import socket
@@ -47,7 +48,7 @@ def browser(downloads: Path) -> Iterator[webdriver.Chrome]:
     for word in ("headless=new", "no-sandbox", "disable-gpu", "disable-background-networking", "window-size=1280,2400"):
         options.add_argument(f"--{word}")
     options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(chromedriver))
     yield driver
     driver.quit()
@@ -108,6 +109,13 @@ def faults(browser: webdriver.Chrome) -> list[str]:
     return [m for m in said if not any(name in m for name in HARMLESS)] + [element.text for element in broken]
 
 
+def asked_of_others(browser: webdriver.Chrome, address: str) -> list[str]:
+    """Addresses outside of this server that the browser has asked for since the last look."""
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+    return [url for url in asked if not url.startswith((address, "data:", "blob:", "about:", "chrome:"))]
+
+
 TITLES = dict(
     zip(PAGES, ("Which pretraining", "Source × backbone", "Two sources", "Size, div", "One run", "Images"), strict=True)
 )
@@ -122,9 +130,13 @@ def test_every_page_opens_without_a_fault(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     for store in (Path("no-such-store"), filled):
-        drawn(browser, f"{serve(store)}/?page={page}", TITLES[page])
+        address = serve(store)
+        browser.get("about:blank")
+        asked_of_others(browser, address)  # those of the page before
+        drawn(browser, f"{address}/?page={page}", TITLES[page])
         time.sleep(1)  # for figures, which are drawn last
         assert not faults(browser)
+        assert not asked_of_others(browser, address)
 
 
 def rows_of(browser: webdriver.Chrome) -> list[list[str]]:
@@ -177,6 +189,21 @@ def test_the_csv_holds_the_numbers_of_bench_table(
     pd.testing.assert_frame_equal(
         pd.read_csv(downloads / "cells.csv"), pd.read_csv(io.StringIO(expected)), check_exact=True
     )
+
+
+def test_a_name_is_never_markup(browser: webdriver.Chrome, serve: Serve, tmp_path: Path) -> None:
+    name = "<script>alert(1)</script><img src=x onerror=alert(2)>[x](javascript:alert(3))"
+    store = Store(tmp_path / "store")
+    for replicate in range(3):
+        for source, cell in ((name, "1"), ("none", "2")):
+            made = record(replicate, seed=replicate + len(cell), source=source, label_note=name, cell=cell * 64)
+            store.write_record(made, evidence(replicate + len(cell)))
+    for page in PAGES:
+        drawn(browser, f"{serve(store.root)}/?page={page}", TITLES[page])
+        time.sleep(1)
+        assert not browser.find_elements(By.CSS_SELECTOR, "img[src=x], a[href^=javascript]")
+        assert not faults(browser)  # an alert would have ended the driver's call
+        assert page != "Leaderboard" or name in text(browser)
 
 
 def test_a_store_that_grows_is_picked_up(browser: webdriver.Chrome, serve: Serve, tmp_path: Path) -> None:
