@@ -128,3 +128,20 @@ def test_a_worker_that_the_kernel_killed_for_memory_is_told_from_one_that_was_ki
     runs = load_table(tmp_path / "store").set_index("train_frac")
     assert (runs.loc[1.0, "status"], runs["status"].value_counts()["ok"]) == ("oom", CELLS - 1)
     assert "out of memory at batch 2: the kernel killed the worker" in runs.loc[1.0, "reason"]
+
+
+def test_status_of_a_cell_says_what_failed_and_which_inputs_have_changed(
+    bench: Bench, breaking: Break, tmp_path: Path
+) -> None:
+    path = write_matrix(tmp_path, replicates=1, trials=1, finetune_steps=3)
+    assert run(bench, path)[0] == 0
+    assert "other than" not in bench("status", "none").out
+    breaking(lambda unit: RuntimeError("the driver is gone"))
+    path = write_matrix(tmp_path, replicates=1, trials=1, finetune_steps=4)
+    assert run(bench, path)[0] == 2
+    told = bench("status", "none x tiny").out
+    changed = [line for line in told.splitlines() if "other than in the results of that name" in line]
+    assert any("finetune_steps" in line and "3" in line and "4" in line for line in changed), told
+    assert "the driver is gone" in told
+    assert "error.txt ends:" in told
+    assert "| RuntimeError: the driver is gone" in told
