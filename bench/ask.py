@@ -21,6 +21,7 @@ from results.compare import (
     one_board,
     one_protocol,
     samples,
+    tier_notes,
     tiers,
 )
 from results.store import Store
@@ -135,7 +136,9 @@ def claims_text(store: Store, path: Path) -> tuple[str, bool]:
         expected, told = _expected(entry, table)
         good &= expected
         lines.append(f"{'as expected' if expected else 'NOT AS EXPECTED'} ({entry.expect}): {entry.claim}\n  {told}")
-    return "\n".join(lines or [f"{path} holds no claims"]), good
+    if not lines:
+        raise Unanswerable(f"{path} holds no claims")
+    return "\n".join(lines), good
 
 
 def _expected(entry: Expected, table: pd.DataFrame) -> tuple[bool, str]:
@@ -150,22 +153,13 @@ def tiers_view(found: Samples, metric: str) -> View:
     """The sources of a board in tiers, each pair pooled over the backbones that both have."""
     rows = tiers(found)
     names = {"mean": f"mean {METRICS[metric]}", "n": "replicates", "beaten_by": "established better"}
-    notes = ["Tier: one plus how many sources are established better (Holm-adjusted p under 5 %)."]
-    notes += ["Within a tier nothing is shown, which is not 'equal'."]
-    if rows["backbones"].nunique() > 1:
-        notes.append(
-            "Means over different backbones do not compare; tiers do, by the backbones that two sources share."
-        )
-    if untested := int(rows["untested"].sum()) // 2:
-        notes.append(f"{untested} pairs have no interval and put nothing apart.")
-    return View(found.notes, rows.drop(columns="untested").rename(columns=names), notes)
+    return View(found.notes, rows.drop(columns="untested").rename(columns=names), tier_notes(found, rows))
 
 
 def _tiers(runs: pd.DataFrame, metric: str) -> View:
     found = samples(runs, metric)
     view = tiers_view(found, metric)
-    left_out = [f"left out, {name} x {place}: {why}" for (name, place), why in found.left_out.items()]
-    return view._replace(notes=[*left_out, *view.notes])
+    return view._replace(notes=[*_left_out(found), *view.notes])
 
 
 def scaling_text(store: Store, axis: str, source: str, metric: str, out: Path | None, **filters: str | None) -> str:
@@ -214,25 +208,29 @@ def _between(low: float | None, high: float | None) -> str:
     return "-" if low is None or high is None else f"{low:.4f}..{high:.4f}"
 
 
+def _left_out(found: Samples) -> list[str]:
+    return [f"left out, {name} x {place}: {why}" for (name, place), why in found.left_out.items()]
+
+
 def classes_view(runs: pd.DataFrame, metric: str) -> View:
-    """Of each cell the mean of every class over its replicates; missing: absent from the test."""
-    names = list(runs["classes"].iloc[0])
-    ok = runs[runs["status"] == "ok"]
+    """Of each cell that counts the mean of every class over its replicates; missing: absent from the test."""
+    names, found = list(runs["classes"].iloc[0]), samples(runs, metric)
     rows = []
-    for (source, backbone), cell in ok.groupby(["source", "backbone"]):
+    for (source, backbone), cell in found.runs.groupby(["source", "backbone"]):
         values = np.array([[np.nan if v is None else v for v in row] for row in cell[CLASS_COLUMNS[metric]]], float)
         rows.append((source, backbone, len(cell), *values.mean(0)))
     frame = pd.DataFrame(rows, columns=["source", "backbone", "n", *names])
-    return View((*samples(runs).notes, f"{METRICS[metric]} of each class, mean over replicates"), frame)
+    return View((*found.notes, f"{METRICS[metric]} of each class, mean over replicates"), frame, _left_out(found))
 
 
 def tuning_view(runs: pd.DataFrame, metric: str) -> View:
     """What tuning was worth: of each cell the default and the tuned schedule, and the best to be expected of fewer trials."""
-    runs = runs[runs["tuned_val_miou"].notna()].drop_duplicates("cell").sort_values(["source", "backbone"])
-    most = 0 if runs.empty else int(runs["trials"].max())
+    found = samples(runs, metric)
+    counted = found.runs.drop_duplicates("cell")
+    most = 0 if counted.empty else int(counted["trials"].max())
     counts = sorted({k for k in (1, 2, 4, 8, 16, 32, 64) if k < most} | ({most} if most else set()))
     rows = []
-    for row in runs.to_dict("records"):
+    for row in counted.to_dict("records"):
         # a schedule with which a training diverged is worth nothing
         tried = [0.0 if value is None or pd.isna(value) else float(value) for value in row["trial_val_mious"]]
         best = [stats.expected_best(tried, k) if k <= len(tried) else np.nan for k in counts]
@@ -240,9 +238,9 @@ def tuning_view(runs: pd.DataFrame, metric: str) -> View:
         rows.append((row["source"], row["backbone"], row["default_val_miou"], gain, *best))
     columns = ["source", "backbone", "default", "tuned - default", *(f"best of {k}" for k in counts)]
     why = "Validation mIoU, which chooses and is no result; 'best of k': what k draws from the trials are expected to reach."
-    lost = any(len(tried) == 0 for tried in runs["trial_val_mious"])
+    lost = any(len(tried) == 0 for tried in counted["trial_val_mious"])
     notes = [why, *(["'-' under 'best of': recorded before single trials were kept"] if lost else [])]
-    return View(samples(runs).notes if rows else (), pd.DataFrame(rows, columns=columns), notes)
+    return View(found.notes, pd.DataFrame(rows, columns=columns), [*_left_out(found), *notes])
 
 
 VIEWS = {"tiers": _tiers, "per-class": classes_view, "tuning": tuning_view}

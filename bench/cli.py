@@ -337,6 +337,8 @@ def claim(text: str | None, file: Path | None, store: Path, **board: Any) -> int
     if (text is None) == (file is None):
         raise BenchError('name a claim, "satir > imagenet by 0.01", or a --file of them')
     if file is not None:
+        if any(value is not None for value in board.values()):
+            raise BenchError("each claim of a --file names its own target, protocol and train_frac")
         told, good = claims_text(Store(store), file)
         click.echo(told)
         return 0 if good else 2

@@ -41,10 +41,14 @@ def write_report(store: Store, out: Path) -> Path:
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>",
         f"<title>satir-bench: {escape(store.root.resolve().name)}</title><style>{STYLE}</style>",
         "<h1>satir-bench</h1>",
+        *(f"<p>Cannot be read and is left out: {escape(text)}" for text in runs.attrs["unreadable"]),
         *(sections or ["<p>No runs in this store yet."]),
         *_definitions(),
     ]
-    write_atomic(out / "runs.csv", runs.to_csv(index=False).encode())
+    lists = {
+        name: runs[name].map(_json_list) for name in runs.columns if runs[name].map(type).isin((list, np.ndarray)).any()
+    }
+    write_atomic(out / "runs.csv", runs.assign(**lists).to_csv(index=False).encode())
     write_atomic(out / "index.html", "\n".join(page).encode())
     return out / "index.html"
 
@@ -69,8 +73,9 @@ def _board(store: Store, rows: pd.DataFrame) -> Iterable[str]:
             for cell in cells.to_dict("records")
         ],
     )
-    for cell in cells[cells["reason"].notna()].to_dict("records"):
-        yield "<p class=note>" + escape(f"{cell['source']} x {cell['backbone']}: {cell['reason']}")
+    for cell in cells.to_dict("records"):
+        if pd.notna(why := cell["leak"] if pd.notna(cell["leak"]) else cell["reason"]):
+            yield "<p class=note>" + escape(f"{cell['source']} x {cell['backbone']}: {why}")
     full = rows[rows["train_frac"] == rows["train_frac"].max()]
     for metric, title in METRICS.items():
         found = samples(full, metric)
@@ -144,6 +149,11 @@ def _table(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
 def _cell(text: str) -> str:
     number = text.lstrip("+-").replace(".", "").replace("%", "").isdigit()
     return f"<td class=n>{text}" if number else f"<td>{escape(text)}"
+
+
+def _json_list(value: Any) -> Any:  # noqa: ANN401
+    """A list as JSON with all digits: numpy would cut them."""
+    return json.dumps(np.asarray(value).tolist()) if isinstance(value, list | np.ndarray) else value
 
 
 def _or_dash(value: Any, form: str = "{:.4f}") -> str:  # noqa: ANN401

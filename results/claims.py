@@ -39,8 +39,9 @@ class Judgement:
     """A verdict and what it stands on.
 
     Attributes:
-        told: the difference of a and b. replicates: the fewest of any cell. needed: replicates of each with which such an effect
-            would be shown in 80 % of experiments; None where no number would, or the verdict stands. why: what stands in the way.
+        told: the difference of a and b. replicates: the fewest of any cell. even: whether all have as many. needed: replicates of
+            each with which such an effect would be shown in 80 % of experiments; None where no number would, or the verdict
+            stands. why: what stands in the way.
     """
 
     claim: Claim
@@ -50,6 +51,7 @@ class Judgement:
     replicates: int
     needed: int | None = None
     why: str | None = None
+    even: bool = True
 
 
 class Expected(BaseModel):
@@ -110,7 +112,8 @@ def judge(claim: Claim, found: Samples) -> Judgement:
         margin = told.effect - claim.by if claim.sign == ">" else claim.by - abs(told.effect)
         deviation = told.error * math.sqrt(replicates * len(pairs) / 2)
         needed = stats.needed(margin, deviation, len(pairs)) if margin > 0 else None
-    return Judgement(claim, verdict, told, tuple(backbones), replicates, needed, why)
+    even = len({len(sample) for pair in pairs for sample in pair}) == 1
+    return Judgement(claim, verdict, told, tuple(backbones), replicates, needed, why, even)
 
 
 def _verdict(claim: Claim, told: Difference) -> Verdict:
@@ -155,14 +158,14 @@ def sentence(found: Judgement) -> str:
     text = f"{found.verdict}{asked}: {claim.a} is {abs(told.effect):.4f} {METRICS[claim.metric]} "
     text += f"{'ahead of' if told.effect >= 0 else 'behind'} {claim.b} {where}"
     if told.low is not None and told.p is not None:
-        text += f", 95 % interval {told.low:+.4f} to {told.high:+.4f}, p = {told.p:.3g}"
-    text += f"; {found.replicates} replicates each"
+        text += f", 95 % interval {told.low:+.4f} to {told.high:+.4f}, p of no difference {told.p:.3g}"
+        near = told.equivalent(claim.by) if claim.sign == "~" else None
+        text += "" if near is None else f", p of a larger one {near:.3g}"
+    text += f"; {found.replicates} replicates each" if found.even else f"; {found.replicates} replicates or more"
     if found.why:
         text += f". {found.why}"
     elif found.verdict == "NOT SHOWN":
-        text += (
-            f"; about {found.needed} would be needed"
-            if found.needed
-            else "; more replicates of such an effect would not show it"
-        )
+        toward = abs(told.effect) < claim.by if claim.sign == "~" else told.effect > claim.by
+        more = f"about {found.needed}" if found.needed else f"more than {stats.MOST_REPLICATES}"
+        text += f"; {more} would be needed" if toward else "; more replicates of such an effect would not show it"
     return text

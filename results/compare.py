@@ -90,8 +90,13 @@ def one_protocol(table: pd.DataFrame, target: str | None = None, protocol: str |
         raise Unanswerable(
             f"results of different targets or protocols are never compared: name one with --target, --protocol: {told}"
         )
-    newest = rows.sort_values("finished")[BOARD].iloc[-1]
-    return rows[(rows[BOARD] == newest.tolist()).all(axis=1)]
+    measured = rows[rows["status"] == "ok"]  # what measured nothing replaces nothing
+    newest = (rows if measured.empty else measured).sort_values(["finished", *BOARD])[BOARD].iloc[-1]
+    found = rows[(rows[BOARD] == newest.tolist()).all(axis=1)]
+    if len(found) < len(rows):
+        others = f"{len(rows) - len(found)} runs on other data, settings or versions of the same names are left out"
+        found.attrs["notes"] = [*rows.attrs.get("notes", ()), others]
+    return found
 
 
 def samples(
@@ -131,6 +136,9 @@ def samples(
     notes = [f"{first['target']}, {first['protocol']}: {first['label_note']}"]
     notes += [] if judged else ["TOO SHORT TO RANK ANYTHING: this only shows that every part works."]
     notes += ["SELECTED ON TEST, like its peers."] if first["selected_on_test"] else []
+    notes += runs.attrs.get("notes", ())
+    unreadable = len(runs.attrs.get("unreadable", ()))
+    notes += [f"{unreadable} records cannot be read and are left out; `bench table` names them"] if unreadable else []
     return Samples(whole, left_out, tuple(notes), judged, rows)
 
 
@@ -226,6 +234,19 @@ def all_pairs(found: Samples, backbone: str | None = None) -> dict[tuple[str, st
     return {key: (one, adjusted.get(key)) for key, one in told.items()}
 
 
+def tier_notes(found: Samples, rows: pd.DataFrame) -> list[str]:
+    """What must be said beside tiers. rows: of `tiers(found)`."""
+    notes = ["Tier: one plus how many sources are established better (Holm-adjusted p under 5 %)."]
+    notes += ["Within a tier nothing is shown, which is not 'equal'."]
+    if len({frozenset(found.scores[name]) for name in rows["source"]}) > 1:
+        notes.append(
+            "Means over different backbones do not compare; tiers do, by the backbones that two sources share."
+        )
+    if untested := int(rows["untested"].sum()) // 2:
+        notes.append(f"{untested} pairs have no interval, or no backbone in common, and put nothing apart.")
+    return notes
+
+
 def tiers(found: Samples, backbone: str | None = None) -> pd.DataFrame:
     """Sources in tiers: one plus how many others are established better (Holm-adjusted p under 5 %, pooled over backbones).
 
@@ -240,10 +261,11 @@ def tiers(found: Samples, backbone: str | None = None) -> pd.DataFrame:
     ]
     beaten: dict[str, list[str]] = {name: [] for name in names}
     tested, untested = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
-    for (a, b), (one, adjusted) in pairs.items():
+    for a, b in combinations(names, 2):
+        one, adjusted = pairs.get((a, b), (None, None))
         for name in (a, b):
             (untested if adjusted is None else tested)[name] += 1
-        if adjusted is not None and adjusted < SURE:
+        if one is not None and adjusted is not None and adjusted < SURE:
             better, worse = (a, b) if one.effect > 0 else (b, a)
             beaten[worse].append(better)
     rows = []

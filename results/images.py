@@ -113,30 +113,33 @@ def image_differences(store: Store, found: Samples, a: str, b: str, backbone: st
     return scores.loc[order].reset_index(drop=True).rename_axis(columns=None)
 
 
-def _runs_of(store: Store, found: Samples, source: str, backbone: str, of: Callable[[Path, str, Path], T]) -> list[T]:
+def _runs_of(
+    store: Store, found: Samples, source: str, backbone: str, of: Callable[[Path, Path, str, str], T]
+) -> list[T]:
     runs = found.runs[(found.runs["source"] == source) & (found.runs["backbone"] == backbone)]
-    return [of(store.root, str(row["run"]), store.folder_of_row(row)) for row in runs.to_dict("records")]
+    rows = runs.to_dict("records")
+    return [of(store.root, store.folder_of_row(row), str(row["run"]), str(row["evidence_sha256"])) for row in rows]
 
 
 @functools.lru_cache(maxsize=512)
-def _counts(root: Path, run: str, folder: Path) -> Counts:
-    return counts(_evidence(root, run, folder))
+def _counts(root: Path, folder: Path, run: str, sha: str) -> Counts:
+    return counts(_evidence(root, folder, run, sha))
 
 
 @functools.lru_cache(maxsize=64)
-def _image_scores(root: Path, run: str, folder: Path) -> pd.DataFrame:
-    evidence = _evidence(root, run, folder)
+def _image_scores(root: Path, folder: Path, run: str, sha: str) -> pd.DataFrame:
+    evidence = _evidence(root, folder, run, sha)
     hit = np.diagonal(evidence.confusion, axis1=1, axis2=2).astype(float)
     truth, predicted = evidence.confusion.sum(2), evidence.confusion.sum(1)
     values = np.where(truth > 0, hit / np.maximum(truth + predicted - hit, 1), 0).sum(1) / (truth > 0).sum(1)
     return pd.DataFrame({"image": evidence.image_ids, "group": evidence.groups, "score": values})
 
 
-def _evidence(root: Path, run: str, folder: Path) -> Evidence:
+def _evidence(root: Path, folder: Path, run: str, sha: str) -> Evidence:
     store = Store(root)
     record = store.find_record(folder, run)
-    if record is None:
-        raise Unanswerable(f"the record in {folder} cannot be read any more")
+    if record is None or record.evidence_sha256 != sha:  # the caches above are kept by it
+        raise Unanswerable(f"the record in {folder} has changed since the table was read: ask again")
     return store.read_evidence(record)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from results import stats
-from results.compare import Unanswerable, samples
+from results.compare import Samples, Unanswerable, samples
 from results.stats import Floats
 
 Verdict = Literal["still rising", "plateau", "non-monotone", "unclear", "not enough points"]
@@ -55,14 +55,13 @@ def curve(scores: Mapping[float, Sequence[float]], rng: np.random.Generator, dra
         return Curve(sizes, held, "not enough points", f"{len(sizes)} sizes; a curve needs {LEAST_SIZES}")
     if min(map(len, held.values())) < stats.MIN_REPLICATES:
         return Curve(sizes, held, "not enough points", f"fewer than {stats.MIN_REPLICATES} replicates at some size")
+    if any(len(set(values)) == 1 for values in held.values()):
+        return Curve(sizes, held, "unclear", f"at some size the {stats.AGREE}")
     x = np.array(sizes, float)
     means = np.array([stats.mean(held[size]) for size in sizes])
     errors = _errors(held)
     at = np.geomspace(x[0], 2 * x[-1], 60)
-    drawn = np.array([rng.choice(held[size], (draws, len(held[size]))).mean(1) for size in sizes]).T
-    # a mean of R drawn from R has too small a spread: by the root of (R - 1) / R
-    spread = np.array([np.sqrt(len(held[size]) / (len(held[size]) - 1)) for size in sizes])
-    drawn = means + (drawn - means) * spread
+    drawn = np.array([_means(held[size], draws, rng) for size in sizes]).T
     fitted, band = _fit(x, means[None], errors, at)[0], _fit(x, drawn, errors, at)
     low, high = np.quantile(band, [0.025, 0.975], axis=0)
     ends = np.array([x[-1], 2 * x[-1]])
@@ -103,6 +102,14 @@ def _verdict(
     return "unclear", told_gain + reason
 
 
+def _means(scores: Sequence[float], draws: int, rng: np.random.Generator) -> Floats:
+    """(D,) means of bootstrap samples of (R,) scores. Of R drawn from R they spread too little, by the root of (R - 1) / R."""
+    mean = stats.mean(scores)
+    drawn = rng.choice(np.asarray(scores, float), (draws, len(scores))).mean(1)
+    found: Floats = mean + (drawn - mean) * np.sqrt(len(scores) / (len(scores) - 1))
+    return found
+
+
 def _errors(scores: Mapping[float, tuple[float, ...]]) -> Floats:
     """(S,) standard errors; the spread of a replicate is pooled over the sizes, which few replicates cannot tell apart."""
     spare = sum(len(values) - 1 for values in scores.values())
@@ -133,7 +140,8 @@ def label_savings(
 ) -> tuple[float | None, float | None, float | None]:
     """The share of labels at which `without` a pretraining reaches what the source has with its own: (share, low, high).
 
-    Read off the line through the means over the logarithm of the share; None where it lies beyond the measured range.
+    Read off the line through the means over the logarithm of the share; None where it lies beyond the measured range. No
+    interval (None) where some share has fewer than three replicates, or they agree.
     """
     sizes = np.array(sorted(without))
     x = np.log(sizes)
@@ -147,8 +155,11 @@ def label_savings(
         return float(np.exp(np.interp(wanted, rising, x)))
 
     means = np.array([stats.mean(without[size]) for size in sizes])
-    drawn = np.array([rng.choice(np.asarray(without[size]), (draws, len(without[size]))).mean(1) for size in sizes]).T
-    reached = rng.choice(np.asarray(score), (draws, len(score))).mean(1)
+    if any(stats.t_interval(values).why_not for values in (*without.values(), score)):
+        read_off = crossing(means, stats.mean(score))
+        return (read_off if np.isfinite(read_off) else None), None, None
+    drawn = np.array([_means(without[size], draws, rng) for size in sizes]).T
+    reached = _means(score, draws, rng)
     found = np.array([crossing(row, wanted) for row, wanted in zip(drawn, reached, strict=True)])
     values = (crossing(means, stats.mean(score)), *np.quantile(found, [0.025, 0.975], method="nearest"))
     share, low, high = (float(value) if np.isfinite(value) else None for value in values)
@@ -196,9 +207,14 @@ def points(
         for frac, part in (
             rows.groupby("train_frac") if axis == "train_fraction" else [(1.0, rows[rows["train_frac"] == 1])]
         ):
-            for backbone, scores in (samples(part, metric).scores.get(name, {}) if len(part) else {}).items():
-                cell = part[(part["backbone"] == backbone) & (part["status"] == "ok")]
+            counted = samples(part, metric) if len(part) else Samples({}, {})
+            for backbone, scores in counted.scores.get(name, {}).items():
+                cell = counted.runs[counted.runs["backbone"] == backbone]
                 at = float(frac) if axis == "train_fraction" else size or float(cell["pretrain_images"].max())  # type: ignore[arg-type]
+                if at in found.get(backbone, {}):
+                    raise Unanswerable(
+                        f"two subsets of '{source}' have {at:g} {AXES[axis]} on {backbone}: no one curve"
+                    )
                 if not math.isnan(at):
                     found.setdefault(backbone, {})[at] = tuple(scores)
     if not found:

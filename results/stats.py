@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 MIN_REPLICATES = 3  # below this a t-interval is too wide to mean anything
 LEVEL = 0.95
+MOST_REPLICATES = 1000  # beyond these nobody will run them
 
 Floats = NDArray[np.float64]
 AGREE = "replicates agree exactly: their seeds had no effect"
@@ -119,7 +120,7 @@ def detectable(replicates: int, backbones: int = 1, power: float = 0.8, level: f
     return float(brentq(short, 0, 100)) * math.sqrt(2 / (replicates * backbones))
 
 
-def needed(effect: float, deviation: float, backbones: int = 1, most: int = 1000) -> int | None:
+def needed(effect: float, deviation: float, backbones: int = 1, most: int = MOST_REPLICATES) -> int | None:
     """Replicates of each source with which an effect this large is found in 80 % of experiments; None for more than `most`.
 
     deviation: the standard deviation of a replicate.

@@ -12,7 +12,7 @@ import pytest
 from conftest import Bench
 from examples import record
 
-from results import metrics
+from results import load_table, metrics
 from results.evidence import Evidence, sha256
 from results.store import Store
 
@@ -97,6 +97,34 @@ def test_a_file_of_claims_ends_with_0_only_as_expected(filled: Path, bench: Benc
     assert told.code == 2
     assert told.out.count("NOT AS EXPECTED") == 2
     assert "no runs of 'satyr'" in told.out
+
+
+def test_a_file_of_claims_names_its_boards_itself_and_is_not_empty(filled: Path, bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "claims.yaml"
+    path.write_text("[]")
+    told = bench("claim", "--file", path, "--store", filled)
+    assert (told.code, "holds no claims" in told.err) == (1, True)
+    assert "names its own target" in bench("claim", "--file", path, "--target", "soda", "--store", filled).err
+
+
+def test_the_views_count_what_counts(bench: Bench, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    for number, (source, changes) in enumerate(
+        [("none", {}), ("none", {"finished": "2000-01-01T00:00:00+00:00"}), ("satir", {"leak": "it saw the test"})]
+    ):
+        for replicate in range(3):
+            evidence = proof(0.5 + 0.1 * number, replicate)
+            made = {"scores": metrics.scores(evidence), "evidence_sha256": sha256(evidence.to_bytes())}
+            store.write_record(record(replicate, source=source, cell=f"{number}" * 64, **made, **changes), evidence)
+    for view in ("--per-class", "--tuning"):
+        told = bench("table", view, "--store", store.root).out
+        assert len(re.findall(r"^none  ", told, re.MULTILINE)) == 1, "not the old identity too"
+        assert not re.search(r"^satir  ", told, re.MULTILINE)
+        assert "left out, satir x tiny: it saw the test" in told
+    assert bench("report", "--out", tmp_path / "r", "--store", store.root).code == 0
+    assert "it saw the test" in (tmp_path / "r" / "index.html").read_text()
+    runs = pd.read_csv(tmp_path / "r" / "runs.csv")
+    assert json.loads(runs["class_iou"][0]) == load_table(store.root)["class_iou"][0].tolist()
 
 
 def test_scaling_reads_sizes_and_draws(filled: Path, bench: Bench, tmp_path: Path) -> None:

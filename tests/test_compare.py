@@ -9,7 +9,7 @@ from examples import record
 
 from results import stats
 from results.claims import judge, judge_entry, parse, read_claims, sentence
-from results.compare import POOLED, Unanswerable, all_pairs, compare, one_board, samples, tiers
+from results.compare import POOLED, Unanswerable, all_pairs, compare, one_board, samples, tier_notes, tiers
 
 SOURCES = {"none": 0.60, "imagenet": 0.65, "satir": 0.651, "satir~shuffled": 0.61}
 BACKBONES = ("tiny", "large")
@@ -139,9 +139,39 @@ def test_what_cannot_be_asked_is_told_in_a_sentence() -> None:
     assert set(one_board(two, protocol="other")["protocol"]) == {"other"}
 
 
-def test_of_one_name_the_newest_data_or_settings_count() -> None:
+def test_of_one_name_the_newest_data_or_settings_count_and_the_others_are_named() -> None:
     old = table().assign(finished="2020-01-01T00:00:00+00:00", target_hash="o" * 64)
-    assert set(one_board(pd.concat([old, table()]))["target_hash"]) == {"t" * 64}
+    runs = one_board(pd.concat([old, table()]))
+    assert set(runs["target_hash"]) == {"t" * 64}
+    assert f"{len(old)} runs on other data, settings or versions" in samples(runs).notes[-1]
+    failed = table().iloc[:1].assign(finished="2099-01-01T00:00:00+00:00", target_hash="f" * 64, status="failed")
+    assert set(one_board(pd.concat([table(), failed]))["target_hash"]) == {"t" * 64}, (
+        "what measured nothing hides nothing"
+    )
+
+
+def test_pairs_without_a_common_backbone_are_untested() -> None:
+    runs = table()
+    apart = runs[
+        ((runs["source"] == "none") & (runs["backbone"] == "tiny"))
+        | ((runs["source"] == "satir") & (runs["backbone"] == "large"))
+    ]
+    found = samples(apart)
+    rows = tiers(found)
+    assert rows["tier"].isna().all()
+    assert rows["untested"].tolist() == [1, 1]
+    notes = " ".join(tier_notes(found, rows))
+    assert "1 pairs have no interval, or no backbone in common" in notes
+    assert "Means over different backbones do not compare" in notes
+
+
+def test_the_sentence_says_which_p_and_how_many() -> None:
+    near = judge(parse("satir ~ imagenet within 0.02"), samples(table()))
+    assert "p of no difference" in sentence(near)
+    assert "p of a larger one" in sentence(near)
+    few = table(n=3, seed=1)
+    runs = pd.concat([table()[lambda rows: rows["source"] == "none"], few[few["source"] == "satir"]])
+    assert "3 replicates or more" in sentence(judge(parse("satir > none"), samples(runs)))
 
 
 # -- claims --------------------------------------------------------------------------------------------------------------

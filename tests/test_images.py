@@ -1,14 +1,19 @@
 """The bootstrap over groups of test images."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from examples import record
 from scipy.stats import bootstrap
 
 from results import metrics
-from results.evidence import Evidence
-from results.images import Counts, counts, over_groups
+from results.compare import samples
+from results.evidence import Evidence, sha256
+from results.images import Counts, counts, interval, over_groups
+from results.store import Store
+from results.table import runs_frame
 
 
 def proof(seed: int, images: int = 60, groups: int = 12, classes: int = 3, better: int = 0) -> Evidence:
@@ -100,3 +105,26 @@ def test_no_interval_from_few_groups_nor_from_equal_runs() -> None:
     assert "4 groups are too few" in str(few.why_not)
     run = counts(proof(1))
     assert "the same on every group" in str(over_groups([([run], [run])], "miou").why_not)
+
+
+def test_a_run_that_is_written_anew_is_read_anew(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+
+    def write(better: int) -> None:
+        for number, source in enumerate(("a", "b")):
+            for replicate in range(3):
+                run = proof(10 * number + replicate, better=better * (1 - number))
+                fields = {"scores": metrics.scores(run), "evidence_sha256": sha256(run.to_bytes())}
+                store.write_record(record(replicate, source=source, cell=source * 64, **fields), run)
+
+    def asked() -> float | None:
+        found = samples(runs_frame(store))
+        return interval(store, found, "a", "b", "miou", None)[0][0]
+
+    write(better=1)
+    first = asked()
+    write(better=5)
+    second = asked()
+    assert first is not None
+    assert second is not None
+    assert second > first + 0.1

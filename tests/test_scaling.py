@@ -75,3 +75,14 @@ def test_label_savings_are_read_off_and_end_where_nothing_was_measured() -> None
     assert high is not None
     assert low < share < high
     assert label_savings(without, [0.6, 0.61, 0.6], np.random.default_rng(0)) == (None, None, None)
+
+
+def test_no_interval_of_labels_and_no_verdict_from_replicates_that_agree() -> None:
+    without = {0.01: [0.2], 0.1: [0.3], 1.0: [0.4]}
+    share, low, high = label_savings(without, [0.35], np.random.default_rng(0))
+    assert share == pytest.approx(10**-0.5)
+    assert (low, high) == (None, None)
+    same = {size: [0.1 * i] * 3 for i, size in enumerate(SIZES, start=1)}
+    told = curve(same, np.random.default_rng(0))
+    assert told.verdict == "unclear"
+    assert "seeds had no effect" in told.why
