@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from backbones import imagenet
 from backbones.network import Network
@@ -163,13 +164,14 @@ def score_on_test(
         confusions.append(confusion_matrix(pred, frame.label, classes))
         weighted.append(weighted_fmeasure(pred, frame.label, classes, beta_squared=unit.protocol.beta_squared))
         if frame.id in sample:
-            seen[frame.id] = (frame.image, frame.label, pred)
+            image = np.asarray(Image.fromarray(frame.image).resize(frame.label.shape[::-1]))
+            seen[frame.id] = (image, frame.label, pred)
     ids, groups = np.array([f.id for f in frames]), np.array([f.group for f in frames])
     return Evidence(ids, groups, np.stack(confusions), np.stack(weighted)), seen
 
 
 def _keep_sample(store: Store, unit: Unit, seen: dict[str, tuple[Pixels, Pixels, Pixels]]) -> None:
-    images, labels = samples.truth_files(store, unit.target_hash)
+    images, labels = samples.truth_files(store, unit.target_hash, unit.protocol.identity_hash)
     for number, path in enumerate((images, labels, samples.predictions_file(store, unit.fingerprint))):
         if not path.exists():
             samples.write(path, {name: pictures[number] for name, pictures in seen.items()})

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from dashboard import filters, reading
-from dashboard.parts import plain
+from dashboard.parts import board_notes, plain
 from dashboard.views import PAGES
 
 
@@ -33,6 +33,7 @@ def main() -> None:
         st.info("No runs in this store yet: `bench run --matrix demo` makes some. They appear here by themselves.")
     else:
         chosen = filters.choose(found)
+        board_notes(chosen.whole.iloc[0])
         PAGES[page](chosen)
     reading.watch(found)
 

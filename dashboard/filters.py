@@ -27,6 +27,11 @@ class Chosen:
     whole_cells: pd.DataFrame
     runs: pd.DataFrame
     cells: pd.DataFrame
+    backbones: tuple[str, ...] = ()
+
+    def of_backbones(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The rows on the chosen backbones; all of them where none was chosen."""
+        return rows[rows["backbone"].isin(self.backbones)] if self.backbones else rows
 
 
 def family(source: str) -> str:
@@ -52,6 +57,7 @@ def choose(found: Found) -> Chosen:
         share = st.selectbox(
             "Share of the labels", shares, format_func=lambda v: f"{v:.0%}", key="labels", bind="query-params"
         )
+        st.caption("For the leaderboard, the matrix and the runs:")
         backbones = _any_of("Backbone", cells["backbone"], "backbone")
         families = _any_of("Source family", cells["source"].map(family), "family")
         search = st.text_input("Source contains", key="search", bind="query-params")
@@ -66,7 +72,7 @@ def choose(found: Found) -> Chosen:
         kept &= rows["source"].str.contains(search, case=False, regex=False) if search else True
         return rows[kept]
 
-    return Chosen(found, metric or "miou", every, whole, cells, left(whole), left(cells))
+    return Chosen(found, metric or "miou", every, whole, cells, left(whole), left(cells), tuple(backbones))
 
 
 def _boards(cells: pd.DataFrame) -> dict[str, tuple[str, ...]]:

@@ -72,6 +72,15 @@ def two_sources(chosen: Chosen) -> tuple[Samples, str, str] | None:
     return found, a, b
 
 
+def board_notes(run: "pd.Series[Any]") -> None:
+    """What must stand wherever a number of this board does."""
+    st.caption(plain(f"{run['target']}: {run['label_note']}"))
+    if not run["ranked"]:
+        st.warning("Too short to rank anything: this protocol only shows that every part works.")
+    if run["selected_on_test"]:
+        st.warning("Selected on test, like its peers: this protocol looks at the test split before it is scored.")
+
+
 def held_equal(protocol: Mapping[str, Any], label_note: str) -> None:
     """One hover away: the labels, what is held equal, and how the numbers are defined."""
     docs = column_docs()

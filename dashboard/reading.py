@@ -106,6 +106,10 @@ def watch(found: Found) -> None:
     """Looks at the store now and then, and shows the page again when it has changed since it was drawn."""
     look = _latest(str(found.store.root))
     if look.is_old:
-        look.again()
+        try:
+            look.again()
+        except StoreError:  # it is gone; the page says so, or shows what ships
+            look.stamp = ""
+            _latest.clear()
     if look.stamp != found.stamp:
         st.rerun()

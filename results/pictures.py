@@ -104,20 +104,23 @@ def _together(layers: Iterable[alt.Chart], **properties: Any) -> Chart:  # noqa:
 
 def matrix_chart(cells: pd.DataFrame, metric: str, title: str) -> Chart:
     """Source x backbone; a cell without a number shows its status. cells: rows of `results.table.board` of one board."""
-    rows = cells[["source", "backbone", metric, f"{metric}_low", f"{metric}_high", "n", "status", "reason"]].copy()
-    rows.columns = pd.Index(["source", "backbone", "score", "low", "high", "n", "status", "reason"])
-    rows["text"] = [f"{v:.3f}" if pd.notna(v) else str(s) for v, s in zip(rows["score"], rows["status"], strict=True)]
-    seen = [f"{name}:{kind}" for name, kind in zip(rows.columns[:8], "NNQQQQNN", strict=True)]
-    tips = [alt.Tooltip(name, format=".4f") if name[:-2] in ("score", "low", "high") else name for name in seen]
+    rows = cells.loc[cells["status"] != "stale", ["source", "backbone", metric, "n", "status", "reason", "leak"]].copy()
+    rows = rows.assign(low=cells[f"{metric}_low"], high=cells[f"{metric}_high"]).rename(columns={metric: "value"})
+    clean = (rows["status"] == "ok") & rows["leak"].isna()
+    rows["score"] = rows["value"].astype("float64").where(clean)  # only these have a colour and a place
+    marks = [
+        "" if good else "LEAK" if pd.notna(leak) else s
+        for good, leak, s in zip(clean, rows["leak"], rows["status"], strict=True)
+    ]
+    rows["text"] = [f"{v:.3f} {m}".strip() if pd.notna(v) else m for v, m in zip(rows["value"], marks, strict=True)]
+    tips: list[str | alt.Tooltip] = [f"{name}:N" for name in ("source", "backbone", "status", "reason", "leak", "n")]
+    tips += [alt.Tooltip(f"{name}:Q", format=".4f") for name in ("value", "low", "high")]
     best = alt.EncodingSortField("score", "max", order="descending")
-    base = alt.Chart(rows).encode(
-        x=alt.X("backbone:N", title=None, axis=alt.Axis(labelAngle=-20)),
-        y=alt.Y("source:N", sort=best, title=None),
-        tooltip=tips,
-    )
+    x = alt.X("backbone:N", title=None, axis=alt.Axis(labelAngle=-20))
+    base = alt.Chart(rows).encode(x=x, y=alt.Y("source:N", sort=best, title=None), tooltip=tips)
     colour = alt.Color("score:Q", title=title, scale=alt.Scale(scheme="cividis"))
     fill = alt.when("isValid(datum.score)").then(colour).otherwise(alt.value("#8883"))
-    middle = (rows["score"].min() + rows["score"].max()) / 2
+    middle = (rows["score"].min() + rows["score"].max()) / 2 if clean.any() else 0.0
     bright = alt.when(f"isValid(datum.score) && datum.score > {middle}").then(alt.value("black"))
     ink = bright.when("isValid(datum.score)").then(alt.value("white")).otherwise(alt.value("#888"))
     layers = (base.mark_rect(stroke="#8884").encode(color=fill), base.mark_text().encode(text="text:N", color=ink))

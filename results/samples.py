@@ -1,12 +1,13 @@
 """A small, fixed sample of test images and what each run predicted on them, for the eye. It stays in the store: no number comes
 from it, and it is never packed or published.
 
-    <store>/units/sample/<target hash>/sample.npz    image and truth, once for each target
-    <store>/units/final/<run>/sample.npz             predictions of a run
+    <store>/units/sample/<target>-<protocol>/{images,labels}.npz    once for each
+    <store>/units/final/<run>/sample.npz                           predictions of a run
 """
 
 import hashlib
 import io
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from zipfile import BadZipFile
@@ -14,7 +15,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from results.store import Store, write_atomic
+from results.store import Store, slug, write_atomic
 
 COUNT = 12
 LONGEST_PX = 320
@@ -38,9 +39,9 @@ def predictions_file(store: Store, run: str) -> Path:
     return store.unit_dir("final", run) / "sample.npz"
 
 
-def truth_files(store: Store, target_hash: str) -> tuple[Path, Path]:
-    """Where a target's images and labels are."""
-    folder = store.unit_dir("sample", target_hash)
+def truth_files(store: Store, target_hash: str, protocol_hash: str) -> tuple[Path, Path]:
+    """Where images and labels are, as a protocol sees them: it may merge classes, or take fewer frames."""
+    folder = store.unit_dir("sample", slug(f"{target_hash[:16]}-{protocol_hash[:16]}"))
     return folder / "images.npz", folder / "labels.npz"
 
 
@@ -61,5 +62,5 @@ def read(path: Path) -> dict[str, Pixels]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return {str(name): arrays[f"p{i}"] for i, name in enumerate(arrays["ids"])}
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
         return {}

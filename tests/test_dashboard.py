@@ -1,6 +1,7 @@
 """The leaderboard's logic, without a browser."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from test_ask import filled  # noqa: F401 - a fixture
 from dashboard import filters
 from dashboard.views.leaderboard import badges
 from dashboard.views.run import importance
-from results import load_table, samples
+from results import images, load_table, samples
 from results.store import Store
 from results.table import board
 
@@ -127,7 +128,7 @@ def test_images_of_two_runs_and_where_they_differ(opened: Open, tmp_path: Path) 
             labels = {f"image-{i}": rng.integers(0, 3, (40, 700), dtype=np.uint8) for i in range(4)}
             samples.write(samples.predictions_file(store, made.run), labels)
     assert "holds no pictures" in texts(opened(store.root, page="Images"))
-    for path in samples.truth_files(store, "t" * 64):
+    for path in samples.truth_files(store, "t" * 64, "p" * 64):
         samples.write(path, labels)
     app = opened(store.root, page="Images")
     assert not app.exception
@@ -213,3 +214,39 @@ def test_importance_of_settings_needs_trials_and_finds_what_matters() -> None:
     shares = importance(trials)
     assert shares is not None
     assert shares["lr"] > 0.9
+
+
+def test_tiers_are_those_of_the_board_whatever_is_filtered(opened: Open, filled: Path) -> None:  # noqa: F811
+    whole = shown(opened(filled), "tier").set_index("source")
+    part = shown(opened(filled, search="n-"), "tier").set_index("source")
+    assert list(part.index) == ["satir/n-100", "satir/n-30", "satir/n-10"]
+    pd.testing.assert_frame_equal(part, whole.loc[part.index])
+
+
+def test_stale_leaking_and_partial_cells_have_no_colour() -> None:
+    from results.pictures import as_bytes, matrix_chart
+
+    rows = [("a", "ok", None, 0.5), ("b", "ok", "seen", 0.6), ("c", "partial", None, 0.7), ("a", "stale", None, 0.8)]
+    cells = pd.DataFrame(rows, columns=["source", "status", "leak", "miou"]).assign(
+        backbone="x", miou_low=None, miou_high=None, n=3, reason=None
+    )
+    drawn = as_bytes(matrix_chart(cells, "miou", "mIoU"), "svg").decode()
+    assert ">0.500<" in drawn
+    assert ">0.600 LEAK<" in drawn
+    assert ">0.700 partial<" in drawn
+    assert "0.800" not in drawn
+    none = cells[cells["status"] != "ok"].assign(miou=None)
+    assert "partial" in as_bytes(matrix_chart(none, "miou", "mIoU"), "svg").decode()
+
+
+def test_a_store_that_changes_or_goes_while_the_page_is_open(opened: Open, filled: Path, tmp_path: Path) -> None:  # noqa: F811
+    copied = tmp_path / "store"
+    shutil.copytree(filled, copied)
+    app = opened(copied, page="Compare", a="satir", b="none")
+    for path in copied.rglob("evidence.npz"):
+        path.write_bytes(b"other")
+    images._counts.cache_clear()
+    images._image_scores.cache_clear()
+    app.run()
+    assert not app.exception
+    assert "is not the evidence that record.json beside it was made from" in texts(app)

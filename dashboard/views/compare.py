@@ -6,7 +6,8 @@ from dashboard.filters import Chosen
 from dashboard.parts import figure, plain, table, two_sources
 from results import images, pictures
 from results.claims import Claim, judge, sentence
-from results.compare import METRICS, Unanswerable, compare, compare_classes
+from results.compare import METRICS, Samples, Unanswerable, compare, compare_classes
+from results.store import StoreError
 
 
 def show(chosen: Chosen) -> None:
@@ -17,12 +18,17 @@ def show(chosen: Chosen) -> None:
         return
     found, a, b = pair
     try:
-        rows = compare(found, a, b)
-        told = sentence(judge(Claim(a, ">", b, 0.0, chosen.metric, None), found))
-    except Unanswerable as error:
+        _pair(chosen, found, a, b)
+    except (Unanswerable, StoreError) as error:  # it may have changed while the page is open
         st.info(plain(str(error)))
-        return
-    st.info(plain(told))
+
+
+def _pair(chosen: Chosen, found: Samples, a: str, b: str) -> None:
+    rows = compare(found, a, b)
+    st.info(plain(sentence(judge(Claim(a, ">", b, 0.0, chosen.metric, None), found))))
+    for (name, place), why in found.left_out.items():
+        if name in (a, b):
+            st.caption(plain(f"Left out, {name} × {place}: {why}"))
     figure(pictures.forest_chart(rows, a, b, METRICS[chosen.metric]), "difference")
     table(
         rows, "difference", {"shown": "could show", "p_holm": "p Holm", "mean_a": "A", "mean_b": "B", "why_not": "note"}

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from dashboard.filters import Chosen
 from dashboard.parts import plain, two_sources
 from results import images, pictures, samples
+from results.compare import Unanswerable
+from results.store import StoreError
 
 Pixels = NDArray[np.uint8]
 IGNORED = 255  # in a label map
@@ -28,16 +30,22 @@ def show(chosen: Chosen) -> None:
     if backbone is None:
         st.info(plain(f"{a} and {b} were measured on no backbone in common."))
         return
-    images_file, labels_file = samples.truth_files(store, str(first["target_hash"]))
+    images_file, labels_file = samples.truth_files(store, str(first["target_hash"]), str(first["protocol_hash"]))
     truth, frames = samples.read(labels_file), samples.read(images_file)
     sides = [samples.read(samples.predictions_file(store, _first_run(found.runs, name, backbone))) for name in (a, b)]
-    common = frames.keys() & truth.keys() & sides[0].keys() & sides[1].keys()
+    kinds = (frames, truth, *sides)
+    common = {name for name in truth if len({kind[name].shape for kind in kinds if name in kind}) == 1}
+    common = {name for name in common if all(name in kind for kind in kinds)}
     if not common:
         st.info(
             "This store holds no pictures: they stay on the machine that made the runs, and are never packed or published."
         )
         return
-    apart = images.image_differences(store, found, a, b, backbone).set_index("image")["difference"]
+    try:
+        apart = images.image_differences(store, found, a, b, backbone).set_index("image")["difference"]
+    except (Unanswerable, StoreError) as error:
+        st.info(plain(str(error)))
+        return
     classes = list(first["classes"])
     colours = pictures.class_colours(len(classes))
     st.image(pictures.legend(classes, colours), width="content")

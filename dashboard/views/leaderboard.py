@@ -7,7 +7,7 @@ from dashboard.filters import Chosen, family, is_control
 from dashboard.parts import figure, held_equal, plain, table
 from dashboard.reading import protocol_of
 from results import pictures
-from results.compare import CLASS_COLUMNS, METRICS, samples, tiers
+from results.compare import CLASS_COLUMNS, METRICS, samples, tier_notes, tiers
 from results.reference import paper
 
 FEW = 5  # reasons that are shown without being asked for
@@ -18,11 +18,6 @@ def show(chosen: Chosen) -> None:
     """The page."""
     st.title("Which pretraining source is best?")
     first = chosen.whole.iloc[0]
-    st.caption(plain(f"{first['target']}: {first['label_note']}"))
-    if not first["ranked"]:
-        st.warning("Too short to rank anything: this protocol only shows that every part works.")
-    if first["selected_on_test"]:
-        st.warning("Selected on test, like its peers: this protocol looks at the test split before it is scored.")
     held_equal(protocol_of(chosen.found, first), str(first["label_note"]))
     if chosen.cells.empty:
         st.info("No cell is left by these filters.")
@@ -41,10 +36,11 @@ def show(chosen: Chosen) -> None:
         "run_s": "seconds a run",
     }
     table(pd.concat([rows, extra], axis=1), "cells", names, download=chosen.cells)
-    unranked = chosen.cells[chosen.cells["reason"].notna()]
+    why = chosen.cells["leak"].fillna(chosen.cells["reason"])
+    unranked = chosen.cells.assign(why=why)[why.notna()]
     if len(unranked):
         with st.expander(f"Why {len(unranked)} cells have no rank", expanded=len(unranked) <= FEW):
-            told = unranked["source"] + " × " + unranked["backbone"] + ": " + unranked["reason"]
+            told = unranked["source"] + " × " + unranked["backbone"] + ": " + unranked["why"]
             st.text("\n".join(told))
     if "imagenet" in set(chosen.cells["source"].map(family)):
         st.caption(
@@ -54,19 +50,22 @@ def show(chosen: Chosen) -> None:
 
 
 def _tiers(chosen: Chosen) -> None:
-    sources = chosen.runs["source"].nunique()
-    if sources > MOST_SOURCES:
-        st.caption(f"Tiers are drawn for up to {MOST_SOURCES} sources; the filters leave {sources}.")
+    """Tiers among all sources of the board, whatever the filters leave of them: they would be others among fewer."""
+    runs, cells = chosen.of_backbones(chosen.whole), chosen.of_backbones(chosen.whole_cells)
+    if cells["source"].nunique() > MOST_SOURCES:
+        st.caption(
+            f"Tiers are drawn on boards of up to {MOST_SOURCES} sources; `bench table --tiers` has no such limit."
+        )
         return
-    found = samples(chosen.runs, chosen.metric, chosen.cells)
+    found = samples(runs, chosen.metric, cells)
     if not found.scores:
         return
     st.subheader("Tiers")
     rows = tiers(found)
+    shown = rows[rows["source"].isin(chosen.cells["source"])]
     names = {"mean": f"mean {METRICS[chosen.metric]}", "n": "replicates", "beaten_by": "established better"}
-    table(rows.rename(columns=names).drop(columns="untested"), "tiers")
-    note = "Tier: one plus how many sources are established better (Holm-adjusted p under 5 %), pooled over the backbones that"
-    st.caption(f"{note} two sources share. Within a tier nothing is shown, which is not “equal”.")
+    table(shown.rename(columns=names).drop(columns="untested"), "tiers")
+    st.caption(plain(" ".join(tier_notes(found, rows)) + " Among all sources of the board."))
     figure(pictures.tiers_chart(found, METRICS[chosen.metric]), "tiers")
 
 

@@ -15,15 +15,8 @@ def show(chosen: Chosen) -> None:
         st.info("No cell is left by these filters.")
         return
     figure(pictures.matrix_chart(chosen.cells, chosen.metric, METRICS[chosen.metric]), "matrix")
+    st.caption("A colour: all replicates are there, and the source has seen nothing of the test.")
     st.caption("Hover: interval over replicates, how many there are, and why a cell has no number.")
-    columns = [
-        "source",
-        "backbone",
-        chosen.metric,
-        f"{chosen.metric}_low",
-        f"{chosen.metric}_high",
-        "n",
-        "status",
-        "reason",
-    ]
+    interval = [f"{chosen.metric}_low", f"{chosen.metric}_high"]
+    columns = ["source", "backbone", chosen.metric, *interval, "n", "status", "reason", "leak"]
     table(chosen.cells[columns], "matrix")

@@ -49,12 +49,15 @@ def _history(folder: Path) -> None:
         history = pd.read_csv(folder / "history.csv")
     except (OSError, ValueError):
         return
+    if not {"step", "loss"} <= set(history):
+        return
     st.subheader("Training loss")
     figure(pictures.history_chart(history), "history")
 
 
 def _trials(folder: Path, row: dict[str, Any]) -> None:
-    trials = [{**dict(t["schedule"]), "val_miou": t["val_miou"]} for t in read_json_lines(folder / "trials.jsonl")]  # type: ignore[call-overload]
+    told = [row for row in read_json_lines(folder / "trials.jsonl") if isinstance(row.get("schedule"), dict)]
+    trials = [{**row["schedule"], "val_miou": row.get("val_miou")} for row in told]  # type: ignore[dict-item]
     if not trials:
         return
     st.subheader("Tuning")

@@ -15,6 +15,7 @@ from results.compare import METRICS, Unanswerable, samples
 def show(chosen: Chosen) -> None:
     """The page."""
     st.title("Size, diversity, labels")
+    st.caption("All backbones and sources, whatever the filters beside; images and groups at all of the labels.")
     axis = st.selectbox(
         "Axis", list(scaling.AXES), format_func=scaling.AXES.__getitem__, key="axis", bind="query-params"
     )
@@ -75,7 +76,7 @@ def _settings(chosen: Chosen, source: str) -> None:
                 "low": told.low,
                 "high": told.high,
             }
-            rows.append(row | {"p": told.p, "backbones": len(pairs)})
+            rows.append(row | {"p, unadjusted": told.p, "backbones": len(pairs), "note": told.why_not})
     if rows:
         st.subheader("One setting changed")
         st.caption(plain(f"Against {source}, pooled over backbones."))
