@@ -276,17 +276,25 @@ def status(cell: str | None, store: Path, as_json: bool) -> None:
 @click.option(
     "--format", "form", type=click.Choice(["table", "csv", "json", "md", "latex"]), default="table", show_default=True
 )
-@click.option("--tiers", "view", flag_value="tiers", help="Instead sources in tiers: which are established better.")
-@click.option("--per-class", "view", flag_value="per-class", help="Instead every class.")
-@click.option("--tuning", "view", flag_value="tuning", help="Instead what tuning was worth.")
+@click.option(
+    "--tiers",
+    "views",
+    flag_value="tiers",
+    multiple=True,
+    help="Instead sources in tiers: which are established better.",
+)
+@click.option("--per-class", "views", flag_value="per-class", multiple=True, help="Instead every class.")
+@click.option("--tuning", "views", flag_value="tuning", multiple=True, help="Instead what tuning was worth.")
 @_with(METRIC, BACKBONE, *BOARD)
-def table(store: Path, form: str, view: str | None, metric: str, backbone: str | None, **names: Any) -> None:  # noqa: ANN401
+def table(store: Path, form: str, views: tuple[str, ...], metric: str, backbone: str | None, **names: Any) -> None:  # noqa: ANN401
     """Show the board: mean and interval over replicates, both metrics, failed and skipped cells with their reason."""
-    if view:
+    if len(views) > 1 and form in ("csv", "json"):
+        raise BenchError(f"--format {form} is one table: name one of {', '.join(f'--{view}' for view in views)}")
+    if views:
         from bench import ask
         from results.store import Store
 
-        click.echo(ask.view_text(Store(store), view, metric, form, backbone, **names))
+        click.echo("\n\n".join(ask.view_text(Store(store), view, metric, form, backbone, **names) for view in views))
         return
     from bench import show
     from results import load_table

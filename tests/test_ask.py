@@ -149,6 +149,10 @@ def test_the_views_of_the_table(filled: Path, bench: Bench) -> None:
     assert "best of 2" in bench("table", "--tuning", "--store", filled).out
     one = bench("table", "--tiers", "--backbone", "tiny", "--format", "csv", "--store", filled).out
     assert pd.read_csv(io.StringIO(one))["backbones"].tolist() == [1] * len(QUALITY)
+    both = bench("table", "--tiers", "--per-class", "--store", filled).out
+    assert tiers.strip() in both
+    assert bench("table", "--per-class", "--store", filled).out.strip() in both
+    assert "is one table" in bench("table", "--tiers", "--per-class", "--format", "csv", "--store", filled).err
     rows = json.loads(bench("table", "--per-class", "--format", "json", "--store", filled).out)
     assert len(rows) == 2 * len(QUALITY)
     assert (

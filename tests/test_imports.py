@@ -60,7 +60,21 @@ def test_the_top_level_is_as_agreed() -> None:
     assert {line.split("/")[0] for line in tracked.stdout.splitlines()} == agreed | {".ci", ".gitignore"}
 
 
-@pytest.mark.parametrize("words", [["--help"], ["ls"], ["status"], ["table"], ["data", "check", "scenes"]])
+SHIPPED = ["--store", str(ROOT / "results" / "runs")]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["ls"],
+        ["status"],
+        ["table"],
+        ["data", "check", "scenes"],
+        ["compare", "imagenet", "none", *SHIPPED],
+        ["claim", "imagenet > none", *SHIPPED],
+    ],
+)
 def test_quick_commands_leave_torch_unloaded(words: list[str], scenes: Path, tmp_path: Path) -> None:
     leaves_torch_unloaded(words, scenes, tmp_path)
 
