@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 from test_ask import filled  # noqa: F401 - a fixture
 
 from dashboard import filters
-from dashboard.views.leaderboard import badges
+from dashboard.views.leaderboard import badges, gain
 from dashboard.views.run import importance
 from results import images, load_table, samples
 from results.store import Store
@@ -221,6 +221,14 @@ def test_tiers_are_those_of_the_board_whatever_is_filtered(opened: Open, filled:
     part = shown(opened(filled, search="n-"), "tier").set_index("source")
     assert list(part.index) == ["satir/n-100", "satir/n-30", "satir/n-10"]
     pd.testing.assert_frame_equal(part, whole.loc[part.index])
+
+
+def test_a_gain_is_over_a_baseline_that_counts() -> None:
+    rows = [("none", "a", "ok", 0.5), ("none", "b", "partial", 0.4), ("none", "a", "stale", 0.1)]
+    rows += [("satir", "a", "ok", 0.6), ("satir", "b", "ok", 0.6)]
+    cells = pd.DataFrame(rows, columns=["source", "backbone", "status", "miou"]).assign(leak=None)
+    chosen = filters.Chosen(None, "miou", cells, cells, cells, cells, cells[cells["source"] == "satir"])  # type: ignore[arg-type]
+    assert gain(chosen, "none").tolist() == pytest.approx([0.1, np.nan], nan_ok=True)
 
 
 def test_stale_leaking_and_partial_cells_have_no_colour() -> None:

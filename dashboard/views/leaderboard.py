@@ -96,7 +96,8 @@ def cell_rows(chosen: Chosen) -> pd.DataFrame:
 def gain(chosen: Chosen, over: str) -> "pd.Series[float]":
     """(cells,) how far each is ahead of a baseline on its own backbone, by the chosen metric; missing without one."""
     whole = chosen.whole_cells
-    base = whole[(whole["source"] == over) & (whole["status"] == "ok")].set_index("backbone")[chosen.metric]
+    clean = (whole["status"] == "ok") & whole["leak"].isna()
+    base = whole[clean & (whole["source"] == over)].set_index("backbone")[chosen.metric]
     return chosen.cells[chosen.metric] - chosen.cells["backbone"].map(base)
 
 
