@@ -15,8 +15,8 @@ from conftest import Bench, write_matrix
 
 from bench import stages
 from bench.units import CLAIM
-from results import load_table
-from results.store import Store
+from results import load_table, samples
+from results.store import Store, read_json_lines
 
 
 def scores_of(store: Path) -> dict[tuple[str, str, int], tuple[object, ...]]:
@@ -46,6 +46,22 @@ def test_scores_are_those_of_the_evidence(bench: Bench, matrix_file: Path, tmp_p
     store = Store(tmp_path / "store")
     for record in store.read_records()[0]:
         assert metrics.scores(store.read_evidence(record)) == record.scores
+
+
+def test_a_run_keeps_its_trials_and_what_it_saw_on_a_few_test_images(
+    bench: Bench, matrix_file: Path, tmp_path: Path
+) -> None:
+    bench("run", "--matrix", matrix_file, "--executor", "inline")
+    store = Store(tmp_path / "store")
+    for record in store.read_records()[0]:
+        trials = list(read_json_lines(store.folder_of(record) / "trials.jsonl"))
+        assert [trial["val_miou"] for trial in trials] == record.tuning.trial_val_mious
+        files = samples.truth_files(store, record.target_hash, record.protocol_hash)
+        kept = [samples.read(path) for path in (*files, samples.predictions_file(store, record.run))]
+        ids = store.read_evidence(record).image_ids.tolist()
+        assert [set(pictures) for pictures in kept] == [samples.sample_ids(ids)] * 3
+        assert len({pictures[ids[0]].shape for pictures in kept}) == 1
+        assert not [path for path in store.folder_of(record).iterdir() if "sample" in path.name], "it would be packed"
 
 
 def test_the_same_replicate_gives_the_same_record_bit_for_bit(bench: Bench, matrix_file: Path, tmp_path: Path) -> None:
