@@ -1,6 +1,6 @@
 """Text for `bench compare`, `claim` and `table --tiers`: what a store knows, in words and aligned columns. Loads no torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, Unpack
 
@@ -9,7 +9,7 @@ import pandas as pd
 
 from bench.show import grid, page
 from results import images, scaling, stats
-from results.claims import Expected, Judgement, judge, judge_entry, parse, read_claims, sentence
+from results.claims import Claim, Expected, Judgement, judge, judge_entry, parse, read_claims, sentence
 from results.compare import (
     CLASS_COLUMNS,
     METRICS,
@@ -84,9 +84,8 @@ def compare_text(
     ]
     notes = [str(why) for why in dict.fromkeys(rows["why_not"].dropna())]
     notes += [images.interval(store, found, a, b, metric, _one(rows["backbone"].iloc[-1]))[1]]
-    notes += [f"left out, {name} x {place}: {why}" for (name, place), why in found.left_out.items() if name in (a, b)]
-    claim = f"{a} > {b} {metric}" + (f" on {backbone}" if backbone else "")
-    verdict = sentence(judge(parse(claim), found))
+    notes += _left_out(found, a, b)
+    verdict = sentence(judge(Claim(a, ">", b, 0.0, metric, backbone), found))
     parts = [
         *found.notes,
         f"{METRICS[metric]}: {a} against {b}",
@@ -166,24 +165,23 @@ def scaling_text(store: Store, axis: str, source: str, metric: str, out: Path | 
     """The curve of a source over a size, on each backbone, with verdicts; `out`: a picture of it, .png or .svg."""
     table = one_protocol(runs_frame(store), **filters)
     found = scaling.points(table, axis, source, metric)
-    without = scaling.points(table, axis, "none", metric) if axis == "train_fraction" and source != "none" else {}
     curves = {name: scaling.curve(by, np.random.default_rng(0)) for name, by in found.items()}
+    rows = scaling.sizes_frame(curves, scaling.without_pretraining(table, axis, source, metric))
     parts = [*samples(table[table["train_frac"] == table["train_frac"].max()]).notes]
     parts += [f"{METRICS[metric]} of {source} over {scaling.AXES[axis]}; 95 % intervals over replicates"]
+    columns = ["size", METRICS[metric], "95 %", "replicates"]
+    columns += ["labels that 'none' needs for it"] if "labels" in rows else []
     for name, told in curves.items():
-        body, savings = [], name in without
-        for size in told.sizes:
-            scores = told.scores[size]
-            interval = stats.t_interval(scores)
-            row = [f"{size:g}", f"{stats.mean(scores):.4f}", _between(interval.low, interval.high), str(len(scores))]
-            body.append((*row, *([_savings(without[name], scores)] if savings else [])))
-        columns = (
-            "size",
-            METRICS[metric],
-            "95 %",
-            "replicates",
-            *(["labels that 'none' needs for it"] if savings else []),
-        )
+        body = [
+            (
+                f"{row['size']:g}",
+                f"{row['mean']:.4f}",
+                "-" if pd.isna(row["low"]) else f"{row['low']:.4f}..{row['high']:.4f}",
+                str(row["replicates"]),
+                *([_labels(row)] if "labels" in rows else []),
+            )
+            for row in rows[rows["backbone"] == name].to_dict("records")
+        ]
         parts += ["", name, grid(columns, body, "table"), f"{told.verdict}: {told.why}"]
         if told.left_out is not None:
             law, constant = told.left_out
@@ -196,20 +194,18 @@ def scaling_text(store: Store, axis: str, source: str, metric: str, out: Path | 
     return "\n".join(parts)
 
 
-def _savings(without: Mapping[float, Sequence[float]], scores: Sequence[float]) -> str:
-    share, low, high = scaling.label_savings(without, scores, np.random.default_rng(0))
-    if share is None:
-        return "beyond the measured range"
-    ends = [f"{value:.0%}" if value is not None else "beyond" for value in (low, high)]
-    return f"{share:.0%} ({ends[0]} to {ends[1]})"
+def _labels(row: Mapping[Hashable, Any]) -> str:
+    """The share of labels, its interval, and why one of them is missing."""
+    if pd.isna(row["labels"]):
+        return str(row["labels_note"])
+    ends = ["beyond" if pd.isna(row[name]) else f"{row[name]:.0%}" for name in ("labels_low", "labels_high")]
+    told = f"{ends[0]} to {ends[1]}" if row["labels_note"] in ("", scaling.BEYOND) else row["labels_note"]
+    return f"{row['labels']:.0%} ({told})"
 
 
-def _between(low: float | None, high: float | None) -> str:
-    return "-" if low is None or high is None else f"{low:.4f}..{high:.4f}"
-
-
-def _left_out(found: Samples) -> list[str]:
-    return [f"left out, {name} x {place}: {why}" for (name, place), why in found.left_out.items()]
+def _left_out(found: Samples, *only: str) -> list[str]:
+    left = found.left_out.items()
+    return [f"left out, {name} x {place}: {why}" for (name, place), why in left if not only or name in only]
 
 
 def classes_view(runs: pd.DataFrame, metric: str) -> View:

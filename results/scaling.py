@@ -23,6 +23,7 @@ LEAST_SIZES = 4
 DRAWS = 1000
 FLAT = 0.005  # a doubling that brings less is a plateau
 SURE = 0.05
+BEYOND = "the interval ends beyond the measured range"
 
 
 @dataclass(frozen=True)
@@ -220,3 +221,46 @@ def points(
     if not found:
         raise Unanswerable(f"'{source}' has no complete cells along {axis} ({AXES[axis]}) here")
     return {backbone: dict(sorted(by.items())) for backbone, by in sorted(found.items())}
+
+
+def without_pretraining(
+    table: pd.DataFrame, axis: str, source: str, metric: str = "miou"
+) -> dict[str, dict[float, tuple[float, ...]]]:
+    """The points of `none` that label savings are read off from; empty where there are none, or on another axis."""
+    if axis != "train_fraction" or source == "none":
+        return {}
+    try:
+        return points(table, axis, "none", metric)
+    except Unanswerable:
+        return {}
+
+
+def sizes_frame(
+    curves: Mapping[str, Curve], without: Mapping[str, Mapping[float, Sequence[float]]] | None = None
+) -> pd.DataFrame:
+    """A row for each backbone and size: backbone, size, mean, low, high, replicates.
+
+    With `without` also labels, labels_low, labels_high (`label_savings`) and labels_note, which says why one is missing.
+    """
+    rows = []
+    for name, told in curves.items():
+        for size in told.sizes:
+            scores = told.scores[size]
+            interval = stats.t_interval(scores)
+            row = {
+                "backbone": name,
+                "size": size,
+                "mean": stats.mean(scores),
+                "low": interval.low,
+                "high": interval.high,
+            }
+            row |= {"replicates": len(scores)}
+            if without and name in without:
+                labels = label_savings(without[name], scores, np.random.default_rng(0))
+                few = next(
+                    (i.why_not for v in (*without[name].values(), scores) if (i := stats.t_interval(v)).why_not), None
+                )
+                note = "beyond the measured range" if labels[0] is None else few or (BEYOND if None in labels else "")
+                row |= dict(zip(("labels", "labels_low", "labels_high"), labels, strict=True)) | {"labels_note": note}
+            rows.append(row)
+    return pd.DataFrame(rows)

@@ -139,6 +139,31 @@ def test_scaling_reads_sizes_and_draws(filled: Path, bench: Bench, tmp_path: Pat
     assert ".png or .svg" in bad.err
 
 
+def labelled(root: Path, sources: dict[str, float], replicates: int) -> Path:
+    """A store whose sources were finetuned on four shares of the labels."""
+    store = Store(root)
+    for number, (source, quality) in enumerate(sources.items()):
+        for i, share in enumerate((0.1, 0.3, 0.6, 1.0)):
+            for replicate in range(replicates):
+                evidence = proof(quality + 0.08 * i, 100 * number + 10 * i + replicate)
+                made = {"scores": metrics.scores(evidence), "evidence_sha256": sha256(evidence.to_bytes())}
+                made |= {"train_frac": share, "cell": f"{number}{i}".ljust(64, "0"), "replicates": replicates}
+                store.write_record(record(replicate, source=source, **made), evidence)
+    return store.root
+
+
+def test_labels_that_are_saved_and_why_an_interval_is_missing(bench: Bench, tmp_path: Path) -> None:
+    words = ["scaling", "--axis", "train_fraction", "--source", "imagenet", "--store"]
+    told = bench(*words, labelled(tmp_path / "a", {"none": 0.4, "imagenet": 0.5}, 4)).out
+    assert re.search(r"^0\.1 .* \d+% \(\d+% to \d+%\)", told, re.MULTILINE), told
+    assert re.search(r"^1 .* beyond the measured range", told, re.MULTILINE), told
+    few = bench(*words, labelled(tmp_path / "b", {"none": 0.4, "imagenet": 0.5}, 2)).out
+    assert re.search(r"^0\.1 .*% \(no interval under 3 replicates\)", few, re.MULTILINE), few
+    alone = bench(*words, labelled(tmp_path / "c", {"imagenet": 0.5}, 4))
+    assert alone.code == 0, alone.err
+    assert "labels that 'none' needs" not in alone.out
+
+
 def test_the_views_of_the_table(filled: Path, bench: Bench) -> None:
     tiers = bench("table", "--tiers", "--store", filled).out
     assert re.search(r"^1 +satir ", tiers, re.MULTILINE)

@@ -6,16 +6,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import streamlit as st
-from numpy.typing import NDArray
 
 from dashboard.filters import Chosen
 from dashboard.parts import plain, two_sources
 from results import images, pictures, samples
 from results.compare import Unanswerable
 from results.store import StoreError
-
-Pixels = NDArray[np.uint8]
-IGNORED = 255  # in a label map
 
 
 def show(chosen: Chosen) -> None:
@@ -34,8 +30,8 @@ def show(chosen: Chosen) -> None:
     truth, frames = samples.read(labels_file), samples.read(images_file)
     sides = [samples.read(samples.predictions_file(store, _first_run(found.runs, name, backbone))) for name in (a, b)]
     kinds = (frames, truth, *sides)
-    common = {name for name in truth if len({kind[name].shape for kind in kinds if name in kind}) == 1}
-    common = {name for name in common if all(name in kind for kind in kinds)}
+    shapes = {name: {kind[name].shape if name in kind else None for kind in kinds} for name in truth}
+    common = [name for name, of_name in shapes.items() if len(of_name) == 1]
     if not common:
         st.info(
             "This store holds no pictures: they stay on the machine that made the runs, and are never packed or published."

@@ -36,31 +36,10 @@ def _curves(chosen: Chosen, axis: str, source: str, found: dict[str, dict[float,
     figure(pictures.scaling_chart(curves, scaling.AXES[axis], METRICS[chosen.metric], source), "scaling")
     for name, told in curves.items():
         st.markdown(f"**{plain(name)}**: {told.verdict}, {plain(told.why)}")
-    without = _without(chosen, axis, source)
-    rows = []
-    for name, told in curves.items():
-        for size in told.sizes:
-            interval = stats.t_interval(told.scores[size])
-            row = {"backbone": name, "size": size, "mean": stats.mean(told.scores[size]), "low": interval.low}
-            row |= {"high": interval.high, "replicates": len(told.scores[size])}
-            if name in without:
-                saved = scaling.label_savings(without[name], told.scores[size], np.random.default_rng(0))
-                row |= dict(zip(("labels of none", "labels low", "labels high"), saved, strict=True))
-            rows.append(row)
-    table(pd.DataFrame(rows), "scaling")
-    if without:
-        st.caption(
-            "Labels of none: the share of the labels with which no pretraining reaches that score; empty beyond what was measured."
-        )
-
-
-def _without(chosen: Chosen, axis: str, source: str) -> dict[str, dict[float, tuple[float, ...]]]:
-    if axis != "train_fraction" or source == "none":
-        return {}
-    try:
-        return scaling.points(chosen.every, axis, "none", chosen.metric)
-    except Unanswerable:
-        return {}
+    rows = scaling.sizes_frame(curves, scaling.without_pretraining(chosen.every, axis, source, chosen.metric))
+    table(rows, "scaling")
+    if "labels" in rows:
+        st.caption("Labels: the share of the labels with which no pretraining reaches that score.")
 
 
 def _settings(chosen: Chosen, source: str) -> None:
