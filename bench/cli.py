@@ -219,6 +219,7 @@ def plan(store: Path, data: Path, weights: Path, retry: str | None, **matrix: An
 @click.option("--jobs", type=click.IntRange(1), help="Workers. Default: one a core.")
 @click.option("--slurm", metavar="KEY=VALUE,...", default="", help="As sbatch has them: partition=gpu,time=8:00:00.")
 @click.option("--retry", metavar="STATUS,...", help="Run these again: failed, oom, load_failed.")
+@click.option("--keep-weights", is_flag=True, help="Keep each run's network: `bench submit verify --spot` asks for it.")
 @click.option("--fail-fast", is_flag=True, help="Stop at the first failure. Default: go on with all that can be done.")
 def run(
     store: Path,
@@ -228,6 +229,7 @@ def run(
     jobs: int | None,
     slurm: str,
     retry: str | None,
+    keep_weights: bool,
     fail_fast: bool,
     **matrix: Any,  # noqa: ANN401
 ) -> int:
@@ -241,7 +243,7 @@ def run(
         raise BenchError("--slurm is for --executor slurm")
     if jobs is not None and executor != "local":
         raise BenchError("--jobs is for --executor local")
-    how = How(executor, jobs, slurm, fail_fast)
+    how = How(executor, jobs, slurm, fail_fast, keep_weights)
     watch = Watch(load_matrix(**matrix), store)
     with watch.display():
         plan = run_matrix(watch.matrix, Store(store), data, _weights(weights), how, watch, _statuses(retry))

@@ -8,7 +8,7 @@ from pathlib import Path
 from bench.matrix import Matrix
 from bench.sources import Sources
 from bench.targets import Target
-from bench.units import KINDS, Unit
+from bench.units import KINDS, NETWORK, Unit
 from pretrain_sources.corpus import CorpusError, read_manifest
 from pretrain_sources.pool import Pool
 from results.record import FAILED_STATUSES, RunRecord, Status, Tuning
@@ -40,9 +40,15 @@ class Plan:
 
 
 def make_plan(
-    matrix: Matrix, target: Target, pool: Pool | None, store: Store, weights: Path, retry: Sequence[str] = ()
+    matrix: Matrix,
+    target: Target,
+    pool: Pool | None,
+    store: Store,
+    weights: Path,
+    retry: Sequence[str] = (),
+    keep: bool = False,
 ) -> Plan:
-    """What is to do. `retry` names the failed statuses that count as not done."""
+    """What is to do. `retry` names the failed statuses that count as not done; `keep`: a network that is not there is not done."""
     finals: list[Unit] = []
     todo: dict[str, Unit] = {}
     skipped: list[tuple[Unit, str]] = []
@@ -54,7 +60,11 @@ def make_plan(
         finals += cell_finals
         found = {unit.fingerprint: in_store[unit.fingerprint] for unit in cell_finals if unit.fingerprint in in_store}
         records |= found
-        missing = [unit for unit in cell_finals if not _settled(found.get(unit.fingerprint), retry)]
+        missing = [
+            unit
+            for unit in cell_finals
+            if not _settled(found.get(unit.fingerprint), retry) or (keep and not is_kept(store, unit.fingerprint))
+        ]
         needed = _needed(missing, store)
         if stops := [stop for need in needed.values() if (stop := sources.obstacle(need))]:
             skipped += [(unit, stops[0]) for unit in missing]
@@ -115,6 +125,11 @@ def is_left(store: Store, kind: str, fingerprint: str) -> bool:
         return bool(size == (folder / "encoder.safetensors").stat().st_size)
     except (OSError, ValueError, KeyError, CorpusError):
         return False
+
+
+def is_kept(store: Store, run: str) -> bool:
+    """Whether the network of this run is there."""
+    return (store.unit_dir("final", run) / NETWORK).is_file()
 
 
 def _settled(record: Known | None, retry: Sequence[str]) -> bool:

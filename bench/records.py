@@ -42,11 +42,12 @@ def known_fields(unit: Unit) -> dict[str, Any]:
             "card": unit.card.identity(),
             "backbone": asdict(unit.backbone),
             "protocol": unit.protocol.model_dump(mode="json"),
+            "identity": unit.spelled_out(),
         },
         **dict.fromkeys(
             (
                 *("reason", "normalisation", "weights_sha256", "scores", "tuning", "pretraining", "provenance"),
-                "evidence_sha256",
+                *("evidence_sha256", "network_sha256"),
             )
         ),
     }

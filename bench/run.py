@@ -26,12 +26,16 @@ SAME_IN_A_ROW = 5  # failures alike, after which there is no point in going on
 
 @dataclass(frozen=True)
 class How:
-    """Who runs the units. jobs: workers, None for one a core. slurm: options of sbatch. fail_fast: stop at the first failure."""
+    """Who runs the units. jobs: workers, None for one a core. slurm: options of sbatch. fail_fast: stop at the first failure.
+
+    keep: the finetuned networks too.
+    """
 
     executor: str = "local"  # or inline, slurm
     jobs: int | None = None
     slurm: str = ""
     fail_fast: bool = False
+    keep: bool = False
 
 
 def run_matrix(
@@ -51,7 +55,7 @@ def run_matrix(
         StoppedEarly: by fail_fast, or because units keep failing alike.
     """
     store.make()
-    target, pool, plan = look(matrix, store, data, weights, show, retry)
+    target, pool, plan = look(matrix, store, data, weights, show, retry, how.keep)
     show.planned(plan, target)
     if plan.todo and how.executor != "slurm":
         _require_device(matrix.protocol)
@@ -61,13 +65,13 @@ def run_matrix(
             store.write_record(unfinished(unit, "skipped", reason))
     if plan.todo:
         keep_plan(matrix, plan, store)
-        context = Context(store.root.absolute(), target, weights.absolute(), pool, provenance.commit())
+        context = Context(store.root.absolute(), target, weights.absolute(), pool, provenance.commit(), how.keep)
         _run_units(plan.todo, context, how, show)
     return make_plan(matrix, target, pool, store, weights) if plan.todo or plan.skipped else plan
 
 
 def look(
-    matrix: Matrix, store: Store, data: Path, weights: Path, show: Show, retry: Sequence[str] = ()
+    matrix: Matrix, store: Store, data: Path, weights: Path, show: Show, retry: Sequence[str] = (), keep: bool = False
 ) -> tuple[Target, Pool | None, Plan]:
     """The data of a matrix, and its plan. Writes nothing but caches of what was read.
 
@@ -78,7 +82,7 @@ def look(
     checking = partial(show.checking, f"checking {matrix.target}")
     target = map_target(open_target(matrix.target, data, cache, checking), matrix.protocol.class_map)
     pool = _pool(matrix, target, store, show) if matrix.needs_pool else None
-    return target, pool, make_plan(matrix, target, pool, store, weights, retry)
+    return target, pool, make_plan(matrix, target, pool, store, weights, retry, keep)
 
 
 def _pool(matrix: Matrix, target: Target, store: Store, show: Show) -> Pool | None:

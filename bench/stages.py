@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 from PIL import Image
 
 from backbones import imagenet
 from backbones.network import Network
-from backbones.transfer import Certificate, LoadFailed
+from backbones.transfer import Certificate, LoadFailed, state_sha256
 from bench import Diverged, provenance, tune
 from bench.batches import Batches, Decoded, choose, class_pixels, class_weights, open_split
 from bench.pretrain import corpus, fresh_network, learned_by, left_by, load, pretrain
@@ -26,7 +27,7 @@ from bench.score import confusion_matrix, weighted_fmeasure
 from bench.spec import Schedule
 from bench.targets import Target
 from bench.train import Progress, SegmentationLoss, device_of, fit, half_precision, predict
-from bench.units import CHECKPOINT, Context, Kind, Outcome, Unit
+from bench.units import CHECKPOINT, NETWORK, Context, Kind, Outcome, Unit
 from pretrain_sources.corpus import CorpusError
 from pretrain_sources.files import Changed
 from pretrain_sources.identity import derive_seed
@@ -141,9 +142,13 @@ def final(unit: Unit, context: Context, report: Progress) -> None:
         "pretraining": learned_by(unit.need("pretrain"), context),
         "provenance": made,
         "evidence_sha256": sha256(evidence.to_bytes()),
+        "network_sha256": state_sha256(net.state_dict()),
         "finished": now(),
     }
     _keep_sample(store, unit, seen)
+    if context.keep:
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+        write_atomic(store.unit_dir("final", unit.fingerprint) / NETWORK, safetensors.torch.save(tensors))
     extra = {"history.csv": _csv(history), "trials.jsonl": _trials(store, tuned)}
     extra |= {"certificate.json": _json(certificate.to_json())} if certificate else {}
     store.write_record(RunRecord(**known_fields(unit) | measured), evidence, extra)

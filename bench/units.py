@@ -27,6 +27,7 @@ PROGRESS = "progress.json"  # how far it has got, for whoever looks from elsewhe
 LOG = "log.txt"  # what it printed
 OUTCOME = "outcome.json"  # how it failed, for the units that need it
 SPENT = "spent.json"  # how long it took, for plans
+NETWORK = "network.safetensors"  # of a final, where it is to be kept: what it was scored with
 KINDS: tuple[Kind, ...] = get_args(Kind)  # in the order of the stages
 
 # Raise a stage's number by hand when its code changes what it computes: tests/test_golden.py fails until that is done.
@@ -106,6 +107,11 @@ class Unit:
             return self.protocol.trials * (self.finetune_steps + frames[self.protocol.select_on])
         return self.finetune_steps + frames["test"]
 
+    def spelled_out(self) -> dict[str, Any]:
+        """All that the fingerprint is made of, units that are needed included, so that a stranger can work it out anew."""
+        mine = self._identity() | {"replicate": self.replicate}
+        return mine | {"needs": [unit.spelled_out() for unit in self.needs]} if self.needs else mine
+
     def __str__(self) -> str:
         number = f" r{self.replicate}" if self.replicate is not None else ""
         if self.kind == "corpus":
@@ -146,6 +152,7 @@ class Context:
     weights: Path  # the user's folder of downloaded weights
     pool: Pool | None = None
     commit: str | None = None  # of the code, as it was when the run started
+    keep: bool = False  # the finetuned networks too
 
 
 @dataclass(frozen=True)

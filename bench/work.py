@@ -8,7 +8,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from bench import provenance
-from bench.plan import find_record, is_done
+from bench.plan import find_record, is_done, is_kept
 from bench.records import now, unfinished
 from bench.train import Progress, device_of
 from bench.units import CHECKPOINT, CLAIM, LOG, OUTCOME, PROGRESS, SPENT, Context, Outcome, Unit
@@ -26,7 +26,7 @@ def perform(unit: Unit, context: Context, report: Progress) -> Outcome:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / CLAIM, timeout=0):
-            if _has_ended(store, unit):
+            if _has_ended(store, unit, context.keep):
                 return Outcome("ok")
             if (unmet := _unmet(store, unit)) is not None:
                 return settle(unit, context, unmet)
@@ -64,12 +64,12 @@ def settle(unit: Unit, context: Context, outcome: Outcome) -> Outcome:
     return outcome
 
 
-def _has_ended(store: Store, unit: Unit) -> bool:
+def _has_ended(store: Store, unit: Unit, keep: bool) -> bool:
     """Whether there is nothing to do, because another run was quicker."""
     if unit.kind != "final":
         return is_done(store, unit)
     record = find_record(store, unit)
-    return record is not None and record.status == "ok"
+    return record is not None and record.status == "ok" and (not keep or is_kept(store, unit.fingerprint))
 
 
 def _unmet(store: Store, unit: Unit) -> Outcome | None:

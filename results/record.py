@@ -137,8 +137,13 @@ class RunRecord(_Part):
     pretraining: Pretraining | None = Field(default=None, description="null where no corpus was trained on")
     provenance: Provenance | None = Field(description="null where the run did not get that far")
     evidence_sha256: str | None = Field(description="checksum of evidence.npz beside the record")
+    network_sha256: str | None = Field(
+        default=None, description="over names and values of the whole finetuned network, as it was scored"
+    )
     finished: str = Field(description="UTC time at which the record was written, ISO 8601")
-    settings: dict[str, Any] = Field(description="card, backbone spec and protocol in full")
+    settings: dict[str, Any] = Field(
+        description="card, backbone spec, protocol, and what the fingerprint `run` is made of, in full"
+    )
 
     @model_validator(mode="after")
     def _scores_and_status_agree(self) -> "RunRecord":

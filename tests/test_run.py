@@ -10,11 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from conftest import Bench, write_matrix
 
+from backbones.transfer import state_sha256
 from bench import stages
-from bench.units import CLAIM
+from bench.units import CLAIM, NETWORK
 from results import load_table, samples
 from results.store import Store, read_json_lines
 
@@ -62,6 +64,22 @@ def test_a_run_keeps_its_trials_and_what_it_saw_on_a_few_test_images(
         assert [set(pictures) for pictures in kept] == [samples.sample_ids(ids)] * 3
         assert len({pictures[ids[0]].shape for pictures in kept}) == 1
         assert not [path for path in store.folder_of(record).iterdir() if "sample" in path.name], "it would be packed"
+
+
+def test_networks_are_kept_where_asked_for_and_made_again_where_they_were_not(
+    bench: Bench, matrix_file: Path, tmp_path: Path
+) -> None:
+    store = Store(tmp_path / "store")
+    bench("run", "--matrix", matrix_file, "--executor", "inline")
+    before = scores_of(store.root)
+    assert not list(store.root.rglob(NETWORK)), "a matrix of large networks would fill the disk"
+    again = bench("run", "--matrix", matrix_file, "--executor", "inline", "--keep-weights")
+    assert again.code == 0, again.err
+    assert scores_of(store.root) == before
+    for record in store.read_records()[0]:
+        kept = safetensors.torch.load_file(store.unit_dir("final", record.run) / NETWORK)
+        assert state_sha256(kept) == record.network_sha256
+    assert "nothing to do" in bench("run", "--matrix", matrix_file, "--executor", "inline", "--keep-weights").out
 
 
 def test_the_same_replicate_gives_the_same_record_bit_for_bit(bench: Bench, matrix_file: Path, tmp_path: Path) -> None:
