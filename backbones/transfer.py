@@ -17,6 +17,8 @@ from torch import Tensor
 from backbones.network import Network
 from backbones.spec import Colour
 
+NEAREST_FOR = 5  # missing tensors whose nearest names are looked for: among a thousand names this takes its time
+
 
 @dataclass(frozen=True)
 class EncoderWeights:
@@ -26,6 +28,7 @@ class EncoderWeights:
     mean: Colour
     std: Colour
     origin: str  # where they came from, for the record
+    reading: tuple[str, ...] = ()  # how they were read and recognised, in sentences
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Certificate:
         None  # per scale, 0 = as the random encoder, 1 = as far from it as can be
     )
     probe: tuple[str, ...] = ()  # the images that the distance was measured on
+    reading: tuple[str, ...] = ()  # how the weights were read and recognised
 
     @property
     def passed(self) -> bool:
@@ -115,6 +119,7 @@ def _certificate(expected: Mapping[str, Tensor], weights: EncoderWeights, proble
         mean=weights.mean,
         std=weights.std,
         sha256=state_sha256(given),
+        reading=weights.reading,
     )
 
 
@@ -130,7 +135,9 @@ def state_sha256(tensors: Mapping[str, Tensor]) -> str:
 
 def _tensor_problems(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
     left_over = sorted(set(given) - set(expected))
-    problems = [f"no tensor for {name}{_nearest(name, left_over)}" for name in sorted(set(expected) - set(given))]
+    missing = sorted(set(expected) - set(given))
+    problems = [f"no tensor for {name}{_nearest(name, left_over)}" for name in missing[:NEAREST_FOR]]
+    problems += [f"no tensor for {name}" for name in missing[NEAREST_FOR:]]
     problems += [f"unknown tensor {name}" for name in left_over]
     for name in sorted(set(expected) & set(given)):
         tensor = given[name]

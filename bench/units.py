@@ -93,6 +93,8 @@ class Unit:
     @property
     def leak(self) -> str | None:
         """What a teacher on the way to these weights has seen of the target; None where nothing is known."""
+        if self.cell.target in self.card.training_data:
+            return f"its card names {self.cell.target} among what it has seen"
         seen = HAS_SEEN.get(self.inputs.get("teacher", {}).get("model"), {})
         return seen.get(self.cell.target) or next((unit.leak for unit in self.needs if unit.leak), None)
 
@@ -125,7 +127,7 @@ class Unit:
         if self.kind == "corpus":
             return shared
         # what many units share stands by its hash: a matrix may have 20,000 of them
-        shared |= {"backbone": _backbone(self.backbone), "needs": [unit.fingerprint for unit in self.needs]}
+        shared |= {"backbone": backbone_hash(self.backbone), "needs": [unit.fingerprint for unit in self.needs]}
         if self.kind == "pretrain":
             return shared | ({} if self.origin else {"protocol": self.protocol.pretraining_hash})
         return shared | {
@@ -137,7 +139,7 @@ class Unit:
 
 
 @functools.cache
-def _backbone(spec: BackboneSpec) -> str:
+def backbone_hash(spec: BackboneSpec) -> str:
     """Hash of what of a backbone shapes a result. `name` stays: two backbones may share parts but not a row on the board."""
     shaping = {name: value for name, value in asdict(spec).items() if name not in ("hub", "wheel", "for_tests")}
     return fingerprint(shaping)

