@@ -4,29 +4,21 @@ Looked for in this order: the user's folder of weights, then torch's cache; sam-
 until tensors are read.
 """
 
-import functools
-import hashlib
 import os
 import pickle
 import struct
-import tempfile
-import threading
-import urllib.error
-import urllib.request
 import zipfile
 from collections.abc import Mapping
-from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from pretrain_sources import download
+from pretrain_sources.download import NotFetched, sha256_of, short
 from pretrain_sources.recipe import SAM_TINY, SamTeacher
 from pretrain_sources.teachers import Obstacle, TeacherError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-PATIENCE_S = 8.0
-CHUNK = 1 << 20  # bytes read at a time
 
 
 class Published(NamedTuple):
@@ -66,11 +58,11 @@ def expected_sha256(settings: SamTeacher, weights: Path) -> str:
     if settings.sha256:
         return settings.sha256
     if settings.checkpoint is None:
-        return _sha256(SHIPPED[settings.model]) if settings.model in SHIPPED else PUBLISHED[settings.model].sha256
+        return sha256_of(SHIPPED[settings.model]) if settings.model in SHIPPED else PUBLISHED[settings.model].sha256
     path = _at_hand(settings, weights)
     if path is None:
         raise TeacherError(_text(_missing(settings.checkpoint, weights)))
-    return _sha256(path)
+    return sha256_of(path)
 
 
 def obstacle(settings: SamTeacher, weights: Path) -> Obstacle | None:
@@ -80,7 +72,7 @@ def obstacle(settings: SamTeacher, weights: Path) -> Obstacle | None:
     if settings.checkpoint is not None:
         return _missing(settings.checkpoint, weights)
     published = PUBLISHED[settings.model]
-    why = "HF_HUB_OFFLINE is set" if _offline() else _silence(published.address)
+    why = download.silence(published.address)
     if why is None:
         return None
     return Obstacle(
@@ -99,11 +91,18 @@ def find_or_fetch(settings: SamTeacher, weights: Path, progress: bool = True) ->
     if path is None:
         if stop := obstacle(settings, weights):
             raise TeacherError(_text(stop))
-        return _download(PUBLISHED[settings.model], expected_sha256(settings, weights), weights, progress)
+        published = PUBLISHED[settings.model]
+        try:
+            download.fetch(
+                published.address, expected_sha256(settings, weights), weights / published.file, progress=progress
+            )
+        except NotFetched as error:
+            raise TeacherError(str(error)) from error
+        return weights / published.file
     wanted = expected_sha256(settings, weights)
-    if (found := _sha256(path)) != wanted:
+    if (found := sha256_of(path)) != wanted:
         mend = "delete it and fetch it again" if settings.checkpoint is None else "correct `checkpoint` or `sha256`"
-        raise TeacherError(f"{path} has sha256 {_short(found)}, expected is {_short(wanted)}: {mend}")
+        raise TeacherError(f"{path} has sha256 {short(found)}, expected is {short(wanted)}: {mend}")
     return path
 
 
@@ -164,101 +163,3 @@ def _missing(checkpoint: str, weights: Path) -> Obstacle:
 
 def _text(stop: Obstacle) -> str:
     return f"{stop.reason}; {stop.mend}"
-
-
-def _short(sha256: str) -> str:
-    return f"{sha256[:12]}..."
-
-
-def _sha256(path: Path) -> str:
-    state = path.stat()
-    return _content(path.absolute(), state.st_size, state.st_mtime_ns)
-
-
-@functools.cache
-def _content(path: Path, size: int, changed: int) -> str:
-    """Read once for each size and time of change."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _offline() -> bool:
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
-
-
-@functools.cache
-def _silence(address: str) -> str | None:
-    """Why an address does not answer, or None where it does. In a thread, because a name look-up obeys no time limit."""
-    answer: list[str | None] = []
-    asking = threading.Thread(target=lambda: answer.append(_ask(address)), daemon=True)
-    asking.start()
-    asking.join(PATIENCE_S)
-    return answer[0] if answer else f"no answer within {PATIENCE_S:.0f} s"
-
-
-def _ask(address: str) -> str | None:
-    try:
-        urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=PATIENCE_S).close()
-    except (OSError, HTTPException) as error:
-        return _reason(error)
-    return None
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, urllib.error.HTTPError):
-        return f"the server says {error.code} {error.reason}"
-    reason = getattr(error, "reason", error)
-    return str(getattr(reason, "strerror", None) or reason)
-
-
-def _download(published: Published, wanted: str, weights: Path, progress: bool) -> Path:
-    """Written aside and renamed only when whole and right."""
-    target = weights / published.file
-    aside: Path | None = None
-    try:
-        weights.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=weights, prefix=f".{published.file}.", delete=False) as file:
-            aside = Path(file.name)
-            found = _receive(published, file, progress)
-        if found != wanted:
-            raise TeacherError(
-                f"{published.address} came with sha256 {_short(found)}, expected is {_short(wanted)}: nothing was kept; "
-                "fetch it again, or put the right file there by hand"
-            )
-        aside.chmod(0o644)  # temporary files are for their owner alone
-        aside.replace(target)
-    except (OSError, HTTPException) as error:
-        raise TeacherError(
-            f"{published.address} did not come whole: {_reason(error)}; try again, or put it into {target} by hand"
-        ) from error
-    finally:
-        if aside:
-            aside.unlink(missing_ok=True)
-    return target
-
-
-def _receive(published: Published, file: "tempfile._TemporaryFileWrapper[bytes]", progress: bool) -> str:
-    """Copies the bytes; returns their sha256.
-
-    Raises:
-        OSError: the connection broke, or the disk is full.
-    """
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    digest = hashlib.sha256()
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with (
-        urllib.request.urlopen(published.address, timeout=60) as answer,
-        Progress(*columns, console=Console(stderr=True), disable=not progress) as bar,
-    ):
-        task = bar.add_task(published.file, total=answer.length)
-        expected, got = answer.length, 0
-        while piece := answer.read(CHUNK):
-            file.write(piece)
-            digest.update(piece)
-            got += len(piece)
-            bar.update(task, completed=got)
-    if expected is not None and got != expected:
-        raise OSError(f"the connection broke after {got} of {expected} bytes")
-    return digest.hexdigest()

@@ -1,0 +1,125 @@
+"""Files from an address: whether it answers, and fetching one whole or not at all. Loads no torch."""
+
+import functools
+import hashlib
+import os
+import tempfile
+import threading
+import urllib.error
+import urllib.request
+from http.client import HTTPException
+from pathlib import Path
+
+PATIENCE_S = 8.0
+CHUNK = 1 << 20  # bytes read at a time
+
+
+class NotFetched(Exception):
+    """A file did not come, or came otherwise than expected; the message says why and what to do."""
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file's bytes, read once for each size and time of change.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    state = path.stat()
+    return _content(path.absolute(), state.st_size, state.st_mtime_ns)
+
+
+def short(sha256: str) -> str:
+    """Enough of a digest to tell it from others."""
+    return f"{sha256[:12]}..."
+
+
+def silence(address: str) -> str | None:
+    """Why an address does not answer, or None where it does. It is asked once per process, for at most 8 seconds."""
+    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+    return "HF_HUB_OFFLINE is set" if offline else _asked(address)
+
+
+def fetch(address: str, wanted: str, target: Path, progress: bool = True) -> None:
+    """Downloads `address` to `target`: written aside, and renamed only when whole and of this sha256. progress: a bar of bytes.
+
+    Raises:
+        NotFetched: the connection broke, the disk is full, or other bytes came; nothing is left behind.
+    """
+    aside: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
+            aside = Path(file.name)
+            found = _receive(address, target.name, file, progress)
+        if found != wanted:
+            raise NotFetched(
+                f"{address} came with sha256 {short(found)}, expected is {short(wanted)}: nothing was kept; "
+                "fetch it again, or put the right file there by hand"
+            )
+        aside.chmod(0o644)  # temporary files are for their owner alone
+        aside.replace(target)
+    except (OSError, HTTPException) as error:
+        raise NotFetched(
+            f"{address} did not come whole: {_reason(error)}; try again, or put it into {target} by hand"
+        ) from error
+    finally:
+        if aside:
+            aside.unlink(missing_ok=True)
+
+
+@functools.cache
+def _content(path: Path, size: int, changed: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@functools.cache
+def _asked(address: str) -> str | None:
+    """In a thread, because a name look-up obeys no time limit."""
+    answer: list[str | None] = []
+    asking = threading.Thread(target=lambda: answer.append(_ask(address)), daemon=True)
+    asking.start()
+    asking.join(PATIENCE_S)
+    return answer[0] if answer else f"no answer within {PATIENCE_S:.0f} s"
+
+
+def _ask(address: str) -> str | None:
+    try:
+        urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=PATIENCE_S).close()
+    except (OSError, HTTPException) as error:
+        return _reason(error)
+    return None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        return f"the server says {error.code} {error.reason}"
+    reason = getattr(error, "reason", error)
+    return str(getattr(reason, "strerror", None) or reason)
+
+
+def _receive(address: str, name: str, file: "tempfile._TemporaryFileWrapper[bytes]", progress: bool) -> str:
+    """Copies the bytes; returns their sha256.
+
+    Raises:
+        OSError: the connection broke, or the disk is full.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    digest = hashlib.sha256()
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with (
+        urllib.request.urlopen(address, timeout=60) as answer,
+        Progress(*columns, console=Console(stderr=True), disable=not progress) as bar,
+    ):
+        task = bar.add_task(name, total=answer.length)
+        expected, got = answer.length, 0
+        while piece := answer.read(CHUNK):
+            file.write(piece)
+            digest.update(piece)
+            got += len(piece)
+            bar.update(task, completed=got)
+    if expected is not None and got != expected:
+        raise OSError(f"the connection broke after {got} of {expected} bytes")
+    return digest.hexdigest()
