@@ -1,7 +1,7 @@
 """Matrix files: which sources are crossed with which backbones on which target, under which protocol."""
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -23,6 +23,7 @@ from pretrain_sources.yamlfile import read_yaml, suggestion
 T = TypeVar("T")  # Python 3.11 has no def f[T]
 
 
+CARD = "card.yaml"  # in the folder of a source that is to be submitted
 Grid = dict[str, dict[str, list[bool | int | float | str]]]  # source -> setting -> values
 
 
@@ -80,6 +81,8 @@ def load_matrix(
 ) -> Matrix:
     """The matrix of that name or in that file; `sources` and `backbones` are globs that keep a part of it.
 
+    A name in `sources` that is a folder with a card in it adds that source to the others.
+
     teacher: the source whose recipe stands in for satir's: satir/points-16 becomes satir/felzenszwalb/points-16, for example.
 
     Raises:
@@ -90,12 +93,15 @@ def load_matrix(
     written = read_yaml(path, MatrixFile)
     protocol = load_protocol(written.protocol, beside=path.parent)
     protocol = protocol.smoke() if smoke else protocol
-    known = _known(written.sources, path, teacher)
-    found = [card for entry in written.sources for card in _cards(entry, known, path)]
+    folders = [name for name in sources if (Path(name) / CARD).is_file()]
+    added = tuple(str((Path(name) / CARD).absolute()) for name in folders)
+    known = _known((*written.sources, *added), path, teacher)
+    found = [card for entry in (*written.sources, *added) for card in _cards(entry, known, path)]
     # another teacher may have a setting already that is one of the study's: that is one source then
     cards = {card.name: card for card in (found if teacher else _once(found, path))}
     specs = {n: _backbone(n, path) for n in _once(written.backbones, path)}
-    cards = _keep("source", cards, sources)
+    own = {read_yaml(Path(name), SourceCard).name for name in added}
+    cards = _keep("source", cards, [name for name in sources if name not in folders], always=own)
     if protocol.pretrain_steps is None and (long := [card.name for card in cards.values() if card.long]):
         raise BenchError(
             f"{path}: '{long[0]}' takes the steps of a pretraining, and {protocol.name} counts passes instead"
@@ -177,12 +183,13 @@ def _once(entries: Sequence[T], path: Path) -> Sequence[T]:
     return entries
 
 
-def _keep(kind: str, known: dict[str, T], globs: Sequence[str]) -> dict[str, T]:
+def _keep(kind: str, known: dict[str, T], globs: Sequence[str], always: Collection[str] = ()) -> dict[str, T]:
     for glob in globs:
         if not fnmatch.filter(known, glob):
-            raise BenchError(f"--{kind} '{glob}' matches nothing in this matrix{suggestion(glob, known)}")
+            folder = f"; the folder {glob} holds no {CARD}" if Path(glob).is_dir() else ""
+            raise BenchError(f"--{kind} '{glob}' matches nothing in this matrix{folder}{suggestion(glob, known)}")
     return {
         name: value
         for name, value in known.items()
-        if not globs or any(fnmatch.fnmatchcase(name, glob) for glob in globs)
+        if not globs or name in always or any(fnmatch.fnmatchcase(name, glob) for glob in globs)
     }

@@ -17,6 +17,7 @@ from backbones import imagenet, network
 from backbones.network import Network
 from backbones.transfer import Certificate, EncoderWeights, load_encoder
 from bench.batches import Batches, Decoded, class_weights, fitted, resized_label
+from bench.checkpoints import brought
 from bench.plan import is_done
 from bench.score import confusion_matrix
 from bench.targets import Target
@@ -66,7 +67,9 @@ def corpus(unit: Unit, context: Context, report: Progress) -> None:
 def pretrain(unit: Unit, context: Context, report: Progress) -> None:
     """Leaves encoder.safetensors and certificate.json, strictly loaded once, and pretrain.json where a corpus was trained on."""
     folder = Store(context.store).unit_dir("pretrain", unit.fingerprint)
-    if "origin" in unit.inputs:
+    if "checkpoint" in unit.inputs:
+        weights = brought(unit.card, unit.backbone, context.weights)
+    elif "origin" in unit.inputs:
         if unit.origin is None:
             raise ValueError(f"no origin for the weights of {unit}")
         weights = imagenet.fetch(unit.backbone, unit.origin, context.weights)

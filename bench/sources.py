@@ -8,7 +8,7 @@ from typing import Any
 
 from backbones import imagenet
 from backbones.spec import BackboneSpec
-from bench import BenchError
+from bench import BenchError, checkpoints
 from bench.spec import Cell, Protocol
 from bench.units import Kind, Unit
 from pretrain_sources import teachers
@@ -61,6 +61,8 @@ class Sources:
 
     def obstacle(self, unit: Unit) -> str | None:
         """Why this unit cannot be done here and now, and what to do; or None."""
+        if unit.kind == "pretrain" and "checkpoint" in unit.inputs:
+            return checkpoints.obstacle(unit.card, unit.backbone.name, self._weights)
         if unit.kind == "pretrain" and "origin" in unit.inputs:
             stop = imagenet.obstacle(unit.backbone, unit.origin, self._weights)
             return f"{stop.reason}; to fetch: {stop.command}" if stop else None
@@ -111,7 +113,10 @@ class Sources:
                 return [unit(start, inputs=inputs, images=labels.images, replicate=replicate)]
             corpus = self._unit("corpus", cell, backbone, card, inputs=labels.inputs, images=labels.images)
             return [unit([*start, corpus], inputs=control, images=labels.images, replicate=replicate)]
-        if card.start == "random":
+        if card.checkpoints:
+            origin, inputs = checkpoints.identify(card, backbone.name, self._weights)
+            return [unit(inputs=inputs, origin=origin)]
+        if card.is_random:
             return []
         origin = imagenet.locate(backbone, self._weights)
         return [unit(inputs={"origin": origin.name if origin else None}, origin=origin)]

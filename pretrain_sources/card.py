@@ -1,5 +1,6 @@
 """The card that describes a pretraining source. Importing this loads no torch."""
 
+import fnmatch
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from pretrain_sources.identity import Identified
 from pretrain_sources.recipe import Recipe
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._+/~@-]*$"
+SHA256 = r"^[0-9a-f]{64}$"
 LABEL_CONTROLS = ("shuffled", "random-rank")  # these replace labels; the other, permuted, replaces weights
 
 
@@ -68,6 +70,46 @@ class ReadyCorpus(_Frozen):
     num_classes: int | None = Field(default=None, ge=2, le=255, description="null: its manifest says")
 
 
+class Checkpoint(_Frozen):
+    """The weights of an encoder, as somebody hands them round: tensors only, code in a file is never run."""
+
+    backbones: tuple[str, ...] = Field(
+        min_length=1, description="backbones that it is for; *-efficientnet-lite1 says: every one of this encoder"
+    )
+    path: Path | None = Field(
+        default=None, description="a safetensors or tensor-only .pth file, beside the card's file"
+    )
+    url: str | None = Field(default=None, pattern=r"^https?://\S+$", description="or where to fetch it; needs sha256")
+    sha256: str | None = Field(
+        default=None, pattern=SHA256, description="of the file; null: whatever stands at the path"
+    )
+    inside: str | None = Field(default=None, description="which of several models in the file: teacher, for example")
+    rename: dict[str, str] = Field(
+        default_factory=dict, description="regular expression: replacement, on the tensors' names, in this order"
+    )
+    mean: tuple[float, float, float] | None = Field(
+        default=None,
+        description="input mean on 0..1 that it was trained with; null: that of the backbone's ImageNet weights",
+    )
+    std: tuple[float, float, float] | None = Field(default=None, description="and the standard deviation")
+
+    @model_validator(mode="after")
+    def _is_one_file(self) -> "Checkpoint":
+        if (self.path is None) == (self.url is None):
+            raise ValueError("give either path or url")
+        if self.url is not None and self.sha256 is None:
+            raise ValueError("a url needs the sha256 of the file: addresses change what they serve")
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean and std go together")
+        if self.std is not None and min(self.std) <= 0:
+            raise ValueError("std must be above 0")
+        return self
+
+    def is_for(self, backbone: str) -> bool:
+        """Whether it is for the backbone of this name."""
+        return any(fnmatch.fnmatchcase(backbone, wanted) for wanted in self.backbones)
+
+
 class SourceCard(_Frozen, Identified):
     """Where an encoder's weights come from. Frozen; what shapes a result of it is part of the identity of every run."""
 
@@ -77,19 +119,31 @@ class SourceCard(_Frozen, Identified):
     long: bool = Field(default=False, description="finetuned for as many extra steps as a pretraining stage has")
     recipe: Recipe | None = Field(default=None, description="how the pool's images get pseudo-labels")
     corpus: ReadyCorpus | None = Field(default=None, description="a ready-made corpus in place of a recipe")
+    checkpoints: tuple[Checkpoint, ...] = Field(
+        default=(), description="weights in place of a corpus, a file for each encoder"
+    )
     subset: Subset | None = Field(default=None, description="the part of the pool that is used; null: all of it")
     control: Control | None = Field(default=None, description="made from another source; nothing else is given then")
-    licence: str | None = Field(default=None, description="of weights or corpus")
-    contact: str | None = None
-    paper: str | None = None
+    licence: str | None = Field(
+        default=None, description="of weights or corpus, such as CC-BY-4.0; asked for in a submission"
+    )
+    contact: str | None = Field(
+        default=None, description="who can be asked, such as you@example.org; asked for in a submission"
+    )
+    paper: str | None = Field(default=None, description="where it is described")
     training_data: tuple[str, ...] | Literal["unknown"] = Field(
-        default="unknown", description="data sets it has seen besides the pool; an empty list says: none"
+        default="unknown",
+        description="data sets it has seen besides the pool; [] says none, and a target's name marks a leak",
     )
 
     @model_validator(mode="after")
     def _is_one_thing(self) -> "SourceCard":
         if self.recipe is not None and self.corpus is not None:
             raise ValueError("recipe and corpus exclude each other: a corpus has its labels already")
+        if self.checkpoints and (self.pretrains or self.long or self.control or self.start != "random"):
+            raise ValueError(
+                "checkpoints are the whole source: recipe, corpus, start, long and control cannot be given too"
+            )
         if self.subset is not None and self.recipe is None and self.corpus is None:
             raise ValueError("subset needs a recipe or a corpus")
         if self.long and (self.start != "random" or self.recipe or self.corpus):
@@ -99,14 +153,24 @@ class SourceCard(_Frozen, Identified):
         return self
 
     @property
+    def is_random(self) -> bool:
+        """Whether the encoder's weights are random."""
+        return self.start == "random" and not self.pretrains and not self.checkpoints
+
+    def checkpoint_for(self, backbone: str) -> Checkpoint | None:
+        """The first checkpoint that is for this backbone, or None."""
+        return next((one for one in self.checkpoints if one.is_for(backbone)), None)
+
+    @property
     def pretrains(self) -> bool:
         """Whether an encoder is pretrained on a corpus."""
         return self.recipe is not None or self.corpus is not None
 
     def identity(self) -> dict[str, Any]:
         """What shapes a result: all but the text for people."""
-        shown = self.model_dump(mode="json", exclude={"description", "licence", "contact", "paper", "training_data"})
+        told = {"description", "licence", "contact", "paper", "training_data"}
         # what a path leads to stands in the units that come first, by its content
+        shown = self.model_dump(mode="json", exclude={*told, "checkpoints"})
         (shown["corpus"] or {}).pop("path", None)
         for field in ("checkpoint", "points_per_batch"):
             (shown["recipe"] or {"teacher": {}})["teacher"].pop(field, None)

@@ -79,7 +79,7 @@ def collect(paths: Iterable[Path], known: Cards = MappingProxyType({})) -> Cards
         card = read_yaml(path, SourceCard)
         if card.name in table or _means_something(card.name, table):
             raise FileError(f"{path}: there is another card of the name '{card.name}'; choose another name")
-        if card.control is not None and (card.pretrains or card.subset or card.long or card.start != "random"):
+        if card.control is not None and (card.subset or card.long or not card.is_random):
             raise FileError(
                 f"{path}: a control takes all but its name from '{card.control.of}'; nothing else can be given"
             )
@@ -107,13 +107,19 @@ def _means_something(name: str, known: Cards) -> bool:
 
 
 def _beside(card: SourceCard, folder: Path) -> SourceCard:
-    """The card with its corpus and its checkpoint where its file is."""
+    """The card with its corpus and its checkpoints where its file is."""
+    if card.checkpoints:
+        found = [
+            one.model_copy(update={"path": folder.absolute() / one.path}) if one.path else one
+            for one in card.checkpoints
+        ]
+        return card.model_copy(update={"checkpoints": tuple(found)})
     if card.corpus is not None:
         return card.model_copy(update={"corpus": card.corpus.model_copy(update={"path": folder / card.corpus.path})})
     teacher = card.recipe.teacher if card.recipe else None
     if isinstance(teacher, SamTeacher) and teacher.checkpoint and (folder / teacher.checkpoint).is_file():
-        found = teacher.model_copy(update={"checkpoint": str(folder.absolute() / teacher.checkpoint)})
-        return card.model_copy(update={"recipe": card.recipe.model_copy(update={"teacher": found})})  # type: ignore[union-attr]
+        given = teacher.model_copy(update={"checkpoint": str(folder.absolute() / teacher.checkpoint)})
+        return card.model_copy(update={"recipe": card.recipe.model_copy(update={"teacher": given})})  # type: ignore[union-attr]
     return card
 
 
@@ -145,7 +151,7 @@ def find_source(name: str, known: Cards, passed: tuple[str, ...] = ()) -> Source
             raise UnknownSource(
                 f"'{name}': '{rest}' cannot go on from another source, it has no pretraining of its own"
             )
-        if start.start == "random" and not start.pretrains:
+        if start.is_random:
             raise UnknownSource(f"'{name}': '{begin}' is random already, so '{rest}' alone says the same")
         text = f"{last.description} Started from {start.name}."
         seen = [card.training_data for card in (start, last)]
@@ -235,7 +241,7 @@ def _controlled(card: SourceCard, known: Cards, passed: tuple[str, ...], derived
     if base.control is not None:
         raise UnknownSource(f"'{name}': '{base.name}' is a control already")
     if kind == "permuted":
-        if base.start == "random" and not base.pretrains:
+        if base.is_random:
             raise UnknownSource(f"'{name}': '{base.name}' has no weights to permute")
         data = base.training_data
         return card.model_copy(update={"name": name, "control": control, "start": base.name, "training_data": data})
