@@ -47,9 +47,14 @@ def choose(target: Target, split: str, protocol: Protocol, train_frac: float = 1
     return frames
 
 
-def open_split(target: Target, split: str, protocol: Protocol, train_frac: float = 1.0) -> list[Decoded]:
-    """The frames of a split, decoded once. Images are resized to the protocol's size; labels of train follow, others stay."""
-    frames = choose(target, split, protocol, train_frac)
+def open_split(
+    target: Target, split: str, protocol: Protocol, train_frac: float = 1.0, only: Collection[str] | None = None
+) -> list[Decoded]:
+    """The frames of a split, decoded once; `only` those of these ids.
+
+    Images are resized to the protocol's size; labels of train follow, others stay.
+    """
+    frames = [frame for frame in choose(target, split, protocol, train_frac) if only is None or frame.id in only]
     return [_decode(frame, protocol.image_px, split == "train", target.relabel) for frame in frames]
 
 

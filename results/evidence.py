@@ -2,10 +2,14 @@
 
 import hashlib
 import io
+import zipfile
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+MOST_BYTES = 2**28  # unpacked: 1,000 images of 21 classes are 4 MB
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,9 @@ class Evidence:
 
     def __post_init__(self) -> None:
         n, k = len(self.image_ids), self.confusion.shape[-1]
+        kinds = {"image_ids": "U", "groups": "U", "confusion": "iu", "weighted_f": "f"}
+        if odd := [name for name, kind in kinds.items() if getattr(self, name).dtype.kind not in kind]:
+            raise ValueError(f"evidence: {odd[0]} is of type {getattr(self, odd[0]).dtype}")
         shapes = {"groups": (n,), "confusion": (n, k, k), "weighted_f": (n, k)}
         for name, shape in shapes.items():
             if getattr(self, name).shape != shape:
@@ -40,9 +47,26 @@ class Evidence:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Evidence":
-        """Reads what `to_bytes` wrote; pickled arrays are refused (numpy raises ValueError)."""
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            return cls(**{name: arrays[name] for name in ("image_ids", "groups", "confusion", "weighted_f")})
+        """Reads what `to_bytes` wrote.
+
+        Raises:
+            ValueError: it is torn, holds something else, a pickle for example, or would not fit into memory.
+        """
+        names = ("image_ids", "groups", "confusion", "weighted_f")
+        try:
+            with zipfile.ZipFile(io.BytesIO(data)) as held:
+                if sorted(held.namelist()) != sorted(f"{name}.npy" for name in names):
+                    raise ValueError(
+                        f"evidence: it holds {', '.join(held.namelist())[:200]}, expected {', '.join(names)}"
+                    )
+                if (size := sum(info.file_size for info in held.infolist())) > MOST_BYTES:
+                    raise ValueError(f"evidence: {size:,} bytes unpacked, more than any target needs")
+            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+                return cls(**{name: arrays[name] for name in names})
+        except ValueError as error:
+            raise ValueError(str(error) if "evidence" in str(error) else f"evidence: {error}") from error
+        except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, OSError, MemoryError, NotImplementedError) as error:
+            raise ValueError(f"evidence: it cannot be read ({error}); it is torn, or no evidence") from error
 
 
 def sha256(data: bytes) -> str:

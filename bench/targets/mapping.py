@@ -50,18 +50,24 @@ def map_target(target: Target, class_map: ClassMap) -> Target:
     if class_map is None:
         return target
     spec = map_spec(target.spec, class_map)
-    index = {old: spec.classes.index(m.name) for m in class_map if m.name != IGNORED for old in m.of}
-    relabel = np.full(256, IGNORE, dtype=np.uint8)
-    for k, old in enumerate(target.spec.classes):
-        relabel[k] = index.get(old, IGNORE)
+    relabel = relabelling(target.spec, spec, class_map)
     facts = {
-        name: replace(found, pixels=_merged(found.pixels, relabel, len(spec.classes)))
+        name: replace(found, pixels=merged(found.pixels, relabel, len(spec.classes)))
         for name, found in target.facts.items()
     }
     return replace(target, spec=spec, facts=facts, relabel=relabel)
 
 
-def _merged(pixels: Sequence[int], relabel: Pixels, classes: int) -> tuple[int, ...]:
+def relabelling(spec: TargetSpec, mapped: TargetSpec, class_map: Sequence[MappedClass]) -> Pixels:
+    """(256,) new label of each stored one."""
+    index = {old: mapped.classes.index(m.name) for m in class_map if m.name != IGNORED for old in m.of}
+    relabel = np.full(256, IGNORE, dtype=np.uint8)
+    for k, old in enumerate(spec.classes):
+        relabel[k] = index.get(old, IGNORE)
+    return relabel
+
+
+def merged(pixels: Sequence[int], relabel: Pixels, classes: int) -> tuple[int, ...]:
     """Pixel counts of the mapped classes, ignore last."""
     to = np.append(relabel[: len(pixels) - 1], IGNORE)
     counts = np.bincount(to, weights=pixels, minlength=256)

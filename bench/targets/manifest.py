@@ -1,0 +1,117 @@
+"""A target's manifest: the ids of its test images with their pixels of each class. Enough to judge evidence by, and no image."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from bench import BenchError
+from bench.spec import Protocol
+from bench.targets import TARGETS, Target
+from bench.targets.mapping import map_spec, merged, relabelling
+from pretrain_sources.pool import evenly
+from results.store import write_atomic
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class ManifestImage(NamedTuple):
+    """A test image: id, group, label pixels of each class, ignore last."""
+
+    id: str
+    group: str
+    pixels: list[Count]
+
+
+class Manifest(BaseModel):
+    """What is known of a target's test split without its images."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    target: str
+    target_hash: str = Field(description="content hash of the target that it was made from")
+    classes: list[str]
+    test: list[ManifestImage] = Field(min_length=1, description="in the order in which they are scored")
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> "Manifest":
+        if self.target in TARGETS and tuple(self.classes) != TARGETS[self.target].classes:
+            raise ValueError(f"its classes are not those of {self.target}")
+        if any(len(image.pixels) != len(self.classes) + 1 for image in self.test):
+            raise ValueError("an image has not a total for each class and for ignore")
+        if len({image.id for image in self.test}) != len(self.test):
+            raise ValueError("an image id occurs twice")
+        return self
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The test split as a protocol sees it. pixels: (N, K), ignore left out."""
+
+    ids: list[str]
+    groups: list[str]
+    pixels: NDArray[np.int64]
+
+
+def make_manifest(target: Target) -> Manifest:
+    """The manifest of a target whose files were read."""
+    rows = [
+        ManifestImage(frame.id, frame.group, list(target.facts[frame.id].pixels)) for frame in target.splits["test"]
+    ]
+    return Manifest(
+        target=target.spec.name, target_hash=target.content_hash, classes=list(target.spec.classes), test=rows
+    )
+
+
+def write_manifest(manifest: Manifest, path: Path) -> None:
+    """Writes it as JSON, a line an image.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    head = {name: value for name, value in manifest.model_dump().items() if name != "test"}
+    rows = ",\n  ".join(json.dumps(list(image), ensure_ascii=False) for image in manifest.test)
+    write_atomic(path, f'{json.dumps(head, indent=1)[:-2]},\n "test": [\n  {rows}\n ]\n}}\n'.encode())
+
+
+def shipped_manifest(target: str) -> Path | None:
+    """The manifest that ships for this target, or None: SODA's is made by whoever has the images."""
+    path = Path(str(resources.files("bench"))) / "targets" / "manifests" / f"{target}.json"
+    return path if path.is_file() else None
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest in a file.
+
+    Raises:
+        BenchError: it cannot be read, or is none.
+    """
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise BenchError(f"cannot read the manifest {path}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise BenchError(f"{path} is no manifest ({where}: {first['msg']}); `bench data manifest` makes one") from error
+
+
+def truth(manifest: Manifest, protocol: Protocol) -> Truth:
+    """What a run under this protocol must have been scored on: its classes, and no more frames than it takes.
+
+    Raises:
+        BenchError: the protocol's class map does not fit.
+    """
+    images: Sequence[ManifestImage] = evenly(tuple(manifest.test), protocol.max_frames)
+    pixels = [image.pixels for image in images]
+    if protocol.class_map is not None:
+        spec = map_spec(TARGETS[manifest.target], protocol.class_map)
+        relabel = relabelling(TARGETS[manifest.target], spec, protocol.class_map)
+        pixels = [list(merged(row, relabel, len(spec.classes))) for row in pixels]
+    counts = np.array(pixels, dtype=np.int64)[:, :-1]
+    return Truth([image.id for image in images], [image.group for image in images], counts)
