@@ -4,7 +4,7 @@ Exit codes: 0 all done, 1 the call is wrong or cannot be done here, 2 some runs 
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,22 @@ def check(target: str, data: Path) -> None:
     from bench.targets import open_target
 
     click.echo(listing.data_report(open_target(target, data)))
+
+
+@data.command()
+@click.argument("target")
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="File of the manifest, .json."
+)
+@DATA
+def manifest(target: str, out: Path, data: Path) -> None:
+    """Write the ids and class totals of TARGET's test images, which submissions are judged by; no image is in it."""
+    from bench.targets import manifest as manifests
+    from bench.targets import open_target
+
+    made = manifests.make_manifest(open_target(target, data))
+    manifests.write_manifest(made, out)
+    click.echo(f"{len(made.test)} test images of {target} in {out}")
 
 
 @data.command()
@@ -187,7 +203,13 @@ MATRIX = (
         "--matrix", "name", required=True, metavar="NAME|FILE", help="A shipped matrix (see `bench ls`) or a YAML file."
     ),
     click.option("--target", metavar="NAME", help="Another target than the matrix names."),
-    click.option("--source", "sources", multiple=True, metavar="GLOB", help="Only these sources."),
+    click.option(
+        "--source",
+        "sources",
+        multiple=True,
+        metavar="GLOB|FOLDER",
+        help="Only these sources; a FOLDER with a card.yaml adds one.",
+    ),
     click.option("--teacher", metavar="NAME|FILE", help="In place of satir's: satir/top-4 becomes satir/NAME/top-4."),
     click.option("--pool", type=FOLDER, help="Folder of unlabelled images, in place of the target's own."),
     click.option("--backbone", "backbones", multiple=True, metavar="GLOB", help="Only these backbones."),
@@ -382,6 +404,90 @@ def report(out: Path, store: Path) -> None:
     click.echo(write_report(Store(store), out))
 
 
+@cli.group()
+def submit() -> None:
+    """Hand in a source of your own, or judge what somebody handed in."""
+
+
+SOURCE = click.argument("folder", type=click.Path(path_type=Path))
+
+
+@submit.command("init")
+@click.argument("name")
+@click.option("--kind", type=click.Choice(["checkpoint", "corpus", "recipe"]), required=True, help="What it brings.")
+def submit_init(name: str, kind: Any) -> None:  # noqa: ANN401
+    """Write a folder NAME with a card to be filled in."""
+    from bench import submit
+    from bench.matrix import CARD
+
+    folder = submit.init(name, kind)
+    click.echo(f"{folder / CARD} is to be filled in; then: bench submit check {folder}")
+
+
+@submit.command("check")
+@SOURCE
+@_with(WEIGHTS)
+def submit_check(folder: Path, weights: Path) -> int:
+    """Judge the card in FOLDER, and what it names, as a reviewer does: every fault at once."""
+    from bench import submit
+
+    faults, good = submit.check(folder, weights)
+    return _told(folder, faults, good, f"it can be run: bench run --matrix ... --source {folder}")
+
+
+@submit.command("pack")
+@SOURCE
+@click.option("--out", type=FOLDER, default="submissions", show_default=True, help="Where the bundle goes.")
+@click.option("--zip", "zipped", is_flag=True, help="And as one file.")
+@STORE
+def submit_pack(folder: Path, out: Path, store: Path, zipped: bool) -> int:
+    """Make a bundle of the card in FOLDER and of its runs: records, evidence, certificates, checksums; no images, no weights."""
+    from bench import submit, verify
+    from results.store import Store
+
+    made, notes = submit.pack(folder, out, Store(store), zipped)
+    judged = verify.judge(made.with_suffix("") if zipped else made)
+    return _told(made, judged.faults, [*notes, *judged.done, *judged.notes], "it can be handed in; see CONTRIBUTING.md")
+
+
+@submit.command("verify")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "--manifest",
+    "manifests",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Of a target whose own does not ship.",
+)
+@click.option("--spot", type=click.IntRange(1), help="Predict so many random test images anew with its networks.")
+@click.option("--networks", type=FOLDER, help="Its networks. Default: the folder BUNDLE-networks.")
+@click.option("--reproduce", is_flag=True, help="Train one random run of it again.")
+@click.option("--source", type=FOLDER, help="For --reproduce: the submitter's folder, with what its card names.")
+@click.option("--pool", type=FOLDER, help="For --reproduce: unlabelled images, in place of the target's own.")
+@click.option("--seed", type=int, help="Of what is drawn at random. Default: another one each time.")
+@_with(DATA, STORE, WEIGHTS)
+def submit_verify(bundle: Path, store: Path, weights: Path, **how: Any) -> int:  # noqa: ANN401
+    """Recompute every number of BUNDLE from its evidence and hold all it says against protocol, manifest and card.
+
+    The verdict goes into a file beside it, from which the board takes its badge: claimed, recomputed, spot-checked, reproduced.
+    Exit code: 0 it passed, 2 it did not.
+    """
+    from bench import verdict
+
+    faults, done, level = verdict.verify_bundle(bundle, store, _weights(weights), **how)
+    return 2 if _told(bundle, faults, done, level) else 0
+
+
+def _told(what: Path, faults: Sequence[str], good: Sequence[str], end: str) -> int:
+    """Prints a judgement; 1 where there is a fault."""
+    for line in good:
+        click.echo(f"  {line}")
+    for line in faults:
+        click.echo(f"FAULT {line}")
+    click.echo(f"{what}: {f'{len(faults)} faults' if faults else end}")
+    return 1 if faults else 0
+
+
 @cli.command()
 @STORE
 @click.option("--port", type=int, default=8501, show_default=True)
@@ -428,10 +534,11 @@ def _errors_of_use() -> tuple[type[Exception], ...]:
     from pretrain_sources.pool import PoolError
     from pretrain_sources.teachers import TeacherError
     from pretrain_sources.yamlfile import FileError
+    from results.bundle import BundleError
     from results.compare import Unanswerable
     from results.store import StoreError
 
-    return Unanswerable, BenchError, FileError, StoreError, CorpusError, PoolError, TeacherError, Changed
+    return Unanswerable, BundleError, BenchError, FileError, StoreError, CorpusError, PoolError, TeacherError, Changed
 
 
 def main() -> None:

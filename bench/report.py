@@ -84,7 +84,7 @@ def _board(store: Store, rows: pd.DataFrame) -> Iterable[str]:
         if len(found.scores) > 1:
             yield from _pairs(found, metric, title)
     yield from _curves(rows)
-    record = store.find_record(store.folder_of_row(first.to_dict()), str(first["run"]))
+    record = store.record_of_row(first.to_dict())
     if record is not None and "protocol" in record.settings:
         yield f"<h3>Protocol</h3><pre>{escape(json.dumps(record.settings['protocol'], indent=1))}</pre>"
 

@@ -96,6 +96,7 @@ def _board_text(rows: list[dict[str, Any]], form: str, several: bool) -> str:
 
 def _source(row: dict[str, Any]) -> str:
     mark = "" if row["leak"] is None else " (LEAK)"
+    mark += "" if row["badge"] is None else f" (submitted, {row['badge']})"
     return f"{row['source']}{mark}" + ("" if row["train_frac"] == 1 else f" at {row['train_frac']:.0%}")
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 import streamlit as st
 
 import results
+from results.bundle import submissions
 from results.store import Store, StoreError
 from results.table import board, runs_frame
 
@@ -65,7 +66,8 @@ class _Look:
     def again(self) -> None:
         """Looks again."""
         began = time.monotonic()
-        self.stamp = hashlib.sha256(json.dumps(self.store.runs()).encode()).hexdigest()
+        bundles = [(one.name, one.level, one.seen()[0]) for one in submissions(self.store.root)[0]]
+        self.stamp = hashlib.sha256(json.dumps([self.store.runs(), bundles]).encode()).hexdigest()
         self.at, self.took_s = time.monotonic(), time.monotonic() - began
 
     @property
@@ -96,7 +98,7 @@ def _store(root: str) -> Store:
 
 def protocol_of(found: Found, row: "pd.Series[Any]") -> Mapping[str, Any]:
     """What the protocol of a run holds equal, from its record."""
-    record = found.store.find_record(found.store.folder_of_row(row.to_dict()), str(row["run"]))
+    record = found.store.record_of_row(row.to_dict())
     told: Mapping[str, Any] = record.settings.get("protocol", {}) if record is not None else {}
     return told
 

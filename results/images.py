@@ -118,7 +118,11 @@ def _runs_of(
 ) -> list[T]:
     runs = found.runs[(found.runs["source"] == source) & (found.runs["backbone"] == backbone)]
     rows = runs.to_dict("records")
-    return [of(store.root, store.folder_of_row(row), str(row["run"]), str(row["evidence_sha256"])) for row in rows]
+    stores = [store.of_row(row) for row in rows]
+    return [
+        of(held.root, held.folder_of_row(row), str(row["run"]), str(row["evidence_sha256"]))
+        for held, row in zip(stores, rows, strict=True)
+    ]
 
 
 @functools.lru_cache(maxsize=512)

@@ -172,13 +172,19 @@ def column_docs(model: type[BaseModel] = RunRecord) -> dict[str, str]:
     return docs
 
 
+OF_SUBMISSIONS = {  # columns that are in no record
+    "submission": "the bundle in submissions/ that the run came in; null where it was measured here",
+    "badge": "how far that bundle was checked: claimed, recomputed, spot-checked, reproduced; null where it was measured here",
+}
+
+
 def columns_markdown() -> str:
     """The text of results/COLUMNS.md. Made by `python -m results.record > results/COLUMNS.md`."""
     head = "# Columns\n\nOne row a run, from `results.load_table(store)`. Generated from `results/record.py`; do not edit.\n"
     return (
         head
         + "\n| column | what |\n|---|---|\n"
-        + "".join(f"| `{name}` | {text} |\n" for name, text in column_docs().items())
+        + "".join(f"| `{name}` | {text} |\n" for name, text in (column_docs() | OF_SUBMISSIONS).items())
     )
 
 

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from results.evidence import Evidence, sha256
 from results.record import SCHEMA_VERSION, RunRecord
 
+SUBMISSIONS, RUNS = "submissions", "runs"  # beside a store: submissions/<source>/runs, each a store of its own
 RUN_DEPTH = 5  # folders above a record: target, protocol, source, backbone, run
 
 
@@ -100,6 +101,11 @@ class Store:
         names = (str(row[name]) for name in ("target", "protocol", "source", "backbone"))
         target, protocol, source, backbone = names
         return self.run_dir(target, protocol, source, backbone, int(row["replicate"]), str(row["run"]))
+
+    def of_row(self, row: Mapping[Any, Any]) -> "Store":
+        """The store that holds the run of a row of the table: this one, or that of a submission beside it."""
+        name = row.get("submission")
+        return Store(self.root.parent / SUBMISSIONS / slug(name) / RUNS) if isinstance(name, str) else self
 
     def cache_file(self, name: str) -> Path:
         """A file that may be deleted at any time."""
@@ -191,6 +197,11 @@ class Store:
         found = self._read(folder) if (folder / "record.json").is_file() else None
         return found if isinstance(found, RunRecord) and found.run == run else None
 
+    def record_of_row(self, row: Mapping[Any, Any]) -> RunRecord | None:
+        """The record that a row of the table was read from, or None where it is gone."""
+        held = self.of_row(row)
+        return held.find_record(held.folder_of_row(row), str(row["run"]))
+
     def find_ok(self, folder: Path, run: str) -> bool:
         """Whether this very run was measured."""
         found = self.find_record(folder, run)
@@ -256,7 +267,7 @@ def _state(folder: str) -> str | None:
 
 def _newer(path: Path) -> str | None:
     """Says that a record was made by a newer version, where it was."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
+    with contextlib.suppress(OSError, ValueError, AttributeError, RecursionError):
         version = json.loads(path.read_bytes()).get("schema_version")
         if isinstance(version, int) and version > SCHEMA_VERSION:
             return f"a newer version of satir-bench made it (schema {version}, this one reads {SCHEMA_VERSION}): update"

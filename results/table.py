@@ -8,11 +8,13 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from results import stats
-from results.record import RunRecord, column_docs
-from results.store import Store, StoreError, write_atomic
+from results.bundle import is_of, submissions
+from results.record import OF_SUBMISSIONS, RunRecord, column_docs
+from results.store import RUNS, Store, StoreError, write_atomic
 
 BOARD = [
     "target",
@@ -29,14 +31,36 @@ COLUMNS = tuple(column_docs())
 _AS_JSON = ("schedule", "packages", "normalisation")  # mappings: text in the table
 
 
-def runs_frame(store: Store, seen: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """One row a run, columns as in results/COLUMNS.md; unreadable records are named in `.attrs["unreadable"]`.
+def runs_frame(store: Store) -> pd.DataFrame:
+    """One row a run of the store and of the submissions beside it, columns as in results/COLUMNS.md.
 
-    Rows of records that have not changed since come from a Parquet cache. seen: `store.runs()`, where it was asked already.
+    What cannot be read or shown is named in `.attrs["unreadable"]`.
+    """
+    found = _frame(store, store.runs())
+    bundles, bad = submissions(store.root)
+    bad = [*found.attrs["unreadable"], *bad]
+    parts = [found.assign(submission=None, badge=None)]
+    for one in bundles:
+        seen, changed = one.seen()
+        held = Store(one.folder / RUNS, cache=store.cache_file(f"submission-{one.folder.name}"))
+        brought = _frame(held, seen).assign(submission=one.name, badge=one.level)
+        own = np.array([is_of(source, one.name) for source in brought["source"]], dtype=bool)
+        bad += [*changed, *brought.attrs["unreadable"]]
+        bad += [f"{one.folder}: '{source}' is not its own" for source in brought["source"][~own].unique()]
+        parts.append(brought[own & ~brought["run"].isin(found["run"])])  # what was measured here stands once
+    whole = pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
+    whole = whole.astype(dict.fromkeys(OF_SUBMISSIONS, "str"))
+    whole.attrs["unreadable"] = bad
+    return whole
+
+
+def _frame(store: Store, seen: Mapping[str, str]) -> pd.DataFrame:
+    """The runs of one store.
+
+    Rows of records that have not changed since come from a Parquet cache. seen: `store.runs()`.
     """
     import pyarrow as pa
 
-    seen = store.runs() if seen is None else seen
     kept = _kept(store)
     if kept is not None:
         same = [seen.get(f) == s for f, s in zip(*(kept[name].to_pylist() for name in _OF_FILE), strict=True)]
@@ -88,14 +112,21 @@ _BOARD_COLUMNS = [
     *("weighted_f", "weighted_f_low", "weighted_f_high", "val_miou_tuned", "val_miou_default", "trials", "schedule"),
     *("heldout_miou", "heldout_miou_constant", "run_s"),
     *("status", "reason"),
-    *("ranked", "selected_on_test", "label_note", "weights", "leak", "cell", *BOARD[2:], "finished"),
+    *("ranked", "selected_on_test", "label_note", "weights", "leak", "badge", "cell", *BOARD[2:], "finished"),
 ]
 
-_TEXT_OR_MISSING = ("interval_note", "reason", "weights", "schedule", "leak")  # one type, however many rows have none
+_TEXT_OR_MISSING = (
+    "interval_note",
+    "reason",
+    "weights",
+    "schedule",
+    "leak",
+    "badge",
+)  # one type, however many rows have none
 
 
 _SAME = [*BOARD, *CELL_NAMES, "cell"]  # of all runs of a cell
-_ALSO_SAME = ["ranked", "selected_on_test", "label_note", "weights", "leak"]
+_ALSO_SAME = ["ranked", "selected_on_test", "label_note", "weights", "leak", "badge"]
 _TUNING = {
     "val_miou_tuned": "tuned_val_miou",
     "val_miou_default": "default_val_miou",
@@ -122,6 +153,7 @@ _USED = [
 def _cell_row(runs: Sequence[Run]) -> dict[str, Any]:
     ok = [run for run in runs if run["status"] == "ok"]
     row = {name: runs[0][name] for name in (*_SAME, *_ALSO_SAME)}
+    row |= {"badge": next((run["badge"] for run in runs if pd.notna(run["badge"])), None)}
     row |= {"n": len(ok)} | {name: max(run[name] for run in runs) for name in ("replicates", "finished")}
     for metric in ("miou", "weighted_f"):
         values = [float(run[metric]) for run in ok]

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -124,6 +125,24 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("a small disk cannot be mounted here (needs root)")
     yield disk
     subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@pytest.fixture(scope="session")
+def shipped_protocol(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The tests' own protocol counts as one that ships."""
+    from submitted import ship
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bench.spec.shipped", ship(tmp_path_factory.mktemp("shipped")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def packed(scenes: Path, shipped_protocol: None, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A submission that was run and packed. Read only: `packed.copy(tmp_path)` may be changed."""
+    from submitted import pack_one
+
+    return pack_one(scenes, tmp_path_factory.mktemp("packed"))
 
 
 @dataclass(frozen=True)

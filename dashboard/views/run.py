@@ -27,7 +27,7 @@ def show(chosen: Chosen) -> None:
     names = [f"{r.source} × {r.backbone} · r{r.replicate} · {str(r.run)[:6]}" for r in rows.itertuples()]
     name = st.selectbox("Run", names, key="run", bind="query-params")
     row = {str(column): value for column, value in rows.iloc[names.index(name)].items()}
-    folder = chosen.found.store.folder_of_row(row)
+    folder = chosen.found.store.of_row(row).folder_of_row(row)
     if row["status"] != "ok":
         st.warning(plain(f"{row['status']}: {row['reason']}"))
     for column, name in zip(st.columns(len(SCORES)), SCORES, strict=True):

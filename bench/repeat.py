@@ -1,0 +1,180 @@
+"""What a bundle claims, done anew: random test images predicted with its networks, or one of its runs trained again."""
+
+import math
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+from safetensors import SafetensorError
+from scipy import stats
+
+from backbones import network
+from backbones.spec import find_backbone
+from backbones.transfer import state_sha256
+from bench import BenchError, provenance
+from bench.batches import open_split
+from bench.score import confusion_matrix
+from bench.sources import Sources
+from bench.spec import Cell, Protocol
+from bench.targets import Target, open_pool, open_target
+from bench.targets.mapping import map_target
+from bench.train import Progress, predict
+from bench.units import Context, Unit
+from bench.verify import Judged
+from bench.work import perform
+from pretrain_sources.catalog import catalog, closure, collect, find_source
+from results.bundle import CARD
+from results.record import RunRecord
+from results.store import Store, write_atomic
+
+TOLERATED = 1e-3  # share of an image's pixels that another processor may predict otherwise
+SURE = 0.95  # of the interval that a run made on another processor must lie in
+
+
+def spot(judged: Judged, networks: Path, data: Path, count: int, seed: int, report: Progress) -> list[str]:
+    """Predicts `count` random test images of random runs with the networks <run>.safetensors; every way in which that is not
+    what the evidence says.
+
+    Raises:
+        BenchError: the target's data cannot be used.
+    """
+    rng = np.random.default_rng(seed)
+    store, faults = Store(judged.runs), []
+    runs = sorted((record for record in judged.records if record.status == "ok"), key=lambda record: record.run)
+    drawn: dict[str, list[int]] = defaultdict(list)
+    for _ in range(count):
+        record = runs[int(rng.integers(len(runs)))]
+        assert record.scores is not None
+        drawn[record.run].append(int(rng.integers(record.scores.test_images)))
+    done = 0
+    for record in runs:
+        if record.run not in drawn:
+            continue
+        protocol = Protocol.model_validate(record.settings["protocol"])
+        target = _target(record, protocol, data)
+        path = networks / f"{record.run}.safetensors"
+        try:
+            tensors = safetensors.torch.load_file(path)
+        except (OSError, SafetensorError) as error:
+            faults.append(f"the network {path} cannot be read: {error}")
+            continue
+        if state_sha256(tensors) != record.network_sha256:
+            faults.append(f"{path.name} is not the network that the run {record.run[:12]} was scored with")
+            continue
+        net = network.build(find_backbone(record.backbone), len(record.classes))
+        net.load_state_dict(tensors)
+        evidence = store.read_evidence(record)
+        wanted = {str(evidence.image_ids[i]): evidence.confusion[i] for i in drawn[record.run]}
+        frames = open_split(target, "test", protocol, only=wanted.keys())
+        for frame, pred in predict(net, frames, protocol, lambda *_, **__: None):
+            off = np.abs(confusion_matrix(pred, frame.label, len(record.classes)) - wanted[frame.id]).sum() / 2
+            if off > TOLERATED * frame.label.size:
+                faults.append(
+                    f"{record.source} x {record.backbone} r{record.replicate}: on {frame.id} its network predicts "
+                    f"{int(off):,} pixels otherwise than its evidence says"
+                )
+        done += len(drawn[record.run])
+        report(done, count)
+    return faults
+
+
+def reproduce(
+    judged: Judged,
+    source: Path | None,
+    data: Path,
+    pool: Path | None,
+    weights: Path,
+    scratch: Path,
+    seed: int,
+    report: Progress,
+) -> tuple[list[str], str]:
+    """(faults, what was seen): one random run of the bundle trained again from its sources, with the schedule that it chose.
+
+    source: folder with the submitter's card and what it names; None: the bundle's card, where that fetches what it needs.
+    scratch: a store of its own, in which a killed call goes on.
+
+    Raises:
+        BenchError: the target's data or the source cannot be used.
+    """
+    runs = sorted((record for record in judged.records if record.status == "ok"), key=lambda record: record.run)
+    record = runs[int(np.random.default_rng(seed).integers(len(runs)))]
+    protocol = Protocol.model_validate(record.settings["protocol"])
+    target = _target(record, protocol, data)
+    known = judged.cards if source is None else collect([source / CARD], catalog())
+    cards = closure([find_source(record.source, known)], known)
+    store = Store(scratch)
+    store.make()
+    images = open_pool(target, pool) if any(card.recipe for card in cards.values()) else None
+    made = Sources(cards, protocol, target.content_hash, images, weights, store)
+    cell = Cell(**{name: getattr(record, name) for name in Cell.model_fields})
+    final = made.finals(cell, find_backbone(record.backbone))[record.replicate]
+    what = f"{final.cell} r{record.replicate}"
+    if final.fingerprint != record.run:
+        return [f"{what}: made of what is here it would be another run ({_differing(final, record)})"], ""
+    _leave_tuning(judged, record, final, store)
+    context = Context(store.root.absolute(), target, weights.absolute(), images, provenance.commit())
+    for unit in [*_needed(final), final]:
+        if stop := made.obstacle(unit):
+            raise BenchError(f"{unit} cannot be done here: {stop}")
+        outcome = perform(unit, context, report)
+        if outcome.status != "ok":
+            return [f"{what}: {unit} ended as {outcome.status}: {outcome.reason}"], ""
+    again = store.find_record(store.folder_of(record), record.run)
+    if again is None or again.scores is None or record.scores is None:
+        return [f"{what}: it left no record"], ""
+    return _same(judged, record, again, what)
+
+
+def _same(judged: Judged, theirs: RunRecord, ours: RunRecord, what: str) -> tuple[list[str], str]:
+    """Equal, or on another processor within what the cell's own replicates allow for one more of them."""
+    assert theirs.scores is not None
+    assert ours.scores is not None
+    if ours.evidence_sha256 == theirs.evidence_sha256 or ours.scores == theirs.scores:
+        return [], f"{what} trained again: the same scores, bit for bit"
+    values = [r.scores.miou for r in judged.records if r.cell == theirs.cell and r.scores is not None]
+    told = f"{what} trained again: mIoU {ours.scores.miou:.4f}, its record says {theirs.scores.miou:.4f}"
+    if len(values) < 3:
+        return [f"{told}, and {len(values)} replicates say nothing of how far apart two may lie"], ""
+    spread = float(
+        stats.t.ppf((1 + SURE) / 2, len(values) - 1) * np.std(values, ddof=1) * math.sqrt(1 + 1 / len(values))
+    )
+    low, high = np.mean(values) - spread, np.mean(values) + spread
+    if low <= ours.scores.miou <= high:
+        return [], f"{told}, within the {low:.4f}..{high:.4f} that its replicates allow for one more"
+    return [f"{told}; one more replicate should lie within {low:.4f}..{high:.4f}"], ""
+
+
+def _target(record: RunRecord, protocol: Protocol, data: Path) -> Target:
+    target = map_target(open_target(record.target, data), protocol.class_map)
+    if target.content_hash != record.target_hash:
+        raise BenchError(
+            f"{record.target} in {data} is not the {record.target} that the bundle was scored on: its content hash differs"
+        )
+    return target
+
+
+def _needed(unit: Unit) -> list[Unit]:
+    """What comes before a unit, the first first; tuning left out, whose result is the bundle's."""
+    before = [need for need in unit.needs if need.kind != "tune"]
+    found = {each.fingerprint: each for need in before for each in [*_needed(need), need]}
+    return list(found.values())
+
+
+def _leave_tuning(judged: Judged, record: RunRecord, final: Unit, store: Store) -> None:
+    tuned = final.need("tune")
+    assert tuned is not None
+    assert record.tuning is not None
+    folder = store.unit_dir("tune", tuned.fingerprint)
+    trials = Store(judged.runs).folder_of(record) / "trials.jsonl"
+    write_atomic(folder / "trials.jsonl", trials.read_bytes())
+    write_atomic(folder / "tune.json", record.tuning.model_dump_json().encode())
+
+
+def _differing(final: Unit, record: RunRecord) -> str:
+    """Which inputs of a run are not those of the record."""
+    ours, theirs = final.spelled_out(), record.settings["identity"]
+    names = [name for name in ours if name != "needs" and ours[name] != theirs.get(name)]
+    pairs = zip(ours.get("needs", ()), theirs.get("needs", ()), strict=False)
+    names += [f"{a['kind']}: {name}" for a, b in pairs for name in a if name != "needs" and a[name] != b.get(name)]
+    return f"what differs: {', '.join(names) or 'what its units need'}"

@@ -1,0 +1,225 @@
+"""Bundles: the form in which a source's runs are handed round and shown on a board.
+
+    NAME/bundle.json        what is in it, each file with its sha256, and where it was made
+    NAME/card.yaml          the source
+    NAME/runs/              a store: records, evidence, histories, certificates, trials
+    NAME.verdict.json       beside it: how far somebody has checked it
+
+Nothing of a bundle is executed, and no path in it is followed: JSON, safe YAML, CSV, and npz without pickles.
+"""
+
+import contextlib
+import hashlib
+import shutil
+import stat
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from results.store import RUNS, SUBMISSIONS, Store, slug
+
+BUNDLE, CARD = "bundle.json", "card.yaml"
+OF_A_RUN = ("record.json", "evidence.npz", "history.csv", "certificate.json", "trials.jsonl")
+MOST_FILES, MOST_BYTES = 20_000, 2**28  # of a bundle, unpacked
+MOST_LISTED_BYTES = 2**24  # of bundle.json
+
+Level = Literal["claimed", "recomputed", "spot-checked", "reproduced"]
+LEVELS: tuple[Level, ...] = get_args(Level)  # from the weakest
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class BundleError(Exception):
+    """A bundle cannot be opened; the message says why."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Listing(_Frozen):
+    """bundle.json."""
+
+    format: Literal[1] = 1
+    name: str = Field(min_length=1, max_length=100, description="the source's true name")
+    made: str = Field(description="UTC time, ISO 8601")
+    version: str = Field(description="satir-bench version that packed it")
+    environment: dict[str, str] = Field(description="Python, operating system, and every installed package")
+    files: dict[str, Sha256] = Field(description="path below the bundle, with slashes: sha256")
+
+
+class Verdict(_Frozen):
+    """NAME.verdict.json: how far a bundle was checked, and what came of it."""
+
+    name: str
+    level: Level = Field(description="claimed: it did not pass, or was not looked at")
+    bundle_sha256: Sha256 = Field(description="of bundle.json, so that a verdict never stands for another bundle")
+    checked: str = Field(description="UTC time, ISO 8601")
+    version: str = Field(description="satir-bench version that checked it")
+    done: list[str] = Field(description="what was checked, in words")
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A bundle beside a store."""
+
+    name: str  # of its source
+    folder: Path
+    level: Level
+    listing: Listing
+
+    def seen(self) -> tuple[dict[str, str], list[str]]:
+        """(its runs as `Store.runs` names them, those that are not what was packed)."""
+        held, left_out = {}, []
+        for run, state in Store(self.folder / RUNS).runs().items() if (self.folder / RUNS).is_dir() else ():
+            data = (self.folder / RUNS / run / "record.json").read_bytes()
+            if hashlib.sha256(data).hexdigest() == self.listing.files.get(f"{RUNS}/{run}/record.json"):
+                held[run] = state
+            else:
+                left_out.append(f"{self.folder / RUNS / run}: its record is not the one that was packed")
+        return held, left_out
+
+
+def is_of(source: str, name: str) -> bool:
+    """Whether a run of this source is for a bundle of `name` to bring: its own, a variant's, a control's, or a chain's with it."""
+    return any(part == name or part.startswith((f"{name}/", f"{name}~")) for part in source.split("+"))
+
+
+def submissions(store: Path) -> tuple[list[Submission], list[str]]:
+    """(the bundles in the folder `submissions` beside a store, by name; which of them cannot be shown, and why)."""
+    found, left_out = [], []
+    for path in sorted((store.parent / SUBMISSIONS).glob(f"*/{BUNDLE}")):
+        try:
+            data = path.read_bytes()
+            listing = Listing.model_validate_json(data)
+        except (OSError, ValidationError) as error:
+            left_out.append(f"{path}: {str(error).splitlines()[0]}")
+            continue
+        if path.parent.name != slug(listing.name):
+            left_out.append(f"{path}: it is of '{listing.name}', so its folder must be {slug(listing.name)}")
+        else:
+            found.append(Submission(listing.name, path.parent, _level(path.parent, data), listing))
+    return found, left_out
+
+
+def verdict_file(bundle: Path) -> Path:
+    """Where the verdict on this bundle lies."""
+    return bundle.with_name(f"{bundle.name.removesuffix('.zip')}.verdict.json")
+
+
+def read_verdict(bundle: Path) -> Verdict | None:
+    """The verdict on a bundle, or None where there is none that can be read."""
+    try:
+        return Verdict.model_validate_json(verdict_file(bundle).read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _level(bundle: Path, listing: bytes) -> Level:
+    told = read_verdict(bundle)
+    same = told is not None and told.bundle_sha256 == hashlib.sha256(listing).hexdigest()
+    return told.level if told is not None and same else "claimed"
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Path]:
+    """The bundle's folder; a .zip is unpacked where it cannot do harm, and removed at the end.
+
+    Raises:
+        BundleError: there is none, or the archive is torn, leads out of its folder, or unpacks to more than any bundle needs.
+    """
+    if path.is_dir():
+        yield path
+        return
+    if not path.is_file():
+        raise BundleError(f"no bundle at {path}: name the folder or the .zip that `bench submit pack` made")
+    with tempfile.TemporaryDirectory() as aside:
+        yield _unpacked(path, Path(aside))
+
+
+def _unpacked(path: Path, aside: Path) -> Path:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = archive.infolist()
+            _refuse_bomb(path, len(infos), sum(info.file_size for info in infos))
+            for info in infos:
+                if (why := _leads_astray(info.filename)) is not None:
+                    raise BundleError(f"{path} holds the path {info.filename!r}, which {why}; nothing was unpacked")
+                if stat.S_ISLNK(info.external_attr >> 16):
+                    raise BundleError(f"{path} holds the link {info.filename!r}; nothing was unpacked")
+            archive.extractall(aside)  # reads no more of a member than it declares
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+        raise BundleError(f"{path} cannot be unpacked: {error}") from error
+    inside = list(aside.iterdir())
+    return inside[0] if len(inside) == 1 and inside[0].is_dir() else aside
+
+
+def listed(folder: Path) -> tuple[Listing, list[str]]:
+    """(what a bundle says it holds, every way in which its files are not that).
+
+    Raises:
+        BundleError: bundle.json is missing or is none, a file is a link, or there is more than any bundle needs.
+    """
+    found: dict[str, Path] = {}
+    size = 0
+    for path in sorted(folder.rglob("*")):
+        below = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            raise BundleError(f"{below} is a link, and a bundle holds files alone")
+        if path.is_file():
+            found[below] = path
+            size += path.stat().st_size
+        elif not path.is_dir():
+            raise BundleError(f"{below} is no plain file")
+        _refuse_bomb(folder, len(found), size)
+    listing = _read_listing(found.pop(BUNDLE, None), folder)
+    faults = [f"{name!r} in {BUNDLE} {why}" for name in listing.files if (why := _leads_astray(name)) is not None]
+    faults += [f"{name} is listed in {BUNDLE} and missing" for name in listing.files if name not in found]
+    faults += [f"{name} is not listed in {BUNDLE}" for name in found if name not in listing.files]
+    faults += [f"{name} is none of the files that a bundle holds" for name in found if not _belongs(name)]
+    for name in sorted(found.keys() & listing.files.keys()):
+        if hashlib.sha256(found[name].read_bytes()).hexdigest() != listing.files[name]:
+            faults.append(f"{name} was changed after it was packed: its checksum differs")
+    return listing, faults
+
+
+def archive(folder: Path) -> Path:
+    """The bundle as NAME.zip beside it."""
+    return Path(shutil.make_archive(str(folder), "zip", folder.parent, folder.name))
+
+
+def _read_listing(path: Path | None, folder: Path) -> Listing:
+    if path is None:
+        raise BundleError(f"{folder} holds no {BUNDLE}: it is no bundle; `bench submit pack` makes one")
+    if path.stat().st_size > MOST_LISTED_BYTES:
+        raise BundleError(f"{BUNDLE} is larger than any bundle needs")
+    try:
+        return Listing.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first: Any = error.errors(include_url=False)[0]
+        raise BundleError(f"{BUNDLE}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def _refuse_bomb(path: Path, files: int, size: int) -> None:
+    if files > MOST_FILES or size > MOST_BYTES:
+        raise BundleError(
+            f"{path} holds {files:,} files and {size:,} bytes or more, and a bundle has at most {MOST_FILES:,} and {MOST_BYTES:,}"
+        )
+
+
+def _leads_astray(name: str) -> str | None:
+    """Why a path may not stand in a bundle, or None."""
+    parts = PurePosixPath(name).parts
+    if not name or name.startswith("/") or "\\" in name or ":" in name or ".." in parts:
+        return "leads out of the bundle"
+    return None if name.isprintable() else "holds characters that cannot be printed"
+
+
+def _belongs(name: str) -> bool:
+    parts = PurePosixPath(name).parts
+    return name == CARD or (len(parts) == 7 and parts[0] == RUNS and parts[-1] in OF_A_RUN)

@@ -1,0 +1,117 @@
+"""A submission made once: a checkpoint of the tiny network, run beside `none` under a protocol that counts as shipped, packed."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+import yaml
+from conftest import protocol_fields
+
+from backbones import network
+from backbones.spec import BACKBONES
+from bench import spec, submit
+from bench.matrix import load_matrix
+from bench.run import How, run_matrix
+from bench.targets import open_target
+from bench.targets.manifest import make_manifest, write_manifest
+from results.record import RunRecord
+from results.store import Store
+
+CARD: dict[str, Any] = {
+    "name": "mine",
+    "description": "A test's own weights.",
+    "checkpoints": [{"backbones": ["tiny"], "path": "weights.safetensors"}],
+    "licence": "CC0-1.0",
+    "contact": "test@example.org",
+    "training_data": [],
+}
+
+
+def card_folder(folder: Path, **changes: object) -> Path:
+    """A folder with a card and weights under the prefix that a data-parallel wrapper leaves."""
+    folder.mkdir(parents=True)
+    torch.manual_seed(7)
+    tensors = network.build(BACKBONES["tiny"], 2).encoder.state_dict()
+    safetensors.torch.save_file(
+        {f"module.encoder.{name}": tensor.contiguous() for name, tensor in tensors.items()},
+        folder / "weights.safetensors",
+    )
+    (folder / "card.yaml").write_text(yaml.safe_dump(CARD | changes))
+    return folder
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Where everything of a submission is."""
+
+    folder: Path  # with card and weights
+    store: Path
+    bundle: Path
+    networks: Path
+    manifest: Path
+    matrix: Path
+
+    def records(self) -> list[RunRecord]:
+        return Store(self.store).read_records()[0]
+
+    def copy(self, to: Path) -> "Packed":
+        """The same with a bundle of its own in TO/submissions."""
+        there = to / "submissions" / self.bundle.name
+        shutil.copytree(self.bundle, there)
+        return Packed(self.folder, self.store, there, self.networks, self.manifest, self.matrix)
+
+    def repack(self) -> None:
+        """Makes bundle.json say what is there now, as somebody would who edits on purpose."""
+        listing = json.loads((self.bundle / "bundle.json").read_text())
+        files = [path for path in sorted(self.bundle.rglob("*")) if path.is_file() and path.name != "bundle.json"]
+        listing["files"] = {
+            path.relative_to(self.bundle).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
+        }
+        listing["made"] += "."
+        (self.bundle / "bundle.json").write_text(json.dumps(listing))
+
+    def run(self, replicate: int = 0) -> Path:
+        """The folder of a run in the bundle."""
+        return next(self.bundle.glob(f"runs/*/*/*/*/r{replicate}-*"))
+
+    def edit(self, change: Callable[[dict[str, Any]], None], replicate: int = 0, name: str = "record.json") -> None:
+        """Edits a JSON file of a run."""
+        path = self.run(replicate) / name
+        told = json.loads(path.read_text())
+        change(told)
+        path.write_text(json.dumps(told))
+
+
+def pack_one(data: Path, here: Path) -> Packed:
+    """Runs and packs it. The protocol is put among those that ship by `ship`."""
+    matrix = here / "test-matrix.yaml"
+    fields = {"target": "scenes", "protocol": "test-v1", "sources": ["none"], "backbones": ["tiny"]}
+    matrix.write_text(yaml.safe_dump(fields))
+    folder, store = card_folder(here / "mine"), Store(here / "store")
+    manifest = here / "scenes.json"
+    write_manifest(make_manifest(open_target("scenes", data)), manifest)
+    how = How("inline", keep=True)
+    run_matrix(load_matrix(str(matrix), sources=[str(folder)]), store, data, here / "weights", how, Silent())
+    made, _ = submit.pack(folder, here / "out", store, zipped=False)
+    return Packed(folder, store.root, made, here / "out" / "mine-networks", manifest, matrix)
+
+
+class Silent:
+    """A display that shows nothing."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_, **__: None
+
+
+def ship(folder: Path) -> Callable[[str], dict[str, Path]]:
+    """In place of `bench.spec.shipped`: what ships, and the protocol of the tests."""
+    path = folder / "test-v1.yaml"
+    path.write_text(yaml.safe_dump(protocol_fields()))
+    real = spec.shipped
+    return lambda kind: {**real(kind), **({"test-v1": path} if kind == "protocols" else {})}

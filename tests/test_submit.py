@@ -1,0 +1,252 @@
+"""The way in: a card, its check, its runs beside the baselines, the bundle, and the board that shows it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import Bench
+from submitted import Packed, card_folder
+
+from backbones import network
+from backbones.spec import BACKBONES
+from bench import verify
+from bench.targets import open_target
+from bench.targets.manifest import make_manifest, read_manifest, shipped_manifest
+from pretrain_sources.card import SourceCard
+from pretrain_sources.template import KINDS, schema, template
+from pretrain_sources.yamlfile import read_yaml
+from results import load_table
+from results.bundle import read_verdict
+from results.record import OF_SUBMISSIONS
+from results.table import board
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_template_is_a_card_that_is_only_to_be_filled_in(
+    kind: str, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert bench("submit", "init", "mine/v2", "--kind", kind).code == 0
+    folder = tmp_path / "mine--v2"
+    card = read_yaml(folder / "card.yaml", SourceCard)
+    assert card.name == "mine/v2"
+    assert json.loads((folder / "card.schema.json").read_text()) == SourceCard.model_json_schema()
+    told = bench("submit", "check", "mine--v2")
+    assert told.code == 1
+    for field in ("description", "licence", "contact", "training_data"):
+        assert f"FAULT {field}:" in told.out, "every fault at once"
+    again = bench("submit", "init", "mine/v2", "--kind", kind)
+    assert (again.code, "is there already" in again.err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("imagenet", "a source already"), ("satir/top-4", "a source already"), ("../x", "cannot be a source's name")],
+)
+def test_a_name_that_is_taken_or_leads_elsewhere_is_refused(
+    name: str, why: str, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = bench("submit", "init", name, "--kind", "recipe")
+    assert told.code == 1
+    assert why in told.err
+    assert not [path for path in tmp_path.iterdir() if path.name not in ("weights", "store")]
+
+
+def test_every_kind_of_template_and_every_card_in_the_documentation_is_taken_by_the_model(tmp_path: Path) -> None:
+    texts = [template("mine", kind) for kind in KINDS]
+    for page in ("README.md", "CONTRIBUTING.md"):
+        blocks = (ROOT / page).read_text().split("```yaml\n")[1:]
+        texts += [block.split("```")[0] for block in blocks if block.startswith("name:")]
+    assert len(texts) >= 5, "two kinds of card stand in the README"
+    for text in texts:
+        (tmp_path / "card.yaml").write_text(text)
+        read_yaml(tmp_path / "card.yaml", SourceCard)
+
+
+def test_the_schema_knows_what_the_model_refuses() -> None:
+    told = json.loads(schema())
+    assert told["additionalProperties"] is False
+    assert set(told["properties"]) == set(SourceCard.model_fields)
+
+
+CHECKPOINT = {"backbones": ["tiny"], "path": "weights.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"path": None}, "give either path or url"),
+        ({"url": "https://example.org/w.safetensors"}, "give either path or url"),
+        ({"path": None, "url": "https://example.org/w.safetensors"}, "needs the sha256"),
+        ({"path": None, "url": "file:///etc/passwd", "sha256": "0" * 64}, "does not have the form"),
+        ({"sha256": "0" * 64}, "its card says 000000000000..."),
+        ({"path": "elsewhere.pth"}, "cannot read its checkpoint"),
+        ({"backbones": ["fpn-resnet5O"]}, "did you mean 'fpn-resnet50'"),
+        ({"mean": [0.5, 0.5, 0.5]}, "mean and std go together"),
+        ({"rename": {"(": "x"}}, "not a regular expression"),
+        ({"rename": {"nothing-like-it": "x"}}, "nothing-like-it"),
+        ({"inside": "teacher"}, "teacher"),
+    ],
+)
+def test_a_wrong_checkpoint_is_named_with_its_mend(
+    change: dict[str, object], why: str, bench: Bench, tmp_path: Path
+) -> None:
+    folder = card_folder(tmp_path / "mine", checkpoints=[CHECKPOINT | change])
+    told = bench("submit", "check", folder)
+    assert told.code == 1
+    assert why in told.out
+
+
+def test_a_renaming_that_leaves_a_tensor_unfilled_is_refused_with_the_nearest_names(
+    bench: Bench, tmp_path: Path
+) -> None:
+    folder = card_folder(
+        tmp_path / "mine", checkpoints=[CHECKPOINT | {"rename": {r"stages\.1\.0\.weight": "stages.1.0.wait"}}]
+    )
+    told = bench("submit", "check", folder)
+    assert told.code == 1
+    assert "no tensor for stages.1.0.weight; nearest among those given: " in told.out
+    assert "module.encoder.stages.1.0.weight" in told.out
+
+
+def test_a_good_checkpoint_is_told_tensor_by_tensor(bench: Bench, tmp_path: Path) -> None:
+    told = bench("submit", "check", card_folder(tmp_path / "mine"))
+    assert told.code == 0, told.out
+    count = len(network.build(BACKBONES["tiny"], 2).encoder.state_dict())
+    assert f"tiny: {count} of {count} tensors" in told.out
+    assert "module.encoder." in told.out
+
+
+def test_a_source_that_says_it_has_seen_the_target_is_a_leak(packed: Packed, bench: Bench, tmp_path: Path) -> None:
+    folder = card_folder(tmp_path / "mine", training_data=["scenes"])
+    assert bench("run", "--matrix", packed.matrix, "--source", folder, "--executor", "inline").code == 0
+    rows = json.loads(bench("table", "--format", "json").out)
+    assert {row["source"]: row["leak"] is None for row in rows} == {"none": True, "mine": False}
+
+
+def test_a_card_without_weights_for_a_backbone_skips_that_cell(packed: Packed, bench: Bench, tmp_path: Path) -> None:
+    folder = card_folder(tmp_path / "mine", checkpoints=[CHECKPOINT | {"backbones": ["fpn-resnet50"]}])
+    told = bench("run", "--matrix", packed.matrix, "--source", folder, "--source", "none", "--executor", "inline")
+    assert told.code == 0
+    rows = {row["source"]: row for row in json.loads(bench("table", "--format", "json").out)}
+    assert rows["none"]["status"] == "ok"
+    assert (rows["mine"]["status"], rows["mine"]["reason"]) == (
+        "skipped",
+        "the card of 'mine' names no checkpoint for tiny",
+    )
+
+
+def test_a_submission_runs_beside_the_baselines_and_its_controls_can_be_asked_for(packed: Packed) -> None:
+    told = {(r.source, r.replicate): r.status for r in packed.records()}
+    assert told == {(source, number): "ok" for source in ("none", "mine") for number in (0, 1)}
+
+
+def test_what_is_packed_is_small_and_holds_no_weights_no_images_and_no_path_of_the_machine(packed: Packed) -> None:
+    files = [path for path in packed.bundle.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 200_000
+    assert {path.suffix for path in files} == {".json", ".yaml", ".npz", ".csv", ".jsonl"}
+    for path in files:
+        if path.suffix != ".npz":
+            assert str(packed.folder.parent) not in path.read_text(), path
+    card = yaml.safe_load((packed.bundle / "card.yaml").read_text())
+    assert card["checkpoints"][0]["path"] == "weights.safetensors"
+    assert len(card["checkpoints"][0]["sha256"]) == 64
+
+
+def test_a_bundle_passes_and_its_badge_says_how_far_it_got(
+    packed: Packed, bench: Bench, scenes: Path, tmp_path: Path
+) -> None:
+    here = packed.copy(tmp_path)
+    verified = [("submit", "verify", here.bundle, "--manifest", here.manifest)]
+    told = bench(*verified[0])
+    assert told.code == 0, told.out
+    assert "2 runs recomputed from their evidence" in told.out
+    assert badge_of(here) == "recomputed"
+    told = bench(*verified[0], "--spot", 4, "--networks", packed.networks, "--seed", 1)
+    assert told.code == 0, told.out
+    assert badge_of(here) == "spot-checked"
+    assert bench(*verified[0]).code == 0
+    assert badge_of(here) == "spot-checked", "a check of less takes nothing back"
+    told = bench(*verified[0], "--reproduce", "--source", packed.folder, "--seed", 1)
+    assert told.code == 0, told.out
+    assert "the same scores, bit for bit" in told.out
+    assert badge_of(here) == "reproduced"
+
+
+def badge_of(here: Packed) -> str:
+    """The badge on a board that has nothing but the bundle."""
+    empty = here.bundle.parent.parent / "bench-store"
+    empty.mkdir(exist_ok=True)
+    cells = board(load_table(empty))
+    assert cells["source"].tolist() == ["mine"]
+    return str(cells["badge"].iloc[0])
+
+
+def test_the_board_shows_a_submission_with_its_badge_and_what_was_measured_here_once(
+    packed: Packed, bench: Bench, tmp_path: Path
+) -> None:
+    here = packed.copy(tmp_path)
+    shutil.copytree(packed.store, tmp_path / "bench-store")
+    runs = load_table(tmp_path / "bench-store")
+    assert len(runs) == 4, "runs that are in the store and in the bundle stand once"
+    assert runs["badge"].isna().all()
+    for path in (tmp_path / "bench-store").glob("*/*/mine"):
+        shutil.rmtree(path)
+    told = bench("table", "--store", tmp_path / "bench-store")
+    assert "mine (submitted, claimed)" in told.out
+    compared = bench("compare", "mine", "none", "--store", tmp_path / "bench-store", "--per-class")
+    assert compared.code == 0, compared.err
+    assert set(OF_SUBMISSIONS) <= set(load_table(tmp_path / "bench-store").columns)
+    record = next(here.bundle.rglob("record.json"))
+    record.write_text(record.read_text().replace('"miou": 0', '"miou": 0.9', 1))
+    told = bench("table", "--store", tmp_path / "bench-store")
+    assert "its record is not the one that was packed" in told.err
+    assert len(load_table(tmp_path / "bench-store")) == 3
+
+
+def test_a_verdict_stands_for_one_bundle_alone(packed: Packed, bench: Bench, tmp_path: Path) -> None:
+    here = packed.copy(tmp_path)
+    bench("submit", "verify", here.bundle, "--manifest", here.manifest)
+    assert badge_of(here) == "recomputed"
+    here.repack()
+    assert badge_of(here) == "claimed", "somebody packed other files since"
+    verdict = read_verdict(here.bundle)
+    assert verdict is not None
+    assert verdict.level == "recomputed"
+
+
+def test_a_folder_of_another_name_shows_nothing(packed: Packed, tmp_path: Path) -> None:
+    here = packed.copy(tmp_path)
+    here.bundle.rename(here.bundle.with_name("imagenet"))
+    (tmp_path / "bench-store").mkdir()
+    table = load_table(tmp_path / "bench-store")
+    assert table.empty
+    assert "its folder must be mine" in str(table.attrs["unreadable"])
+
+
+def test_packing_again_replaces_the_bundle(packed: Packed, bench: Bench, tmp_path: Path) -> None:
+    for _ in range(2):
+        told = bench("submit", "pack", packed.folder, "--store", packed.store, "--out", tmp_path / "out", "--zip")
+    assert (tmp_path / "out" / "mine.zip").is_file()
+    told = bench("submit", "verify", tmp_path / "out" / "mine.zip", "--manifest", packed.manifest)
+    assert told.code == 0, told.out
+    told = bench("submit", "pack", packed.folder, "--store", tmp_path / "nothing", "--out", tmp_path / "out")
+    assert told.code == 1
+    assert "no store at" in told.err
+
+
+def test_a_manifest_is_that_of_the_files(hit_uav: Path) -> None:
+    path = shipped_manifest("hit-uav")
+    assert path is not None
+    assert read_manifest(path) == make_manifest(open_target("hit-uav", hit_uav))
+
+
+def test_what_ships_passes_as_a_store(bench: Bench) -> None:
+    judged = verify.judge(ROOT / "results" / "runs")
+    older = ("do not spell out its identity", "0 trials in trials.jsonl")  # recorded before these were kept
+    assert not [fault for fault in judged.faults if not any(known in fault for known in older)]

@@ -1,0 +1,420 @@
+"""Tampering: each kind is tried as somebody would who repairs the checksums after it, and each is caught and named."""
+
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from conftest import Bench
+from submitted import Packed
+
+from bench import verify
+from bench.targets.manifest import read_manifest, write_manifest
+from pretrain_sources.identity import fingerprint
+from results import bundle, metrics
+from results.bundle import BundleError
+from results.evidence import Evidence, sha256
+from results.record import RunRecord
+
+
+@pytest.fixture
+def here(packed: Packed, tmp_path: Path) -> Packed:
+    return packed.copy(tmp_path)
+
+
+def faults(here: Packed, repack: bool = True, **where: Any) -> str:
+    """Everything that is found wrong, in one text; empty where it passes."""
+    if repack:
+        here.repack()
+    return "\n".join(verify.judge(here.bundle, [here.manifest], **where).faults)
+
+
+def evidence_of(here: Packed, replicate: int = 0) -> Evidence:
+    return Evidence.from_bytes((here.run(replicate) / "evidence.npz").read_bytes())
+
+
+def replace_evidence(here: Packed, new: Evidence, replicate: int = 0) -> None:
+    """Puts evidence there, and the scores and the checksum that follow from it: all that a careful forger would."""
+    (here.run(replicate) / "evidence.npz").write_bytes(new.to_bytes())
+
+    def change(told: dict[str, Any]) -> None:
+        told["scores"] = metrics.scores(new).model_dump()
+        told["evidence_sha256"] = sha256(new.to_bytes())
+
+    here.edit(change, replicate)
+
+
+def changed(old: Evidence, **fields: Any) -> Evidence:
+    values = {name: getattr(old, name).copy() for name in ("image_ids", "groups", "confusion", "weighted_f")}
+    return Evidence(**values | fields)
+
+
+def test_what_nobody_touched_passes(here: Packed) -> None:
+    assert faults(here, repack=False) == ""
+    assert faults(here) == ""
+
+
+def test_any_edit_shows_in_the_checksums(here: Packed) -> None:
+    here.edit(lambda told: told["scores"].update(miou=0.9))
+    (here.bundle / "more.txt").write_text("x")
+    (here.run() / "history.csv").unlink()
+    told = faults(here, repack=False)
+    assert "record.json was changed after it was packed" in told
+    assert "more.txt is not listed" in told
+    assert "history.csv is listed in bundle.json and missing" in told
+
+
+def test_a_score_is_edited(here: Packed) -> None:
+    here.edit(lambda told: told["scores"].update(miou=0.9))
+    assert "miou is 0.9, and its evidence gives 0." in faults(here)
+
+
+def test_a_class_is_edited(here: Packed) -> None:
+    here.edit(lambda told: told["scores"]["class_iou"].__setitem__(0, 0.99))
+    assert "class_iou is [...], and its evidence gives [...]" in faults(here)
+
+
+def test_the_evidence_is_improved_to_perfection_in_the_matrices_alone(here: Packed) -> None:
+    old = evidence_of(here)
+    perfect = np.zeros_like(old.confusion)
+    for image, truth in zip(perfect, old.confusion.sum(2), strict=True):
+        np.fill_diagonal(image, truth)
+    replace_evidence(here, changed(old, confusion=perfect))
+    assert "not of the same predictions: only one of them is perfect" in faults(here)
+
+
+def slightly_better(here: Packed) -> None:
+    """Errors turned into hits within each row, so that every total stays."""
+    old = evidence_of(here)
+    better = old.confusion.copy()
+    for image in better:
+        row = int((image.sum(1) - np.diag(image)).argmax())
+        wrong = image[row].copy()
+        wrong[row] = 0
+        moved = wrong // 2
+        image[row] -= moved
+        image[row, row] += moved.sum()
+    assert metrics.scores(changed(old, confusion=better)).miou > metrics.scores(old).miou
+    replace_evidence(here, changed(old, confusion=better))
+
+
+def test_a_matrix_is_improved_with_care(here: Packed, bench: Bench) -> None:
+    """Every number fits then; the networks say otherwise."""
+    slightly_better(here)
+    assert faults(here) == ""
+    told = bench(
+        *("submit", "verify", here.bundle, "--manifest", here.manifest, "--spot", 12, "--seed", 0),
+        *("--networks", here.networks),
+    )
+    assert told.code == 2
+    assert "pixels otherwise than its evidence says" in told.out
+    assert bundle.read_verdict(here.bundle).level == "claimed"
+
+
+def test_a_matrix_is_improved_and_nobody_has_networks(here: Packed, bench: Bench) -> None:
+    slightly_better(here)
+    here.repack()
+    told = bench(
+        *("submit", "verify", here.bundle, "--manifest", here.manifest, "--reproduce", "--source", here.folder),
+        *("--seed", next(seed for seed in range(50) if drawn(here, seed) == 0)),
+    )
+    assert told.code == 2
+    assert "trained again: mIoU" in told.out
+
+
+def drawn(here: Packed, seed: int) -> int:
+    """Which replicate a reproduction with this seed draws."""
+    runs = sorted((here.run(number) for number in (0, 1)), key=lambda path: path.name.split("-")[1])
+    return int(runs[int(np.random.default_rng(seed).integers(2))].name[1])
+
+
+def test_the_networks_are_others(here: Packed, bench: Bench, tmp_path: Path) -> None:
+    kept = sorted(here.networks.iterdir())
+    (tmp_path / "others").mkdir()
+    for path, other in zip(kept, reversed(kept), strict=True):
+        (tmp_path / "others" / path.name).write_bytes(other.read_bytes())
+    told = bench(
+        *("submit", "verify", here.bundle, "--manifest", here.manifest, "--spot", 8, "--seed", 0),
+        *("--networks", tmp_path / "others"),
+    )
+    assert told.code == 2
+    assert "is not the network that the run" in told.out
+
+
+def test_images_are_dropped(here: Packed) -> None:
+    for number in (0, 1):
+        old = evidence_of(here, number)
+        replace_evidence(here, changed(old, **{name: getattr(old, name)[1:] for name in vars(old)}), number)
+    assert "1 of 3 test images are missing" in faults(here)
+
+
+def test_images_of_another_split_are_scored(here: Packed) -> None:
+    old = evidence_of(here)
+    ids = old.image_ids.astype("U20")
+    ids[0] = "train-1"
+    replace_evidence(here, changed(old, image_ids=ids))
+    told = faults(here)
+    assert "1 of 3 test images are missing" in told
+    assert "1 images are none of the test images, the first train-1" in told
+
+
+def test_the_truth_is_another(here: Packed) -> None:
+    old = evidence_of(here)
+    truth = old.confusion.copy()
+    row = int(truth[0].sum(1).argmax())
+    column = int(truth[0, row].argmax())
+    truth[0, row, column] -= 1  # one pixel fewer that is hard
+    replace_evidence(here, changed(old, confusion=truth))
+    assert "the pixels of each class differ from the manifest in 1 images" in faults(here)
+
+
+def test_groups_are_split_so_that_intervals_shrink(here: Packed) -> None:
+    old = evidence_of(here)
+    replace_evidence(here, changed(old, groups=np.array([f"g{i}" for i in range(len(old.groups))])))
+    assert "its groups of images are not those of the manifest" in faults(here)
+
+
+def test_a_replicate_is_swapped_for_a_copy_of_a_better_one(here: Packed) -> None:
+    better = max((0, 1), key=lambda number: np.count_nonzero(evidence_of(here, number).confusion.sum((0, 1))))
+    replace_evidence(here, evidence_of(here, better), 1 - better)
+    assert "its evidence is that of the run" in faults(here)
+
+
+def test_a_replicate_is_swapped_for_one_that_was_drawn_later(here: Packed) -> None:
+    """Many were run, and the best of them are called 0 and 1: their fingerprints say which they are."""
+    old, record = here.run(1), json.loads((here.run(1) / "record.json").read_text())
+    identity = record["settings"]["identity"]
+    identity["replicate"] = 7
+    below = [verify._fingerprints(unit)[0] for unit in identity["needs"]]
+    record["run"] = fingerprint(identity | {"needs": below})
+    (old / "record.json").write_text(json.dumps(record))
+    old.rename(old.with_name(f"r1-{record['run'][:12]}"))
+    told = faults(here)
+    assert "its identity says replicate 7, and it must be 1" in told
+
+
+def test_a_replicate_is_left_out(here: Packed) -> None:
+    for path in sorted(here.run(1).iterdir(), reverse=True):
+        path.unlink()
+    here.run(1).rmdir()
+    assert "mine x tiny: replicates 1 of 2 are missing" in faults(here)
+
+
+def test_a_failed_replicate_is_told_and_not_hidden(here: Packed) -> None:
+    record = RunRecord.model_validate_json((here.run(1) / "record.json").read_bytes())
+    null = dict.fromkeys(("scores", "tuning", "provenance", "evidence_sha256", "network_sha256", "weights_sha256"))
+    failed = record.model_dump() | null | {"status": "diverged", "reason": "the loss was not finite"}
+    for path in here.run(1).iterdir():
+        path.unlink()
+    (here.run(1) / "record.json").write_text(RunRecord(**failed).model_dump_json())
+    here.repack()
+    judged = verify.judge(here.bundle, [here.manifest])
+    assert (judged.faults, judged.notes) == ([], ["1 runs ended as diverged"])
+
+
+@pytest.mark.parametrize("field", ["finetune_steps", "trials", "batch", "seed"])
+def test_another_budget_under_the_same_name(field: str, here: Packed) -> None:
+    def change(told: dict[str, Any]) -> None:
+        told["settings"]["protocol"][field] += 1
+
+    here.edit(change)
+    assert f"it was run under another test-v1 than the one that ships: {field} differ" in faults(here)
+
+
+def test_a_protocol_of_ones_own(here: Packed) -> None:
+    run = here.run()
+    here.edit(lambda told: told.update(protocol="mine-v1"))
+    there = here.bundle / "runs" / "scenes" / "mine-v1" / "mine" / "tiny" / run.name
+    there.parent.mkdir(parents=True)
+    run.rename(there)
+    assert "unknown protocol 'mine-v1'" in faults(here)
+
+
+def test_more_trials_than_the_others_had(here: Packed) -> None:
+    path = here.run() / "trials.jsonl"
+    trial = json.loads(path.read_text().splitlines()[1]) | {"number": 2, "val_miou": 0.9}
+    path.write_text(path.read_text() + json.dumps(trial) + "\n")
+    assert "3 trials in trials.jsonl, 2 in the record, and test-v1 has 2" in faults(here)
+
+
+def test_trials_of_ones_own_choice(here: Packed) -> None:
+    path = here.run() / "trials.jsonl"
+    trials = [json.loads(line) for line in path.read_text().splitlines()]
+    trials[1]["schedule"]["lr"] = 5e-3
+    path.write_text("".join(json.dumps(trial) + "\n" for trial in trials))
+    assert "its trials are not those that test-v1 proposes" in faults(here)
+
+
+def test_a_schedule_that_was_not_the_best(here: Packed) -> None:
+    here.edit(lambda told: told["tuning"].update(tuned_val_miou=0.99))
+    assert "its schedule is not the best of its trials" in faults(here)
+
+
+def test_fewer_steps_in_the_history(here: Packed) -> None:
+    path = here.run() / "history.csv"
+    path.write_text("\n".join(path.read_text().splitlines()[:-1]) + "\n")
+    assert "history.csv has 2 steps, and test-v1 has 3" in faults(here)
+
+
+def test_a_manifest_is_swapped(here: Packed, tmp_path: Path) -> None:
+    mine = read_manifest(here.manifest).model_copy(update={"target_hash": "0" * 64})
+    write_manifest(mine, here.bundle / "scenes.json")
+    assert "scenes.json is none of the files that a bundle holds" in faults(here)
+    (here.bundle / "scenes.json").unlink()
+    write_manifest(mine, tmp_path / "mine.json")
+    here.repack()
+    told = "\n".join(verify.judge(here.bundle, [tmp_path / "mine.json"]).faults)
+    assert "it was scored on other files than scenes's" in told
+    told = "\n".join(verify.judge(here.bundle).faults)
+    assert "no manifest of scenes ships" in told, "without one it does not pass in silence"
+
+
+def test_the_evidence_of_somebody_elses_run(here: Packed, packed: Packed) -> None:
+    other = next(record for record in packed.records() if record.source == "none")
+    folder = next(packed.store.glob(f"*/*/none/*/r0-{other.run[:12]}"))
+    replace_evidence(here, Evidence.from_bytes((folder / "evidence.npz").read_bytes()))
+    assert faults(here) == "", "by itself it fits"
+    assert "its evidence is that of the run" in faults(here, others=packed.store)
+
+
+def test_a_nan(here: Packed) -> None:
+    path = here.run() / "record.json"
+    text = path.read_text()
+    path.write_text(text.replace('"weighted_f": 0', '"weighted_f": NaN, "x": 0', 1))
+    assert "record.json" in faults(here)
+    path.write_text(text)
+    old = evidence_of(here)
+    values = old.weighted_f.copy()
+    values[~np.isnan(values)] = np.nan
+    (here.run() / "evidence.npz").write_bytes(changed(old, weighted_f=values).to_bytes())
+    here.edit(lambda told: told.update(evidence_sha256=sha256((here.run() / "evidence.npz").read_bytes())))
+    assert "weighted F-measure where the class is absent, or none where it is present" in faults(here)
+
+
+@pytest.mark.parametrize("name", ["../outside.txt", "/etc/outside.txt", "a\\..\\b", "C:outside"])
+def test_a_path_that_leaves_the_folder(name: str, here: Packed, tmp_path: Path) -> None:
+    listing = here.bundle / "bundle.json"
+    told = json.loads(listing.read_text())
+    told["files"][name] = "0" * 64
+    listing.write_text(json.dumps(told))
+    assert "leads out of the bundle" in faults(here, repack=False)
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as made:
+        made.writestr(name, "x")
+    with pytest.raises(BundleError, match="leads out of the bundle"), bundle.opened(tmp_path / "x.zip"):
+        pass
+    assert not list(tmp_path.parent.glob("outside*"))
+
+
+def test_a_link_out_of_the_folder(here: Packed, tmp_path: Path) -> None:
+    (here.bundle / "card.yaml").unlink()
+    (here.bundle / "card.yaml").symlink_to("/etc/passwd")
+    with pytest.raises(BundleError, match=r"card\.yaml is a link"):
+        verify.judge(here.bundle)
+    link = zipfile.ZipInfo("card.yaml")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as made:
+        made.writestr(link, "/etc/passwd")
+    with pytest.raises(BundleError, match=r"holds the link 'card\.yaml'"), bundle.opened(tmp_path / "x.zip"):
+        pass
+
+
+def test_an_archive_bomb(here: Packed, tmp_path: Path) -> None:
+    with (
+        zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as made,
+        made.open("bundle.json", "w", force_zip64=True) as member,
+    ):
+        for _ in range(300):
+            member.write(bytes(2**20))
+    assert (tmp_path / "x.zip").stat().st_size < 2**20
+    with pytest.raises(BundleError, match=r"314,572,800 bytes or more"), bundle.opened(tmp_path / "x.zip"):
+        pass
+    made_of_zeros = io.BytesIO()
+    with zipfile.ZipFile(made_of_zeros, "w", zipfile.ZIP_DEFLATED) as made:
+        for name in ("image_ids", "groups", "confusion", "weighted_f"):
+            with made.open(f"{name}.npy", "w", force_zip64=True) as member:
+                for _ in range(100):
+                    member.write(bytes(2**20))
+    (here.run() / "evidence.npz").write_bytes(made_of_zeros.getvalue())
+    here.edit(lambda told: told.update(evidence_sha256=sha256(made_of_zeros.getvalue())))
+    assert "more than any target needs" in faults(here)
+
+
+def test_a_pickle_in_the_evidence_is_not_run(here: Packed, tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+            return (Path.touch, (tmp_path / "ran",))
+
+    arrays = dict.fromkeys(("image_ids", "groups", "confusion", "weighted_f"), np.array([Evil()], dtype=object))
+    data = io.BytesIO()
+    np.savez_compressed(data, **arrays)
+    (here.run() / "evidence.npz").write_bytes(data.getvalue())
+    here.edit(lambda told: told.update(evidence_sha256=sha256(data.getvalue())))
+    assert "evidence" in faults(here)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_torn_archive_and_no_bundle(here: Packed, bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "torn.zip").write_bytes(b"PK\x03\x04 and no more")
+    told = bench("submit", "verify", tmp_path / "torn.zip")
+    assert (told.code, "cannot be unpacked" in told.err) == (1, True)
+    told = bench("submit", "verify", tmp_path / "nothing")
+    assert (told.code, "no bundle at" in told.err) == (1, True)
+    (here.bundle / "bundle.json").write_text("{")
+    told = bench("submit", "verify", here.bundle)
+    assert (told.code, "bundle.json" in told.err) == (1, True)
+
+
+def test_weights_that_did_not_load(here: Packed) -> None:
+    here.edit(lambda told: told.update(problems=["no tensor for x"], passed=False), name="certificate.json")
+    assert "its certificate says that the weights were refused" in faults(here)
+    (here.run() / "certificate.json").unlink()
+    assert "certificate.json is missing" in faults(here)
+
+
+def test_the_certificate_of_other_weights(here: Packed) -> None:
+    here.edit(lambda told: told.update(sha256="0" * 64), name="certificate.json")
+    assert "its certificate is that of other weights" in faults(here)
+
+
+def test_another_checkpoint_than_the_card_names(here: Packed) -> None:
+    card = yaml.safe_load((here.bundle / "card.yaml").read_text())
+    card["checkpoints"][0]["sha256"] = "0" * 64
+    (here.bundle / "card.yaml").write_text(yaml.safe_dump(card))
+    assert "its checkpoint is not the file that the card names" in faults(here)
+
+
+def test_a_card_that_takes_a_baselines_name(here: Packed) -> None:
+    card = yaml.safe_load((here.bundle / "card.yaml").read_text()) | {"name": "imagenet"}
+    (here.bundle / "card.yaml").write_text(yaml.safe_dump(card))
+    assert "there is another card of the name 'imagenet'" in faults(here)
+
+
+def test_a_baselines_run_in_a_bundle(here: Packed) -> None:
+    run = here.run()
+    here.edit(lambda told: told.update(source="none"))
+    there = here.bundle / "runs" / "scenes" / "test-v1" / "none" / "tiny" / run.name
+    there.parent.mkdir(parents=True)
+    run.rename(there)
+    assert "it is a run of 'none', and the bundle is of 'mine'" in faults(here)
+
+
+def test_a_ranked_flag_or_a_leak_is_edited(here: Packed) -> None:
+    here.edit(lambda told: told.update(ranked=not told["ranked"]))
+    assert "ranked is " in faults(here)
+    card = yaml.safe_load((here.bundle / "card.yaml").read_text()) | {"training_data": ["scenes"]}
+    (here.bundle / "card.yaml").write_text(yaml.safe_dump(card))
+    assert "the card names scenes among what the source has seen, and the record says no word of it" in faults(here)
+
+
+def test_an_identity_nested_without_end(here: Packed) -> None:
+    path = here.run() / "record.json"
+    text = path.read_text()
+    deep = '{"needs": [' * 3000 + "{}" + "]}" * 3000
+    path.write_text(text.replace('"identity":', f'"identity": {deep}, "was":', 1))
+    told = faults(here)
+    assert told, "refused, and no crash"
