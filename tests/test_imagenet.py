@@ -66,7 +66,7 @@ def test_a_spoilt_wheel_is_refused(fault: str, wheel: None, tmp_path: Path, monk
     if fault == "shuffled names":
         names = list(tensors)
         names[0], names[1] = names[1], names[0]
-        tensors = {name: tensors[name] for name in names}
+        tensors = dict(zip(names, tensors.values(), strict=True))
     if fault == "dropped buffer":
         del tensors["_bn0.running_var"]
     if fault == "zeros":
