@@ -6,7 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from bench import verify
 from results import metrics
+from results.bundle import read_verdict, submissions
 from results.claims import Expected, judge_entry, read_claims, sentence
 from results.evidence import sha256
 from results.store import Store
@@ -35,6 +37,15 @@ def test_every_score_is_recomputed_from_its_evidence(shipped: Store) -> None:
         evidence = shipped.read_evidence(record)
         assert sha256((shipped.folder_of(record) / "evidence.npz").read_bytes()) == record.evidence_sha256
         assert metrics.scores(evidence) == record.scores
+
+
+def test_every_submission_passes_and_no_verdict_says_more_than_somebody_has_seen(shipped: Store) -> None:
+    found, left_out = submissions(shipped.root)
+    assert not left_out
+    for one in found:
+        assert verify.judge(one.folder, others=shipped.root).faults == []
+        told = read_verdict(one.folder)
+        assert told is None or told.level == one.level, "a verdict on another bundle"
 
 
 @pytest.mark.parametrize("entry", CLAIMS, ids=lambda entry: entry.claim)
