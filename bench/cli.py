@@ -404,6 +404,25 @@ def report(out: Path, store: Path) -> None:
     click.echo(write_report(Store(store), out))
 
 
+@cli.command("leaks")
+@click.option(
+    "--source", "names", required=True, multiple=True, metavar="NAME|FILE|FOLDER", help="A source, or its card."
+)
+@click.option("--target", required=True, metavar="NAME", help="Whose test images must not have been seen.")
+@click.option("--pool", type=FOLDER, help="Folder of unlabelled images, in place of the target's own.")
+@_with(DATA, STORE)
+def leaks_command(names: tuple[str, ...], target: str, pool: Path | None, data: Path, store: Path) -> None:
+    """Look for near-duplicates of TARGET's test images among the images that a source was made from.
+
+    Copies are found that were flipped, cropped to 80 %, rescaled, inverted, compressed, or given other gain, gamma or
+    noise. What was found stays in the store: the board marks the source, and its pairs are compared on the other images.
+    """
+    from bench import leaks
+    from results.store import Store
+
+    click.echo(leaks.look(names, target, data, pool, Store(store)))
+
+
 @cli.group()
 def submit() -> None:
     """Hand in a source of your own, or judge what somebody handed in."""
@@ -426,12 +445,23 @@ def submit_init(name: str, kind: Any) -> None:  # noqa: ANN401
 
 @submit.command("check")
 @SOURCE
-@_with(WEIGHTS)
-def submit_check(folder: Path, weights: Path) -> int:
+@click.option(
+    "--target", metavar="NAME", help="Look for its test images among the source's images too, as `bench leaks`."
+)
+@click.option(
+    "--pool", type=FOLDER, help="For --target: the images that the source was made from, where the card names none."
+)
+@_with(WEIGHTS, DATA, STORE)
+def submit_check(folder: Path, weights: Path, target: str | None, pool: Path | None, data: Path, store: Path) -> int:
     """Judge the card in FOLDER, and what it names, as a reviewer does: every fault at once."""
     from bench import submit
+    from results.store import Store
 
     faults, good = submit.check(folder, weights)
+    if target is not None and not faults:
+        from bench import leaks
+
+        good += leaks.look([str(folder)], target, data, pool, Store(store)).splitlines()
     return _told(folder, faults, good, f"it can be run: bench run --matrix ... --source {folder}")
 
 

@@ -78,6 +78,11 @@ def _board_text(rows: list[dict[str, Any]], form: str, several: bool) -> str:
     ]
     notes = [f"{row['source']} x {row['backbone']}: {row['reason']}" for row in rows if row["reason"]]
     notes += [f"LEAK, never ranked: {row['source']}: {row['leak']}" for row in rows if row["leak"] is not None]
+    notes += dict.fromkeys(
+        f"{row['source']} has seen {row['touched']:.1%} of the test images, so it has no rank; pairs are compared on the others"
+        for row in rows
+        if row["touched"]
+    )
     notes += [
         f"{why}" for why in dict.fromkeys(row["interval_note"] for row in rows if row["interval_note"] and row["n"])
     ]
@@ -96,6 +101,7 @@ def _board_text(rows: list[dict[str, Any]], form: str, several: bool) -> str:
 
 def _source(row: dict[str, Any]) -> str:
     mark = "" if row["leak"] is None else " (LEAK)"
+    mark += f" (saw {row['touched']:.0%} of the test)" if row["touched"] else ""
     mark += "" if row["badge"] is None else f" (submitted, {row['badge']})"
     return f"{row['source']}{mark}" + ("" if row["train_frac"] == 1 else f" at {row['train_frac']:.0%}")
 

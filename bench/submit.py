@@ -25,9 +25,10 @@ from pretrain_sources.download import sha256_of
 from pretrain_sources.template import SCHEMA, TO_DO, Kind, schema, template
 from pretrain_sources.yamlfile import FileError, read_yaml, suggestion
 from results import bundle
+from results import leaks as findings
 from results.bundle import BUNDLE, OF_A_RUN, Listing
 from results.record import RunRecord
-from results.store import RUNS, Store, slug, write_atomic
+from results.store import LEAKS, RUNS, Store, slug, write_atomic
 from results.table import board, runs_frame
 
 
@@ -168,6 +169,9 @@ def pack(folder: Path, out: Path, store: Store, zipped: bool) -> tuple[Path, lis
             for name in OF_A_RUN:
                 if (here / name).is_file():
                     shutil.copyfile(here / name, there / name)
+        for path in (store.root / LEAKS).glob("*/*.json"):
+            if (found := findings.read_one(path)) is not None and bundle.is_of(found.source, card.name):
+                findings.write(Store(aside / RUNS), found)
         (aside / CARD).write_text(_card_text(card))
         files = {
             path.relative_to(aside).as_posix(): sha256_of(path) for path in sorted(aside.rglob("*")) if path.is_file()
@@ -183,6 +187,8 @@ def pack(folder: Path, out: Path, store: Store, zipped: bool) -> tuple[Path, lis
         shutil.rmtree(aside, ignore_errors=True)
     size = sum(path.stat().st_size for path in made.rglob("*") if path.is_file())
     notes = [f"{len(records)} runs, {len(files)} files, {size / 1e6:.1f} MB"]
+    if not (made / RUNS / LEAKS).is_dir():
+        notes.append(f"nobody has looked whether it has seen test images: bench leaks --source {folder} --target ...")
     kept = [record.run for record in records if record.status == "ok" and is_kept(store, record.run)]
     networks = made.with_name(f"{made.name}-networks")
     if kept:

@@ -29,9 +29,10 @@ from pretrain_sources.catalog import UnknownSource, catalog, collect, find_sourc
 from pretrain_sources.identity import fingerprint
 from pretrain_sources.yamlfile import FileError
 from results import bundle, metrics
+from results import leaks as findings
 from results.evidence import Evidence, sha256
 from results.record import RunRecord
-from results.store import RUNS, Store, StoreError, slug
+from results.store import LEAKS, RUNS, Store, StoreError, slug
 
 CLOSE = 1e-9  # scores recomputed by another numpy may differ in the last digits
 SMOKE = "~smoke"
@@ -86,6 +87,7 @@ def judge(folder: Path, manifests: Sequence[Path] = (), others: Path | None = No
         faults.append(str(error))
         return judged
     faults += [f"{one.path.relative_to(folder).as_posix()}: {one.why}" for one in unreadable]
+    faults += _leak_faults(judged)
     if not [record for record in judged.records if record.status == "ok"]:
         faults.append("it holds no run that ended well")
     if faults:
@@ -112,6 +114,25 @@ def _card_faults(judged: Judged, name: str) -> Iterator[str]:
             yield f"{bundle.CARD} is not the card of '{name}'"
     except FileError as error:
         yield str(error).replace(f"{judged.folder}/", "")
+
+
+def _leak_faults(judged: Judged) -> Iterator[str]:
+    """What it tells of test images that its sources have seen; that nobody has looked is worth knowing."""
+    told: set[tuple[str, str]] = set()
+    for path in sorted((judged.runs / LEAKS).glob("*/*.json")):
+        where = path.relative_to(judged.folder).as_posix()
+        found = findings.read_one(path)
+        if found is None:
+            yield f"{where} cannot be read"
+        elif path != findings.path_of(Store(judged.runs), found.target, found.source):
+            yield f"{where} is of {found.source} on {found.target}"
+        elif judged.name is not None and not bundle.is_of(found.source, judged.name):
+            yield f"{where} is of '{found.source}', and the bundle is of '{judged.name}'"
+        else:
+            told.add((found.source, found.target_hash))
+            judged.notes.append(f"{found.source} has seen {found.share:.1%} of the test images of {found.target}")
+    if judged.name is not None and not told:
+        judged.notes.append("nobody has looked whether it has seen test images: `bench leaks`")
 
 
 def _run_faults(

@@ -2,7 +2,7 @@
 
     NAME/bundle.json        what is in it, each file with its sha256, and where it was made
     NAME/card.yaml          the source
-    NAME/runs/              a store: records, evidence, histories, certificates, trials
+    NAME/runs/              a store: records, evidence, histories, certificates, trials; what `bench leaks` found
     NAME.verdict.json       beside it: how far somebody has checked it
 
 Nothing of a bundle is executed, and no path in it is followed: JSON, safe YAML, CSV, and npz without pickles.
@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from results.store import RUNS, SUBMISSIONS, Store, slug
+from results.store import LEAKS, RUNS, SUBMISSIONS, Store, slug
 
 BUNDLE, CARD = "bundle.json", "card.yaml"
 OF_A_RUN = ("record.json", "evidence.npz", "history.csv", "certificate.json", "trials.jsonl")
@@ -222,4 +222,6 @@ def _leads_astray(name: str) -> str | None:
 
 def _belongs(name: str) -> bool:
     parts = PurePosixPath(name).parts
+    if len(parts) == 4 and parts[:2] == (RUNS, LEAKS):
+        return name.endswith(".json")
     return name == CARD or (len(parts) == 7 and parts[0] == RUNS and parts[-1] in OF_A_RUN)

@@ -9,12 +9,14 @@ import math
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from results import stats
+from results.leaks import LEAST_CLEAN, Touched, clean_row
 from results.stats import Difference
 from results.table import BOARD, board
 
@@ -41,13 +43,31 @@ class Samples:
     notes: tuple[str, ...] = ()
     judged: bool = True  # false for a board whose protocol is too short to rank anything
     runs: pd.DataFrame = field(default_factory=pd.DataFrame)  # the rows that the scores are from
+    touched: Mapping[str, frozenset[str]] = field(default_factory=dict)  # source -> test images that it has seen
+    test_images: int = 1
+    rescore: Callable[[str, str, frozenset[str]], tuple[float, ...]] | None = (
+        None  # source, backbone, images left out -> (R,)
+    )
 
     def pair(self, a: str, b: str, backbone: str | None = None) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
-        """Their scores on the backbones (or the one) that both were measured on."""
-        return [(self.scores[a][name], self.scores[b][name]) for name in self.common(a, b, backbone)]
+        """Their scores on the backbones (or the one) that both were measured on, without test images that one of them has seen."""
+        names, seen = self.common(a, b, backbone), self.seen(a, b)
+        if not seen or self.rescore is None:
+            return [(self.scores[a][name], self.scores[b][name]) for name in names]
+        return [(self.rescore(a, name, seen), self.rescore(b, name, seen)) for name in names]
+
+    def seen(self, a: str, b: str) -> frozenset[str]:
+        """The test images that one of the two has seen."""
+        return self.touched.get(a, frozenset()) | self.touched.get(b, frozenset())
+
+    def clean_share(self, a: str, b: str) -> float:
+        """Of the test images that neither has seen."""
+        return 1 - len(self.seen(a, b)) / self.test_images
 
     def common(self, a: str, b: str, backbone: str | None = None) -> list[str]:
-        """The backbones that both were measured on."""
+        """The backbones that both were measured on; none where they have seen too much of the test to be judged."""
+        if self.clean_share(a, b) < LEAST_CLEAN:
+            return []
         names = sorted(self.scores.get(a, {}).keys() & self.scores.get(b, {}).keys())
         return [name for name in names if backbone in (None, name)]
 
@@ -118,12 +138,22 @@ def samples(
         if cell["status"] != "stale":
             why = cell["leak"] if pd.notna(cell["leak"]) else f"{cell['status']}: {cell['reason']}"
             left_out[str(cell["source"]), str(cell["backbone"])] = str(why)
+    touched, root = runs.attrs.get("touched", Touched()), runs.attrs.get("root")
     rows = runs[(runs["status"] == "ok") & runs["cell"].isin(good["cell"])]
     rows = rows.sort_values(["source", "backbone", "replicate"])
     scores: dict[str, dict[str, list[float]]] = {}
     for row in rows.to_dict("records"):
-        value = float(row[metric] if isinstance(metric, str) else metric(row))
-        scores.setdefault(row["source"], {}).setdefault(row["backbone"], []).append(value)
+        scores.setdefault(row["source"], {}).setdefault(row["backbone"], []).append(_value(row, metric))
+
+    def rescore(source: str, backbone: str, images: frozenset[str]) -> tuple[float, ...]:
+        of_cell = rows[(rows["source"] == source) & (rows["backbone"] == backbone)]
+        try:
+            return tuple(_value(clean_row(Path(str(root)), row, images), metric) for row in of_cell.to_dict("records"))
+        except ValueError as error:
+            raise Unanswerable(
+                f"nothing is left of the test without what '{source}' is compared without: {error}"
+            ) from error
+
     whole = {
         source: {backbone: tuple(values) for backbone, values in by.items() if not np.isnan(values).any()}
         for source, by in scores.items()
@@ -139,7 +169,21 @@ def samples(
     notes += runs.attrs.get("notes", ())
     unreadable = len(runs.attrs.get("unreadable", ()))
     notes += [f"{unreadable} records cannot be read and are left out; `bench table` names them"] if unreadable else []
-    return Samples(whole, left_out, tuple(notes), judged, rows)
+    seen = {source: ids for source in whole if (ids := touched.ids(str(first["target_hash"]), source))}
+    count = touched.test_images(str(first["target_hash"]))
+    notes += [_told(source, ids, count) for source, ids in seen.items()]
+    return Samples(whole, left_out, tuple(notes), judged, rows, seen, count, rescore if root is not None else None)
+
+
+def _told(source: str, ids: frozenset[str], count: int) -> str:
+    return (
+        f"{source} has seen {len(ids)} of {count} test images ({len(ids) / count:.1%}): its pairs are compared on the others, "
+        f"and not at all where fewer than {LEAST_CLEAN:.0%} are left"
+    )
+
+
+def _value(row: Mapping[Any, Any], metric: str | Callable[[Any], float]) -> float:
+    return float(row[metric] if isinstance(metric, str) else metric(row))
 
 
 def find_source(found: Samples, name: str) -> str:
@@ -170,6 +214,11 @@ def compare(found: Samples, a: str, b: str) -> pd.DataFrame:
     if a == b:
         raise Unanswerable(f"'{a}' against itself is no comparison")
     common = found.common(a, b)
+    if (left := found.clean_share(a, b)) < LEAST_CLEAN:
+        raise Unanswerable(
+            f"'{a}' and '{b}' have seen too much of the test to be compared: {left:.0%} of its images are left, and "
+            f"{LEAST_CLEAN:.0%} are needed"
+        )
     if not common:
         raise Unanswerable(f"'{a}' and '{b}' were measured on no backbone in common")
     rows = [_row(found, a, b, name) for name in common]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from results import stats
 from results.compare import Samples, Unanswerable
 from results.evidence import Evidence
+from results.leaks import without
 from results.stats import Floats, Interval
 from results.store import Store
 
@@ -84,8 +85,9 @@ def interval(
     Raises:
         StoreError: the evidence of a run is not what its record was made from.
     """
+    seen = found.seen(a, b)
     pairs = [
-        (_runs_of(store, found, a, name, _counts), _runs_of(store, found, b, name, _counts))
+        (_runs_of(store, found, a, name, _counts, seen), _runs_of(store, found, b, name, _counts, seen))
         for name in found.common(a, b, backbone)
     ]
     try:
@@ -103,9 +105,9 @@ def image_differences(store: Store, found: Samples, a: str, b: str, backbone: st
 
     Columns: image, group, a, b, difference; the largest distance first.
     """
-    frames = []
+    frames, seen = [], found.seen(a, b)
     for name in found.common(a, b, backbone):
-        sides = {side: _runs_of(store, found, source, name, _image_scores) for side, source in (("a", a), ("b", b))}
+        sides = {s: _runs_of(store, found, source, name, _image_scores, seen) for s, source in (("a", a), ("b", b))}
         frames.append(pd.concat([pd.concat(runs).assign(side=side) for side, runs in sides.items()]))
     scores = pd.concat(frames).groupby(["image", "group", "side"])["score"].mean().unstack().reset_index()
     scores["difference"] = scores["a"] - scores["b"]
@@ -114,37 +116,44 @@ def image_differences(store: Store, found: Samples, a: str, b: str, backbone: st
 
 
 def _runs_of(
-    store: Store, found: Samples, source: str, backbone: str, of: Callable[[Path, Path, str, str], T]
+    store: Store,
+    found: Samples,
+    source: str,
+    backbone: str,
+    of: Callable[[Path, Path, str, str, frozenset[str]], T],
+    seen: frozenset[str],
 ) -> list[T]:
+    """What `of` makes of the evidence of each run, without the test images in `seen`."""
     runs = found.runs[(found.runs["source"] == source) & (found.runs["backbone"] == backbone)]
     rows = runs.to_dict("records")
     stores = [store.of_row(row) for row in rows]
     return [
-        of(held.root, held.folder_of_row(row), str(row["run"]), str(row["evidence_sha256"]))
+        of(held.root, held.folder_of_row(row), str(row["run"]), str(row["evidence_sha256"]), seen)
         for held, row in zip(stores, rows, strict=True)
     ]
 
 
 @functools.lru_cache(maxsize=512)
-def _counts(root: Path, folder: Path, run: str, sha: str) -> Counts:
-    return counts(_evidence(root, folder, run, sha))
+def _counts(root: Path, folder: Path, run: str, sha: str, seen: frozenset[str]) -> Counts:
+    return counts(_evidence(root, folder, run, sha, seen))
 
 
 @functools.lru_cache(maxsize=64)
-def _image_scores(root: Path, folder: Path, run: str, sha: str) -> pd.DataFrame:
-    evidence = _evidence(root, folder, run, sha)
+def _image_scores(root: Path, folder: Path, run: str, sha: str, seen: frozenset[str]) -> pd.DataFrame:
+    evidence = _evidence(root, folder, run, sha, seen)
     hit = np.diagonal(evidence.confusion, axis1=1, axis2=2).astype(float)
     truth, predicted = evidence.confusion.sum(2), evidence.confusion.sum(1)
     values = np.where(truth > 0, hit / np.maximum(truth + predicted - hit, 1), 0).sum(1) / (truth > 0).sum(1)
     return pd.DataFrame({"image": evidence.image_ids, "group": evidence.groups, "score": values})
 
 
-def _evidence(root: Path, folder: Path, run: str, sha: str) -> Evidence:
+def _evidence(root: Path, folder: Path, run: str, sha: str, seen: frozenset[str]) -> Evidence:
     store = Store(root)
     record = store.find_record(folder, run)
     if record is None or record.evidence_sha256 != sha:  # the caches above are kept by it
         raise Unanswerable(f"the record in {folder} has changed since the table was read: ask again")
-    return store.read_evidence(record)
+    evidence = store.read_evidence(record)
+    return without(evidence, seen) if seen else evidence
 
 
 def over_groups(

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from results.evidence import Evidence, sha256
 from results.record import SCHEMA_VERSION, RunRecord
 
+LEAKS = "leaks"  # in a store: what of a target's test images its sources have seen
 SUBMISSIONS, RUNS = "submissions", "runs"  # beside a store: submissions/<source>/runs, each a store of its own
 RUN_DEPTH = 5  # folders above a record: target, protocol, source, backbone, run
 

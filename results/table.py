@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from results import stats
+from results import leaks, stats
 from results.bundle import is_of, submissions
 from results.record import OF_SUBMISSIONS, RunRecord, column_docs
 from results.store import RUNS, Store, StoreError, write_atomic
@@ -50,7 +50,8 @@ def runs_frame(store: Store) -> pd.DataFrame:
         parts.append(brought[own & ~brought["run"].isin(found["run"])])  # what was measured here stands once
     whole = pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
     whole = whole.astype(dict.fromkeys(OF_SUBMISSIONS, "str"))
-    whole.attrs["unreadable"] = bad
+    whole.attrs |= {"unreadable": bad, "root": str(store.root)}
+    whole.attrs["touched"] = leaks.read([store, *(Store(one.folder / RUNS) for one in bundles)])
     return whole
 
 
@@ -98,7 +99,11 @@ def board(runs: pd.DataFrame) -> pd.DataFrame:
     rows = [_cell_row(cell_runs) for cell_runs in by_cell.values()]
     cells = pd.DataFrame(rows, columns=_BOARD_COLUMNS).astype(dict.fromkeys(_TEXT_OR_MISSING, "str"))
     cells = _mark_stale(cells)
-    rankable = cells["ranked"].astype(bool) & (cells["status"] == "ok") & cells["leak"].isna()
+    touched = runs.attrs.get("touched", leaks.Touched())
+    shares = [touched.share(*key) for key in zip(cells["target_hash"], cells["source"], strict=True)]
+    cells["touched"] = pd.Series(shares, index=cells.index, dtype="float64")
+    clean = cells["leak"].isna() & ~(cells["touched"] > 0)
+    rankable = cells["ranked"].astype(bool) & (cells["status"] == "ok") & clean
     place = cells[rankable].groupby([*BOARD, "train_frac"])["miou"].rank(ascending=False, method="min")
     cells["rank"] = place.reindex(cells.index).astype("Int64")
     order = [*BOARD, "train_frac", "miou", "source", "backbone"]
@@ -112,7 +117,18 @@ _BOARD_COLUMNS = [
     *("weighted_f", "weighted_f_low", "weighted_f_high", "val_miou_tuned", "val_miou_default", "trials", "schedule"),
     *("heldout_miou", "heldout_miou_constant", "run_s"),
     *("status", "reason"),
-    *("ranked", "selected_on_test", "label_note", "weights", "leak", "badge", "cell", *BOARD[2:], "finished"),
+    *(
+        "ranked",
+        "selected_on_test",
+        "label_note",
+        "weights",
+        "leak",
+        "touched",
+        "badge",
+        "cell",
+        *BOARD[2:],
+        "finished",
+    ),
 ]
 
 _TEXT_OR_MISSING = (

@@ -34,7 +34,13 @@ def table(
                 score = mean + 0.1 * i + rng.normal(0, spread)
                 rows.append(
                     flat
-                    | {"miou": score, "weighted_f": score + 0.05, "heldout_miou": None, "heldout_miou_constant": None}
+                    | {
+                        "miou": score,
+                        "weighted_f": score + 0.05,
+                        "heldout_miou": None,
+                        "heldout_miou_constant": None,
+                        "badge": None,
+                    }
                 )
     return pd.DataFrame(rows)
 

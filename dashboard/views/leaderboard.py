@@ -69,11 +69,14 @@ def _tiers(chosen: Chosen) -> None:
     figure(pictures.tiers_chart(found, METRICS[chosen.metric]), "tiers")
 
 
-def badges(measured: int, source: str, leak: str | None, status: str, checked: str | None = None) -> list[str]:
+def badges(
+    measured: int, source: str, leak: str | None, status: str, checked: str | None = None, touched: float | None = None
+) -> list[str]:
     """What a reader must know of a cell before its number. checked: how far a submission was, None for what was measured here."""
     marks = ["submitted", str(checked)] if pd.notna(checked) else ["measured"] if measured else []
     marks += ["control"] if is_control(source) else []
     marks += ["LEAK"] if pd.notna(leak) else []
+    marks += [f"saw {touched:.0%} of the test"] if pd.notna(touched) and touched else []
     return marks + ([status] if status != "ok" else [])
 
 
@@ -81,7 +84,7 @@ def cell_rows(chosen: Chosen) -> pd.DataFrame:
     """The cells as they are shown; `cell` is hidden."""
     cells = chosen.cells
     shown = {name: cells[name] for name in ("rank", "source")}
-    marks = map(badges, *(cells[name].tolist() for name in ("n", "source", "leak", "status", "badge")))
+    marks = map(badges, *(cells[name].tolist() for name in ("n", "source", "leak", "status", "badge", "touched")))
     shown |= {"badges": pd.Series(list(marks), index=cells.index)}
     shown |= {"backbone": cells["backbone"]}
     for metric in METRICS:

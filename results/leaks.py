@@ -1,0 +1,135 @@
+"""Test images that a source has seen: what `bench leaks` found, and scores without these images (fairness rule 9).
+
+<store>/leaks/<target>/<source>.json
+"""
+
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from results import metrics
+from results.evidence import Evidence
+from results.store import LEAKS, Store, StoreError, slug, write_atomic
+
+LEAST_CLEAN = 0.8  # of the test images that must be left to judge a pair
+
+
+class Near(BaseModel):
+    """An image of a source that shows what a test image shows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    image: str = Field(description="among the source's images")
+    similarity: float = Field(description="of their gradients once aligned, up to 1")
+    how: str = Field(description="what was done to the test image, as far as can be told")
+
+
+class Found(BaseModel):
+    """What one look for near-duplicates of a target's test images among a source's images found."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    source: str
+    target: str
+    target_hash: str
+    images: str = Field(description="hash of the images that were looked through")
+    image_count: int = Field(ge=1)
+    test_images: int = Field(ge=1)
+    touched: dict[str, Near] = Field(description="test image: the image that shows most of it")
+    threshold: float = Field(description="least similarity of a near-duplicate")
+    expected_false_alarms: float = Field(ge=0, description="at most so many, were nothing leaked")
+    unreadable: int = Field(ge=0, description="images that could not be read, so that nothing is known of them")
+    notes: list[str]
+    checked: str = Field(description="UTC time, ISO 8601")
+
+    @property
+    def share(self) -> float:
+        """Of the test images that are touched."""
+        return len(self.touched) / self.test_images
+
+
+@dataclass(frozen=True)
+class Touched:
+    """What is known of all sources of a store, for a table to carry along."""
+
+    found: Mapping[tuple[str, str], Found] = field(default_factory=dict)  # by target_hash and source
+
+    def __deepcopy__(self, memo: object) -> "Touched":
+        return self  # pandas copies what a table carries with every step
+
+    def ids(self, target_hash: str, source: str) -> frozenset[str]:
+        """The test images that the source has seen."""
+        found = self.found.get((target_hash, source))
+        return frozenset(found.touched if found else ())
+
+    def test_images(self, target_hash: str) -> int:
+        """How many the target has, where somebody has looked."""
+        return max((found.test_images for (target, _), found in self.found.items() if target == target_hash), default=1)
+
+    def share(self, target_hash: str, source: str) -> float | None:
+        """Of the test images; None where nobody has looked."""
+        found = self.found.get((target_hash, source))
+        return found.share if found else None
+
+
+def path_of(store: Store, target: str, source: str) -> Path:
+    """Where the finding on a source lies."""
+    return store.root / LEAKS / slug(target) / f"{slug(source)}.json"
+
+
+def write(store: Store, found: Found) -> Path:
+    """Leaves a finding in the store; returns its file.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    path = path_of(store, found.target, found.source)
+    write_atomic(path, (found.model_dump_json(indent=1) + "\n").encode())
+    return path
+
+
+def read(stores: Iterable[Store]) -> Touched:
+    """The findings of these stores; of two on one source the one that touches more."""
+    found: dict[tuple[str, str], Found] = {}
+    for store in stores:
+        for path in sorted((store.root / LEAKS).glob("*/*.json")):
+            if (one := read_one(path)) is not None:
+                key = (one.target_hash, one.source)
+                found[key] = max(one, found.get(key, one), key=lambda each: len(each.touched))
+    return Touched(found)
+
+
+def read_one(path: Path) -> Found | None:
+    """The finding in a file, or None where it cannot be read."""
+    try:
+        return Found.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def without(evidence: Evidence, images: frozenset[str]) -> Evidence:
+    """The evidence of the other images."""
+    kept = ~np.isin(evidence.image_ids, sorted(images))
+    return Evidence(*(getattr(evidence, name)[kept] for name in ("image_ids", "groups", "confusion", "weighted_f")))
+
+
+def clean_row(root: Path, row: Mapping[Any, Any], images: frozenset[str]) -> dict[Any, Any]:
+    """A row of the table with the scores that its run has on the other images.
+
+    Raises:
+        StoreError: its evidence is not what its record was made from.
+    """
+    held = Store(root).of_row(row)
+    return dict(row) | _scores(held.root, held.folder_of_row(row), str(row["run"]), str(row["evidence_sha256"]), images)
+
+
+@functools.lru_cache(maxsize=4096)
+def _scores(root: Path, folder: Path, run: str, sha: str, images: frozenset[str]) -> dict[str, Any]:
+    store = Store(root)
+    record = store.find_record(folder, run)
+    if record is None or record.evidence_sha256 != sha:
+        raise StoreError(f"the record in {folder} has changed since the table was read: ask again")
+    return metrics.scores(without(store.read_evidence(record), images)).model_dump()

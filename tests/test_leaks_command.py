@@ -1,0 +1,88 @@
+"""`bench leaks`, from a pool with planted copies to the board."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import Bench
+from PIL import Image, ImageOps
+from submitted import Packed, card_folder
+
+from bench.targets import open_target
+from results.bundle import RUNS
+from results.leaks import Found
+from results.store import LEAKS
+
+
+@pytest.fixture
+def pool(scenes: Path, tmp_path: Path) -> Path:
+    """Unlabelled frames with flipped copies of three test images among them."""
+    folder = tmp_path / "pool"
+    shutil.copytree(scenes / "scenes" / "unlabelled", folder)
+    for frame in open_target("scenes", scenes).splits["test"][:3]:
+        ImageOps.mirror(Image.open(frame.image)).save(folder / f"holiday-{frame.id}.png")
+    return folder
+
+
+def test_planted_copies_are_found_shown_and_kept(bench: Bench, scenes: Path, pool: Path, tmp_path: Path) -> None:
+    told = bench(
+        "leaks", "--source", "satir/felzenszwalb", "--source", "satir~shuffled", "--target", "scenes", "--pool", pool
+    )
+    assert told.code == 0, told.err
+    test = [frame.id for frame in open_target("scenes", scenes).splits["test"][:3]]
+    for source in ("satir--felzenszwalb", "satir~shuffled"):
+        found = Found.model_validate_json((tmp_path / "store" / LEAKS / "scenes" / f"{source}.json").read_bytes())
+        assert set(test) <= set(found.touched)
+        assert len(found.touched) <= len(test) + 1, "false alarms"
+        for name in test:
+            assert (found.touched[name].image, found.touched[name].how) == (f"holiday-{name}", "flipped left-right")
+    assert told.out.count("flipped left-right") >= 6
+    pictures = sorted((tmp_path / "store" / "units" / LEAKS / "scenes-satir--felzenszwalb").glob("*.png"))
+    assert len(pictures) >= 3
+    assert Image.open(pictures[0]).size[1] == 256
+
+
+def test_a_clean_pool_touches_nothing(bench: Bench) -> None:
+    told = bench("leaks", "--source", "satir/felzenszwalb", "--target", "scenes")
+    assert told.code == 0, told.err
+    assert "0 of " in told.out
+    assert "false alarms expected at most" in told.out
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("--source", "none", "--target", "scenes"), "'none' brings no thermal images of its own"),
+        (("--source", "imagenet", "--target", "scenes"), "'imagenet' brings no thermal images of its own"),
+        (("--source", "satir/top-0", "--target", "scenes"), "top_k"),
+        (("--source", "satyr", "--target", "scenes"), "did you mean 'satir'"),
+        (("--source", "satir", "--target", "sode"), "did you mean 'soda'"),
+        (("--source", "satir", "--target", "scenes", "--pool", "/nowhere"), "no folder /nowhere"),
+        (("--source", "nothing.yaml", "--target", "scenes"), "cannot read nothing.yaml"),
+    ],
+)
+def test_what_cannot_be_looked_at_is_said(words: tuple[str, ...], why: str, bench: Bench) -> None:
+    told = bench("leaks", *words)
+    assert told.code == 1
+    assert why in told.err
+
+
+def test_a_checkpoints_images_are_named_with_pool_and_travel_in_the_bundle(
+    packed: Packed, bench: Bench, pool: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(packed.store, tmp_path / "store", dirs_exist_ok=True)
+    folder = card_folder(tmp_path / "mine")
+    told = bench("leaks", "--source", folder, "--target", "scenes")
+    assert told.code == 1
+    assert "name the folder of the images that they were trained on with --pool DIR" in told.err
+    told = bench("submit", "check", folder, "--target", "scenes", "--pool", pool)
+    assert told.code == 0, told.err
+    assert "mIoU, all images" in told.out, "scores on all and on clean images of the runs that are there"
+    rows = json.loads(bench("table", "--format", "json").out)
+    assert {row["source"]: bool(row["touched"]) for row in rows} == {"none": False, "mine": True}
+    assert bench("submit", "pack", folder, "--out", tmp_path / "out").code == 1, "no manifest of scenes ships"
+    assert (tmp_path / "out" / "mine" / RUNS / LEAKS / "scenes" / "mine.json").is_file()
+    told = bench("submit", "verify", tmp_path / "out" / "mine", "--manifest", packed.manifest)
+    assert told.code == 0, told.out
+    assert "mine has seen " in told.out

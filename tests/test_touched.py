@@ -1,0 +1,148 @@
+"""Fairness rule 9: a source that has seen test images is marked, and its pairs are compared on the others."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Bench
+from examples import evidence, record
+
+from results import leaks, load_table, metrics
+from results.claims import judge, parse
+from results.compare import Unanswerable, compare, samples, tiers
+from results.evidence import Evidence, sha256
+from results.images import image_differences, interval
+from results.leaks import Found, Near
+from results.store import Store
+from results.table import board
+
+IMAGES, GROUPS = 40, 8
+SOURCES = ("none", "imagenet", "satir")
+
+
+def proof(source: str, replicate: int) -> Evidence:
+    """Evidence in groups of five images; the truth is the same in all."""
+    made = evidence(seed=SOURCES.index(source) * 10 + replicate, images=IMAGES)
+    truth = evidence(seed=99, images=IMAGES).confusion.sum(2)
+    confusion = np.zeros_like(made.confusion)
+    rng = np.random.default_rng(SOURCES.index(source) * 10 + replicate)
+    for image in range(IMAGES):
+        for k in range(3):
+            confusion[image, k] = rng.multinomial(truth[image, k], np.roll([0.7, 0.2, 0.1], k))
+    groups = np.array([f"g{i // (IMAGES // GROUPS)}" for i in range(IMAGES)])
+    return Evidence(made.image_ids, groups, confusion, np.where(truth > 0, rng.random((IMAGES, 3)), np.nan))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    made = Store(tmp_path / "store")
+    for source in SOURCES:
+        for replicate in range(3):
+            held = proof(source, replicate)
+            cell = sha256(source.encode())
+            changes: dict[str, Any] = {"scores": metrics.scores(held), "evidence_sha256": sha256(held.to_bytes())}
+            made.write_record(record(replicate, source=source, cell=cell, **changes), held)
+    return made
+
+
+def touch(store: Store, source: str, count: int) -> frozenset[str]:
+    """A finding that this source has seen the first so many test images."""
+    ids = [f"image-{i}" for i in range(count)]
+    found = Found(
+        source=source,
+        target="soda",
+        target_hash="t" * 64,
+        images="0" * 64,
+        image_count=100,
+        test_images=IMAGES,
+        touched={name: Near(image="x", similarity=1.0, how="the whole frame") for name in ids},
+        threshold=0.5,
+        expected_false_alarms=0.1,
+        unreadable=0,
+        notes=[],
+        checked="2026-01-01T00:00:00+00:00",
+    )
+    leaks.write(store, found)
+    return frozenset(ids)
+
+
+def clean_mious(source: str, ids: frozenset[str]) -> list[float]:
+    """From the evidence, by hand."""
+    kept = [i for i in range(IMAGES) if f"image-{i}" not in ids]
+    return [metrics.miou(proof(source, replicate).confusion[kept].sum(0)) for replicate in range(3)]
+
+
+def test_a_pair_is_compared_on_the_images_that_are_clean_for_both(store: Store) -> None:
+    before = compare(samples(load_table(store.root)), "satir", "none").iloc[0]
+    ids = touch(store, "satir", 7)
+    found = samples(load_table(store.root))
+    after = compare(found, "satir", "none").iloc[0]
+    assert after["mean_a"] == pytest.approx(np.mean(clean_mious("satir", ids)))
+    assert after["mean_b"] == pytest.approx(np.mean(clean_mious("none", ids)))
+    assert after["effect"] != before["effect"]
+    assert any("satir has seen 7 of 40 test images (17.5%)" in note for note in found.notes)
+    assert judge(parse("satir > none"), found).told.effect == after["effect"]
+
+
+def test_two_sources_that_have_seen_different_images_leave_out_both(store: Store) -> None:
+    touch(store, "satir", 3)
+    ids = touch(store, "imagenet", 6)
+    row = compare(samples(load_table(store.root)), "satir", "imagenet").iloc[0]
+    assert row["mean_a"] == pytest.approx(np.mean(clean_mious("satir", ids)))
+
+
+def test_one_sources_leak_changes_no_other_pair(store: Store) -> None:
+    before = compare(samples(load_table(store.root)), "imagenet", "none").drop(columns="p_holm")
+    touch(store, "satir", 7)
+    assert compare(samples(load_table(store.root)), "imagenet", "none").drop(columns="p_holm").equals(before)
+
+
+def test_too_much_seen_is_not_judged(store: Store) -> None:
+    touch(store, "satir", 9)  # 31 of 40 are left
+    found = samples(load_table(store.root))
+    with pytest.raises(Unanswerable, match=r"78% of its images are left, and 80% are needed"):
+        compare(found, "satir", "none")
+    assert dict(zip(tiers(found)["source"], tiers(found)["untested"], strict=True)) == {
+        "satir": 2,
+        "none": 1,
+        "imagenet": 1,
+    }
+    assert len(compare(found, "imagenet", "none")) == 1
+
+
+def test_a_touched_source_is_marked_and_has_no_rank(store: Store, bench: Bench) -> None:
+    touch(store, "satir", 4)
+    cells = board(load_table(store.root)).set_index("source")
+    assert cells["touched"].to_dict() == {
+        "satir": 0.1,
+        "none": pytest.approx(np.nan, nan_ok=True),
+        "imagenet": pytest.approx(np.nan, nan_ok=True),
+    }
+    assert cells["rank"].isna().to_dict() == {"satir": True, "none": False, "imagenet": False}
+    told = bench("table", "--store", store.root).out
+    assert "satir (saw 10% of the test)" in told
+    assert "satir has seen 10.0% of the test images" in told
+
+
+def test_a_look_that_found_nothing_leaves_the_rank(store: Store) -> None:
+    touch(store, "satir", 0)
+    cells = board(load_table(store.root)).set_index("source")
+    assert cells.loc["satir", "touched"] == 0
+    assert cells["rank"].notna().all()
+
+
+def test_intervals_over_images_leave_them_out_too(store: Store) -> None:
+    touch(store, "satir", 5)
+    found = samples(load_table(store.root))
+    (low, high), note = interval(store, found, "satir", "none", "miou", None)
+    assert low is not None
+    assert high is not None
+    assert "7 groups of 35 test images" in note
+    assert len(image_differences(store, found, "satir", "none")) == 35
+
+
+def test_a_torn_finding_is_none(store: Store) -> None:
+    touch(store, "satir", 4)
+    leaks.path_of(store, "soda", "satir").write_text("{")
+    assert board(load_table(store.root))["touched"].isna().all()
