@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 
 from bench import BenchError
-from bench.matrix import CARD
+from bench.matrix import card_file
 from bench.records import now
 from bench.show import grid
 from bench.targets import Target, open_pool, open_target
@@ -52,7 +52,7 @@ def look(names: Sequence[str], target: str, data: Path, pool: Path | None, store
 
 
 def _card(name: str) -> tuple[SourceCard, Cards]:
-    path = Path(name) / CARD if (Path(name) / CARD).is_file() else Path(name)
+    path = card_file(name) or Path(name)
     try:
         if path.suffix in (".yaml", ".yml"):
             card = own_card(path, catalog())

@@ -93,8 +93,8 @@ def load_matrix(
     written = read_yaml(path, MatrixFile)
     protocol = load_protocol(written.protocol, beside=path.parent)
     protocol = protocol.smoke() if smoke else protocol
-    folders = [name for name in sources if (Path(name) / CARD).is_file()]
-    added = tuple(str((Path(name) / CARD).absolute()) for name in folders)
+    folders = {name: path for name in sources if (path := card_file(name)) is not None}
+    added = tuple(str(path.absolute()) for path in folders.values())
     known = _known((*written.sources, *added), path, teacher)
     found = [card for entry in (*written.sources, *added) for card in _cards(entry, known, path)]
     # another teacher may have a setting already that is one of the study's: that is one source then
@@ -119,6 +119,14 @@ def load_matrix(
     )
     everything = closure(cards.values(), known)
     return Matrix(path.stem, target, protocol, cells, everything, specs, pool or _beside(path, written.pool))
+
+
+def card_file(name: str) -> Path | None:
+    """The card that a name leads to: a folder with one in it, or a card's own file; None where it leads to none."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        return path
+    return path / CARD if (path / CARD).is_file() else None
 
 
 def _known(entries: Sequence[str | Grid], path: Path, teacher: str | None) -> Mapping[str, SourceCard]:
