@@ -93,15 +93,15 @@ def load_matrix(
     written = read_yaml(path, MatrixFile)
     protocol = load_protocol(written.protocol, beside=path.parent)
     protocol = protocol.smoke() if smoke else protocol
-    folders = {name: path for name in sources if (path := card_file(name)) is not None}
-    added = tuple(str(path.absolute()) for path in folders.values())
+    added_by = {name: file for name in sources if (file := card_file(name)) is not None}
+    added = tuple(str(file.absolute()) for file in added_by.values())
     known = _known((*written.sources, *added), path, teacher)
     found = [card for entry in (*written.sources, *added) for card in _cards(entry, known, path)]
     # another teacher may have a setting already that is one of the study's: that is one source then
     cards = {card.name: card for card in (found if teacher else _once(found, path))}
     specs = {n: _backbone(n, path) for n in _once(written.backbones, path)}
     own = {read_yaml(Path(name), SourceCard).name for name in added}
-    cards = _keep("source", cards, [name for name in sources if name not in folders], always=own)
+    cards = _keep("source", cards, [name for name in sources if name not in added_by], always=own)
     if protocol.pretrain_steps is None and (long := [card.name for card in cards.values() if card.long]):
         raise BenchError(
             f"{path}: '{long[0]}' takes the steps of a pretraining, and {protocol.name} counts passes instead"
