@@ -214,7 +214,8 @@ def test_a_failed_replicate_is_told_and_not_hidden(here: Packed) -> None:
     (here.run(1) / "record.json").write_text(RunRecord(**failed).model_dump_json())
     here.repack()
     judged = verify.judge(here.bundle, [here.manifest])
-    assert (judged.faults, judged.notes) == ([], ["1 runs ended as diverged"])
+    assert judged.faults == []
+    assert "1 runs ended as diverged" in judged.notes
 
 
 @pytest.mark.parametrize("field", ["finetune_steps", "trials", "batch", "seed"])
