@@ -203,6 +203,9 @@ def test_text_of_a_card_is_shown_as_text(page: str, opened: Open, tmp_path: Path
 def test_badges_and_families() -> None:
     assert badges(3, "satir/top-4~shuffled", "seen", "ok") == ["measured", "control", "LEAK"]
     assert badges(0, "none", None, "oom") == ["oom"]
+    assert badges(5, "mine", None, "ok", "spot-checked") == ["submitted", "spot-checked"]
+    assert badges(5, "mine", None, "ok", None, 0.07) == ["measured", "saw 7% of the test"]
+    assert badges(5, "mine", None, "ok", None, 0.0) == ["measured"]
     assert filters.family("imagenet+satir/felzenszwalb~permuted") == "imagenet+satir"
 
 
