@@ -436,8 +436,8 @@ SOURCE = click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--kind", type=click.Choice(["checkpoint", "corpus", "recipe"]), required=True, help="What it brings.")
 def submit_init(name: str, kind: Any) -> None:  # noqa: ANN401
     """Write a folder NAME with a card to be filled in."""
-    from bench import submit
     from bench.matrix import CARD
+    from bench.submission import submit
 
     folder = submit.init(name, kind)
     click.echo(f"{folder / CARD} is to be filled in; then: bench submit check {folder}")
@@ -454,7 +454,7 @@ def submit_init(name: str, kind: Any) -> None:  # noqa: ANN401
 @_with(WEIGHTS, DATA, STORE)
 def submit_check(folder: Path, weights: Path, target: str | None, pool: Path | None, data: Path, store: Path) -> int:
     """Judge the card in FOLDER, and what it names, as a reviewer does: every fault at once."""
-    from bench import submit
+    from bench.submission import submit
     from results.store import Store
 
     faults, good = submit.check(folder, weights)
@@ -472,7 +472,7 @@ def submit_check(folder: Path, weights: Path, target: str | None, pool: Path | N
 @STORE
 def submit_pack(folder: Path, out: Path, store: Path, zipped: bool) -> int:
     """Make a bundle of the card in FOLDER and of its runs: records, evidence, certificates, checksums; no images, no weights."""
-    from bench import submit, verify
+    from bench.submission import submit, verify
     from results.store import Store
 
     made, notes = submit.pack(folder, out, Store(store), zipped)
@@ -502,7 +502,7 @@ def submit_verify(bundle: Path, store: Path, weights: Path, **how: Any) -> int: 
     The verdict goes into a file beside it, from which the board takes its badge: claimed, recomputed, spot-checked, reproduced.
     Exit code: 0 it passed, 2 it did not.
     """
-    from bench import verdict
+    from bench.submission import verdict
 
     faults, done, level = verdict.verify_bundle(bundle, store, _weights(weights), **how)
     return 2 if _told(bundle, faults, done, level) else 0

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bench import verify
+from bench.submission import verify
 from results import metrics
 from results.bundle import read_verdict, submissions
 from results.claims import Expected, judge_entry, read_claims, sentence

@@ -11,7 +11,7 @@ from submitted import Packed, card_folder
 
 from backbones import network
 from backbones.spec import BACKBONES
-from bench import verify
+from bench.submission import verify
 from bench.targets import open_target
 from bench.targets.manifest import make_manifest, read_manifest, shipped_manifest
 from pretrain_sources.card import SourceCard

@@ -13,7 +13,7 @@ import yaml
 from conftest import Bench
 from submitted import Packed
 
-from bench import verify
+from bench.submission import runs, verify
 from bench.targets.manifest import read_manifest, write_manifest
 from pretrain_sources.identity import fingerprint
 from results import bundle, metrics
@@ -190,7 +190,7 @@ def test_a_replicate_is_swapped_for_one_that_was_drawn_later(here: Packed) -> No
     old, record = here.run(1), json.loads((here.run(1) / "record.json").read_text())
     identity = record["settings"]["identity"]
     identity["replicate"] = 7
-    below = [verify._fingerprints(unit)[0] for unit in identity["needs"]]
+    below = [runs._fingerprints(unit)[0] for unit in identity["needs"]]
     record["run"] = fingerprint(identity | {"needs": below})
     (old / "record.json").write_text(json.dumps(record))
     old.rename(old.with_name(f"r1-{record['run'][:12]}"))

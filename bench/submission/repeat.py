@@ -17,11 +17,11 @@ from bench.batches import open_split
 from bench.score import confusion_matrix
 from bench.sources import Sources
 from bench.spec import Cell, Protocol
+from bench.submission.verify import Judged
 from bench.targets import Target, open_pool, open_target
 from bench.targets.mapping import map_target
 from bench.train import Progress, predict
 from bench.units import Context, Unit
-from bench.verify import Judged
 from bench.work import perform
 from pretrain_sources.catalog import catalog, closure, collect, find_source
 from results.bundle import CARD

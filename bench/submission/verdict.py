@@ -5,8 +5,9 @@ import secrets
 from importlib import metadata
 from pathlib import Path
 
-from bench import BenchError, verify
+from bench import BenchError
 from bench.records import now
+from bench.submission import verify
 from bench.watch import counting
 from results import bundle as bundles
 from results.bundle import BUNDLE, LEVELS, Level, Verdict
@@ -36,7 +37,7 @@ def verify_bundle(
         level: Level = "claimed" if judged.faults else "recomputed"
         seed = secrets.randbelow(2**32) if seed is None else seed
         if spot and not judged.faults:
-            from bench import repeat
+            from bench.submission import repeat
 
             where = networks or bundle.with_name(f"{bundle.name.removesuffix('.zip')}-networks")
             if not where.is_dir():
@@ -46,7 +47,7 @@ def verify_bundle(
             judged.done.append(f"{spot} random test images predicted anew (seed {seed})")
             level = "claimed" if judged.faults else "spot-checked"
         if reproduce and not judged.faults:
-            from bench import repeat
+            from bench.submission import repeat
 
             scratch = store.with_name(f"{store.name}-reproduced")
             with counting("training again", "steps") as report:
