@@ -37,11 +37,12 @@ TAIL = 0.1  # share of the looks at distinct images that the chance likeness is 
 LEAST_TAIL = 20  # of those, at least
 EXPECTED = 0.1  # false alarms that the threshold is set for, in the whole run
 FLOOR = 0.5  # no threshold lies below; half of what the gradients show is shared
+CEILING = 0.99  # nor above, so that an exact copy is found whatever the distinct images are like
 HIGH = 0.85  # a threshold above would let altered copies through: measured on frames that were cropped and changed
 MOST_ALIKE = 0.9999  # similarities above count as this one
 LEAST_SHARED = 0.5  # share of the corpus image that must lie in the test image once they are aligned
 WHOLE = 0.97  # a side above is called the whole frame
-CHUNK = 8  # test images in one matrix product
+CHUNK = 32  # test images in one matrix product, which takes all cores
 UNREADABLE = "unreadable, so not compared; copy again"
 BLOCK = 512  # corpus images that are compared at once
 READ_AHEAD = 256  # images in memory that are decoded beside the comparing
@@ -129,7 +130,10 @@ def prepare(
     test: Iterable[Frame], distinct: Iterable[Frame] = (), groups: Mapping[str, str] | None = None
 ) -> "Prepared":
     """Makes ready to find test images that were copied, flipped, cropped down to 80 % a side, rescaled, stretched, inverted,
-    compressed, or given other gain, gamma or noise.
+    compressed, or given other gain, gamma or noise. The next frames of a flight or film are found too, where they show the same.
+
+    Mostly missed: crops below 70 % a side, right-angle turns, added borders, and test images that are a part (below 90 % a side) of
+    a corpus image.
 
     Args:
         test: grey values (H, W), uint8. About 150 KB of memory each are held.
@@ -329,11 +333,9 @@ _CROPS = _crops()
 def _expanded(thumbs: Pixels) -> Floats:
     """(N, flips x crops, D): fingerprints of every crop of the test images, and of every flip of those."""
 
-    def crops_of(thumb: Pixels) -> Floats:
-        return _fingerprints(np.stack([_soft(_warped(thumb, crop.matrix())) for crop in _CROPS]))
-
-    with ThreadPoolExecutor() as threads:
-        prints = np.stack(list(threads.map(crops_of, thumbs)))
+    prints = np.stack(
+        [_fingerprints(np.stack([_soft(_warped(thumb, crop.matrix())) for crop in _CROPS])) for thumb in thumbs]
+    )
     return np.concatenate([prints * signs for signs in _SIGNS], axis=1)
 
 
@@ -350,9 +352,7 @@ def _similarities(prints: Floats, others: Floats) -> Floats:
         found = (chunk.reshape(-1, chunk.shape[-1]) @ others.T).reshape(len(chunk), -1, len(others))
         return np.asarray(np.maximum(found.max(axis=1), -found.min(axis=1)))
 
-    with ThreadPoolExecutor() as threads:
-        chunks = [prints[i : i + CHUNK] for i in range(0, len(prints), CHUNK)]
-        return np.concatenate(list(threads.map(largest, chunks)))
+    return np.concatenate([largest(prints[i : i + CHUNK]) for i in range(0, len(prints), CHUNK)])
 
 
 # ---- the second look
@@ -386,16 +386,17 @@ class _Best:
 def _looks(pairs: Sequence[Pair], tests: _Thumbs, prints: Floats) -> list[Suspect]:
     """A second look at each pair."""
 
-    def look(pair: Pair) -> Suspect:
+    def look(pair: Pair, fingerprint: Floats) -> Suspect:
         i, name, thumb = pair
-        found = prints[i] @ _fingerprints(_soft(thumb)[None])[0]
+        found = prints[i] @ fingerprint
         change = int(np.abs(found).argmax())
         flip, crop = divmod(change, len(_CROPS))
         similarity, matrix = _aligned(tests.thumbs[i], thumb, flip, _CROPS[crop], inverted=bool(found[change] < 0))
         return Suspect(tests.ids[i], name, similarity, _told(flip, matrix, inverted=bool(found[change] < 0)))
 
+    fingerprints = [_fingerprints(_soft(thumb)[None])[0] for _, _, thumb in pairs]  # products thread themselves
     with ThreadPoolExecutor() as threads:
-        return list(threads.map(look, pairs))
+        return list(threads.map(look, pairs, fingerprints))
 
 
 def _aligned(test: Pixels, other: Pixels, flip: int, crop: _Crop, inverted: bool) -> tuple[float, Floats]:
@@ -444,7 +445,7 @@ class _Chance:
     pairs: int
 
     def threshold(self, pairs: int, expected: float = EXPECTED) -> tuple[float, float]:
-        """(least similarity of a suspect, false alarms that it lets expect) among so many pairs; as many as asked for, or fewer.
+        """(least similarity of a suspect, false alarms that it lets expect) among so many pairs.
 
         Beyond the upper tenth of the looks, Fisher's z of the similarity is taken to fall off exponentially. The rate is the
         median's, so that some images that are not so distinct do not spoil it, and made worse by two standard errors.
@@ -454,7 +455,8 @@ class _Chance:
         scale = float(np.median(tail) - tail[0]) / math.log(2)
         scale = max(scale * (1 + 2 / math.log(2) / math.sqrt(len(tail))), 1e-3)
         at_start = len(tail) * pairs / self.pairs
-        least = max(math.tanh(tail[0] + scale * math.log(max(at_start / expected, 1))), FLOOR)
+        least = math.tanh(tail[0] + scale * math.log(max(at_start / expected, 1)))
+        least = min(max(least, FLOOR), CEILING)
         return least, at_start * math.exp(-(_fisher(least) - tail[0]) / scale)
 
 

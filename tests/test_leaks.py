@@ -233,6 +233,15 @@ def test_a_distinct_image_that_is_none_is_named_and_spoils_nothing(
     )
 
 
+def test_distinct_images_that_are_all_alike_let_exact_copies_through_with_a_warning(
+    tests: Named, others: Named
+) -> None:
+    same = [(f"d{i}", noisy(tests[i % 16][1], 3 + i)) for i in range(40)]
+    leaks = find_leaks(tests, [*others, ("copy", tests[0][1])], same)
+    assert pairs(leaks) == {(tests[0][0], "copy")}
+    assert any("copies that were altered may be missed" in note for note in leaks.notes)
+
+
 def test_what_cannot_be_judged_is_refused(prepared: Prepared, tests: Named, distinct: Named) -> None:
     with pytest.raises(LeaksError, match="there is no test image to compare"):
         prepare([], distinct)

@@ -3,7 +3,7 @@
     python tests/benchmarks [--data DIR] [--oracle PYTHON] [--peer]
 
 --data DIR: may hold hit-uav/; without it scenes are rendered. --oracle PYTHON: of an environment with PySODMetrics.
---peer: train outside of the harness too (needs hit-uav, half an hour).
+--peer: train outside of the harness too, and look for planted test images (needs hit-uav, half an hour each).
 """
 
 import argparse
@@ -228,6 +228,28 @@ def peer(options: argparse.Namespace) -> Iterable[Row]:
         yield what, f"{mean['harness']:.3f}", f"plain loop {mean['peer']:.3f}", apart, aim, row["agrees"]
 
 
+def leaks(options: argparse.Namespace) -> Iterable[Row]:
+    for row in measured("leaks.py", "recall", options.data):
+        if row["what"] == "falsely flagged":
+            share, beside = row["share"], f"at most {row['expected_false_alarms']:.2f} images expected"
+            what = f"near-duplicates: test images falsely flagged in {row['pool']} frames"
+            yield what, f"{share:.1%}", beside, "-", "<= 1 %", share <= 0.01
+        elif row["kind"] == "all of these":
+            what, aim = f"near-duplicates: planted copies {row['what']}", "beyond" not in row["what"]
+            yield (
+                what,
+                f"{row['share']:.1%}",
+                "-",
+                "-",
+                ">= 95 %" if aim else "-",
+                row["share"] >= 0.95 if aim else None,
+            )
+    for row in measured("leaks.py", "scale", options.data):
+        what = f"near-duplicates of {row['tests']:,} images in {row['corpus']:,} JPEGs"
+        told, aim = f"{row['s']:.0f} s, {row['peak_gib']:.1f} GiB", "<= 600 s, 2 GiB"
+        yield what, told, "-", "-", aim, row["s"] <= 600 and row["peak_gib"] <= 2
+
+
 def print_table(options: argparse.Namespace) -> None:
     parts: list[Callable[[argparse.Namespace], Iterable[Row]]] = [
         weighted_f,
@@ -244,7 +266,7 @@ def print_table(options: argparse.Namespace) -> None:
         dashboard,
     ]
     table = Table("what", "measured", "reference", "ratio", "aim", "", title=f"{os.cpu_count()} cores, {cpu()}")
-    for part in [*parts, *([peer] if options.peer else [])]:
+    for part in [*parts, *([peer, leaks] if options.peer else [])]:
         print(f"measuring: {part.__name__}", file=sys.stderr, flush=True)
         for *cells, reached in part(options):
             table.add_row(*cells, {True: "ok", False: "SHORT", None: ""}[reached])

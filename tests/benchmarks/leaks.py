@@ -136,15 +136,16 @@ def share_found(what: str, kind: str, prepared: Prepared, pool: Named, copies: N
     """Of the test images, each with its copy; `neighbours`: those that are like the copy of another frame of the flight."""
     found = prepared.find([*pool, *((f"copy of {name}", image) for name, image in copies)])
     right = [suspect for suspect in found.suspects if suspect.corpus_id == f"copy of {suspect.test_id}"]
-    others = {suspect.test_id for suspect in found.suspects if suspect.corpus_id.startswith("copy of ")}
+    copied = [suspect for suspect in found.suspects if suspect.corpus_id.startswith("copy of ")]
+    neighbours = {suspect.test_id for suspect in copied if suspect not in right}
     least = min((suspect.similarity for suspect in right), default=0.0)
     told(
         what=what,
         kind=kind,
         share=round(len(right) / len(copies), 4),
         least_similarity=round(least, 3),
-        neighbours=len(others - {suspect.test_id for suspect in right}),
-        like_the_pool=sum(not suspect.corpus_id.startswith("copy of ") for suspect in found.suspects),
+        neighbours=len(neighbours),
+        like_the_pool=len(found.suspects) - len(copied),
     )
     return len(right) / len(copies)
 
@@ -196,11 +197,11 @@ def scale(frames: Path, folder: Path) -> None:
     began = time.perf_counter()
     planted = write_corpus(folder, [image for _, image in whole(frames / "unlabelled")], tests)
     print(f"corpus written in {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
-    began = time.perf_counter()
+    began, busy = time.perf_counter(), time.process_time()
     prepared = prepare(tests, distinct)
     ready = time.perf_counter() - began
     found = prepared.find(read_frames(files(folder)), lambda done: print(done, end="\r", file=sys.stderr))
-    took = time.perf_counter() - began
+    took, busy = time.perf_counter() - began, time.process_time() - busy
     wrong = [suspect for suspect in found.suspects if suspect.corpus_id not in planted]
     right = {suspect.test_id for suspect in found.suspects if planted.get(suspect.corpus_id) == suspect.test_id}
     told(
@@ -208,6 +209,7 @@ def scale(frames: Path, folder: Path) -> None:
         corpus=found.corpus_images,
         tests=found.test_images,
         s=round(took, 1),
+        cpu_s=round(busy, 1),  # tells on a machine that others use too
         prepare_s=round(ready, 1),
         peak_gib=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
         copied=len(set(planted.values())),
