@@ -1,13 +1,18 @@
 """The way in: a card, its check, its runs beside the baselines, the bundle, and the board that shows it."""
 
+import hashlib
 import json
 import shutil
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import Bench
-from submitted import Packed, card_folder
+from submitted import CARD, Packed, card_folder
 
 from backbones import network
 from backbones.spec import BACKBONES
@@ -250,3 +255,44 @@ def test_what_ships_passes_as_a_store(bench: Bench) -> None:
     judged = verify.judge(ROOT / "results" / "runs")
     older = ("do not spell out its identity", "0 trials in trials.jsonl")  # recorded before these were kept
     assert not [fault for fault in judged.faults if not any(known in fault for known in older)]
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Address of a folder `served` of this test, on this machine."""
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    (tmp_path / "served").mkdir()
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=tmp_path / "served")) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_checkpoint_from_an_address_is_fetched_once_and_only_if_it_is_the_one(
+    served: str, bench: Bench, tmp_path: Path
+) -> None:
+    folder = card_folder(tmp_path / "mine")
+    weights = folder / "weights.safetensors"
+    sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
+    entry = {"backbones": ["tiny"], "url": f"{served}/weights.safetensors", "sha256": sha256}
+    (folder / "card.yaml").write_text(yaml.safe_dump(CARD | {"checkpoints": [entry]}))
+    told = bench("submit", "check", folder)
+    assert (told.code, "404" in told.out) == (1, True), "it is not there yet"
+    (tmp_path / "served" / "other.safetensors").write_bytes(b"other bytes")
+    other = entry | {"url": f"{served}/other.safetensors"}
+    (folder / "card.yaml").write_text(yaml.safe_dump(CARD | {"checkpoints": [other]}))
+    told = bench("submit", "check", folder)
+    assert (told.code, "nothing was kept" in told.out) == (1, True)
+    assert not list((tmp_path / "weights").rglob("*.safetensors"))
+    weights.rename(tmp_path / "served" / "fine.safetensors")
+    fine = entry | {"url": f"{served}/fine.safetensors"}
+    (folder / "card.yaml").write_text(yaml.safe_dump(CARD | {"checkpoints": [fine]}))
+    assert bench("submit", "check", folder).code == 0
+    assert [path.name for path in (tmp_path / "weights").rglob("*.safetensors")] == [f"{sha256}.safetensors"]
+    (tmp_path / "served" / "fine.safetensors").unlink()
+    assert bench("submit", "check", folder).code == 0, "it was kept"
