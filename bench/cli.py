@@ -328,7 +328,7 @@ def table(store: Path, form: str, views: tuple[str, ...], metric: str, backbone:
         raise BenchError("the board shows both metrics; --metric goes with --tiers or --per-class")
     runs = load_table(store)
     for line in runs.attrs["unreadable"]:
-        click.echo(f"left out, cannot be read: {line}", err=True)
+        click.echo(f"left out: {line}", err=True)
     cells = board(runs)
     for column, value in {"backbone": backbone, **names}.items():
         cells = cells if value is None else cells[cells[column] == value]
@@ -514,7 +514,8 @@ def _told(what: Path, faults: Sequence[str], good: Sequence[str], end: str) -> i
         click.echo(f"  {line}")
     for line in faults:
         click.echo(f"FAULT {line}")
-    click.echo(f"{what}: {f'{len(faults)} faults' if faults else end}")
+    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+    click.echo(f"{what}: {count if faults else end}")
     return 1 if faults else 0
 
 

@@ -66,7 +66,7 @@ class _Look:
     def again(self) -> None:
         """Looks again."""
         began = time.monotonic()
-        bundles = [(one.name, one.level, one.seen()[0]) for one in submissions(self.store.root)[0]]
+        bundles = [(one.name, one.level, Store(one.runs).runs()) for one in submissions(self.store.root)[0]]
         self.stamp = hashlib.sha256(json.dumps([self.store.runs(), bundles]).encode()).hexdigest()
         self.at, self.took_s = time.monotonic(), time.monotonic() - began
 

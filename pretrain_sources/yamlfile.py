@@ -51,7 +51,9 @@ def read_yaml(path: Path, model: type[Model]) -> Model:
         data = yaml.safe_load(text)
     except OSError as error:
         raise FileError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except FileError:
+        raise
+    except Exception as error:  # of a broken date or number, the library says so in its own ways
         raise FileError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict) or root is None:
         found = "nothing" if data is None else f"a {type(data).__name__}"

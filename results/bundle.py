@@ -14,7 +14,6 @@ import shutil
 import stat
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -22,13 +21,14 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from results.store import LEAKS, RUNS, SUBMISSIONS, Store, slug
+from results.store import LEAKS, RUNS, SUBMISSIONS, slug
 
 BUNDLE, CARD = "bundle.json", "card.yaml"
 OF_A_RUN = ("record.json", "evidence.npz", "history.csv", "certificate.json", "trials.jsonl")
 MOST_FILES, MOST_BYTES = 20_000, 2**28  # of a bundle, unpacked
 MOST_LISTED_BYTES = 2**24  # of bundle.json
 
+SOURCE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._/@-]*$"  # of a card: + and ~ are for chains and controls
 Level = Literal["claimed", "recomputed", "spot-checked", "reproduced"]
 LEVELS: tuple[Level, ...] = get_args(Level)  # from the weakest
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -46,7 +46,7 @@ class Listing(_Frozen):
     """bundle.json."""
 
     format: Literal[1] = 1
-    name: str = Field(min_length=1, max_length=100, description="the source's true name")
+    name: str = Field(max_length=100, pattern=SOURCE_NAME, description="the source's true name")
     made: str = Field(description="UTC time, ISO 8601")
     version: str = Field(description="satir-bench version that packed it")
     environment: dict[str, str] = Field(description="Python, operating system, and every installed package")
@@ -61,6 +61,8 @@ class Verdict(_Frozen):
     bundle_sha256: Sha256 = Field(description="of bundle.json, so that a verdict never stands for another bundle")
     checked: str = Field(description="UTC time, ISO 8601")
     version: str = Field(description="satir-bench version that checked it")
+    tried: Level = Field(description="how far the check was to go")
+    faults: list[str] = Field(description="what was found wrong")
     done: list[str] = Field(description="what was checked, in words")
 
 
@@ -73,16 +75,10 @@ class Submission:
     level: Level
     listing: Listing
 
-    def seen(self) -> tuple[dict[str, str], list[str]]:
-        """(its runs as `Store.runs` names them, those that are not what was packed)."""
-        held, left_out = {}, []
-        for run, state in Store(self.folder / RUNS).runs().items() if (self.folder / RUNS).is_dir() else ():
-            data = (self.folder / RUNS / run / "record.json").read_bytes()
-            if hashlib.sha256(data).hexdigest() == self.listing.files.get(f"{RUNS}/{run}/record.json"):
-                held[run] = state
-            else:
-                left_out.append(f"{self.folder / RUNS / run}: its record is not the one that was packed")
-        return held, left_out
+    @property
+    def runs(self) -> Path:
+        """Its store."""
+        return self.folder / RUNS
 
 
 def is_of(source: str, name: str) -> bool:
@@ -91,19 +87,24 @@ def is_of(source: str, name: str) -> bool:
 
 
 def submissions(store: Path) -> tuple[list[Submission], list[str]]:
-    """(the bundles in the folder `submissions` beside a store, by name; which of them cannot be shown, and why)."""
+    """(bundles in the folder `submissions` beside a store that were checked and are what was checked; the others, and why not).
+
+    What nobody has checked is not shown: a record can say anything, of itself and of others.
+    """
     found, left_out = [], []
-    for path in sorted((store.parent / SUBMISSIONS).glob(f"*/{BUNDLE}")):
+    for folder in sorted(path.parent for path in (store.parent / SUBMISSIONS).glob(f"*/{BUNDLE}")):
         try:
-            data = path.read_bytes()
-            listing = Listing.model_validate_json(data)
-        except (OSError, ValidationError) as error:
-            left_out.append(f"{path}: {str(error).splitlines()[0]}")
+            listing, faults = listed(folder)
+            level = _level(folder, (folder / BUNDLE).read_bytes())
+        except (BundleError, OSError) as error:
+            left_out.append(f"{folder}: {error}")
             continue
-        if path.parent.name != slug(listing.name):
-            left_out.append(f"{path}: it is of '{listing.name}', so its folder must be {slug(listing.name)}")
-        else:
-            found.append(Submission(listing.name, path.parent, _level(path.parent, data), listing))
+        if folder.name != slug(listing.name):
+            faults.append(f"it is of '{listing.name}', so its folder must be {slug(listing.name)}")
+        if level == "claimed":
+            faults.append(f"submitted, and nobody has checked it: bench submit verify {folder}")
+        left_out += [f"{folder}: {faults[0]}"] if faults else []
+        found += [] if faults else [Submission(listing.name, folder, level, listing)]
     return found, left_out
 
 
@@ -153,7 +154,9 @@ def _unpacked(path: Path, aside: Path) -> Path:
                 if stat.S_ISLNK(info.external_attr >> 16):
                     raise BundleError(f"{path} holds the link {info.filename!r}; nothing was unpacked")
             archive.extractall(aside)  # reads no more of a member than it declares
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+    except BundleError:
+        raise
+    except Exception as error:  # each kind of broken archive fails in its own way
         raise BundleError(f"{path} cannot be unpacked: {error}") from error
     inside = list(aside.iterdir())
     return inside[0] if len(inside) == 1 and inside[0].is_dir() else aside

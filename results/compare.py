@@ -1,6 +1,7 @@
 """Sources held against each other on one board: by how much they differ, how surely, and in which tiers that puts them.
 
-What counts are cells that could be ranked: every replicate there and ok, nothing leaked, the newest identity of its name.
+What counts are cells that are whole: every replicate there and ok, the newest identity of its name, no source that is marked as a
+leak. Test images that one of a pair has seen are left out of that pair.
 Effect, interval and raw p of a pair depend on its own runs alone; the Holm-adjusted p and the tier also on the others.
 """
 
@@ -16,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from results import stats
-from results.leaks import LEAST_CLEAN, Touched, clean_row
+from results.leaks import LEAST_CLEAN, Touched, clean_row, scored_images
 from results.stats import Difference
 from results.table import BOARD, board
 
@@ -44,7 +45,7 @@ class Samples:
     judged: bool = True  # false for a board whose protocol is too short to rank anything
     runs: pd.DataFrame = field(default_factory=pd.DataFrame)  # the rows that the scores are from
     touched: Mapping[str, frozenset[str]] = field(default_factory=dict)  # source -> test images that it has seen
-    test_images: int = 1
+    scored: frozenset[str] = frozenset()  # the test images, where a source has seen some
     rescore: Callable[[str, str, frozenset[str]], tuple[float, ...]] | None = (
         None  # source, backbone, images left out -> (R,)
     )
@@ -62,7 +63,8 @@ class Samples:
 
     def clean_share(self, a: str, b: str) -> float:
         """Of the test images that neither has seen."""
-        return 1 - len(self.seen(a, b)) / self.test_images
+        seen = self.seen(a, b)
+        return 1 - len(seen & self.scored) / len(self.scored) if seen and self.scored else 1.0
 
     def common(self, a: str, b: str, backbone: str | None = None) -> list[str]:
         """The backbones that both were measured on; none where they have seen too much of the test to be judged."""
@@ -111,6 +113,8 @@ def one_protocol(table: pd.DataFrame, target: str | None = None, protocol: str |
             f"results of different targets or protocols are never compared: name one with --target, --protocol: {told}"
         )
     measured = rows[rows["status"] == "ok"]  # what measured nothing replaces nothing
+    if "submission" in measured and not (here := measured[measured["submission"].isna()]).empty:
+        measured = here  # nor does what somebody else has measured
     newest = (rows if measured.empty else measured).sort_values(["finished", *BOARD])[BOARD].iloc[-1]
     found = rows[(rows[BOARD] == newest.tolist()).all(axis=1)]
     if len(found) < len(rows):
@@ -170,9 +174,9 @@ def samples(
     unreadable = len(runs.attrs.get("unreadable", ()))
     notes += [f"{unreadable} records cannot be read and are left out; `bench table` names them"] if unreadable else []
     seen = {source: ids for source in whole if (ids := touched.ids(str(first["target_hash"]), source))}
-    count = touched.test_images(str(first["target_hash"]))
-    notes += [_told(source, ids, count) for source, ids in seen.items()]
-    return Samples(whole, left_out, tuple(notes), judged, rows, seen, count, rescore if root is not None else None)
+    scored = frozenset[str]() if not seen or root is None else scored_images(Path(str(root)), rows.iloc[0].to_dict())
+    notes += [_told(source, ids & scored, len(scored)) for source, ids in seen.items()]
+    return Samples(whole, left_out, tuple(notes), judged, rows, seen, scored, rescore if root is not None else None)
 
 
 def _told(source: str, ids: frozenset[str], count: int) -> str:

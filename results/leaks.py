@@ -13,7 +13,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from results import metrics
-from results.evidence import Evidence
+from results.bundle import is_of
+from results.evidence import Evidence, sha256
 from results.store import LEAKS, Store, StoreError, slug, write_atomic
 
 LEAST_CLEAN = 0.8  # of the test images that must be left to judge a pair
@@ -55,29 +56,29 @@ class Found(BaseModel):
 class Touched:
     """What is known of all sources of a store, for a table to carry along."""
 
-    found: Mapping[tuple[str, str], Found] = field(default_factory=dict)  # by target_hash and source
+    found: Mapping[tuple[str, str], tuple[Found, ...]] = field(default_factory=dict)  # by target_hash and source
 
     def __deepcopy__(self, memo: object) -> "Touched":
         return self  # pandas copies what a table carries with every step
 
+    def of(self, target_hash: str, source: str) -> list[Found]:
+        """What was found of the source, of those that it starts from, and of what it controls."""
+        parts = [source, *source.split("+"), *(part.partition("~")[0] for part in source.split("+"))]
+        return [one for part in dict.fromkeys(parts) for one in self.found.get((target_hash, part), ())]
+
     def ids(self, target_hash: str, source: str) -> frozenset[str]:
         """The test images that the source has seen."""
-        found = self.found.get((target_hash, source))
-        return frozenset(found.touched if found else ())
-
-    def test_images(self, target_hash: str) -> int:
-        """How many the target has, where somebody has looked."""
-        return max((found.test_images for (target, _), found in self.found.items() if target == target_hash), default=1)
+        return frozenset(name for one in self.of(target_hash, source) for name in one.touched)
 
     def share(self, target_hash: str, source: str) -> float | None:
         """Of the test images; None where nobody has looked."""
-        found = self.found.get((target_hash, source))
-        return found.share if found else None
+        found = self.of(target_hash, source)
+        return len(self.ids(target_hash, source)) / found[0].test_images if found else None
 
 
 def path_of(store: Store, target: str, source: str) -> Path:
-    """Where the finding on a source lies."""
-    return store.root / LEAKS / slug(target) / f"{slug(source)}.json"
+    """Where the finding on a source lies; names that differ never share a file."""
+    return store.root / LEAKS / slug(target) / f"{slug(source)}-{sha256(source.encode())[:8]}.json"
 
 
 def write(store: Store, found: Found) -> Path:
@@ -91,14 +92,15 @@ def write(store: Store, found: Found) -> Path:
     return path
 
 
-def read(stores: Iterable[Store]) -> Touched:
-    """The findings of these stores; of two on one source the one that touches more."""
-    found: dict[tuple[str, str], Found] = {}
-    for store in stores:
+def read(stores: Iterable[tuple[Store, str | None]]) -> Touched:
+    """The findings of these stores; of one that came in a bundle (with its name) only those on its own source."""
+    found: dict[tuple[str, str], tuple[Found, ...]] = {}
+    for store, name in stores:
         for path in sorted((store.root / LEAKS).glob("*/*.json")):
-            if (one := read_one(path)) is not None:
+            one = read_one(path)
+            if one is not None and (name is None or is_of(one.source, name)):
                 key = (one.target_hash, one.source)
-                found[key] = max(one, found.get(key, one), key=lambda each: len(each.touched))
+                found[key] = (*found.get(key, ()), one)
     return Touched(found)
 
 
@@ -126,10 +128,29 @@ def clean_row(root: Path, row: Mapping[Any, Any], images: frozenset[str]) -> dic
     return dict(row) | _scores(held.root, held.folder_of_row(row), str(row["run"]), str(row["evidence_sha256"]), images)
 
 
+def scored_images(root: Path, row: Mapping[Any, Any]) -> frozenset[str]:
+    """The test images that a run was scored on.
+
+    Raises:
+        StoreError: its evidence is not what its record was made from.
+    """
+    held = Store(root).of_row(row)
+    return _images(held.root, held.folder_of_row(row), str(row["run"]), str(row["evidence_sha256"]))
+
+
+@functools.lru_cache(maxsize=256)
+def _images(root: Path, folder: Path, run: str, sha: str) -> frozenset[str]:
+    return frozenset(_evidence(root, folder, run, sha).image_ids.tolist())
+
+
 @functools.lru_cache(maxsize=4096)
 def _scores(root: Path, folder: Path, run: str, sha: str, images: frozenset[str]) -> dict[str, Any]:
+    return metrics.scores(without(_evidence(root, folder, run, sha), images)).model_dump()
+
+
+def _evidence(root: Path, folder: Path, run: str, sha: str) -> Evidence:
     store = Store(root)
     record = store.find_record(folder, run)
-    if record is None or record.evidence_sha256 != sha:
+    if record is None or record.evidence_sha256 != sha:  # the caches above are kept by it
         raise StoreError(f"the record in {folder} has changed since the table was read: ask again")
-    return metrics.scores(without(store.read_evidence(record), images)).model_dump()
+    return store.read_evidence(record)

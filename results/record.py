@@ -15,6 +15,7 @@ FAILED_STATUSES: tuple[Status, ...] = ("failed", "oom", "diverged", "load_failed
 RETRIED: tuple[Status, ...] = ("failed", "oom", "load_failed")  # by `bench run --retry`; diverged would diverge again
 
 Fraction = float | None
+MOST = 2**31 - 1  # of a count: what a table can hold
 HEX = r"^[0-9a-f]{64}$"
 
 
@@ -45,14 +46,14 @@ class Scores(_Part):
     class_false_presence: list[Fraction] = Field(
         description="share of the test images without the class in which it was predicted; null where every image contains it"
     )
-    test_images: int = Field(ge=1, description="number of test images scored")
+    test_images: int = Field(ge=1, le=MOST, description="number of test images scored")
 
 
 class Tuning(_Part):
     """How the schedule was chosen. Validation scores choose; they are never a result."""
 
     schedule: dict[str, float | str] = Field(description="the schedule this run used; JSON text in a table")
-    trials: int = Field(ge=1, description="number of trials, the default schedule included")
+    trials: int = Field(ge=1, le=MOST, description="number of trials, the default schedule included")
     default_val_miou: Fraction = Field(
         description="validation mIoU of the default schedule (trial 0); null where it diverged"
     )
@@ -68,10 +69,10 @@ class Pretraining(_Part):
     """What an encoder was pretrained on here, and whether it learned anything. Null for a source that brings its weights."""
 
     corpus: str = Field(pattern=HEX, description="content hash of the images and label maps")
-    pretrain_images: int = Field(ge=1, description="images that were trained on")
-    pretrain_steps: int = Field(ge=1, description="optimiser steps on the corpus")
+    pretrain_images: int = Field(ge=1, le=MOST, description="images that were trained on")
+    pretrain_steps: int = Field(ge=1, le=MOST, description="optimiser steps on the corpus")
     pretrain_loss: float = Field(description="mean training loss over the last tenth of these steps")
-    heldout_images: int = Field(ge=0, description="images of the corpus that were held out of it")
+    heldout_images: int = Field(ge=0, le=MOST, description="images of the corpus that were held out of it")
     heldout_loss_before: float | None = Field(
         description="loss on crops of them before the first step; null without any"
     )
@@ -80,6 +81,12 @@ class Pretraining(_Part):
     heldout_miou_constant: Fraction = Field(
         ge=0, le=1, description="the same for the best constant: what learned nothing scores about this"
     )
+
+    @model_validator(mode="after")
+    def _is_held_against_a_constant(self) -> "Pretraining":
+        if (self.heldout_miou is None) != (self.heldout_miou_constant is None):
+            raise ValueError("heldout_miou and heldout_miou_constant go together")
+        return self
 
 
 class Provenance(_Part):
@@ -91,11 +98,11 @@ class Provenance(_Part):
     )
     packages: dict[str, str] = Field(description="versions of the packages that shape numbers; JSON text in a table")
     device: str = Field(description="the processor that ran the unit")
-    threads: int = Field(description="torch threads")
+    threads: int = Field(ge=1, le=MOST, description="torch threads")
     precision: str = Field(description="fp32, or bf16 autocast")
     started: str = Field(description="UTC time at which the unit started, ISO 8601")
-    train_s: float = Field(description="seconds of finetuning")
-    score_s: float = Field(description="seconds of scoring on the test split")
+    train_s: float = Field(ge=0, description="seconds of finetuning")
+    score_s: float = Field(ge=0, description="seconds of scoring on the test split")
     final_loss: float = Field(description="mean training loss over the last tenth of the steps")
 
 
@@ -117,8 +124,8 @@ class RunRecord(_Part):
     source: str = Field(description="pretraining source, by its true name")
     backbone: str = Field(description="backbone, by name")
     train_frac: float = Field(gt=0, le=1, description="fraction of the train split that was used")
-    replicate: int = Field(ge=0, description="which draw of the whole pipeline")
-    replicates: int = Field(ge=1, description="how many replicates the protocol asks for")
+    replicate: int = Field(ge=0, le=MOST, description="which draw of the whole pipeline")
+    replicates: int = Field(ge=1, le=MOST, description="how many replicates the protocol asks for")
     ranked: bool = Field(description="false where the protocol is too short to rank anything (demo, smoke)")
     selected_on_test: bool = Field(description="true where the protocol chose the schedule on the test split")
     leak: str | None = Field(
@@ -126,7 +133,7 @@ class RunRecord(_Part):
     )
     status: Status = Field(description="how the run ended: " + ", ".join(STATUSES))
     reason: str | None = Field(description="why, where the status is not ok")
-    finetune_steps: int = Field(ge=1, description="optimiser steps on the target")
+    finetune_steps: int = Field(ge=1, le=MOST, description="optimiser steps on the target")
     normalisation: dict[str, list[float]] | None = Field(
         description="input mean and std, on 0..1; they belong to the weights; JSON text in a table"
     )
@@ -147,6 +154,13 @@ class RunRecord(_Part):
 
     @model_validator(mode="after")
     def _scores_and_status_agree(self) -> "RunRecord":
+        lists = (
+            (self.scores.class_iou, self.scores.class_weighted_f, self.scores.class_false_presence)
+            if self.scores
+            else ()
+        )
+        if not self.classes or any(len(values) != len(self.classes) for values in lists):
+            raise ValueError("the scores of classes are not as many as the classes")
         complete = None not in (self.scores, self.tuning, self.provenance, self.evidence_sha256)
         if self.status == "ok" and not complete:
             raise ValueError("status is ok, but scores, tuning, provenance or evidence_sha256 is null")

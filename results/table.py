@@ -14,7 +14,7 @@ import pandas as pd
 from results import leaks, stats
 from results.bundle import is_of, submissions
 from results.record import OF_SUBMISSIONS, RunRecord, column_docs
-from results.store import RUNS, Store, StoreError, write_atomic
+from results.store import Store, StoreError, write_atomic
 
 BOARD = [
     "target",
@@ -40,19 +40,25 @@ def runs_frame(store: Store) -> pd.DataFrame:
     bundles, bad = submissions(store.root)
     bad = [*found.attrs["unreadable"], *bad]
     parts = [found.assign(submission=None, badge=None)]
+    shown = _named_cells(found if bundles else found[:0])
     for one in bundles:
-        seen, changed = one.seen()
-        held = Store(one.folder / RUNS, cache=store.cache_file(f"submission-{one.folder.name}"))
-        brought = _frame(held, seen).assign(submission=one.name, badge=one.level)
+        held = Store(one.runs, cache=store.cache_file(f"submission-{one.folder.name}"))
+        brought = _frame(held, held.runs()).assign(submission=one.name, badge=one.level)
+        bad += brought.attrs["unreadable"]
         own = np.array([is_of(source, one.name) for source in brought["source"]], dtype=bool)
-        bad += [*changed, *brought.attrs["unreadable"]]
-        bad += [f"{one.folder}: '{source}' is not its own" for source in brought["source"][~own].unique()]
-        parts.append(brought[own & ~brought["run"].isin(found["run"])])  # what was measured here stands once
+        new = ~_named_cells(brought).isin(shown)  # a cell that was measured here is not shown a second time
+        parts.append(brought[own & new.to_numpy()])
+        shown = pd.concat([shown, _named_cells(parts[-1])])
     whole = pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
     whole = whole.astype(dict.fromkeys(OF_SUBMISSIONS, "str"))
     whole.attrs |= {"unreadable": bad, "root": str(store.root)}
-    whole.attrs["touched"] = leaks.read([store, *(Store(one.folder / RUNS) for one in bundles)])
+    whole.attrs["touched"] = leaks.read([(store, None), *((Store(one.runs), one.name) for one in bundles)])
     return whole
+
+
+def _named_cells(runs: pd.DataFrame) -> "pd.Series[str]":
+    """The cell of each run, by its names."""
+    return runs[[*BOARD, *CELL_NAMES]].astype(str).agg(" ".join, axis=1) if len(runs) else pd.Series([], dtype="str")
 
 
 def _frame(store: Store, seen: Mapping[str, str]) -> pd.DataFrame:

@@ -175,7 +175,9 @@ def test_a_bundle_passes_and_its_badge_says_how_far_it_got(
     told = bench(*verified[0], "--spot", 4, "--networks", packed.networks, "--seed", 1)
     assert told.code == 0, told.out
     assert badge_of(here) == "spot-checked"
-    assert bench(*verified[0]).code == 0
+    again = bench(*verified[0])
+    assert again.code == 0
+    assert "went further than this check: delete it if you do not trust it" in again.out
     assert badge_of(here) == "spot-checked", "a check of less takes nothing back"
     told = bench(*verified[0], "--reproduce", "--source", packed.folder, "--seed", 1)
     assert told.code == 0, told.out
@@ -188,8 +190,7 @@ def badge_of(here: Packed) -> str:
     empty = here.bundle.parent.parent / "bench-store"
     empty.mkdir(exist_ok=True)
     cells = board(load_table(empty))
-    assert cells["source"].tolist() == ["mine"]
-    return str(cells["badge"].iloc[0])
+    return "claimed" if cells.empty else str(cells["badge"].iloc[0])
 
 
 def test_the_board_shows_a_submission_with_its_badge_and_what_was_measured_here_once(
@@ -203,15 +204,19 @@ def test_the_board_shows_a_submission_with_its_badge_and_what_was_measured_here_
     for path in (tmp_path / "bench-store").glob("*/*/mine"):
         shutil.rmtree(path)
     told = bench("table", "--store", tmp_path / "bench-store")
-    assert "mine (submitted, claimed)" in told.out
+    assert "mine" not in told.out
+    assert "submitted, and nobody has checked it: bench submit verify" in told.err
+    assert bench("submit", "verify", here.bundle, "--manifest", here.manifest).code == 0
+    told = bench("table", "--store", tmp_path / "bench-store")
+    assert "mine (submitted, recomputed)" in told.out
     compared = bench("compare", "mine", "none", "--store", tmp_path / "bench-store", "--per-class")
     assert compared.code == 0, compared.err
     assert set(OF_SUBMISSIONS) <= set(load_table(tmp_path / "bench-store").columns)
     record = next(here.bundle.rglob("record.json"))
     record.write_text(record.read_text().replace('"miou": 0', '"miou": 0.9', 1))
     told = bench("table", "--store", tmp_path / "bench-store")
-    assert "its record is not the one that was packed" in told.err
-    assert len(load_table(tmp_path / "bench-store")) == 3
+    assert "record.json was changed after it was packed" in told.err
+    assert load_table(tmp_path / "bench-store")["source"].tolist() == ["none", "none"]
 
 
 def test_a_verdict_stands_for_one_bundle_alone(packed: Packed, bench: Bench, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +17,14 @@ from submitted import Packed
 from bench.submission import runs, verify
 from bench.targets.manifest import read_manifest, write_manifest
 from pretrain_sources.identity import fingerprint
-from results import bundle, metrics
+from results import bundle, leaks, load_table, metrics
 from results.bundle import BundleError
+from results.compare import one_board, samples
 from results.evidence import Evidence, sha256
+from results.leaks import Found, Near
 from results.record import RunRecord
+from results.store import Store, slug
+from results.table import board
 
 
 @pytest.fixture
@@ -113,7 +118,10 @@ def test_a_matrix_is_improved_with_care(here: Packed, bench: Bench) -> None:
     )
     assert told.code == 2
     assert "pixels otherwise than its evidence says" in told.out
+    assert "over the drawn images the IoU of" in told.out
     assert bundle.read_verdict(here.bundle).level == "claimed"
+    again = bench("submit", "verify", here.bundle, "--manifest", here.manifest)
+    assert again.code == 2, "a check of less does not forget it"
 
 
 def test_a_matrix_is_improved_and_nobody_has_networks(here: Packed, bench: Bench) -> None:
@@ -124,7 +132,7 @@ def test_a_matrix_is_improved_and_nobody_has_networks(here: Packed, bench: Bench
         *("--seed", next(seed for seed in range(50) if drawn(here, seed) == 0)),
     )
     assert told.code == 2
-    assert "trained again: mIoU" in told.out
+    assert "on the same processor with the same packages they must be equal" in told.out
 
 
 def drawn(here: Packed, seed: int) -> int:
@@ -195,7 +203,7 @@ def test_a_replicate_is_swapped_for_one_that_was_drawn_later(here: Packed) -> No
     (old / "record.json").write_text(json.dumps(record))
     old.rename(old.with_name(f"r1-{record['run'][:12]}"))
     told = faults(here)
-    assert "its identity says replicate 7, and it must be 1" in told
+    assert "its identity says replicate 7 of its final, and it must be 1" in told
 
 
 def test_a_replicate_is_left_out(here: Packed) -> None:
@@ -409,7 +417,7 @@ def test_a_ranked_flag_or_a_leak_is_edited(here: Packed) -> None:
     assert "ranked is " in faults(here)
     card = yaml.safe_load((here.bundle / "card.yaml").read_text()) | {"training_data": ["scenes"]}
     (here.bundle / "card.yaml").write_text(yaml.safe_dump(card))
-    assert "the card names scenes among what the source has seen, and the record says no word of it" in faults(here)
+    assert "the source has seen scenes, by its card or its teacher, and the record says no word of it" in faults(here)
 
 
 def test_an_identity_nested_without_end(here: Packed) -> None:
@@ -419,3 +427,217 @@ def test_an_identity_nested_without_end(here: Packed) -> None:
     path.write_text(text.replace('"identity":', f'"identity": {deep}, "was":', 1))
     told = faults(here)
     assert told, "refused, and no crash"
+
+
+def test_a_weighted_f_of_ones_own(here: Packed, bench: Bench) -> None:
+    """It cannot be worked out from the matrices; the networks say otherwise."""
+    old = evidence_of(here)
+    replace_evidence(here, changed(old, weighted_f=np.where(np.isnan(old.weighted_f), np.nan, 0.95)))
+    assert faults(here) == ""
+    told = bench(
+        *("submit", "verify", here.bundle, "--manifest", here.manifest, "--spot", 12, "--seed", 0),
+        *("--networks", here.networks),
+    )
+    assert told.code == 2
+    assert "the weighted F-measure of its network is not that of its evidence" in told.out
+
+
+def test_counts_that_wrap_around(here: Packed) -> None:
+    old = evidence_of(here)
+    data = io.BytesIO()
+    arrays = {name: getattr(old, name) for name in ("image_ids", "groups", "weighted_f")}
+    np.savez_compressed(data, **arrays, confusion=old.confusion.astype(np.uint64))
+    (here.run() / "evidence.npz").write_bytes(data.getvalue())
+    here.edit(lambda told: told.update(evidence_sha256=sha256(data.getvalue())))
+    assert "confusion is of type uint64" in faults(here)
+
+
+def test_copied_evidence_in_another_order(here: Packed) -> None:
+    better = max((0, 1), key=lambda number: np.count_nonzero(evidence_of(here, number).confusion.sum((0, 1))))
+    old = evidence_of(here, better)
+    turned = Evidence(*(getattr(old, name)[::-1] for name in ("image_ids", "groups", "confusion", "weighted_f")))
+    replace_evidence(here, turned, 1 - better)
+    assert "its evidence is that of the run" in faults(here)
+
+
+def test_one_network_for_two_replicates(here: Packed) -> None:
+    shas = [json.loads((here.run(number) / "record.json").read_text())["network_sha256"] for number in (0, 1)]
+    here.edit(lambda told: told.update(network_sha256=shas[0]), 1)
+    assert "its network is that of the run" in faults(here)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "why"),
+    [
+        ("weights", None, "weights is None, and 'mine' has some"),
+        ("weights", "hub nvidia/mit-b0", "weights is not the file that the card names"),
+        ("finished", "zzzz", "finished is 'zzzz', which is no time"),
+        ("normalisation", {"mean": [0.1] * 3, "std": [0.1] * 3}, "normalisation is not that of its certificate"),
+        ("backbone", "tinny", "unknown backbone 'tinny'"),
+        ("protocol", "/tmp/own.yaml~smoke", "unknown protocol"),
+        ("target", "../x", "unknown target '../x'"),
+        ("replicates", 10**9, "replicates is 1000000000"),
+    ],
+)
+def test_a_field_that_no_score_depends_on(field: str, value: object, why: str, here: Packed) -> None:
+    run = here.run()
+    here.edit(lambda told: told.update({field: value}))
+    record = json.loads((run / "record.json").read_text())
+    names = [slug(str(record[name])) for name in ("target", "protocol", "source", "backbone")]
+    there = here.bundle.joinpath("runs", *names, run.name)
+    there.parent.mkdir(parents=True, exist_ok=True)
+    run.rename(there)
+    assert why in faults(here)
+
+
+def test_an_invented_pretraining(here: Packed) -> None:
+    made = {
+        **{"corpus": "0" * 64, "pretrain_images": 9, "pretrain_steps": 2, "pretrain_loss": 0.1, "heldout_images": 1},
+        **{"heldout_loss_before": 1.0, "heldout_loss": 0.1, "heldout_miou": 0.99, "heldout_miou_constant": 0.1},
+    }
+    here.edit(lambda told: told.update(pretraining=made))
+    assert "'mine' has no pretraining on a corpus, and the record says otherwise" in faults(here)
+
+
+def test_an_identity_that_is_another_below_the_top(here: Packed) -> None:
+    def change(told: dict[str, Any]) -> None:
+        tree = told["settings"]["identity"]
+        tuned = next(unit for unit in tree["needs"] if unit["kind"] == "tune")
+        tuned["train_frac"] = 0.5
+        told["run"], told["cell"] = runs._fingerprints(tree)
+
+    old = here.run()
+    here.edit(change)
+    run = json.loads((old / "record.json").read_text())["run"]
+    old.rename(old.with_name(f"r0-{run[:12]}"))
+    assert "its identity says train_frac 0.5 of its tune, and it must be 1.0" in faults(here)
+
+
+def test_a_card_whose_path_leads_elsewhere(here: Packed) -> None:
+    card = yaml.safe_load((here.bundle / "card.yaml").read_text())
+    card["checkpoints"][0]["path"] = "/etc/passwd"
+    (here.bundle / "card.yaml").write_text(yaml.safe_dump(card))
+    assert "the path /etc/passwd leads elsewhere" in faults(here)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "paper: 2001-99-99",
+        "paper: !!int x",
+        "paper: !!timestamp x",
+        "x: " + "[" * 3000,
+        "a: " + "9" * 5000,
+        "\ufffd\x00",
+    ],
+)
+def test_a_card_that_no_reader_expects(text: str, here: Packed, bench: Bench) -> None:
+    (here.bundle / "card.yaml").write_text(text)
+    assert "card.yaml" in faults(here)
+    assert bench("submit", "check", here.bundle).code == 1, "nor does the way in fall over it"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("trials.jsonl", "[" * 100_000),
+        ("trials.jsonl", '{"number": "x", "schedule": [], "val_miou": "high"}\n' * 2),
+        ("history.csv", "step,loss,lr\n1," + "9" * 200_000),
+        ("certificate.json", "[" * 100_000),
+        ("evidence.npz", "PK\x03\x04"),
+    ],
+)
+def test_a_file_that_no_reader_expects(name: str, text: str, here: Packed) -> None:
+    (here.run() / name).write_text(text)
+    if name == "evidence.npz":
+        here.edit(lambda told: told.update(evidence_sha256=sha256((here.run() / name).read_bytes())))
+    assert here.run().name in faults(here), "named, and no crash"
+
+
+def forged(packed: Packed, there: Path, name: str, source: str, level: str = "claimed", **changes: Any) -> Path:
+    """A bundle that somebody wrote by hand from a run of the store; with a level, and a verdict of his own."""
+    record = next(record for record in packed.records() if record.source == source)
+    new = record.model_copy(update={"run": "f" * 64, "cell": "e" * 64} | changes)
+    folder = there / "submissions" / name
+    run = folder.joinpath(
+        "runs", *(slug(getattr(new, n)) for n in ("target", "protocol", "source", "backbone")), "r0-" + "f" * 12
+    )
+    shutil.copytree(Store(packed.store).folder_of(record), run)
+    (run / "record.json").write_text(new.model_dump_json())
+    shutil.copy(packed.bundle / "card.yaml", folder)
+    shutil.copy(packed.bundle / "bundle.json", folder)
+    here = Packed(packed.folder, packed.store, folder, packed.networks, packed.manifest, packed.matrix)
+    listing = json.loads((folder / "bundle.json").read_text()) | {"name": name}
+    (folder / "bundle.json").write_text(json.dumps(listing))
+    here.repack()
+    if level != "claimed":
+        told = {
+            **{
+                "name": name,
+                "level": level,
+                "checked": "2026-01-01",
+                "version": "0",
+                "tried": level,
+                "faults": [],
+                "done": [],
+            },
+            "bundle_sha256": sha256((folder / "bundle.json").read_bytes()),
+        }
+        bundle.verdict_file(folder).write_text(json.dumps(told))
+    return there / "bench-store"
+
+
+BOARD = ["source", "backbone", "n", "miou", "rank", "status"]
+
+
+@pytest.mark.parametrize("level", ["claimed", "reproduced"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"cell": None},
+        {"finished": "9999-01-01"},
+        {"target_hash": "0" * 64, "finished": "9999-01-01"},
+        {"label_note": "EVIL", "ranked": False},
+    ],
+    ids=["joins the cell", "newer", "another board", "speaks for all"],
+)
+def test_a_forged_bundle_changes_nothing_of_others(
+    level: str, changes: dict[str, Any], packed: Packed, tmp_path: Path
+) -> None:
+    """Not even with a verdict of the forger's own, as long as it has a baseline's name."""
+    changes = {k: v for k, v in changes.items() if v is not None}
+    if not changes:
+        changes = {"cell": next(r.cell for r in packed.records() if r.source == "none")}
+    shutil.copytree(packed.store, tmp_path / "bench-store")
+    before = load_table(tmp_path / "bench-store")
+    store = forged(packed, tmp_path, "none", "none", level, **changes)
+    after = load_table(store)
+    ours = after[after["submission"].isna()]
+    assert len(ours) == len(before)
+    assert board(ours)[BOARD].equals(board(before)[BOARD])
+    told, then = (samples(one_board(table)) for table in (before, after))
+    assert (then.scores, then.judged) == (told.scores, told.judged)
+
+
+def test_a_forged_finding_marks_nobody_else(packed: Packed, tmp_path: Path) -> None:
+    shutil.copytree(packed.store, tmp_path / "bench-store")
+    here = packed.copy(tmp_path)
+    target = packed.records()[0].target_hash
+    ids = [image.id for image in read_manifest(packed.manifest).test]
+    finding = Found(
+        **{"source": "none", "target": "scenes", "target_hash": target, "images": "0" * 64, "image_count": 1},
+        **{
+            "test_images": len(ids),
+            "touched": {i: Near(image="x", similarity=1, how="x") for i in ids},
+            "threshold": 0.5,
+        },
+        **{"expected_false_alarms": 0, "unreadable": 0, "notes": [], "checked": "2026-01-01"},
+    )
+    leaks.write(Store(here.bundle / "runs"), finding)
+    assert "is of 'none', and the bundle is of 'mine'" in faults(here)
+    mine = finding.model_copy(update={"source": "mine", "test_images": 10**9, "touched": {}})
+    leaks.path_of(Store(here.bundle / "runs"), "scenes", "none").unlink()
+    leaks.write(Store(here.bundle / "runs"), mine)
+    assert "it tells of 1000000000 test images" in faults(here)
+    touched = leaks.read([(Store(here.bundle / "runs"), "other")])
+    assert not touched.found

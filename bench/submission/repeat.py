@@ -2,10 +2,12 @@
 
 import math
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import safetensors.torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from scipy import stats
 
@@ -14,7 +16,7 @@ from backbones.spec import find_backbone
 from backbones.transfer import state_sha256
 from bench import BenchError, provenance
 from bench.batches import open_split
-from bench.score import confusion_matrix
+from bench.score import confusion_matrix, weighted_fmeasure
 from bench.sources import Sources
 from bench.spec import Cell, Protocol
 from bench.submission.verify import Judged
@@ -24,11 +26,15 @@ from bench.train import Progress, predict
 from bench.units import Context, Unit
 from bench.work import perform
 from pretrain_sources.catalog import catalog, closure, collect, find_source
+from results import metrics
 from results.bundle import CARD
+from results.evidence import Evidence
 from results.record import RunRecord
 from results.store import Store, write_atomic
 
 TOLERATED = 1e-3  # share of an image's pixels that another processor may predict otherwise
+CLOSE = 0.01  # IoU of a class over the drawn images, and weighted F-measure on one, that may differ
+LEAST_REPLICATES = 3
 SURE = 0.95  # of the interval that a run made on another processor must lie in
 
 
@@ -63,20 +69,47 @@ def spot(judged: Judged, networks: Path, data: Path, count: int, seed: int, repo
             faults.append(f"{path.name} is not the network that the run {record.run[:12]} was scored with")
             continue
         net = network.build(find_backbone(record.backbone), len(record.classes))
-        net.load_state_dict(tensors)
-        evidence = store.read_evidence(record)
-        wanted = {str(evidence.image_ids[i]): evidence.confusion[i] for i in drawn[record.run]}
-        frames = open_split(target, "test", protocol, only=wanted.keys())
-        for frame, pred in predict(net, frames, protocol, lambda *_, **__: None):
-            off = np.abs(confusion_matrix(pred, frame.label, len(record.classes)) - wanted[frame.id]).sum() / 2
-            if off > TOLERATED * frame.label.size:
-                faults.append(
-                    f"{record.source} x {record.backbone} r{record.replicate}: on {frame.id} its network predicts "
-                    f"{int(off):,} pixels otherwise than its evidence says"
-                )
+        try:
+            net.load_state_dict(tensors)
+        except RuntimeError as error:
+            faults.append(f"{path.name} is no network of {record.backbone}: {' '.join(str(error).split())[:200]}")
+            continue
+        where = f"{record.source} x {record.backbone} r{record.replicate}"
+        told = _of_images(store.read_evidence(record), drawn[record.run])
+        faults += [f"{where}: {fault}" for fault in _otherwise(net, record, target, protocol, told)]
         done += len(drawn[record.run])
         report(done, count)
     return faults
+
+
+Told = dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]  # image -> its (K, K) and (K,)
+
+
+def _of_images(evidence: Evidence, images: list[int]) -> Told:
+    return {str(evidence.image_ids[i]): (evidence.confusion[i], evidence.weighted_f[i]) for i in images}
+
+
+def _otherwise(
+    net: network.Network, record: RunRecord, target: Target, protocol: Protocol, told: Told
+) -> Iterator[str]:
+    """In what the network's predictions are not those of the evidence: pixels and weighted F-measure of an image, IoU over all."""
+    k = len(record.classes)
+    ours, theirs = np.zeros((k, k), np.int64), np.zeros((k, k), np.int64)
+    for frame, pred in predict(
+        net, open_split(target, "test", protocol, only=told.keys()), protocol, lambda *_, **__: None
+    ):
+        confusion, weighted = told[frame.id]
+        found = confusion_matrix(pred, frame.label, k)
+        ours, theirs = ours + found, theirs + confusion
+        if (off := np.abs(found - confusion).sum() / 2) > TOLERATED * frame.label.size:
+            yield f"on {frame.id} its network predicts {int(off):,} pixels otherwise than its evidence says"
+        values = weighted_fmeasure(pred, frame.label, k, beta_squared=protocol.beta_squared)
+        if not np.allclose(values, weighted, atol=CLOSE, rtol=0, equal_nan=True):
+            yield f"on {frame.id} the weighted F-measure of its network is not that of its evidence"
+    apart = np.abs(metrics.class_iou(ours) - metrics.class_iou(theirs))
+    for name, value in zip(record.classes, apart, strict=True):
+        if value > CLOSE:
+            yield f"over the drawn images the IoU of {name} is {value:.3f} away from what its evidence says"
 
 
 def reproduce(
@@ -101,6 +134,8 @@ def reproduce(
     record = runs[int(np.random.default_rng(seed).integers(len(runs)))]
     protocol = Protocol.model_validate(record.settings["protocol"])
     target = _target(record, protocol, data)
+    if source is None and judged.name is not None and any(one.path for one in judged.cards[judged.name].checkpoints):
+        raise BenchError("its card names a file: name the submitter's folder with --source")
     known = judged.cards if source is None else collect([source / CARD], catalog())
     cards = closure([find_source(record.source, known)], known)
     store = Store(scratch)
@@ -130,19 +165,29 @@ def _same(judged: Judged, theirs: RunRecord, ours: RunRecord, what: str) -> tupl
     """Equal, or on another processor within what the cell's own replicates allow for one more of them."""
     assert theirs.scores is not None
     assert ours.scores is not None
-    if ours.evidence_sha256 == theirs.evidence_sha256 or ours.scores == theirs.scores:
+    if ours.scores == theirs.scores:
         return [], f"{what} trained again: the same scores, bit for bit"
-    values = [r.scores.miou for r in judged.records if r.cell == theirs.cell and r.scores is not None]
-    told = f"{what} trained again: mIoU {ours.scores.miou:.4f}, its record says {theirs.scores.miou:.4f}"
-    if len(values) < 3:
-        return [f"{told}, and {len(values)} replicates say nothing of how far apart two may lie"], ""
-    spread = float(
-        stats.t.ppf((1 + SURE) / 2, len(values) - 1) * np.std(values, ddof=1) * math.sqrt(1 + 1 / len(values))
+    alike = [(made.device, made.packages, made.threads) for made in (ours.provenance, theirs.provenance) if made]
+    for metric in ("miou", "weighted_f"):
+        a, b = getattr(ours.scores, metric), getattr(theirs.scores, metric)
+        told = f"{what} trained again: {metric} {a:.4f}, its record says {b:.4f}"
+        if alike[0] == alike[1]:
+            return [f"{told}; on the same processor with the same packages they must be equal"], ""
+        values = [getattr(r.scores, metric) for r in judged.records if r.cell == theirs.cell and r.scores is not None]
+        if len(values) < LEAST_REPLICATES:
+            raise BenchError(
+                f"{told}, on another processor or with other packages; {len(values)} replicates cannot say if that is far"
+            )
+        spread = float(
+            stats.t.ppf((1 + SURE) / 2, len(values) - 1) * np.std(values, ddof=1) * math.sqrt(1 + 1 / len(values))
+        )
+        low, high = np.mean(values) - spread, np.mean(values) + spread
+        if not low <= a <= high:
+            return [f"{told}; one more replicate should lie within {low:.4f}..{high:.4f}"], ""
+    return (
+        [],
+        f"{what} trained again on another processor or with other packages: within what its replicates allow for one more",
     )
-    low, high = np.mean(values) - spread, np.mean(values) + spread
-    if low <= ours.scores.miou <= high:
-        return [], f"{told}, within the {low:.4f}..{high:.4f} that its replicates allow for one more"
-    return [f"{told}; one more replicate should lie within {low:.4f}..{high:.4f}"], ""
 
 
 def _target(record: RunRecord, protocol: Protocol, data: Path) -> Target:

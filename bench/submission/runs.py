@@ -6,14 +6,16 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from backbones.spec import Refused, find_backbone
-from bench import BenchError
-from bench.spec import Protocol, load_protocol
+from backbones.spec import BACKBONES, Refused, find_backbone
+from bench import BenchError, spec
+from bench.matrix import lookup
+from bench.spec import Protocol
 from bench.targets import TARGETS
 from bench.targets.manifest import Manifest, Truth, read_manifest, shipped_manifest, truth
 from bench.targets.mapping import map_spec
@@ -21,8 +23,10 @@ from bench.units import RESULT_VERSION, backbone_hash
 from pretrain_sources.card import SourceCard
 from pretrain_sources.catalog import Cards, UnknownSource, find_source
 from pretrain_sources.identity import fingerprint
+from pretrain_sources.recipe import HAS_SEEN
+from pretrain_sources.yamlfile import read_yaml, suggestion
 from results import bundle, metrics
-from results.evidence import Evidence
+from results.evidence import Evidence, sha256
 from results.record import RunRecord
 from results.store import Store, StoreError
 
@@ -36,24 +40,25 @@ def run_faults(
     name: str | None,
     cards: Cards,
     manifests: Mapping[str, Manifest],
-    proofs: dict[str, Evidence],
+    digests: dict[str, str],
 ) -> Iterator[str]:
-    """Everything that is wrong with one run of a bundle of `name`; its evidence goes into `proofs`, by run."""
+    """Everything that is wrong with one run of a bundle of `name`; the digest of its predictions goes into `digests`, by run."""
     if name is not None and not bundle.is_of(record.source, name):
         yield f"it is a run of '{record.source}', and the bundle is of '{name}'"
         return
     try:
         protocol = _protocol(record.protocol)
         card = find_source(record.source, cards)
-        spec = find_backbone(record.backbone)
-        if record.target not in TARGETS:
-            raise BenchError(f"unknown target '{record.target}'")
-        target = map_spec(TARGETS[record.target], protocol.class_map)
-    except (BenchError, UnknownSource, KeyError, Refused) as error:
-        yield str(error).strip("'")
+        target = map_spec(lookup("target", record.target, TARGETS), protocol.class_map)
+        backbone = find_backbone(record.backbone)
+    except KeyError:
+        yield f"unknown backbone {record.backbone!r}{suggestion(record.backbone, BACKBONES)}"
         return
-    yield from _settings_faults(record, protocol, card, asdict(spec))
-    yield from _identity_faults(record, protocol, card, backbone_hash(spec))
+    except (BenchError, UnknownSource, Refused, ValueError) as error:
+        yield " ".join(str(error).split())
+        return
+    yield from _settings_faults(record, protocol, card, asdict(backbone))
+    yield from _identity_faults(record, protocol, card, backbone_hash(backbone))
     steps = protocol.finetune_steps + ((protocol.pretrain_steps or 0) if card.long else 0)
     expected = {
         "classes": list(target.classes),
@@ -67,20 +72,20 @@ def run_faults(
     for name, value in expected.items():
         if (found := getattr(record, name)) != value:
             yield f"{name} is {found!r}, and under {protocol.name} it must be {value!r}"
-    if record.target in card.training_data and record.leak is None:
-        yield f"the card names {record.target} among what the source has seen, and the record says no word of it"
+    yield from _told_faults(record, protocol, card)
     if record.status != "ok":
         return
     folder = store.folder_of(record)
     yield from _budget_faults(record, protocol, folder, steps)
-    yield from _certificate_faults(record, folder)
+    yield from _certificate_faults(record, card, folder)
     try:
-        evidence = proofs[record.run] = store.read_evidence(record)
+        evidence = store.read_evidence(record)
     except (StoreError, ValueError) as error:
         yield str(error).replace(f"{store.root}/", "")
         return
     yield from _score_faults(record, evidence)
-    manifest = manifests.get(record.target) or _shipped(record.target)
+    digests |= {record.run: digest} if (digest := digest_of(evidence)) else {}
+    manifest = manifests.get(record.target) or shipped(record.target)
     if manifest is None:
         yield (
             f"no manifest of {record.target} ships, so its test images are not known here: make one from the images "
@@ -96,17 +101,48 @@ def run_faults(
     yield from _image_faults(evidence, truth(manifest, protocol))
 
 
-def _shipped(target: str) -> Manifest | None:
+def shipped(target: str) -> Manifest | None:
+    """The manifest that ships for a target, or None."""
     path = shipped_manifest(target)
     return read_manifest(path) if path else None
 
 
 def _protocol(name: str) -> Protocol:
     """The shipped protocol of this name: one that somebody has at home is not equal for all."""
-    base = load_protocol(name.removesuffix(SMOKE)) if not name.endswith((".yaml", ".yml")) else None
-    if base is None:
-        raise BenchError(f"the protocol {name} does not ship")
+    base = read_yaml(lookup("protocol", name.removesuffix(SMOKE), spec.shipped("protocols")), Protocol)
     return base.smoke() if name.endswith(SMOKE) else base
+
+
+def digest_of(evidence: Evidence) -> str:
+    """Of what was predicted on each image; empty where it was one class alone, which happens to more than one run."""
+    if len(np.flatnonzero(evidence.confusion.sum((0, 1)))) < 2:
+        return ""
+    order = np.argsort(evidence.image_ids)
+    return sha256(evidence.confusion[order].astype(np.int64).tobytes())
+
+
+def _told_faults(record: RunRecord, protocol: Protocol, card: SourceCard) -> Iterator[str]:
+    """What a record tells of itself and no score depends on: it is shown, so it must at least be possible."""
+    teachers = [str((unit.get("teacher") or {}).get("model")) for unit in _units(record)]
+    leak = record.target in card.training_data or any(record.target in HAS_SEEN.get(name, {}) for name in teachers)
+    if leak and record.leak is None:
+        yield f"the source has seen {record.target}, by its card or its teacher, and the record says no word of it"
+    if record.reason is not None and not record.reason.isprintable():
+        yield "its reason holds characters that cannot be printed"
+    times = {"finished": record.finished} | ({"started": record.provenance.started} if record.provenance else {})
+    for name, told in times.items():
+        try:
+            datetime.fromisoformat(told)
+        except ValueError:
+            yield f"{name} is {told[:40]!r}, which is no time"
+    if record.status != "ok":
+        return
+    assert record.provenance is not None
+    if protocol.device == "cpu" and record.provenance.precision != "fp32":
+        yield f"precision is {record.provenance.precision!r}, and {protocol.name} runs on a CPU in fp32"
+    trained = any("corpus" in (unit.get("kind"), *unit) for unit in _units(record))
+    if _units(record) and trained != (record.pretraining is not None):
+        yield f"'{card.name}' has {'a' if trained else 'no'} pretraining on a corpus, and the record says otherwise"
 
 
 def _settings_faults(
@@ -150,13 +186,16 @@ def _identity_faults(record: RunRecord, protocol: Protocol, card: SourceCard, ba
         "card": card.identity_hash,
         "backbone": backbone,
     }
-    for name, value in expected.items():
-        if tree.get(name) != value:
-            yield f"its identity says {name} {tree.get(name)!r}, and it must be {value!r}"
+    for unit in (tree, *(each for each in tree.get("needs", ()) if each.get("kind") == "tune")):
+        own = expected | (
+            {"kind": "tune", "version": RESULT_VERSION["tune"], "replicate": None} if unit is not tree else {}
+        )
+        for name, value in own.items():
+            if unit.get(name) != value:
+                yield f"its identity says {name} {unit.get(name)!r} of its {own['kind']}, and it must be {value!r}"
     if record.protocol_hash != protocol.identity_hash:
         yield f"protocol_hash is not that of {protocol.name}"
-    units = list(_spelled(tree))
-    for unit in units:
+    for unit in _units(record):
         kind = unit.get("kind")
         if kind not in RESULT_VERSION or unit.get("version") != RESULT_VERSION[kind]:
             yield f"its {kind} was made by version {unit.get('version')} of that stage, which is another one here"
@@ -165,13 +204,25 @@ def _identity_faults(record: RunRecord, protocol: Protocol, card: SourceCard, ba
     if sorted(map(str, needed)) != wanted:
         yield f"it is made from {', '.join(map(str, needed)) or 'nothing'}, and a run of '{card.name}' from {', '.join(wanted)}"
     for unit in tree.get("needs", ()):
-        if unit.get("kind") == "pretrain" and unit.get("replicate") not in (None, record.replicate):
+        fixed = unit.get("replicate") is None and unit.keys() & {"origin", "checkpoint"}
+        if unit.get("kind") == "pretrain" and unit.get("replicate") != record.replicate and not fixed:
             yield f"its pretraining is that of replicate {unit.get('replicate')}: a replicate is one draw of the whole pipeline"
-    given = {one.sha256 for one in card.checkpoints}
-    for unit in units:
-        found = (unit.get("checkpoint") or {}).get("sha256") if card.checkpoints else None
-        if found and None not in given and found not in given:
-            yield "its checkpoint is not the file that the card names"
+    pretrained = [unit for unit in _units(record) if unit.get("kind") == "pretrain"]
+    if any(unit.get("backbone") != backbone for unit in pretrained):
+        yield "its pretraining is of another backbone"
+    if card.checkpoints:
+        one = card.checkpoint_for(record.backbone)
+        given = one.model_dump(mode="json", include={"inside", "mean", "std", "sha256"}) if one else {}
+        given |= {"rename": [list(pair) for pair in one.rename.items()]} if one else {}
+        if not given or [
+            unit.get("checkpoint") for unit in tree.get("needs", ()) if unit.get("kind") == "pretrain"
+        ] != [given]:
+            yield "its checkpoint is not the file that the card names for this backbone, or it was read in another way"
+        elif (
+            record.weights
+            != f"{one.path.name if one and one.path else given and one and one.url} sha256:{given['sha256']}"
+        ):
+            yield "weights is not the file that the card names"
 
 
 def _fingerprints(tree: Mapping[str, Any]) -> tuple[str, str]:
@@ -181,6 +232,12 @@ def _fingerprints(tree: Mapping[str, Any]) -> tuple[str, str]:
     own = {name: value for name, value in tree.items() if name != "replicate"}
     run = dict(tree) | ({"needs": runs} if "needs" in tree else {})
     return fingerprint(run), fingerprint(own | {"needs": cells})
+
+
+def _units(record: RunRecord) -> list[Mapping[str, Any]]:
+    """The unit of a run and all those that it needs, as its settings spell them out."""
+    tree = record.settings.get("identity")
+    return list(_spelled(tree)) if isinstance(tree, dict) else []
 
 
 def _spelled(tree: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -198,7 +255,7 @@ def _budget_faults(record: RunRecord, protocol: Protocol, folder: Path, steps: i
     told = record.tuning
     try:
         trials = tune.read_trials(folder / "trials.jsonl")
-    except (TypeError, OSError):
+    except (TypeError, OSError, RecursionError):
         trials = []
     if not len(trials) == told.trials == protocol.trials:
         yield f"{len(trials)} trials in trials.jsonl, {told.trials} in the record, and {protocol.name} has {protocol.trials}"
@@ -260,18 +317,23 @@ def _tail(rows: Sequence[tuple[int, float]]) -> float:
     return sum(losses) / len(losses)
 
 
-def _certificate_faults(record: RunRecord, folder: Path) -> Iterator[str]:
+def _certificate_faults(record: RunRecord, card: SourceCard, folder: Path) -> Iterator[str]:
     path = folder / "certificate.json"
-    if record.weights is None:
+    if (record.weights is None) != card.is_random:
+        yield f"weights is {record.weights!r}, and '{card.name}' has {'random ones' if card.is_random else 'some'}"
+    if card.is_random:
         if path.is_file() or record.weights_sha256 is not None:
             yield "its weights are random, and yet it has a certificate of weights"
         return
     try:
         told = json.loads(path.read_bytes())
         passed = (
-            told["passed"] is True and told["problems"] == [] and told["tensors_matched"] == told["tensors_expected"]
+            told["passed"] is True
+            and told["problems"] == []
+            and told["tensors_matched"] == told["tensors_expected"] > 0
         )
         same = told["sha256"] == record.weights_sha256
+        normalised = {"mean": told["mean"], "std": told["std"]}
     except (OSError, ValueError, KeyError, TypeError):
         yield "certificate.json is missing or cannot be read: whether its weights were loaded is not known"
         return
@@ -279,6 +341,10 @@ def _certificate_faults(record: RunRecord, folder: Path) -> Iterator[str]:
         yield "its certificate says that the weights were refused, or not all loaded"
     if not same:
         yield "its certificate is that of other weights"
+    if record.normalisation is None or not all(
+        np.allclose(record.normalisation.get(name, []), value) for name, value in normalised.items()
+    ):
+        yield "normalisation is not that of its certificate"
 
 
 def _score_faults(record: RunRecord, evidence: Evidence) -> Iterator[str]:

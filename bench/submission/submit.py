@@ -18,7 +18,7 @@ from bench.plan import is_kept
 from bench.records import now
 from bench.units import NETWORK
 from pretrain_sources import teachers
-from pretrain_sources.card import NAME, Checkpoint, SourceCard
+from pretrain_sources.card import Checkpoint, SourceCard
 from pretrain_sources.catalog import UnknownSource, catalog, collect, find_source
 from pretrain_sources.corpus import CorpusError, check_corpus
 from pretrain_sources.download import sha256_of
@@ -38,9 +38,9 @@ def init(name: str, kind: Kind) -> Path:
     Raises:
         BenchError: the name cannot be a source's, or the folder is there already.
     """
-    if not re.fullmatch(NAME, name):
+    if not re.fullmatch(bundle.SOURCE_NAME, name):
         raise BenchError(
-            f"'{name}' cannot be a source's name: letters, digits and . _ + / ~ @ -, the first a letter or digit"
+            f"'{name}' cannot be a source's name: letters, digits and . _ / @ -, the first a letter or digit"
         )
     folder = Path(slug(name))
     if folder.exists():
@@ -85,6 +85,8 @@ def check(folder: Path, weights: Path) -> tuple[list[str], list[str]]:
 
 def _missing(card: SourceCard) -> Iterator[str]:
     """What a card may leave out at home, and not in a submission."""
+    if not re.fullmatch(bundle.SOURCE_NAME, card.name):
+        yield "name: + and ~ are for chains and controls; choose another name"
     if not (card.checkpoints or card.pretrains or card.control):
         yield "the card names no checkpoints, no recipe and no corpus: there is nothing to submit"
     if TO_DO in card.description or not card.description.strip():

@@ -32,6 +32,7 @@ def verify_bundle(
     Raises:
         BundleError: it cannot be opened. BenchError: the data, a manifest or the source cannot be used.
     """
+    bundle = bundle.resolve()
     with bundles.opened(bundle) as folder:
         judged = verify.judge(folder, manifests, store)
         level: Level = "claimed" if judged.faults else "recomputed"
@@ -57,26 +58,34 @@ def verify_bundle(
             judged.faults += faults
             judged.done += [f"{seen} (seed {seed})"] if seen else []
             level = "claimed" if judged.faults else "reproduced"
+        tried: Level = "reproduced" if reproduce else "spot-checked" if spot else "recomputed"
         listing = folder / BUNDLE
         if listing.is_file():
-            level = _leave(bundle, judged, listing.read_bytes(), level)
+            told = _leave(bundle, judged, listing.read_bytes(), level, tried)
+            return told.faults, [*told.done, *judged.notes], told.level
     return judged.faults, [*judged.done, *judged.notes], level
 
 
-def _leave(bundle: Path, judged: verify.Judged, listing: bytes, level: Level) -> Level:
-    """Writes the verdict; a bundle that was checked further before, and passes again, stays where it was."""
+def _leave(bundle: Path, judged: verify.Judged, listing: bytes, level: Level, tried: Level) -> Verdict:
+    """Writes the verdict, unless one is there of a check of this very bundle that went further: then that one stands.
+
+    So a fault that only a spot check finds is not forgotten. A verdict proves nothing by itself: who takes in a bundle deletes
+    the one that came with it.
+    """
     sha256, before = hashlib.sha256(listing).hexdigest(), bundles.read_verdict(bundle)
-    done = list(judged.done)
-    if before is not None and before.bundle_sha256 == sha256 and level != "claimed":
-        done += [line for line in before.done if line not in done]
-        level = max(level, before.level, key=LEVELS.index)
+    further = before is not None and LEVELS.index(before.tried) > LEVELS.index(tried)
+    if before is not None and before.bundle_sha256 == sha256 and further and not judged.faults:
+        then = f"the verdict that is there, of {before.checked}, went further than this check: delete it if you do not trust it"
+        return before.model_copy(update={"done": [*before.done, then]})
     told = Verdict(
         name=str(judged.name),
         level=level,
         bundle_sha256=sha256,
         checked=now(),
         version=metadata.version("satir-bench"),
-        done=done,
+        tried=tried,
+        faults=judged.faults,
+        done=judged.done,
     )
     write_atomic(bundles.verdict_file(bundle), (told.model_dump_json(indent=1) + "\n").encode())
-    return level
+    return told

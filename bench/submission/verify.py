@@ -12,18 +12,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from bench.submission.runs import run_faults
-from bench.targets.manifest import read_manifest
+from bench.submission.runs import digest_of, run_faults, shipped
+from bench.targets.manifest import Manifest, read_manifest
 from pretrain_sources.card import SourceCard
 from pretrain_sources.catalog import catalog, collect
-from pretrain_sources.yamlfile import FileError
+from pretrain_sources.yamlfile import FileError, read_yaml
 from results import bundle
 from results import leaks as findings
-from results.evidence import Evidence, sha256
+from results.leaks import Found
 from results.record import RunRecord
 from results.store import LEAKS, RUNS, Store, StoreError, slug
+
+MOST_CARD_BYTES = 2**16
 
 
 @dataclass
@@ -75,18 +75,23 @@ def judge(folder: Path, manifests: Sequence[Path] = (), others: Path | None = No
         faults.append(str(error))
         return judged
     faults += [f"{one.path.relative_to(folder).as_posix()}: {one.why}" for one in unreadable]
-    faults += _leak_faults(judged)
     if not [record for record in judged.records if record.status == "ok"]:
         faults.append("it holds no run that ended well")
     if faults:
         return judged
     known = {manifest.target: manifest for manifest in map(read_manifest, manifests)}
-    proofs: dict[str, Evidence] = {}
+    digests: dict[str, str] = {}
     for record in judged.records:
         where = store.folder_of(record).relative_to(store.root).as_posix()
-        faults += [f"{where}: {fault}" for fault in run_faults(record, store, judged.name, judged.cards, known, proofs)]
-    faults += list(_cell_faults(judged))
-    faults += list(_copy_faults(judged, proofs, others))
+        try:
+            found = list(run_faults(record, store, judged.name, judged.cards, known, digests))
+        except Exception as error:  # nobody foresees all that a file can hold
+            found = [f"it cannot be judged ({type(error).__name__}: {' '.join(str(error).split())[:200]})"]
+        faults += [f"{where}: {fault}" for fault in found]
+    if not faults:
+        faults += list(_cell_faults(judged))
+        faults += list(_leak_faults(judged, known))
+        faults += list(_copy_faults(judged, digests, others))
     count = Counter(record.status for record in judged.records)
     judged.notes += [f"{n} runs ended as {status}" for status, n in count.items() if status != "ok"]
     told = f"{count['ok']} runs recomputed from their evidence: scores, replicates, budgets, images, identity"
@@ -98,13 +103,30 @@ def _card_faults(judged: Judged, name: str) -> Iterator[str]:
     if judged.folder.name != slug(name):
         judged.notes.append(f"its folder is {judged.folder.name}; on a board it must be {slug(name)}")
     try:
+        if (judged.folder / bundle.CARD).stat().st_size > MOST_CARD_BYTES:
+            yield f"{bundle.CARD} is larger than any card"
+            return
         if name not in judged.cards or name in catalog():
             yield f"{bundle.CARD} is not the card of '{name}'"
+            return
+        yield from _path_faults(read_yaml(judged.folder / bundle.CARD, SourceCard))
     except FileError as error:
         yield str(error).replace(f"{judged.folder}/", "")
+    except Exception as error:  # nobody foresees all that a file can hold
+        yield f"{bundle.CARD} cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
 
 
-def _leak_faults(judged: Judged) -> Iterator[str]:
+def _path_faults(card: SourceCard) -> Iterator[str]:
+    """Paths that lead anywhere: a packed card has file names alone."""
+    teacher = card.recipe.teacher if card.recipe else None
+    paths = [one.path for one in card.checkpoints] + [card.corpus.path if card.corpus else None]
+    paths += [Path(given) if (given := getattr(teacher, "checkpoint", None)) else None]
+    for path in paths:
+        if path is not None and (path.name != str(path) or str(path) in (".", "..")):
+            yield f"{bundle.CARD}: the path {path} leads elsewhere, and a packed card has file names alone"
+
+
+def _leak_faults(judged: Judged, manifests: Mapping[str, Manifest]) -> Iterator[str]:
     """What it tells of test images that its sources have seen; that nobody has looked is worth knowing."""
     told: set[tuple[str, str]] = set()
     for path in sorted((judged.runs / LEAKS).glob("*/*.json")):
@@ -116,11 +138,24 @@ def _leak_faults(judged: Judged) -> Iterator[str]:
             yield f"{where} is of {found.source} on {found.target}"
         elif judged.name is not None and not bundle.is_of(found.source, judged.name):
             yield f"{where} is of '{found.source}', and the bundle is of '{judged.name}'"
+        elif (why := _unlike(found, manifests.get(found.target) or shipped(found.target))) is not None:
+            yield f"{where}: {why}"
         else:
             told.add((found.source, found.target_hash))
             judged.notes.append(f"{found.source} has seen {found.share:.1%} of the test images of {found.target}")
     if judged.name is not None and not told:
         judged.notes.append("nobody has looked whether it has seen test images: `bench leaks`")
+
+
+def _unlike(found: Found, manifest: Manifest | None) -> str | None:
+    """Why a finding is not of the target that is known here."""
+    if manifest is None or manifest.target_hash != found.target_hash:
+        return f"it is on another {found.target} than the one whose manifest is known here"
+    ids = {image.id for image in manifest.test}
+    if found.test_images != len(ids):
+        return f"it tells of {found.test_images} test images, and {found.target} has {len(ids)}"
+    strange = sorted(set(found.touched) - ids)
+    return f"{strange[0]} is none of the test images" if strange else None
 
 
 def _cell_faults(judged: Judged) -> Iterator[str]:
@@ -145,33 +180,29 @@ def _cell_faults(judged: Judged) -> Iterator[str]:
             yield f"{where}: its replicates used different schedules, and a cell has one"
 
 
-def _copy_faults(judged: Judged, proofs: Mapping[str, Evidence], others: Path | None) -> Iterator[str]:
-    """Evidence that another run has too, predictions and all."""
+def _copy_faults(judged: Judged, digests: Mapping[str, str], others: Path | None) -> Iterator[str]:
+    """Predictions, or a network, that another run has too."""
     seen: dict[str, str] = {}
-    for record, evidence in [
-        *_elsewhere(judged, others),
-        *((r, proofs[r.run]) for r in judged.records if r.run in proofs),
-    ]:
-        if len(np.flatnonzero(evidence.confusion.sum((0, 1)))) < 2:
-            continue  # nothing but one class was predicted: that happens to more than one run
-        digest = sha256(evidence.confusion.astype(np.int64).tobytes() + evidence.weighted_f.tobytes())
-        other = seen.setdefault(digest, record.run)
-        if other != record.run:
-            yield f"{record.source} x {record.backbone} r{record.replicate}: its evidence is that of the run {other[:12]}"
+    own = [(record, digests.get(record.run, "")) for record in judged.records if record.status == "ok"]
+    for record, digest in [*_elsewhere(judged, others), *own]:
+        for what, mark in (("evidence", digest), ("network", record.network_sha256)):
+            other = seen.setdefault(mark, record.run) if mark else record.run
+            if other != record.run:
+                yield f"{record.source} x {record.backbone} r{record.replicate}: its {what} is that of the run {other[:12]}"
 
 
-def _elsewhere(judged: Judged, others: Path | None) -> Iterable[tuple[RunRecord, Evidence]]:
+def _elsewhere(judged: Judged, others: Path | None) -> Iterable[tuple[RunRecord, str]]:
     if others is None or not others.is_dir():
         return
     stores = [
         Store(others),
-        *(Store(one.folder / RUNS) for one in bundle.submissions(others)[0] if one.name != judged.name),
+        *(Store(one.runs) for one in bundle.submissions(others)[0] if one.name != judged.name),
     ]
     targets = {(record.target, record.protocol) for record in judged.records}
     for store in stores:
         for record in store.read_records()[0]:
             if record.status == "ok" and (record.target, record.protocol) in targets:
                 try:
-                    yield record, store.read_evidence(record)
+                    yield record, digest_of(store.read_evidence(record))
                 except (StoreError, ValueError):
                     continue
