@@ -472,6 +472,7 @@ def test_one_network_for_two_replicates(here: Packed) -> None:
         ("weights", None, "weights is None, and 'mine' has some"),
         ("weights", "hub nvidia/mit-b0", "weights is not the file that the card names"),
         ("finished", "zzzz", "finished is 'zzzz', which is no time"),
+        ("finished", "9998-01-01", "finished is '9998-01-01', which is no time"),
         ("normalisation", {"mean": [0.1] * 3, "std": [0.1] * 3}, "normalisation is not that of its certificate"),
         ("backbone", "tinny", "unknown backbone 'tinny'"),
         ("protocol", "/tmp/own.yaml~smoke", "unknown protocol"),

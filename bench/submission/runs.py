@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -132,9 +132,11 @@ def _told_faults(record: RunRecord, protocol: Protocol, card: SourceCard) -> Ite
     times = {"finished": record.finished} | ({"started": record.provenance.started} if record.provenance else {})
     for name, told in times.items():
         try:
-            datetime.fromisoformat(told)
+            late = datetime.fromisoformat(told).replace(tzinfo=UTC) > datetime.now(UTC) + timedelta(days=1)
         except ValueError:
-            yield f"{name} is {told[:40]!r}, which is no time"
+            late = True
+        if late:
+            yield f"{name} is {told[:40]!r}, which is no time that has been"
     if record.status != "ok":
         return
     assert record.provenance is not None
