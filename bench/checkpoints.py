@@ -59,7 +59,6 @@ def brought(card: SourceCard, backbone: BackboneSpec, weights: Path) -> "Encoder
         LoadFailed: the file cannot be read as tensors of this encoder.
     """
     from backbones.checkpoint import Unusable, fit, read_tensors
-
     from backbones.transfer import EncoderWeights, refusal
 
     one = card.checkpoint_for(backbone.name)
