@@ -79,9 +79,9 @@ def _known(store: Store) -> dict[str, Known]:
     """Every readable record of the store, by the fingerprint of its run."""
     if not store.root.is_dir():
         return {}
-    from results.table import runs_frame  # pandas takes its time
+    from results.table import own_runs  # pandas takes its time
 
-    runs = runs_frame(store)[["run", "cell", "status", "reason", "miou"]]
+    runs = own_runs(store)[["run", "cell", "status", "reason", "miou"]]
     plain = runs.astype(object).where(runs.notna(), None)
     return {run: Known(*fields) for run, *fields in plain.itertuples(index=False)}
 

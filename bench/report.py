@@ -41,7 +41,7 @@ def write_report(store: Store, out: Path) -> Path:
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>",
         f"<title>satir-bench: {escape(store.root.resolve().name)}</title><style>{STYLE}</style>",
         "<h1>satir-bench</h1>",
-        *(f"<p>Cannot be read and is left out: {escape(text)}" for text in runs.attrs["unreadable"]),
+        *(f"<p>Left out: {escape(text)}" for text in runs.attrs["unreadable"]),
         *(sections or ["<p>No runs in this store yet."]),
         *_definitions(),
     ]

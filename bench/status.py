@@ -57,9 +57,9 @@ def store_status(store: Store) -> Json:
     Raises:
         StoreError: there is no store.
     """
-    from results.table import runs_frame  # pandas takes its time
+    from results.table import own_runs  # pandas takes its time
 
-    frame = runs_frame(store)
+    frame = own_runs(store)
     by_cell: dict[str, list[Mapping[Hashable, Any]]] = defaultdict(list)
     for run in frame[[*NAMES, "replicates", "cell", "status", "reason"]].to_dict("records"):
         by_cell[run["cell"]].append(run)

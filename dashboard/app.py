@@ -27,7 +27,7 @@ def main() -> None:
     for note in found.notes:
         st.info(plain(note))
     if found.unreadable:
-        with st.expander(f"{len(found.unreadable)} records cannot be read and are left out"):
+        with st.expander(f"{len(found.unreadable)} records or submissions are left out"):
             st.text("\n".join(found.unreadable))
     if found.cells.empty:
         st.info("No runs in this store yet: `bench run --matrix demo` makes some. They appear here by themselves.")

@@ -172,7 +172,7 @@ def samples(
     notes += ["SELECTED ON TEST, like its peers."] if first["selected_on_test"] else []
     notes += runs.attrs.get("notes", ())
     unreadable = len(runs.attrs.get("unreadable", ()))
-    notes += [f"{unreadable} records cannot be read and are left out; `bench table` names them"] if unreadable else []
+    notes += [f"{unreadable} records or submissions are left out; `bench table` names them"] if unreadable else []
     seen = {source: ids for source in whole if (ids := touched.ids(str(first["target_hash"]), source))}
     scored = frozenset[str]() if not seen or root is None else scored_images(Path(str(root)), rows.iloc[0].to_dict())
     notes += [_told(source, ids & scored, len(scored)) for source, ids in seen.items()]

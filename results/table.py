@@ -36,10 +36,10 @@ def runs_frame(store: Store) -> pd.DataFrame:
 
     What cannot be read or shown is named in `.attrs["unreadable"]`.
     """
-    found = _frame(store, store.runs())
+    found = own_runs(store)
     bundles, bad = submissions(store.root)
     bad = [*found.attrs["unreadable"], *bad]
-    parts = [found.assign(submission=None, badge=None)]
+    parts = [found]
     shown = _named_cells(found if bundles else found[:0])
     for one in bundles:
         held = Store(one.runs, cache=store.cache_file(f"submission-{one.folder.name}"))
@@ -54,6 +54,12 @@ def runs_frame(store: Store) -> pd.DataFrame:
     whole.attrs |= {"unreadable": bad, "root": str(store.root)}
     whole.attrs["touched"] = leaks.read([(store, None), *((Store(one.runs), one.name) for one in bundles)])
     return whole
+
+
+def own_runs(store: Store) -> pd.DataFrame:
+    """The runs of this store alone, without the submissions beside it."""
+    found = _frame(store, store.runs())
+    return found.assign(submission=None, badge=None).astype(dict.fromkeys(OF_SUBMISSIONS, "str"))
 
 
 def _named_cells(runs: pd.DataFrame) -> "pd.Series[str]":

@@ -301,3 +301,15 @@ def test_a_checkpoint_from_an_address_is_fetched_once_and_only_if_it_is_the_one(
     assert [path.name for path in (tmp_path / "weights").rglob("*.safetensors")] == [f"{sha256}.safetensors"]
     (tmp_path / "served" / "fine.safetensors").unlink()
     assert bench("submit", "check", folder).code == 0, "it was kept"
+
+
+def test_a_run_that_came_in_a_bundle_is_not_done_here(packed: Packed, bench: Bench, tmp_path: Path) -> None:
+    here = packed.copy(tmp_path)
+    assert bench("submit", "verify", here.bundle, "--manifest", here.manifest).code == 0
+    (tmp_path / "bench-store").mkdir()
+    words = ("--matrix", packed.matrix, "--source", packed.folder, "--store", tmp_path / "bench-store")
+    told = bench("plan", *words)
+    assert told.code == 0, told.err
+    assert "4 units: 0 done, 4 to do" in told.out, told.out
+    assert "mine" not in bench("status", "--store", tmp_path / "bench-store").out
+    assert "mine (submitted, recomputed)" in bench("table", "--store", tmp_path / "bench-store").out

@@ -29,7 +29,7 @@ from results import leaks as findings
 from results.bundle import BUNDLE, OF_A_RUN, Listing
 from results.record import RunRecord
 from results.store import LEAKS, RUNS, Store, slug, write_atomic
-from results.table import board, runs_frame
+from results.table import board, own_runs
 
 
 def init(name: str, kind: Kind) -> Path:
@@ -209,7 +209,7 @@ def pack(folder: Path, out: Path, store: Store, zipped: bool) -> tuple[Path, lis
 
 def _current(store: Store, name: str) -> list[RunRecord]:
     """The records of a source, of its variants and of its controls, but for those whose inputs have changed since."""
-    runs = runs_frame(store)
+    runs = own_runs(store)
     runs = runs[[bundle.is_of(source, name) for source in runs["source"]]]
     cells = board(runs)
     good = set(cells[cells["status"] != "stale"]["cell"])
