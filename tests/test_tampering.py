@@ -642,3 +642,12 @@ def test_a_forged_finding_marks_nobody_else(packed: Packed, tmp_path: Path) -> N
     assert "it tells of 1000000000 test images" in faults(here)
     touched = leaks.read([(Store(here.bundle / "runs"), "other")])
     assert not touched.found
+
+
+@pytest.mark.parametrize("field", ["cell", "run"])
+def test_a_fingerprint_of_ones_own(field: str, here: Packed) -> None:
+    for number in (0, 1):
+        old, digest = here.run(number), str(number) * 64
+        here.edit(lambda told, digest=digest: told.update({field: "e" * 64 if field == "cell" else digest}), number)
+        old.rename(old.with_name(f"r{number}-{digest[:12]}") if field == "run" else old)
+    assert "its fingerprint is not that of the identity in its settings" in faults(here)
