@@ -267,7 +267,7 @@ def cell_text(value: Any) -> str:  # noqa: ANN401
     """A value of a view in a table for people."""
     if isinstance(value, float) and not np.isnan(value):
         return f"{value:.4f}"
-    return "-" if value == "" or pd.isna(value) else str(value)
+    return "-" if pd.isna(value) or value == "" else str(value)
 
 
 def span(low: float | None, high: float | None) -> str:

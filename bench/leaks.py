@@ -26,6 +26,10 @@ from results.table import runs_frame
 SHOWN = 20  # near-duplicates that are printed; all stand in the store
 
 
+class NoImages(BenchError):
+    """A source brings no images that could be looked through."""
+
+
 def look(names: Sequence[str], target: str, data: Path, pool: Path | None, store: Store) -> str:
     """Looks for the target's test images among the images of each source, leaves what was found in the store, and tells it.
 
@@ -82,7 +86,7 @@ def _images(card: SourceCard, known: Cards, target: Target, pool: Path | None) -
             raise BenchError(f"'{each.name}': {error}") from error
     if not found:
         more = ": name the folder of the images that they were trained on with --pool DIR" if card.checkpoints else ""
-        raise BenchError(f"'{card.name}' brings no thermal images of its own to look through{more}")
+        raise NoImages(f"'{card.name}' brings no thermal images of its own to look through{more}")
     return list(found.values())
 
 

@@ -102,7 +102,7 @@ def submissions(store: Path) -> tuple[list[Submission], list[str]]:
         if folder.name != slug(listing.name):
             faults.append(f"it is of '{listing.name}', so its folder must be {slug(listing.name)}")
         if level == "claimed":
-            faults.append(f"submitted, and nobody has checked it: bench submit verify {folder}")
+            faults.append(f"{_why_claimed(folder)}: bench submit verify {folder}")
         left_out += [f"{folder}: {faults[0]}"] if faults else []
         found += [] if faults else [Submission(listing.name, folder, level, listing)]
     return found, left_out
@@ -119,6 +119,17 @@ def read_verdict(bundle: Path) -> Verdict | None:
         return Verdict.model_validate_json(verdict_file(bundle).read_bytes())
     except (OSError, ValidationError):
         return None
+
+
+def _why_claimed(bundle: Path) -> str:
+    told = read_verdict(bundle)
+    if told is None:
+        return "submitted, and nobody has checked it"
+    if told.faults:
+        return (
+            f"submitted; it did not pass on {told.checked} ({len(told.faults)} faults, in {verdict_file(bundle).name})"
+        )
+    return "submitted, and changed since somebody has checked it"
 
 
 def _level(bundle: Path, listing: bytes) -> Level:

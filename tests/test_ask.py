@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import Bench
-from examples import record
+from examples import record, write
 
+from bench.ask import view_text
 from results import load_table, metrics
 from results.evidence import Evidence, sha256
 from results.store import Store
@@ -248,3 +249,13 @@ def test_all_of_it_comes_back_from_records_and_evidence_alone(
         shutil.copy(path, kept)
     assert first
     assert bench(*words, "--store", bare).out == first
+
+
+def test_a_source_that_shares_no_backbone_has_no_tier_and_breaks_no_table(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    for source, backbone in (("none", "tiny"), ("imagenet", "tiny"), ("mine", "large")):
+        for replicate in range(3):
+            cell = sha256(f"{source}{backbone}".encode())
+            write(store, record(replicate, source=source, backbone=backbone, cell=cell))
+    told = view_text(store, "tiers", "miou", "table", None)
+    assert [line.split()[0] for line in told.splitlines() if " mine " in line] == ["-"]

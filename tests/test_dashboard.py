@@ -175,7 +175,7 @@ def test_a_damaged_record_and_one_of_a_newer_schema_are_named(opened: Open, tmp_
     (folders[1] / "record.json").write_text(json.dumps(newer))
     app = opened(tmp_path)
     assert not app.exception
-    assert "2 records cannot be read" in app.expander[0].label
+    assert "2 records or submissions are left out" in app.expander[0].label
     assert "a newer version of satir-bench made it (schema 2, this one reads 1): update" in texts(app)
     assert str(folders[0]) in texts(app)
 

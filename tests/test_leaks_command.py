@@ -77,6 +77,9 @@ def test_a_checkpoints_images_are_named_with_pool_and_travel_in_the_bundle(
     told = bench("leaks", "--source", folder, "--target", "scenes")
     assert told.code == 1
     assert "name the folder of the images that they were trained on with --pool DIR" in told.err
+    told = bench("submit", "check", folder, "--target", "scenes")
+    assert told.code == 0, "a checkpoint is no worse for bringing no images"
+    assert "not looked for leaks: 'mine' brings no thermal images" in told.out
     told = bench("submit", "check", folder, "--target", "scenes", "--pool", pool)
     assert told.code == 0, told.err
     assert "mIoU, all images" in told.out, "scores on all and on clean images of the runs that are there"

@@ -225,6 +225,7 @@ def test_a_verdict_stands_for_one_bundle_alone(packed: Packed, bench: Bench, tmp
     assert badge_of(here) == "recomputed"
     here.repack()
     assert badge_of(here) == "claimed", "somebody packed other files since"
+    assert "changed since somebody has checked it" in str(load_table(tmp_path / "bench-store").attrs["unreadable"])
     verdict = read_verdict(here.bundle)
     assert verdict is not None
     assert verdict.level == "recomputed"

@@ -31,6 +31,8 @@ from results.record import RunRecord
 from results.store import LEAKS, RUNS, Store, slug, write_atomic
 from results.table import board, own_runs
 
+SHOWN = 5  # problems of one checkpoint with one encoder
+
 
 def init(name: str, kind: Kind) -> Path:
     """Writes a folder with a commented card; returns it.
@@ -121,7 +123,8 @@ def _checkpoint(card: SourceCard, one: Checkpoint, weights: Path) -> tuple[list[
             faults.append(f"checkpoints.path: {error}")
             continue
         more, told = _loaded(card, spec, weights)
-        faults += [f"checkpoints for {spec.name}: {problem}" for problem in more]
+        faults += [f"checkpoints for {spec.name}: {problem}" for problem in more[:SHOWN]]
+        faults += [f"checkpoints for {spec.name}: ... and {len(more) - SHOWN} more"] if len(more) > SHOWN else []
         good += [f"{spec.name}: {line}" for line in told]
     return faults, good
 

@@ -34,15 +34,15 @@ def verify_bundle(
     """
     bundle = bundle.resolve()
     with bundles.opened(bundle) as folder:
+        where = networks or bundle.with_name(f"{bundle.name.removesuffix('.zip')}-networks")
+        if spot and not where.is_dir():
+            raise BenchError(f"no folder {where} with the bundle's networks: name it with --networks")
         judged = verify.judge(folder, manifests, store)
         level: Level = "claimed" if judged.faults else "recomputed"
         seed = secrets.randbelow(2**32) if seed is None else seed
         if spot and not judged.faults:
             from bench.submission import repeat
 
-            where = networks or bundle.with_name(f"{bundle.name.removesuffix('.zip')}-networks")
-            if not where.is_dir():
-                raise BenchError(f"no folder {where} with the bundle's networks: name it with --networks")
             with counting("predicting", "images") as report:
                 judged.faults += repeat.spot(judged, where, data, spot, seed, lambda n, of, /, **_: report(n, of))
             judged.done.append(f"{spot} random test images predicted anew (seed {seed})")
