@@ -208,7 +208,7 @@ MATRIX = (
         "sources",
         multiple=True,
         metavar="GLOB|FOLDER",
-        help="Only these sources; a FOLDER with a card.yaml adds one.",
+        help="Only these sources; a FOLDER with a card.yaml adds one beside the matrix's.",
     ),
     click.option("--teacher", metavar="NAME|FILE", help="In place of satir's: satir/top-4 becomes satir/NAME/top-4."),
     click.option("--pool", type=FOLDER, help="Folder of unlabelled images, in place of the target's own."),

@@ -19,6 +19,7 @@ from pretrain_sources.yamlfile import read_yaml, suggestion
 
 Size = tuple[PositiveInt, PositiveInt]  # height, width in pixels
 Decay = Literal["poly", "cosine"]
+SMOKE = "~smoke"  # ends the name of a protocol's smoke run
 
 
 class Frozen(BaseModel):
@@ -205,7 +206,7 @@ class Protocol(Frozen, Identified):
             "batch": 2,
         }
         device = "any" if self.device == "cuda" else self.device
-        return self.model_copy(update={"name": f"{self.name}~smoke", "ranked": False, "device": device, **little})
+        return self.model_copy(update={"name": f"{self.name}{SMOKE}", "ranked": False, "device": device, **little})
 
     def identity(self) -> dict[str, Any]:
         """What shapes a result: all but the text for people and the number of replicates."""

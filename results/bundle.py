@@ -49,7 +49,7 @@ class Listing(_Frozen):
     name: str = Field(max_length=100, pattern=SOURCE_NAME, description="the source's true name")
     made: str = Field(description="UTC time, ISO 8601")
     version: str = Field(description="satir-bench version that packed it")
-    environment: dict[str, str] = Field(description="Python, operating system, and every installed package")
+    environment: dict[str, str] = Field(description="Python, operating system, and the packages that the harness needs")
     files: dict[str, Sha256] = Field(description="path below the bundle, with slashes: sha256")
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from results import stats
-from results.compare import Samples, Unanswerable
+from results.compare import Samples
 from results.evidence import Evidence
 from results.leaks import without
 from results.stats import Floats, Interval
@@ -148,11 +148,7 @@ def _image_scores(root: Path, folder: Path, run: str, sha: str, seen: frozenset[
 
 
 def _evidence(root: Path, folder: Path, run: str, sha: str, seen: frozenset[str]) -> Evidence:
-    store = Store(root)
-    record = store.find_record(folder, run)
-    if record is None or record.evidence_sha256 != sha:  # the caches above are kept by it
-        raise Unanswerable(f"the record in {folder} has changed since the table was read: ask again")
-    evidence = store.read_evidence(record)
+    evidence = Store(root).evidence_at(folder, run, sha)
     return without(evidence, seen) if seen else evidence
 
 

@@ -1,6 +1,6 @@
 """Test images that a source has seen: what `bench leaks` found, and scores without these images (fairness rule 9).
 
-<store>/leaks/<target>/<source>.json
+<store>/leaks/<target>/<source>-<8 hex digits of its name's hash>.json
 """
 
 import functools
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from results import metrics
 from results.bundle import is_of
 from results.evidence import Evidence, sha256
-from results.store import LEAKS, Store, StoreError, slug, write_atomic
+from results.store import LEAKS, Store, slug, write_atomic
 
 LEAST_CLEAN = 0.8  # of the test images that must be left to judge a pair
 
@@ -140,17 +140,9 @@ def scored_images(root: Path, row: Mapping[Any, Any]) -> frozenset[str]:
 
 @functools.lru_cache(maxsize=256)
 def _images(root: Path, folder: Path, run: str, sha: str) -> frozenset[str]:
-    return frozenset(_evidence(root, folder, run, sha).image_ids.tolist())
+    return frozenset(Store(root).evidence_at(folder, run, sha).image_ids.tolist())
 
 
 @functools.lru_cache(maxsize=4096)
 def _scores(root: Path, folder: Path, run: str, sha: str, images: frozenset[str]) -> dict[str, Any]:
-    return metrics.scores(without(_evidence(root, folder, run, sha), images)).model_dump()
-
-
-def _evidence(root: Path, folder: Path, run: str, sha: str) -> Evidence:
-    store = Store(root)
-    record = store.find_record(folder, run)
-    if record is None or record.evidence_sha256 != sha:  # the caches above are kept by it
-        raise StoreError(f"the record in {folder} has changed since the table was read: ask again")
-    return store.read_evidence(record)
+    return metrics.scores(without(Store(root).evidence_at(folder, run, sha), images)).model_dump()

@@ -243,6 +243,17 @@ class Store:
             )
         return Evidence.from_bytes(data)
 
+    def evidence_at(self, folder: Path, run: str, evidence_sha256: str) -> Evidence:
+        """The evidence of a run whose record a table was read from, as it was then: what is kept of it goes by this checksum.
+
+        Raises:
+            StoreError: record or evidence is not that any more.
+        """
+        record = self.find_record(folder, run)
+        if record is None or record.evidence_sha256 != evidence_sha256:
+            raise StoreError(f"the record in {folder} has changed since the table was read: ask again")
+        return self.read_evidence(record)
+
 
 def _folders(path: Path) -> list[os.DirEntry[str]]:
     try:

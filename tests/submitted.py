@@ -22,7 +22,7 @@ from bench.submission import submit
 from bench.targets import open_target
 from bench.targets.manifest import make_manifest, write_manifest
 from results.record import RunRecord
-from results.store import Store
+from results.store import Store, slug
 
 CARD: dict[str, Any] = {
     "name": "mine",
@@ -82,11 +82,16 @@ class Packed:
         return next(self.bundle.glob(f"runs/*/*/*/*/r{replicate}-*"))
 
     def edit(self, change: Callable[[dict[str, Any]], None], replicate: int = 0, name: str = "record.json") -> None:
-        """Edits a JSON file of a run."""
-        path = self.run(replicate) / name
-        told = json.loads(path.read_text())
+        """Edits a JSON file of a run, and moves the run's folder to where its record then says that it lies."""
+        folder = self.run(replicate)
+        told = json.loads((folder / name).read_text())
         change(told)
-        path.write_text(json.dumps(told))
+        (folder / name).write_text(json.dumps(told))
+        if name == "record.json":
+            place = [slug(str(told[part])) for part in ("target", "protocol", "source", "backbone")]
+            there = self.bundle.joinpath("runs", *place, f"r{told['replicate']}-{told['run'][:12]}")
+            there.parent.mkdir(parents=True, exist_ok=True)
+            folder.rename(there)
 
 
 def pack_one(data: Path, here: Path) -> Packed:

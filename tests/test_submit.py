@@ -10,6 +10,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import yaml
 from conftest import Bench
 from submitted import CARD, Packed, card_folder
@@ -146,6 +147,20 @@ def test_a_card_without_weights_for_a_backbone_skips_that_cell(packed: Packed, b
     )
 
 
+def test_each_backbone_gets_the_checkpoint_that_is_for_it(bench: Bench, tmp_path: Path) -> None:
+    folder = card_folder(tmp_path / "mine")
+    other = {"backbones": ["fpn-resnet50"], "path": "other.safetensors"}
+    (folder / "card.yaml").write_text(yaml.safe_dump(CARD | {"checkpoints": [CHECKPOINT, other]}))
+    small = network.build(BACKBONES["fpn-resnet50"], 2).encoder.state_dict()
+    safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in small.items()}, folder / other["path"])
+    told = bench("submit", "check", folder)
+    assert told.code == 0, told.out
+    counts = {name: len(network.build(BACKBONES[name], 2).encoder.state_dict()) for name in ("tiny", "fpn-resnet50")}
+    assert all(f"{name}: {count} of {count} tensors" in told.out for name, count in counts.items())
+    assert "tensors read from weights.safetensors" in told.out
+    assert "tensors read from other.safetensors" in told.out
+
+
 def test_a_submission_runs_beside_the_baselines_and_its_controls_can_be_asked_for(packed: Packed) -> None:
     told = {(r.source, r.replicate): r.status for r in packed.records()}
     assert told == {(source, number): "ok" for source in ("none", "mine") for number in (0, 1)}
@@ -172,8 +187,10 @@ def test_a_bundle_passes_and_its_badge_says_how_far_it_got(
     assert told.code == 0, told.out
     assert "2 runs recomputed from their evidence" in told.out
     assert badge_of(here) == "recomputed"
-    told = bench(*verified[0], "--spot", 4, "--networks", packed.networks, "--seed", 1)
+    told = bench(*verified[0], "--spot", 4000, "--networks", packed.networks, "--seed", 1)
     assert told.code == 0, told.out
+    pairs = sum(r.scores.test_images for r in packed.records() if r.scores is not None and r.source == "mine")
+    assert f"{pairs} random test images predicted anew" in told.out, "each image of each run once"
     assert badge_of(here) == "spot-checked"
     again = bench(*verified[0])
     assert again.code == 0

@@ -195,13 +195,14 @@ def test_a_replicate_is_swapped_for_a_copy_of_a_better_one(here: Packed) -> None
 
 def test_a_replicate_is_swapped_for_one_that_was_drawn_later(here: Packed) -> None:
     """Many were run, and the best of them are called 0 and 1: their fingerprints say which they are."""
-    old, record = here.run(1), json.loads((here.run(1) / "record.json").read_text())
-    identity = record["settings"]["identity"]
-    identity["replicate"] = 7
-    below = [runs._fingerprints(unit)[0] for unit in identity["needs"]]
-    record["run"] = fingerprint(identity | {"needs": below})
-    (old / "record.json").write_text(json.dumps(record))
-    old.rename(old.with_name(f"r1-{record['run'][:12]}"))
+
+    def change(told: dict[str, Any]) -> None:
+        identity = told["settings"]["identity"]
+        identity["replicate"] = 7
+        below = [runs._fingerprints(unit)[0] for unit in identity["needs"]]
+        told["run"] = fingerprint(identity | {"needs": below})
+
+    here.edit(change, 1)
     told = faults(here)
     assert "its identity says replicate 7 of its final, and it must be 1" in told
 
@@ -236,11 +237,7 @@ def test_another_budget_under_the_same_name(field: str, here: Packed) -> None:
 
 
 def test_a_protocol_of_ones_own(here: Packed) -> None:
-    run = here.run()
     here.edit(lambda told: told.update(protocol="mine-v1"))
-    there = here.bundle / "runs" / "scenes" / "mine-v1" / "mine" / "tiny" / run.name
-    there.parent.mkdir(parents=True)
-    run.rename(there)
     assert "unknown protocol 'mine-v1'" in faults(here)
 
 
@@ -404,11 +401,7 @@ def test_a_card_that_takes_a_baselines_name(here: Packed) -> None:
 
 
 def test_a_baselines_run_in_a_bundle(here: Packed) -> None:
-    run = here.run()
     here.edit(lambda told: told.update(source="none"))
-    there = here.bundle / "runs" / "scenes" / "test-v1" / "none" / "tiny" / run.name
-    there.parent.mkdir(parents=True)
-    run.rename(there)
     assert "it is a run of 'none', and the bundle is of 'mine'" in faults(here)
 
 
@@ -466,6 +459,23 @@ def test_one_network_for_two_replicates(here: Packed) -> None:
     assert "its network is that of the run" in faults(here)
 
 
+def test_the_same_weights_under_another_name_give_the_same_network_honestly(here: Packed, tmp_path: Path) -> None:
+    """A baseline's checkpoint that somebody submits: equal in the same replicate, and in no other."""
+    store, record = Store(tmp_path / "store"), RunRecord.model_validate_json((here.run() / "record.json").read_bytes())
+    other = record.model_copy(update={"source": "theirs", "run": "f" * 64})
+    shutil.copytree(here.run(), store.folder_of(other))
+    (store.folder_of(other) / "record.json").write_text(other.model_dump_json())
+    assert faults(here, others=store.root) == ""
+    judged = verify.judge(here.bundle, [here.manifest], others=store.root)
+    assert "mine x tiny r0: its network is that of theirs, as the same weights give it" in judged.notes
+    for changes in ({"replicate": 1}, {"weights_sha256": "0" * 64}, {"source": "mine"}):
+        copied = other.model_copy(update=changes)
+        shutil.rmtree(store.root)
+        shutil.copytree(here.run(), store.folder_of(copied))
+        (store.folder_of(copied) / "record.json").write_text(copied.model_dump_json())
+        assert "its network is that of the run ffff" in faults(here, others=store.root), changes
+
+
 @pytest.mark.parametrize(
     ("field", "value", "why"),
     [
@@ -481,13 +491,7 @@ def test_one_network_for_two_replicates(here: Packed) -> None:
     ],
 )
 def test_a_field_that_no_score_depends_on(field: str, value: object, why: str, here: Packed) -> None:
-    run = here.run()
     here.edit(lambda told: told.update({field: value}))
-    record = json.loads((run / "record.json").read_text())
-    names = [slug(str(record[name])) for name in ("target", "protocol", "source", "backbone")]
-    there = here.bundle.joinpath("runs", *names, run.name)
-    there.parent.mkdir(parents=True, exist_ok=True)
-    run.rename(there)
     assert why in faults(here)
 
 
@@ -507,10 +511,7 @@ def test_an_identity_that_is_another_below_the_top(here: Packed) -> None:
         tuned["train_frac"] = 0.5
         told["run"], told["cell"] = runs._fingerprints(tree)
 
-    old = here.run()
     here.edit(change)
-    run = json.loads((old / "record.json").read_text())["run"]
-    old.rename(old.with_name(f"r0-{run[:12]}"))
     assert "its identity says train_frac 0.5 of its tune, and it must be 1.0" in faults(here)
 
 
@@ -647,7 +648,6 @@ def test_a_forged_finding_marks_nobody_else(packed: Packed, tmp_path: Path) -> N
 @pytest.mark.parametrize("field", ["cell", "run"])
 def test_a_fingerprint_of_ones_own(field: str, here: Packed) -> None:
     for number in (0, 1):
-        old, digest = here.run(number), str(number) * 64
-        here.edit(lambda told, digest=digest: told.update({field: "e" * 64 if field == "cell" else digest}), number)
-        old.rename(old.with_name(f"r{number}-{digest[:12]}") if field == "run" else old)
+        digest = "e" * 64 if field == "cell" else str(number) * 64
+        here.edit(lambda told, digest=digest: told.update({field: digest}), number)
     assert "its fingerprint is not that of the identity in its settings" in faults(here)

@@ -38,27 +38,28 @@ LEAST_REPLICATES = 3
 SURE = 0.95  # of the interval that a run made on another processor must lie in
 
 
-def spot(judged: Judged, networks: Path, data: Path, count: int, seed: int, report: Progress) -> list[str]:
-    """Predicts `count` random test images of random runs with the networks <run>.safetensors; every way in which that is not
-    what the evidence says.
+def spot(judged: Judged, networks: Path, data: Path, count: int, seed: int, report: Progress) -> tuple[list[str], str]:
+    """(faults, what was seen): test images of runs predicted again with the networks <run>.safetensors, and held against the
+    evidence. `count` pairs of a run and an image, drawn without replacement; all, where there are fewer.
 
     Raises:
         BenchError: the target's data cannot be used.
     """
-    rng = np.random.default_rng(seed)
     store, faults = Store(judged.runs), []
     runs = sorted((record for record in judged.records if record.status == "ok"), key=lambda record: record.run)
+    pairs = [(record.run, image) for record in runs if record.scores for image in range(record.scores.test_images)]
     drawn: dict[str, list[int]] = defaultdict(list)
-    for _ in range(count):
-        record = runs[int(rng.integers(len(runs)))]
-        assert record.scores is not None
-        drawn[record.run].append(int(rng.integers(record.scores.test_images)))
+    for place in np.random.default_rng(seed).permutation(len(pairs))[:count]:
+        run, image = pairs[place]
+        drawn[run].append(image)
+    targets: dict[tuple[str, str], Target] = {}  # opened once: that reads every file
     done = 0
     for record in runs:
         if record.run not in drawn:
             continue
         protocol = Protocol.model_validate(record.settings["protocol"])
-        target = _target(record, protocol, data)
+        board = (record.target, record.protocol)
+        target = targets[board] = targets.get(board) or _target(record, protocol, data)
         path = networks / f"{record.run}.safetensors"
         try:
             tensors = safetensors.torch.load_file(path)
@@ -78,8 +79,8 @@ def spot(judged: Judged, networks: Path, data: Path, count: int, seed: int, repo
         told = _of_images(store.read_evidence(record), drawn[record.run])
         faults += [f"{where}: {fault}" for fault in _otherwise(net, record, target, protocol, told)]
         done += len(drawn[record.run])
-        report(done, count)
-    return faults
+        report(done, min(count, len(pairs)))
+    return faults, f"{done} random test images predicted anew"
 
 
 Told = dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]  # image -> its (K, K) and (K,)

@@ -15,7 +15,7 @@ import numpy as np
 from backbones.spec import BACKBONES, Refused, find_backbone
 from bench import BenchError, spec
 from bench.matrix import lookup
-from bench.spec import Protocol
+from bench.spec import SMOKE, Protocol
 from bench.targets import TARGETS
 from bench.targets.manifest import Manifest, Truth, read_manifest, shipped_manifest, truth
 from bench.targets.mapping import map_spec
@@ -31,7 +31,6 @@ from results.record import RunRecord
 from results.store import Store, StoreError
 
 CLOSE = 1e-9  # scores recomputed by another numpy may differ in the last digits
-SMOKE = "~smoke"
 
 
 def run_faults(
@@ -69,9 +68,9 @@ def run_faults(
         "finetune_steps": steps,
         "result_version": ", ".join(f"{kind} {version}" for kind, version in RESULT_VERSION.items()),
     }
-    for name, value in expected.items():
-        if (found := getattr(record, name)) != value:
-            yield f"{name} is {found!r}, and under {protocol.name} it must be {value!r}"
+    for field, value in expected.items():
+        if (found := getattr(record, field)) != value:
+            yield f"{field} is {found!r}, and under {protocol.name} it must be {value!r}"
     yield from _told_faults(record, protocol, card)
     if record.status != "ok":
         return

@@ -44,8 +44,9 @@ def verify_bundle(
             from bench.submission import repeat
 
             with counting("predicting", "images") as report:
-                judged.faults += repeat.spot(judged, where, data, spot, seed, lambda n, of, /, **_: report(n, of))
-            judged.done.append(f"{spot} random test images predicted anew (seed {seed})")
+                faults, seen = repeat.spot(judged, where, data, spot, seed, lambda n, of, /, **_: report(n, of))
+            judged.faults += faults
+            judged.done.append(f"{seen} (seed {seed})")
             level = "claimed" if judged.faults else "spot-checked"
         if reproduce and not judged.faults:
             from bench.submission import repeat

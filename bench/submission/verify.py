@@ -181,14 +181,25 @@ def _cell_faults(judged: Judged) -> Iterator[str]:
 
 
 def _copy_faults(judged: Judged, digests: Mapping[str, str], others: Path | None) -> Iterator[str]:
-    """Predictions, or a network, that another run has too."""
-    seen: dict[str, str] = {}
+    """Predictions, or a network, that another run has too, and that the same weights and draws do not explain."""
+    seen: dict[str, RunRecord] = {}
     own = [(record, digests.get(record.run, "")) for record in judged.records if record.status == "ok"]
     for record, digest in [*_elsewhere(judged, others), *own]:
         for what, mark in (("evidence", digest), ("network", record.network_sha256)):
-            other = seen.setdefault(mark, record.run) if mark else record.run
-            if other != record.run:
-                yield f"{record.source} x {record.backbone} r{record.replicate}: its {what} is that of the run {other[:12]}"
+            other = seen.setdefault(mark, record) if mark else record
+            if other.run == record.run:
+                continue
+            told = f"{record.source} x {record.backbone} r{record.replicate}: its {what} is that of "
+            if _alike(record, other):
+                judged.notes.append(f"{told}{other.source}, as the same weights give it")
+            else:
+                yield f"{told}the run {other.run[:12]}"
+
+
+def _alike(a: RunRecord, b: RunRecord) -> bool:
+    """Whether one network of both is no wonder: two names of the same weights, or of none, in the same replicate."""
+    same = ("target_hash", "protocol", "backbone", "replicate", "weights_sha256", "finetune_steps")
+    return a.source != b.source and all(getattr(a, name) == getattr(b, name) for name in same)
 
 
 def _elsewhere(judged: Judged, others: Path | None) -> Iterable[tuple[RunRecord, str]]:
