@@ -11,10 +11,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from bench.matrix import Matrix
 from bench.plan import Plan
 from bench.targets import Target
-from bench.units import Unit
+from bench.units import KINDS, Unit
 from results.record import FAILED_STATUSES, RETRIED
 
 QUIET_S = 30.0  # between two plain lines about progress
+SURE_S = 60.0  # of work, before it is told how long the rest takes
 
 
 def duration(seconds: float) -> str:
@@ -35,6 +36,11 @@ class Watch:
         self._live = _live(self._console, "steps") if self._console.is_terminal else None
         self._bars: dict[str, TaskID] = {}
         self._work: dict[str, tuple[int, int]] = {}  # fingerprint -> (done, total)
+        self._kinds: dict[str, str] = {}  # fingerprint -> kind
+        self._since: dict[str, float] = {}  # fingerprint -> when it was started
+        self._spent: dict[str, float] = {}  # fingerprint -> seconds until it was last heard of
+        self._found: dict[str, int] = {}  # fingerprint -> what a killed call had done of it
+        self._at_work: set[str] = set()
         self._facts: dict[str, dict[str, float]] = {}  # fingerprint -> loss, val_miou
         self._units_left = 0
         self._started = self._spoke = time.monotonic()
@@ -72,6 +78,7 @@ class Watch:
             self._console.print(f"  skipped {reason}")
         self._units_left = len(plan.todo)
         self._work = {unit.fingerprint: (0, unit.work(target)) for unit in plan.todo}
+        self._kinds = {unit.fingerprint: unit.kind for unit in plan.todo}
         self._started = self._spoke = time.monotonic()
         if self._live:
             total = sum(work for _, work in self._work.values())
@@ -79,6 +86,8 @@ class Watch:
 
     def started(self, unit: Unit) -> None:
         """A unit starts."""
+        self._since[unit.fingerprint] = time.monotonic()
+        self._at_work.add(unit.fingerprint)
         if self._live:
             self._bars[unit.fingerprint] = self._live.add_task(str(unit), total=self._work[unit.fingerprint][1])
         else:
@@ -87,6 +96,8 @@ class Watch:
     def progress(self, unit: Unit, done: int, total: int, /, **facts: float) -> None:
         """A unit has got so far."""
         self._work[unit.fingerprint] = (done, total)
+        self._found.setdefault(unit.fingerprint, done - 1)
+        self._hear_of(unit)
         if self._live:
             self._facts[unit.fingerprint] = self._facts.get(unit.fingerprint, {}) | facts
             told = "".join(
@@ -104,6 +115,8 @@ class Watch:
         """A unit ended."""
         total = self._work[unit.fingerprint][1]
         self._work[unit.fingerprint] = (total, total)
+        self._hear_of(unit)
+        self._at_work.discard(unit.fingerprint)
         self._units_left -= 1
         if self._live and unit.fingerprint in self._bars:
             self._live.remove_task(self._bars.pop(unit.fingerprint))
@@ -111,12 +124,31 @@ class Watch:
             f"{'finished' if status == 'ok' else status:8} {unit}{f': {reason}' if reason else ''}; {self._left()}",
         )
 
+    def _hear_of(self, unit: Unit) -> None:
+        if unit.fingerprint in self._since:
+            self._spent[unit.fingerprint] = time.monotonic() - self._since[unit.fingerprint]
+
     def _left(self) -> str:
-        done = sum(d for d, _ in self._work.values())
-        total = sum(t for _, t in self._work.values())
-        spent = time.monotonic() - self._started
-        expected = f", about {duration(spent * (total - done) / done)}" if 0.03 * total < done < total else ""
+        seconds = self._seconds_left()
+        expected = f", about {duration(seconds)}" if seconds else ""
         return f"{self._units_left} unit{'' if self._units_left == 1 else 's'} left{expected}"
+
+    def _seconds_left(self) -> float | None:
+        """At the pace of each kind so far, of all where a kind has not begun; None in the first minute and at the end.
+
+        An image of a corpus takes longer than a step of a training, so one pace for all would be far off.
+        """
+        done = dict.fromkeys(map(str, KINDS), 0.0)
+        spent = dict(done)
+        for name, seconds in self._spent.items():
+            done[self._kinds[name]] += self._work[name][0] - self._found.get(name, 0)
+            spent[self._kinds[name]] += seconds
+        if not self._units_left or sum(spent.values()) < SURE_S or not sum(done.values()):
+            return None
+        usual = sum(spent.values()) / sum(done.values())
+        pace = {kind: spent[kind] / done[kind] if done[kind] else usual for kind in done}
+        left = sum((total - n) * pace[self._kinds[name]] for name, (n, total) in self._work.items())
+        return left / max(1, len(self._at_work))
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
