@@ -55,7 +55,8 @@ def make_plan(
     records: dict[str, Known] = {}
     in_store = _known(store)
     sources = Sources(matrix.cards, matrix.protocol, target.content_hash, pool, weights, store)
-    for cell in matrix.cells:
+    turn: dict[str, int] = {}  # fingerprint -> the place of the first cell that needs it
+    for place, cell in enumerate(matrix.cells):
         cell_finals = sources.finals(cell, matrix.backbones[cell.backbone])
         finals += cell_finals
         found = {unit.fingerprint: in_store[unit.fingerprint] for unit in cell_finals if unit.fingerprint in in_store}
@@ -69,9 +70,19 @@ def make_plan(
         if stops := [stop for need in needed.values() if (stop := sources.obstacle(need))]:
             skipped += [(unit, stops[0]) for unit in missing]
         else:
-            todo |= needed | {unit.fingerprint: unit for unit in missing}
-    # early stages first: a study that starts last would keep one core busy while the others have nothing left
-    order = sorted(todo.values(), key=lambda unit: KINDS.index(unit.kind))
+            for unit in (*needed.values(), *missing):
+                todo[unit.fingerprint] = unit
+                turn.setdefault(unit.fingerprint, place)
+    # cell by cell, so that the board fills; the early stages of one before the finals of the one before it, because a study
+    # that starts last would keep one core busy while the others have nothing left
+    order = sorted(
+        todo.values(),
+        key=lambda unit: (
+            turn[unit.fingerprint] - (unit.kind != "final"),
+            KINDS.index(unit.kind),
+            unit.replicate or 0,
+        ),
+    )
     return Plan(tuple(finals), tuple(order), tuple(skipped), records)
 
 

@@ -13,7 +13,7 @@ from bench.executors import Frontier, inline, local
 from bench.matrix import load_matrix
 from bench.plan import make_plan
 from bench.stages import Context
-from bench.targets import open_target
+from bench.targets import open_pool, open_target
 from bench.units import CLAIM, Outcome, Unit
 from results.store import Store
 
@@ -57,6 +57,19 @@ def todo(scenes: Path, tmp_path: Path) -> tuple[tuple[Unit, ...], Context]:
     target = open_target("scenes", scenes)
     plan = make_plan(matrix, target, None, Store(tmp_path / "store"), tmp_path)
     return plan.todo, Context(tmp_path / "store", target, tmp_path)
+
+
+def test_cells_come_one_after_the_other_and_the_next_ones_tuning_before_the_finals(scenes: Path, tmp_path: Path) -> None:
+    matrix = load_matrix(str(write_matrix(tmp_path, ("none", "none/long", "satir/felzenszwalb"))))
+    target = open_target("scenes", scenes)
+    pool = open_pool(target, None)
+    plan = make_plan(matrix, target, pool, Store(tmp_path / "store"), tmp_path)
+    short = {"none": "none", "none/long": "long", "satir/felzenszwalb": "satir"}
+    assert [f"{u.kind} {short[u.cell.source]} {u.replicate}" for u in plan.todo if u.kind in ("tune", "final")] == [
+        *("tune none None", "tune long None", "final none 0", "final none 1"),
+        *("tune satir None", "final long 0", "final long 1", "final satir 0", "final satir 1"),
+    ]
+    assert [(u.kind, u.replicate) for u in plan.todo[4:7]] == [("corpus", None), ("pretrain", 0), ("pretrain", 1)]
 
 
 def test_a_unit_starts_when_what_it_needs_has_ended(todo: tuple[tuple[Unit, ...], Context]) -> None:
