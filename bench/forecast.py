@@ -110,8 +110,8 @@ def _key(unit: Unit) -> tuple[str, str, str]:
 
 
 def _rates(store: Store) -> Rates:
-    """Medians over what the store has measured."""
-    found: dict[tuple[str, str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    """Over what the store has measured: seconds of all by work of all, for a unit of little work says little of a step."""
+    found: dict[tuple[str, str, str], dict[str, tuple[float, float]]] = defaultdict(dict)
     for kind in KINDS:
         folder = store.root / "units" / kind
         paths = sorted(folder.iterdir())[:READ] if folder.is_dir() else []
@@ -119,10 +119,13 @@ def _rates(store: Store) -> Rates:
             try:
                 spent = json.loads((path / SPENT).read_bytes())
                 key = (kind, "" if kind == "corpus" else spent["backbone"], spent["protocol"])
-                found[key][spent["device"]].append(spent["seconds"] / max(1, spent["work"]))
+                seconds, work = found[key].get(spent["device"], (0.0, 0.0))
+                found[key][spent["device"]] = seconds + spent["seconds"], work + spent["work"]
             except (OSError, ValueError, KeyError, TypeError):
                 continue
-    return {key: {device: median(rates) for device, rates in by.items()} for key, by in found.items()}
+    return {
+        key: {device: seconds / max(1, work) for device, (seconds, work) in by.items()} for key, by in found.items()
+    }
 
 
 def _power(matrix: Matrix, plan: Plan) -> Iterable[str]:

@@ -59,7 +59,9 @@ def todo(scenes: Path, tmp_path: Path) -> tuple[tuple[Unit, ...], Context]:
     return plan.todo, Context(tmp_path / "store", target, tmp_path)
 
 
-def test_cells_come_one_after_the_other_and_the_next_ones_tuning_before_the_finals(scenes: Path, tmp_path: Path) -> None:
+def test_cells_come_one_after_the_other_and_the_next_ones_tuning_before_the_finals(
+    scenes: Path, tmp_path: Path
+) -> None:
     matrix = load_matrix(str(write_matrix(tmp_path, ("none", "none/long", "satir/felzenszwalb"))))
     target = open_target("scenes", scenes)
     pool = open_pool(target, None)

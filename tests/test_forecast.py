@@ -1,0 +1,24 @@
+"""How long `bench plan` says that things take."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench import forecast
+from bench.units import SPENT
+from results.store import Store
+
+
+def test_a_unit_of_no_steps_says_nothing_of_a_step(tmp_path: Path) -> None:
+    """ImageNet weights are a pretraining that takes seconds and trains nothing: hours were once told for minutes."""
+    for name, seconds, work in (("a", 2.65, 0), ("b", 300, 3000), ("c", 500, 3000)):
+        folder = tmp_path / "units" / "pretrain" / name
+        folder.mkdir(parents=True)
+        told = {"seconds": seconds, "work": work, "backbone": "x", "protocol": "p", "device": "d"}
+        (folder / SPENT).write_text(json.dumps(told))
+    (tmp_path / "units" / "pretrain" / "b" / "torn").write_text("")
+    (folder.with_name("torn")).mkdir()
+    (folder.with_name("torn") / SPENT).write_text("{")
+    rates = forecast._rates(Store(tmp_path))
+    assert rates == {("pretrain", "x", "p"): {"d": pytest.approx(800 / 6000, rel=0.01)}}
