@@ -128,6 +128,12 @@ def test_a_good_checkpoint_is_told_tensor_by_tensor(bench: Bench, tmp_path: Path
     assert "module.encoder." in told.out
 
 
+def test_a_word_to_be_filled_in_is_no_contact(bench: Bench, tmp_path: Path) -> None:
+    told = bench("submit", "check", card_folder(tmp_path / "mine", contact="TODO"))
+    assert told.code == 1
+    assert "contact: missing; say whom to ask" in told.out
+
+
 def test_a_source_that_says_it_has_seen_the_target_is_a_leak(packed: Packed, bench: Bench, tmp_path: Path) -> None:
     folder = card_folder(tmp_path / "mine", training_data=["scenes"])
     assert bench("run", "--matrix", packed.matrix, "--source", folder, "--executor", "inline").code == 0

@@ -94,7 +94,8 @@ def _missing(card: SourceCard) -> Iterator[str]:
     if TO_DO in card.description or not card.description.strip():
         yield "description: still the template's; say in one sentence what it is"
     for name, why in (("licence", "under which others may use it"), ("contact", "whom to ask")):
-        if not (getattr(card, name) or "").strip():
+        value = getattr(card, name) or ""
+        if not value.strip() or TO_DO in value:
             yield f"{name}: missing; say {why}"
     if card.training_data == "unknown":
         yield "training_data: say which data sets it has seen, [] for none: a source that has seen a target's test is marked"
