@@ -41,6 +41,7 @@ class Watch:
         self._spent: dict[str, float] = {}  # fingerprint -> seconds until it was last heard of
         self._found: dict[str, int] = {}  # fingerprint -> what a killed call had done of it
         self._at_work: set[str] = set()
+        self._workers = 1  # the most that were at work at once
         self._facts: dict[str, dict[str, float]] = {}  # fingerprint -> loss, val_miou
         self._units_left = 0
         self._started = self._spoke = time.monotonic()
@@ -88,6 +89,7 @@ class Watch:
         """A unit starts."""
         self._since[unit.fingerprint] = time.monotonic()
         self._at_work.add(unit.fingerprint)
+        self._workers = max(self._workers, len(self._at_work))
         if self._live:
             self._bars[unit.fingerprint] = self._live.add_task(str(unit), total=self._work[unit.fingerprint][1])
         else:
@@ -148,7 +150,7 @@ class Watch:
         usual = sum(spent.values()) / sum(done.values())
         pace = {kind: spent[kind] / done[kind] if done[kind] else usual for kind in done}
         left = sum((total - n) * pace[self._kinds[name]] for name, (n, total) in self._work.items())
-        return left / max(1, len(self._at_work))
+        return left / min(self._workers, self._units_left)
 
     # -- the end ---------------------------------------------------------------------------------------------------
 

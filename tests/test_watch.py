@@ -39,7 +39,12 @@ def test_an_image_of_a_corpus_takes_longer_than_a_step(monkeypatch: pytest.Monke
     assert told.after(20, corpus_a=4, tune_a=200) is None, "too early to tell"
     assert told.after(20, corpus_a=8, tune_a=400) == pytest.approx((92 * 5 + 1600 * 0.1) / 2)
     told.watch.finished(told.units["tune_a"], "ok", None)
-    assert told.after(0) == pytest.approx(92 * 5 + 1000 * 0.04), "one at work, and told of a step: 40 s for 1,000"
+    left = 92 * 5 + 1000 * 0.04  # as if the rest of it had taken no time
+    assert told.after(0) == pytest.approx(left / 2), "the next one starts at once: there are two workers"
+    told.watch.started(told.units["tune_b"])
+    told.after(0, tune_b=1)
+    told.watch.finished(told.units["tune_b"], "ok", None)
+    assert told.after(0) == pytest.approx(92 * 5), "one unit is left, and one worker can be at it"
 
 
 def test_what_a_killed_call_had_done_is_no_pace(monkeypatch: pytest.MonkeyPatch) -> None:
