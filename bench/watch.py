@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -26,6 +27,22 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+@dataclass
+class _Piece:
+    """How far a unit is."""
+
+    kind: str
+    total: int
+    done: int = 0
+    found: int = 0  # what a killed call had done of it
+    since: float | None = None  # when it was started
+    spent: float = 0.0  # seconds until it was last heard of
+
+    def hear(self, done: int, total: int) -> None:
+        self.done, self.total = done, total
+        self.spent = time.monotonic() - self.since if self.since is not None else 0.0
+
+
 class Watch:
     """Follows one run. Work is counted in training steps; a frame predicted and scored counts as one."""
 
@@ -35,11 +52,7 @@ class Watch:
         self._console = Console(highlight=False, markup=False, soft_wrap=True)
         self._live = _live(self._console, "steps") if self._console.is_terminal else None
         self._bars: dict[str, TaskID] = {}
-        self._work: dict[str, tuple[int, int]] = {}  # fingerprint -> (done, total)
-        self._kinds: dict[str, str] = {}  # fingerprint -> kind
-        self._since: dict[str, float] = {}  # fingerprint -> when it was started
-        self._spent: dict[str, float] = {}  # fingerprint -> seconds until it was last heard of
-        self._found: dict[str, int] = {}  # fingerprint -> what a killed call had done of it
+        self._pieces: dict[str, _Piece] = {}  # by fingerprint
         self._at_work: set[str] = set()
         self._workers = 1  # the most that were at work at once
         self._facts: dict[str, dict[str, float]] = {}  # fingerprint -> loss, val_miou
@@ -78,28 +91,29 @@ class Watch:
         for reason in dict.fromkeys(f"{unit.cell}: {reason}" for unit, reason in plan.skipped):
             self._console.print(f"  skipped {reason}")
         self._units_left = len(plan.todo)
-        self._work = {unit.fingerprint: (0, unit.work(target)) for unit in plan.todo}
-        self._kinds = {unit.fingerprint: unit.kind for unit in plan.todo}
+        self._pieces = {unit.fingerprint: _Piece(unit.kind, unit.work(target)) for unit in plan.todo}
         self._started = self._spoke = time.monotonic()
         if self._live:
-            total = sum(work for _, work in self._work.values())
+            total = sum(piece.total for piece in self._pieces.values())
             self._bars["all"] = self._live.add_task("all", total=total, visible=bool(plan.todo))
 
     def started(self, unit: Unit) -> None:
         """A unit starts."""
-        self._since[unit.fingerprint] = time.monotonic()
+        piece = self._pieces[unit.fingerprint]
+        piece.since = time.monotonic()
         self._at_work.add(unit.fingerprint)
         self._workers = max(self._workers, len(self._at_work))
         if self._live:
-            self._bars[unit.fingerprint] = self._live.add_task(str(unit), total=self._work[unit.fingerprint][1])
+            self._bars[unit.fingerprint] = self._live.add_task(str(unit), total=piece.total)
         else:
             self._console.print(f"started  {unit}")
 
     def progress(self, unit: Unit, done: int, total: int, /, **facts: float) -> None:
         """A unit has got so far."""
-        self._work[unit.fingerprint] = (done, total)
-        self._found.setdefault(unit.fingerprint, done - 1)
-        self._hear_of(unit)
+        piece = self._pieces[unit.fingerprint]
+        if not piece.done:
+            piece.found = done - 1
+        piece.hear(done, total)
         if self._live:
             self._facts[unit.fingerprint] = self._facts.get(unit.fingerprint, {}) | facts
             told = "".join(
@@ -107,7 +121,7 @@ class Watch:
             )
             bar = self._bars[unit.fingerprint]
             self._live.update(bar, completed=done, total=total, description=f"{unit}{told}")
-            done_in_all = sum(d for d, _ in self._work.values())
+            done_in_all = sum(piece.done for piece in self._pieces.values())
             self._live.update(self._bars["all"], completed=done_in_all, description=f"all: {self._left()}")
         elif time.monotonic() - self._spoke > QUIET_S:
             self._spoke = time.monotonic()
@@ -115,9 +129,8 @@ class Watch:
 
     def finished(self, unit: Unit, status: str, reason: str | None) -> None:
         """A unit ended."""
-        total = self._work[unit.fingerprint][1]
-        self._work[unit.fingerprint] = (total, total)
-        self._hear_of(unit)
+        piece = self._pieces[unit.fingerprint]
+        piece.hear(piece.total, piece.total)
         self._at_work.discard(unit.fingerprint)
         self._units_left -= 1
         if self._live and unit.fingerprint in self._bars:
@@ -125,10 +138,6 @@ class Watch:
         self._console.print(
             f"{'finished' if status == 'ok' else status:8} {unit}{f': {reason}' if reason else ''}; {self._left()}",
         )
-
-    def _hear_of(self, unit: Unit) -> None:
-        if unit.fingerprint in self._since:
-            self._spent[unit.fingerprint] = time.monotonic() - self._since[unit.fingerprint]
 
     def _left(self) -> str:
         seconds = self._seconds_left()
@@ -142,14 +151,14 @@ class Watch:
         """
         done = dict.fromkeys(map(str, KINDS), 0.0)
         spent = dict(done)
-        for name, seconds in self._spent.items():
-            done[self._kinds[name]] += self._work[name][0] - self._found.get(name, 0)
-            spent[self._kinds[name]] += seconds
+        for piece in self._pieces.values():
+            done[piece.kind] += piece.done - piece.found if piece.since is not None else 0
+            spent[piece.kind] += piece.spent
         if not self._units_left or sum(spent.values()) < SURE_S or not sum(done.values()):
             return None
         usual = sum(spent.values()) / sum(done.values())
         pace = {kind: spent[kind] / done[kind] if done[kind] else usual for kind in done}
-        left = sum((total - n) * pace[self._kinds[name]] for name, (n, total) in self._work.items())
+        left = sum((piece.total - piece.done) * pace[piece.kind] for piece in self._pieces.values())
         return left / min(self._workers, self._units_left)
 
     # -- the end ---------------------------------------------------------------------------------------------------
@@ -163,7 +172,7 @@ class Watch:
         if left:
             counts += f", {left} {'in the queue' if queued else 'still to do: run the same command again'}"
         where = "" if str(self._store) == "bench-store" else f" --store {self._store}"
-        if self._work:
+        if self._pieces:
             self._console.print(f"took {duration(time.monotonic() - self._started)}: {counts}")
         else:
             self._console.print(f"nothing to do: {counts}. See them with `bench table{where}`")
