@@ -7,7 +7,7 @@ export BENCH_DATA ?= data
 # real thermal frames where they are at hand, rendered ones elsewhere
 DEMO_TARGET := $(if $(wildcard $(BENCH_DATA)/hit-uav),hit-uav,scenes)
 
-.PHONY: demo test benchmark stress check format clean
+.PHONY: demo test benchmark stress published check format clean
 
 demo: $(READY)
 	@test -d $(BENCH_DATA)/$(DEMO_TARGET) || $(BIN)/bench data make scenes --n 90 --size 120x160
@@ -19,6 +19,10 @@ demo: $(READY)
 
 test: check
 	$(BIN)/pytest -n auto --dist worksteal
+
+# what README and RESULTS.md tell of measurements, written by the commands that they name
+published: $(READY)
+	$(BIN)/python -m bench.published README.md results/RESULTS.md
 
 stress: $(READY)
 	$(BIN)/python tests/stress.py

@@ -128,16 +128,21 @@ def claim_text(store: Store, text: str, **filters: Unpack[Filters]) -> tuple[str
     return sentence(told), told
 
 
-def claims_text(store: Store, path: Path) -> tuple[str, bool]:
-    """(a line for every entry of a claims file, whether all are as expected)."""
+def claims_text(store: Store, path: Path, form: str = "text") -> tuple[str, bool]:
+    """(what stands on each entry of a claims file and how it is judged, whether all are as expected); md: lists for a text."""
     table, lines, good = runs_frame(store), [], True
     for entry in read_claims(path):
         expected, told = _expected(entry, table)
         good &= expected
-        lines.append(f"{'as expected' if expected else 'NOT AS EXPECTED'} ({entry.expect}): {entry.claim}\n  {told}")
+        mark = f"{'as expected' if expected else 'NOT AS EXPECTED'} ({entry.expect})"
+        if form == "md":
+            lines += ["", entry.about, ""] if entry.about else []
+            lines.append(f"- **{entry.says or entry.claim}** {'' if expected else f'{mark}: '}{told}.")
+        else:
+            lines.append("\n  ".join(filter(None, [f"{mark}: {entry.claim}", entry.says, told])))
     if not lines:
         raise Unanswerable(f"{path} holds no claims")
-    return "\n".join(lines), good
+    return "\n".join(lines).strip("\n"), good
 
 
 def _expected(entry: Expected, table: pd.DataFrame) -> tuple[bool, str]:

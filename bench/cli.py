@@ -356,9 +356,10 @@ def compare(a: str, b: str, store: Path, metric: str, backbone: str | None, per_
 @cli.command()
 @click.argument("text", required=False)
 @click.option("--file", type=click.Path(path_type=Path, dir_okay=False), help="YAML: a list of {claim, expect}.")
+@click.option("--format", "form", type=click.Choice(["text", "md"]), default="text", help="Of a --file.")
 @STORE
 @_with(*BOARD)
-def claim(text: str | None, file: Path | None, store: Path, **board: Any) -> int:  # noqa: ANN401
+def claim(text: str | None, file: Path | None, form: str, store: Path, **board: Any) -> int:  # noqa: ANN401
     """Judge a claim such as "satir > imagenet by 0.01 miou on segformer-b0" or "satir ~ imagenet within 0.01".
 
     Exit code: 0 supported, 4 not shown, 5 contradicted; with --file 0 where all are as expected, else 2.
@@ -371,7 +372,7 @@ def claim(text: str | None, file: Path | None, store: Path, **board: Any) -> int
     if file is not None:
         if any(value is not None for value in board.values()):
             raise BenchError("each claim of a --file names its own target, protocol and train_frac")
-        told, good = claims_text(Store(store), file)
+        told, good = claims_text(Store(store), file, form)
         click.echo(told)
         return 0 if good else 2
     told, found = claim_text(Store(store), str(text), **board)

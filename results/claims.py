@@ -65,6 +65,7 @@ class Expected(BaseModel):
     protocol: str | None = None
     train_frac: float | None = Field(default=None, gt=0, le=1)
     says: str | None = Field(default=None, description="the sentence of a text that stands on this claim")
+    about: str | None = Field(default=None, description="the question that this entry and those after it are about")
 
 
 def parse(text: str) -> Claim:

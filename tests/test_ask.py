@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from conftest import Bench
 from examples import record, write
 
@@ -98,6 +99,25 @@ def test_a_file_of_claims_ends_with_0_only_as_expected(filled: Path, bench: Benc
     assert told.code == 2
     assert told.out.count("NOT AS EXPECTED") == 2
     assert "no runs of 'satyr'" in told.out
+
+
+def test_claims_as_lists_for_a_text(filled: Path, bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "claims.yaml"
+    entries = [
+        {"claim": "satir > none", "expect": "supported", "says": "It helps.", "about": "Does it?"},
+        {"claim": "satir > imagenet by 0.03", "expect": "supported", "says": "A lot."},
+        {"claim": "none > satir", "expect": "contradicted", "about": "Or the reverse?"},
+    ]
+    path.write_text(yaml.safe_dump(entries))
+    told = bench("claim", "--file", path, "--store", filled, "--format", "md")
+    assert told.code == 2
+    lines = told.out.splitlines()
+    assert lines[:2] == ["Does it?", ""]
+    assert re.fullmatch(r"- \*\*It helps\.\*\* SUPPORTED: satir is 0\.\d{4} mIoU ahead of none .*\.", lines[2])
+    assert lines[3].startswith("- **A lot.** NOT AS EXPECTED (supported): NOT SHOWN")
+    assert lines[4:7] == ["", "Or the reverse?", ""]
+    assert lines[7].startswith("- **none > satir** CONTRADICTED")
+    assert "It helps." in bench("claim", "--file", path, "--store", filled).out
 
 
 def test_a_file_of_claims_names_its_boards_itself_and_is_not_empty(filled: Path, bench: Bench, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from bench import BenchError
+from bench.published import BLOCK, refreshed
 from bench.submission import verify
 from results import metrics
 from results.bundle import read_verdict, submissions
@@ -54,12 +56,34 @@ def test_every_claim_is_judged_as_expected(entry: Expected, table: pd.DataFrame)
     assert told.verdict.lower() == entry.expect, sentence(told)
 
 
-def test_every_sentence_about_results_has_a_claim_and_every_claim_its_sentence() -> None:
-    text = (ROOT / "README.md").read_text()
-    judged = re.search(r"judged by results/claims.yaml -->\n(.*?)<!-- end -->", text, re.DOTALL)
-    assert judged is not None
-    sentences = re.findall(r"^- (.+?)(?=^- |\Z)", judged[1].strip(), re.DOTALL | re.MULTILINE)
-    assert sorted(" ".join(line.split()) for line in sentences) == sorted(str(entry.says) for entry in CLAIMS)
+@pytest.mark.parametrize("name", ["README.md", "results/RESULTS.md"])
+def test_what_is_written_about_results_is_what_the_commands_print(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / name).read_text()
+    assert "<!-- $ bench claim --file results/claims.yaml" in text
+    assert refreshed(text) == text, f"python -m bench.published {name}"
+
+
+def test_no_score_stands_outside_of_what_commands_print() -> None:
+    for name in ("README.md", "results/RESULTS.md"):
+        section = (ROOT / name).read_text()
+        section = section.partition("## Measured so far")[2].partition("\n## ")[0] if name == "README.md" else section
+        typed = BLOCK.sub("", section)
+        assert not re.search(r"0\.[0-9]{2,}|SUPPORTED|NOT SHOWN|CONTRADICTED", typed), name
+
+
+def test_a_block_is_replaced_and_a_command_that_fails_is_no_result(table: pd.DataFrame, tmp_path: Path) -> None:
+    (tmp_path / "claims.yaml").write_text("[{claim: imagenet > none, expect: contradicted, target: hit-uav}]")
+    call = f"bench claim --file {tmp_path}/claims.yaml --store {ROOT / 'results' / 'runs'}"
+    with pytest.raises(BenchError, match="NOT AS EXPECTED"):
+        refreshed(f"a\n<!-- $ {call} -->\nold\n<!-- end -->\nb")
+    call = call.replace("claim --file", "ls --file")
+    with pytest.raises(BenchError, match="No such option"):
+        refreshed(f"a\n<!-- $ {call} -->\nold\n<!-- end -->\nb")
+    told = refreshed("a\n<!-- $ bench --version -->\nold\n<!-- end -->\nb\n<!-- end -->\n")
+    assert "old" not in told
+    assert told.startswith("a\n<!-- $ bench --version -->\n```\nbench, version")
+    assert told.endswith("\n```\n<!-- end -->\nb\n<!-- end -->\n")
 
 
 def test_no_path_of_the_machine_that_measured_is_in_a_record() -> None:
