@@ -110,7 +110,7 @@ def _key(unit: Unit) -> tuple[str, str, str]:
 
 
 def _rates(store: Store) -> Rates:
-    """Over what the store has measured: seconds of all by work of all, for a unit of little work says little of a step."""
+    """Over what the store has measured: seconds of all by work of all."""
     found: dict[tuple[str, str, str], dict[str, tuple[float, float]]] = defaultdict(dict)
     for kind in KINDS:
         folder = store.root / "units" / kind
@@ -119,13 +119,13 @@ def _rates(store: Store) -> Rates:
             try:
                 spent = json.loads((path / SPENT).read_bytes())
                 key = (kind, "" if kind == "corpus" else spent["backbone"], spent["protocol"])
+                if spent["work"] < 2:  # weights that were loaded
+                    continue
                 seconds, work = found[key].get(spent["device"], (0.0, 0.0))
                 found[key][spent["device"]] = seconds + spent["seconds"], work + spent["work"]
             except (OSError, ValueError, KeyError, TypeError):
                 continue
-    return {
-        key: {device: seconds / max(1, work) for device, (seconds, work) in by.items()} for key, by in found.items()
-    }
+    return {key: {device: seconds / work for device, (seconds, work) in by.items()} for key, by in found.items()}
 
 
 def _power(matrix: Matrix, plan: Plan) -> Iterable[str]:

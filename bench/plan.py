@@ -55,8 +55,11 @@ def make_plan(
     records: dict[str, Known] = {}
     in_store = _known(store)
     sources = Sources(matrix.cards, matrix.protocol, target.content_hash, pool, weights, store)
-    turn: dict[str, int] = {}  # fingerprint -> the place of the first cell that needs it
-    for place, cell in enumerate(matrix.cells):
+    turn: dict[
+        str, int
+    ] = {}  # fingerprint -> the place, among the cells with something to do, of the first that needs it
+    place = 0
+    for cell in matrix.cells:
         cell_finals = sources.finals(cell, matrix.backbones[cell.backbone])
         finals += cell_finals
         found = {unit.fingerprint: in_store[unit.fingerprint] for unit in cell_finals if unit.fingerprint in in_store}
@@ -73,6 +76,7 @@ def make_plan(
             for unit in (*needed.values(), *missing):
                 todo[unit.fingerprint] = unit
                 turn.setdefault(unit.fingerprint, place)
+            place += bool(missing)
     # cell by cell, so that the board fills; the early stages of one before the finals of the one before it, because a study
     # that starts last would keep one core busy while the others have nothing left
     order = sorted(
@@ -98,14 +102,12 @@ def _known(store: Store) -> dict[str, Known]:
 
 
 def _needed(units: Iterable[Unit], store: Store) -> dict[str, Unit]:
-    """What has to be done before these units, and what before that; what is done needs nothing more."""
+    """What has to be done before these units, each after those that it needs; what is done needs nothing more."""
     needed: dict[str, Unit] = {}
-    waiting = [need for unit in units for need in unit.needs]
-    while waiting:
-        unit = waiting.pop()
-        if unit.fingerprint not in needed and not is_done(store, unit):
-            needed[unit.fingerprint] = unit
-            waiting += unit.needs
+    for unit in units:
+        for need in unit.needs:
+            if need.fingerprint not in needed and not is_done(store, need):
+                needed |= _needed([need], store) | {need.fingerprint: need}
     return needed
 
 

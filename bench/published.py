@@ -14,26 +14,32 @@ from click.testing import CliRunner
 from bench import BenchError
 from bench.cli import cli
 
-BLOCK = re.compile(r"(?P<head><!-- \$ bench (?P<call>.+?) -->\n).*?(?P<tail><!-- end -->)", re.DOTALL)
+HEAD, END = "<!-- $ ", "<!-- end -->"
+BLOCK = re.compile(rf"<!-- \$ bench (?P<call>[^\n]+?) -->\n(?:(?!<!-- ).)*{END}", re.DOTALL)
 
 
 def refreshed(text: str) -> str:
     """The text with what its commands print now, from the folder that it is called in.
 
     Raises:
-        BenchError: a command ends with another exit code than 0.
+        BenchError: a command ends with another exit code than 0; a block has no end, or there is none.
     """
 
     def block(found: re.Match[str]) -> str:
         told = CliRunner().invoke(cli, shlex.split(found["call"]), prog_name="bench", standalone_mode=False)
         if told.exception is not None or told.return_value:
             raise BenchError(f"bench {found['call']}: {told.exception or told.output}")
-        fence = "" if found["call"].endswith("--format md") else "```\n"
-        return f"{found['head']}{fence}{told.stdout.strip()}\n{fence}{found['tail']}"
+        fence = "" if "--format md" in found["call"] else "```\n"
+        shown = f"`bench {found['call']}`\n\n{fence}{told.stdout.strip()}\n{fence}"
+        return f"{HEAD}bench {found['call']} -->\n{shown}{END}"
 
+    count = len(BLOCK.findall(text))
+    if not count or count != text.count(HEAD):
+        raise BenchError(f"{count} blocks from {HEAD}... to {END}, and {text.count(HEAD)} begin")
     return BLOCK.sub(block, text)
 
 
 if __name__ == "__main__":
-    for path in map(Path, sys.argv[1:]):
-        path.write_text(refreshed(path.read_text()))
+    paths = [Path(word) for word in sys.argv[1:]]
+    for path, text in [(path, refreshed(path.read_text())) for path in paths]:  # all of them, or none is written
+        path.write_text(text)

@@ -98,7 +98,9 @@ class Watch:
             self._bars["all"] = self._live.add_task("all", total=total, visible=bool(plan.todo))
 
     def started(self, unit: Unit) -> None:
-        """A unit starts."""
+        """A unit starts; told again of one that another call was at, it says so once."""
+        if unit.fingerprint in self._at_work:
+            return
         piece = self._pieces[unit.fingerprint]
         piece.since = time.monotonic()
         self._at_work.add(unit.fingerprint)
@@ -145,7 +147,7 @@ class Watch:
         return f"{self._units_left} unit{'' if self._units_left == 1 else 's'} left{expected}"
 
     def _seconds_left(self) -> float | None:
-        """At the pace of each kind so far, of all where a kind has not begun; None in the first minute and at the end.
+        """At the pace of each kind so far, of all where a kind has had no minute yet; None in the first one and at the end.
 
         An image of a corpus takes longer than a step of a training, so one pace for all would be far off.
         """
@@ -157,7 +159,7 @@ class Watch:
         if not self._units_left or sum(spent.values()) < SURE_S or not sum(done.values()):
             return None
         usual = sum(spent.values()) / sum(done.values())
-        pace = {kind: spent[kind] / done[kind] if done[kind] else usual for kind in done}
+        pace = {kind: spent[kind] / done[kind] if done[kind] and spent[kind] >= SURE_S else usual for kind in done}
         left = sum((piece.total - piece.done) * pace[piece.kind] for piece in self._pieces.values())
         return left / min(self._workers, self._units_left)
 

@@ -62,10 +62,12 @@ def todo(scenes: Path, tmp_path: Path) -> tuple[tuple[Unit, ...], Context]:
 def test_cells_come_one_after_the_other_and_the_next_ones_tuning_before_the_finals(
     scenes: Path, tmp_path: Path
 ) -> None:
-    matrix = load_matrix(str(write_matrix(tmp_path, ("none", "none/long", "satir/felzenszwalb"))))
+    """What cannot be run stands between them, and moves nothing."""
+    matrix = load_matrix(str(write_matrix(tmp_path, ("none", "imagenet", "none/long", "satir/felzenszwalb"))))
     target = open_target("scenes", scenes)
     pool = open_pool(target, None)
     plan = make_plan(matrix, target, pool, Store(tmp_path / "store"), tmp_path)
+    assert {unit.cell.source for unit, _ in plan.skipped} == {"imagenet"}
     short = {"none": "none", "none/long": "long", "satir/felzenszwalb": "satir"}
     assert [f"{u.kind} {short[u.cell.source]} {u.replicate}" for u in plan.todo if u.kind in ("tune", "final")] == [
         *("tune none None", "tune long None", "final none 0", "final none 1"),

@@ -21,4 +21,4 @@ def test_a_unit_of_no_steps_says_nothing_of_a_step(tmp_path: Path) -> None:
     (folder.with_name("torn")).mkdir()
     (folder.with_name("torn") / SPENT).write_text("{")
     rates = forecast._rates(Store(tmp_path))
-    assert rates == {("pretrain", "x", "p"): {"d": pytest.approx(800 / 6000, rel=0.01)}}
+    assert rates == {("pretrain", "x", "p"): {"d": pytest.approx(800 / 6000)}}

@@ -18,6 +18,7 @@ from results.table import runs_frame
 
 ROOT = Path(__file__).parents[1]
 CLAIMS = read_claims(ROOT / "results" / "claims.yaml")
+assert CLAIMS
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +69,9 @@ def test_no_score_stands_outside_of_what_commands_print() -> None:
     for name in ("README.md", "results/RESULTS.md"):
         section = (ROOT / name).read_text()
         section = section.partition("## Measured so far")[2].partition("\n## ")[0] if name == "README.md" else section
+        assert BLOCK.search(section), name
         typed = BLOCK.sub("", section)
-        assert not re.search(r"0\.[0-9]{2,}|SUPPORTED|NOT SHOWN|CONTRADICTED", typed), name
+        assert not re.search(r"(?<![\w.])[01]?\.[0-9]{2,}|SUPPORTED|NOT SHOWN|CONTRADICTED|\bpoints", typed), name
 
 
 def test_a_block_is_replaced_and_a_command_that_fails_is_no_result(table: pd.DataFrame, tmp_path: Path) -> None:
@@ -82,10 +84,15 @@ def test_a_block_is_replaced_and_a_command_that_fails_is_no_result(table: pd.Dat
         refreshed(f"a\n<!-- $ {call} -->\nold\n<!-- end -->\nb")
     told = refreshed("a\n<!-- $ bench --version -->\nold\n<!-- end -->\nb\n<!-- end -->\n")
     assert "old" not in told
-    assert told.startswith("a\n<!-- $ bench --version -->\n```\nbench, version")
+    assert told.startswith("a\n<!-- $ bench --version -->\n`bench --version`\n\n```\nbench, version")
     assert told.endswith("\n```\n<!-- end -->\nb\n<!-- end -->\n")
+    for text in ("no block", "<!-- $ bench --version -->\nold\nprose\n<!-- $ bench --version -->\nold\n<!-- end -->\n"):
+        with pytest.raises(BenchError, match="blocks from"):
+            refreshed(text)
 
 
 def test_no_path_of_the_machine_that_measured_is_in_a_record() -> None:
-    for path in (ROOT / "results" / "runs").rglob("*.json"):
+    paths = [path for path in (ROOT / "results" / "runs").rglob("*.*") if path.suffix in (".json", ".jsonl", ".csv")]
+    assert paths
+    for path in paths:
         assert not re.search(r"(?<![\w.])/(home|root|tmp|work|Users|mnt)/", path.read_text()), path
