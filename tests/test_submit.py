@@ -284,6 +284,15 @@ def test_what_ships_passes_as_a_store() -> None:
     assert verify.judge(ROOT / "results" / "runs").faults == []
 
 
+def test_a_store_under_way_passes_and_says_so(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "results" / "runs", tmp_path / "runs", ignore=shutil.ignore_patterns("cache"))
+    shutil.rmtree(next((tmp_path / "runs").glob("*/*/imagenet/*/r1-*")))
+    judged = verify.judge(tmp_path / "runs")
+    assert judged.faults == []
+    assert "imagenet x fpn-efficientnet-lite0: replicates 1 of 5 are missing, so it is not ranked" in judged.notes
+    assert "incomplete" in set(board(load_table(tmp_path / "runs"))["status"])
+
+
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Address of a folder `served` of this test, on this machine."""

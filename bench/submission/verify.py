@@ -159,7 +159,7 @@ def _unlike(found: Found, manifest: Manifest | None) -> str | None:
 
 
 def _cell_faults(judged: Judged) -> Iterator[str]:
-    """Nothing double, nothing missing."""
+    """Nothing double, and in a bundle nothing missing; a store may be under way, and a board ranks no cell that is not whole."""
     cells: dict[tuple[Any, ...], list[RunRecord]] = defaultdict(list)
     for record in judged.records:
         cells[record.target, record.protocol, record.source, record.backbone, record.train_frac].append(record)
@@ -172,7 +172,11 @@ def _cell_faults(judged: Judged) -> Iterator[str]:
         if doubles := sorted({number for number in numbers if numbers.count(number) > 1}):
             yield f"{where}: replicate {doubles[0]} stands twice"
         if missing := sorted(set(wanted) - set(numbers)):
-            yield f"{where}: replicates {', '.join(map(str, missing))} of {len(wanted)} are missing"
+            told = f"{where}: replicates {', '.join(map(str, missing))} of {len(wanted)} are missing"
+            if judged.name is not None:
+                yield told
+            else:
+                judged.notes.append(f"{told}, so it is not ranked")
         if extra := sorted(set(numbers) - set(wanted)):
             yield f"{where}: there is no replicate {extra[0]} of {len(wanted)}"
         tuned = {json.dumps(record.tuning.schedule, sort_keys=True) for record in records if record.tuning}
