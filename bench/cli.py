@@ -536,10 +536,7 @@ def dashboard(store: Path, port: int, host: str, browser: bool) -> None:
 
     settings = {"server.port": port, "server.headless": str(not browser).lower(), "server.address": host}
     settings |= {"browser.gatherUsageStats": "false", "server.fileWatcherType": "none", "client.toolbarMode": "viewer"}
-    settings |= {
-        "server.showEmailPrompt": "false",
-        "logger.hideWelcomeMessage": "true",
-    }  # and what it would have us install
+    settings |= {"server.showEmailPrompt": "false", "logger.hideWelcomeMessage": "true"}  # it offers to install things
     click.echo(f"http://{'localhost' if host == '0.0.0.0' else host}:{port}  (Ctrl-C ends it)")
     sys.stdout.flush()
     words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]

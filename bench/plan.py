@@ -55,9 +55,7 @@ def make_plan(
     records: dict[str, Known] = {}
     in_store = _known(store)
     sources = Sources(matrix.cards, matrix.protocol, target.content_hash, pool, weights, store)
-    turn: dict[
-        str, int
-    ] = {}  # fingerprint -> the place, among the cells with something to do, of the first that needs it
+    turn: dict[str, int] = {}  # fingerprint -> place of the first cell that needs it, among those with something to do
     place = 0
     for cell in matrix.cells:
         cell_finals = sources.finals(cell, matrix.backbones[cell.backbone])
@@ -77,17 +75,13 @@ def make_plan(
                 todo[unit.fingerprint] = unit
                 turn.setdefault(unit.fingerprint, place)
             place += bool(missing)
+
     # cell by cell, so that the board fills; the early stages of one before the finals of the one before it, because a study
     # that starts last would keep one core busy while the others have nothing left
-    order = sorted(
-        todo.values(),
-        key=lambda unit: (
-            turn[unit.fingerprint] - (unit.kind != "final"),
-            KINDS.index(unit.kind),
-            unit.replicate or 0,
-        ),
-    )
-    return Plan(tuple(finals), tuple(order), tuple(skipped), records)
+    def key(unit: Unit) -> tuple[int, int]:
+        return turn[unit.fingerprint] - (unit.kind != "final"), KINDS.index(unit.kind)
+
+    return Plan(tuple(finals), tuple(sorted(todo.values(), key=key)), tuple(skipped), records)
 
 
 def _known(store: Store) -> dict[str, Known]:

@@ -15,7 +15,7 @@ from bench import BenchError
 from bench.cli import cli
 
 HEAD, END = "<!-- $ ", "<!-- end -->"
-BLOCK = re.compile(rf"<!-- \$ bench (?P<call>[^\n]+?) -->\n(?:(?!<!-- ).)*{END}", re.DOTALL)
+BLOCK = re.compile(rf"<!-- \$ bench (?P<call>[^\n]+?) -->\n.*?{END}", re.DOTALL)
 
 
 def refreshed(text: str) -> str:

@@ -52,13 +52,13 @@ def spot(judged: Judged, networks: Path, data: Path, count: int, seed: int, repo
     for place in np.random.default_rng(seed).permutation(len(pairs))[:count]:
         run, image = pairs[place]
         drawn[run].append(image)
-    targets: dict[tuple[str, str], Target] = {}  # opened once: that reads every file
+    targets: dict[tuple[str, ...], Target] = {}  # opened once: that reads every file
     done = 0
     for record in runs:
         if record.run not in drawn:
             continue
         protocol = Protocol.model_validate(record.settings["protocol"])
-        board = (record.target, record.protocol)
+        board = (record.target, record.protocol, record.target_hash)
         target = targets[board] = targets.get(board) or _target(record, protocol, data)
         path = networks / f"{record.run}.safetensors"
         try:
