@@ -336,7 +336,7 @@ def table(store: Path, form: str, views: tuple[str, ...], metric: str, backbone:
         raise BenchError(
             "no runs of what --target, --protocol, --train-frac and --backbone name; without them all are shown"
         )
-    click.echo(show.table_text(cells, form))
+    click.echo(show.table_text(cells, runs, form))
 
 
 @cli.command()

@@ -284,8 +284,7 @@ def _pseudo_miou(net: Network, held_out: _Part, unit: Unit, classes: int) -> dic
     truth = total.sum(1)
     if not truth.sum():
         return {"heldout_miou": None, "heldout_miou_constant": None}
-    constant = float(truth.max() / truth.sum() / (truth > 0).sum())  # IoU of that class is its share, of the others 0
-    return {"heldout_miou": metrics.miou(total), "heldout_miou_constant": constant}
+    return {"heldout_miou": metrics.miou(total), "heldout_miou_constant": metrics.constant(truth)[1]}
 
 
 def _unheard(done: int, total: int, /, **facts: float) -> None:

@@ -16,7 +16,7 @@ from results.compare import METRICS, POOLED, Samples, all_pairs, samples
 from results.pictures import scaling_chart, svg, tiers_chart
 from results.record import Scores
 from results.store import Store, write_atomic
-from results.table import BOARD, board, runs_frame
+from results.table import BOARD, board, constant_note, runs_frame
 
 STYLE = """
 :root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; }
@@ -57,6 +57,8 @@ def _board(store: Store, rows: pd.DataFrame) -> Iterable[str]:
     first = rows.iloc[0]
     yield f"<h2>{escape(first['target'])}, {escape(first['protocol'])}</h2>"
     yield f"<p class=note>{escape(first['label_note'])}. Data {first['target_hash'][:8]}, settings {first['protocol_hash'][:8]}."
+    if (told := constant_note(rows)) is not None:
+        yield f"<p class=note>{escape(told)}"
     cells = board(rows)
     yield _table(
         ("rank", "source", "backbone", "labels", "mIoU", "95 %", "weighted F", "95 %", "replicates", "status"),

@@ -9,9 +9,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def table_text(cells: "pd.DataFrame", form: str) -> str:
-    """The board as csv, json (a list of rows), md or table; the last two with the paper's rows below, apart."""
-    from results.table import BOARD
+def table_text(cells: "pd.DataFrame", runs: "pd.DataFrame", form: str) -> str:
+    """The board as csv, json (a list of rows), md or table; the last two with the paper's rows below, apart.
+
+    cells: of `board(runs)`, all or some.
+    """
+    from results.table import BOARD, constant_note
 
     if form == "csv":
         return str(cells.to_csv(index=False))
@@ -24,7 +27,10 @@ def table_text(cells: "pd.DataFrame", form: str) -> str:
     for row in rows:
         boards.setdefault(tuple(row[name] for name in BOARD), []).append(row)
     names = Counter(key[:2] for key in boards)
-    parts = [_board_text(found, form, several=names[key[:2]] > 1) for key, found in boards.items()]
+    parts = []
+    for key, found in boards.items():
+        told = constant_note(runs[(runs[BOARD] == list(key)).all(axis=1)])
+        parts.append(_board_text(found, form, names[key[:2]] > 1, [] if told is None else [told]))
     return "\n\n".join([*parts, _paper_text(form)])
 
 
@@ -34,7 +40,7 @@ def _rows(cells: "pd.DataFrame") -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in plain.to_dict(orient="records")]
 
 
-def _board_text(rows: list[dict[str, Any]], form: str, several: bool) -> str:
+def _board_text(rows: list[dict[str, Any]], form: str, several: bool, told: Sequence[str]) -> str:
     first = rows[0]
     which = f" (data {first['target_hash'][:6]}, settings {first['protocol_hash'][:6]}, {first['result_version']})"
     head = [f"{first['target']}, {first['protocol']}{which if several else ''}: {first['label_note']}"]
@@ -86,6 +92,7 @@ def _board_text(rows: list[dict[str, Any]], form: str, several: bool) -> str:
     notes += [
         f"{why}" for why in dict.fromkeys(row["interval_note"] for row in rows if row["interval_note"] and row["n"])
     ]
+    notes += told
     notes.append(
         "val: validation mIoU of the default schedule and of the best trial; the latter is a choice, not a result"
     )
@@ -135,6 +142,8 @@ def page(
     """A table with words above and below it; in LaTeX they are comments, so that the whole can be \\input."""
     if form == "latex":
         head, notes = ([f"% {line}" for line in lines] for lines in (head, notes))
+    if form == "md":  # else they would run together into one paragraph
+        notes = [f"- {line}" for line in notes]
     gap = [] if form == "latex" else [""]
     return "\n".join([*head, *gap, grid(columns, rows, form), *(gap if notes else []), *notes])
 

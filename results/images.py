@@ -125,12 +125,7 @@ def _runs_of(
 ) -> list[T]:
     """What `of` makes of the evidence of each run, without the test images in `seen`."""
     runs = found.runs[(found.runs["source"] == source) & (found.runs["backbone"] == backbone)]
-    rows = runs.to_dict("records")
-    stores = [store.of_row(row) for row in rows]
-    return [
-        of(held.root, held.folder_of_row(row), str(row["run"]), str(row["evidence_sha256"]), seen)
-        for held, row in zip(stores, rows, strict=True)
-    ]
+    return [of(*store.evidence_of_row(row), seen) for row in runs.to_dict("records")]
 
 
 @functools.lru_cache(maxsize=512)

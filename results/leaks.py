@@ -124,8 +124,7 @@ def clean_row(root: Path, row: Mapping[Any, Any], images: frozenset[str]) -> dic
     Raises:
         StoreError: its evidence is not what its record was made from.
     """
-    held = Store(root).of_row(row)
-    return dict(row) | _scores(held.root, held.folder_of_row(row), str(row["run"]), str(row["evidence_sha256"]), images)
+    return dict(row) | _scores(*Store(root).evidence_of_row(row), images)
 
 
 def scored_images(root: Path, row: Mapping[Any, Any]) -> frozenset[str]:
@@ -134,8 +133,7 @@ def scored_images(root: Path, row: Mapping[Any, Any]) -> frozenset[str]:
     Raises:
         StoreError: its evidence is not what its record was made from.
     """
-    held = Store(root).of_row(row)
-    return _images(held.root, held.folder_of_row(row), str(row["run"]), str(row["evidence_sha256"]))
+    return _images(*Store(root).evidence_of_row(row))
 
 
 @functools.lru_cache(maxsize=256)

@@ -28,6 +28,15 @@ def miou(confusion: Ints, background: bool = True) -> float:
     return _mean(class_iou(confusion)[0 if background else 1 :])
 
 
+def constant(truth: Ints) -> tuple[int, float]:
+    """(class, mIoU) of the best that can be done without looking: one class everywhere. truth: (K,) pixels of each class.
+
+    Its IoU is its share of the pixels, that of every other class in the truth is 0. NaN where there is no pixel.
+    """
+    best, present = int(np.argmax(truth)), np.count_nonzero(truth)
+    return best, float(truth[best] / truth.sum() / present) if present else float("nan")
+
+
 def class_weighted_f(weighted_f: Floats) -> Floats:
     """(K,) mean over the images that contain the class, from (N, K) per-image values that are NaN where it is absent."""
     present = ~np.isnan(weighted_f)

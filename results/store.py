@@ -108,6 +108,11 @@ class Store:
         name = row.get("submission")
         return Store(self.root.parent / SUBMISSIONS / slug(name) / RUNS) if isinstance(name, str) else self
 
+    def evidence_of_row(self, row: Mapping[Any, Any]) -> tuple[Path, Path, str, str]:
+        """(root of its store, folder, run, checksum) of the evidence of a row of the table: a key, and what `evidence_at` takes."""
+        held = self.of_row(row)
+        return held.root, held.folder_of_row(row), str(row["run"]), str(row["evidence_sha256"])
+
     def cache_file(self, name: str) -> Path:
         """A file that may be deleted at any time."""
         return self._cache / name

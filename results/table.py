@@ -1,5 +1,6 @@
 """DataFrames from a store: one row a run, and the board, one row a cell."""
 
+import functools
 import hashlib
 import io
 import json
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from results import leaks, stats
+from results import leaks, metrics, stats
 from results.bundle import is_of, submissions
 from results.record import OF_SUBMISSIONS, RunRecord, column_docs
 from results.store import Store, StoreError, write_atomic
@@ -122,6 +123,23 @@ def board(runs: pd.DataFrame) -> pd.DataFrame:
     return cells.sort_values(
         order, ascending=[name not in ("train_frac", "miou") for name in order], na_position="last", ignore_index=True
     )
+
+
+def constant_note(runs: pd.DataFrame) -> str | None:
+    """What one class everywhere scores on the test images of a board, in words; None where no evidence can be read."""
+    for place in np.flatnonzero(runs["status"] == "ok"):
+        row = runs.iloc[place].to_dict()
+        try:
+            best, value = _constant(*Store(runs.attrs["root"]).evidence_of_row(row))
+        except StoreError:
+            continue
+        return f"Predicting '{row['classes'][best]}' everywhere scores {value:.4f} mIoU."
+    return None
+
+
+@functools.lru_cache(maxsize=64)
+def _constant(root: Path, folder: Path, run: str, sha: str) -> tuple[int, float]:
+    return metrics.constant(Store(root).evidence_at(folder, run, sha).confusion.sum((0, 2)))
 
 
 _BOARD_COLUMNS = [

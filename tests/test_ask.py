@@ -231,6 +231,7 @@ def test_a_report_is_one_page_without_any_address(filled: Path, bench: Bench, tm
     page = (tmp_path / "r" / "index.html").read_text()
     assert "<svg" in page
     assert "satir/n-30" in page
+    assert "everywhere scores" in page
     assert "SUPPORTED" not in page
     addresses = set(re.findall(r"(?:src|href)=['\"]?([^'\" >]+)", page))
     assert {a for a in addresses if not a.startswith("#")} == {"runs.csv"}

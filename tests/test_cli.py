@@ -267,6 +267,7 @@ def test_the_table_in_every_format(bench: Bench, matrix_file: Path) -> None:
         assert text.index("0.6906") > text.index("Printed in the paper"), "the paper's rows stand apart"
         assert "synthetic" in text
         assert "no interval under 3 replicates" in text
+        assert "Predicting 'background' everywhere scores" in text
 
 
 def test_results_selected_on_test_are_flagged(bench: Bench, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from dashboard.views.leaderboard import badges, gain
 from dashboard.views.run import importance
 from results import images, load_table, samples
 from results.store import Store
-from results.table import board
+from results.table import board, constant_note
 
 APP = Path(filters.__file__).with_name("app.py")
 PAGES = ("Leaderboard", "Matrix", "Compare", "Scaling", "Run", "Images")
@@ -61,6 +61,7 @@ def test_every_page_opens_on_what_ships_and_on_a_store(page: str, opened: Open, 
 
 def test_the_table_is_the_board(opened: Open, filled: Path) -> None:  # noqa: F811
     rows, cells = shown(opened(filled), "badges"), board(load_table(filled))
+    assert str(constant_note(load_table(filled))) in texts(opened(filled))
     assert rows["miou"].tolist() == cells["miou"].tolist()
     base = cells[cells["source"] == "none"].set_index("backbone")["miou"]
     assert rows["gain over none"].tolist() == (cells["miou"] - cells["backbone"].map(base)).tolist()

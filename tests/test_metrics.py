@@ -28,6 +28,15 @@ def test_a_class_that_is_absent_from_the_truth_does_not_count_but_its_false_pixe
 
 
 @given(confusions)
+def test_the_constant_is_the_best_of_all_constant_predictions(confusion: np.ndarray) -> None:
+    truth = confusion.sum(1)
+    everywhere = [np.outer(truth, np.arange(len(truth)) == k) for k in range(len(truth))]
+    best, value = metrics.constant(truth)
+    assert metrics.miou(everywhere[best]) == pytest.approx(value) == max(map(metrics.miou, everywhere))
+    assert np.isnan(metrics.constant(0 * truth)[1])
+
+
+@given(confusions)
 def test_miou_is_a_fraction_and_blind_to_the_order_of_classes(confusion: np.ndarray) -> None:
     value = metrics.miou(confusion)
     assert 0 <= value <= 1

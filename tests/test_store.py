@@ -38,6 +38,16 @@ def test_evidence_of_another_run_is_refused(tmp_path: Path) -> None:
         store.read_evidence(record())
 
 
+def test_evidence_of_a_run_that_was_done_again_since_the_table_was_read_is_refused(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    folder = store.write_record(record(), evidence())
+    key = (folder, record().run, str(record().evidence_sha256))
+    assert store.evidence_at(*key).to_bytes() == evidence().to_bytes()
+    store.write_record(record(0, seed=7), evidence(seed=7))
+    with pytest.raises(StoreError, match="changed since the table was read"):
+        store.evidence_at(*key)
+
+
 def test_a_record_cut_in_half_is_named_and_the_others_stand(tmp_path: Path) -> None:
     store = Store(tmp_path)
     torn = store.write_record(record(0), evidence(0)) / "record.json"

@@ -3,12 +3,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from examples import record, write
+from examples import evidence, record, write
 
 from results import load_table
 from results.record import RunRecord
 from results.store import Store
-from results.table import board
+from results.table import board, constant_note
 
 
 def cell(source: str, identity: str, seeds: range, replicates: int = 3, **changes: object) -> list[RunRecord]:
@@ -37,6 +37,19 @@ def test_ranks_by_the_mean_over_replicates(tmp_path: Path) -> None:
     assert table["rank"].tolist() == [1, 2]
     assert (table["miou_low"] < table["miou"]).all()
     assert (table["n"] == 3).all()
+
+
+def test_what_one_class_everywhere_scores_is_told_from_evidence_that_is_whole(tmp_path: Path) -> None:
+    runs = [record(0, status="failed", reason="no"), *cell("none", "a", range(1, 3))]
+    truth = evidence(2).confusion.sum((0, 2))
+    told = (
+        f"Predicting '{record().classes[truth.argmax()]}' everywhere scores {truth.max() / truth.sum() / 3:.4f} mIoU."
+    )
+    for torn, wanted in ((1, told), (2, None)):
+        store = store_of(tmp_path / str(torn), runs)
+        for run in runs[1 : 1 + torn]:
+            (store.folder_of(run) / "evidence.npz").write_bytes(b"torn")
+        assert constant_note(load_table(store.root)) == wanted
 
 
 def test_a_cell_that_lost_replicates_is_not_ranked(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from dashboard.reading import protocol_of
 from results import pictures
 from results.compare import CLASS_COLUMNS, METRICS, samples, tier_notes, tiers
 from results.reference import paper
+from results.table import constant_note
 
 FEW = 5  # reasons that are shown without being asked for
 MOST_SOURCES = 60  # beyond these, all pairs take seconds and nobody reads the tiers
@@ -36,6 +37,8 @@ def show(chosen: Chosen) -> None:
         "run_s": "seconds a run",
     }
     table(pd.concat([rows, extra], axis=1), "cells", names, download=chosen.cells)
+    if (floor := constant_note(chosen.whole)) is not None:
+        st.caption(plain(floor))
     why = chosen.cells["leak"].fillna(chosen.cells["reason"])
     unranked = chosen.cells.assign(why=why)[why.notna()]
     if len(unranked):
