@@ -18,7 +18,7 @@ from results import stats
 from results.store import Store
 
 READ = 300  # measured units of a kind that are looked at
-Rates = dict[tuple[str, str, str], dict[str, float]]  # (kind, backbone, protocol) -> device -> seconds a step of work
+Rates = dict[tuple[str, str, str], dict[str, float]]  # (kind, Unit.by, protocol) -> device -> seconds a step of work
 
 
 def plan_report(matrix: Matrix, store: Path, data: Path, weights: Path, retry: Sequence[str]) -> str:
@@ -106,7 +106,7 @@ def _time(plan: Plan, target: Target, store: Store) -> Iterable[str]:
 
 
 def _key(unit: Unit) -> tuple[str, str, str]:
-    return unit.kind, "" if unit.kind == "corpus" else unit.backbone.name, unit.protocol.name
+    return unit.kind, unit.by, unit.protocol.name
 
 
 def _rates(store: Store) -> Rates:
@@ -118,7 +118,7 @@ def _rates(store: Store) -> Rates:
         for path in paths:
             try:
                 spent = json.loads((path / SPENT).read_bytes())
-                key = (kind, "" if kind == "corpus" else spent["backbone"], spent["protocol"])
+                key = (kind, spent["by"], spent["protocol"])
                 if spent["work"] < 2:  # weights that were loaded
                     continue
                 seconds, work = found[key].get(spent["device"], (0.0, 0.0))

@@ -77,6 +77,11 @@ class Unit:
         return self.protocol.finetune_steps + ((self.protocol.pretrain_steps or 0) if self.card.long else 0)
 
     @property
+    def by(self) -> str:
+        """What its pace goes by, besides its kind: the teacher that a corpus asks (its fingerprint), else the backbone."""
+        return fingerprint(self.inputs["teacher"]) if self.kind == "corpus" else self.backbone.name
+
+    @property
     def weights(self) -> str | None:
         """Where the encoder's weights come from, in words; None for random ones."""
         if self.kind != "pretrain":

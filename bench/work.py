@@ -98,7 +98,7 @@ class _Told:
         self._report, self._begun, self._written = report, time.monotonic(), 0.0
         self._first: int | None = None  # where it went on
         self._facts: dict[str, Any] = {"unit": str(unit), "since": now()}
-        self._on = {"backbone": unit.backbone.name, "protocol": unit.protocol.name, "device": _device(unit)}
+        self._on = {"by": unit.by, "protocol": unit.protocol.name, "device": _device(unit)}
 
     def __call__(self, done: int, total: int, /, **facts: float) -> None:
         self._first = done - 1 if self._first is None else self._first

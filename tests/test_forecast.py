@@ -15,7 +15,7 @@ def test_a_unit_of_no_steps_says_nothing_of_a_step(tmp_path: Path) -> None:
     for name, seconds, work in (("a", 2.65, 0), ("b", 300, 3000), ("c", 500, 3000)):
         folder = tmp_path / "units" / "pretrain" / name
         folder.mkdir(parents=True)
-        told = {"seconds": seconds, "work": work, "backbone": "x", "protocol": "p", "device": "d"}
+        told = {"seconds": seconds, "work": work, "by": "x", "protocol": "p", "device": "d"}
         (folder / SPENT).write_text(json.dumps(told))
     (tmp_path / "units" / "pretrain" / "b" / "torn").write_text("")
     (folder.with_name("torn")).mkdir()

@@ -104,6 +104,13 @@ def test_a_bigger_subset_asks_only_for_what_is_new(bench: Bench, tmp_path: Path)
     assert len(load_table(tmp_path / "store")) == 2
 
 
+def test_no_pace_of_one_teacher_is_taken_for_another_s(bench: Bench, tmp_path: Path) -> None:
+    few = {"max_frames": 12, "replicates": 1}
+    assert bench("run", "--matrix", matrix(tmp_path, **few), "--executor", "inline").code == 0
+    told = bench("plan", "--matrix", matrix(tmp_path, f"{FAKE}/top-1", "satir/felzenszwalb", **few)).out
+    assert "time: unknown for 1 corpus: nothing like them" in told
+
+
 def test_chains_and_permuted_weights(bench: Bench, wheel: None, tmp_path: Path) -> None:
     sources = (f"imagenet+{FAKE}", "imagenet~permuted", "imagenet")
     path = matrix(tmp_path, *sources, max_frames=12, replicates=2)
