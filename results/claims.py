@@ -41,7 +41,7 @@ class Judgement:
     Attributes:
         told: the difference of a and b. replicates: the fewest of any cell. even: whether all have as many. needed: replicates of
             each with which such an effect would be shown in 80 % of experiments; None where no number would, or the verdict
-            stands. why: what stands in the way.
+            stands. why: what stands in the way. about: what must be said of the two sources.
     """
 
     claim: Claim
@@ -52,6 +52,7 @@ class Judgement:
     needed: int | None = None
     why: str | None = None
     even: bool = True
+    about: tuple[str, ...] = ()
 
 
 class Expected(BaseModel):
@@ -114,7 +115,8 @@ def judge(claim: Claim, found: Samples) -> Judgement:
         deviation = told.error * math.sqrt(replicates * len(pairs) / 2)
         needed = stats.needed(margin, deviation, len(pairs)) if margin > 0 else None
     even = len({len(sample) for pair in pairs for sample in pair}) == 1
-    return Judgement(claim, verdict, told, tuple(backbones), replicates, needed, why, even)
+    about = tuple(found.about[name] for name in (claim.a, claim.b) if name in found.about)
+    return Judgement(claim, verdict, told, tuple(backbones), replicates, needed, why, even, about)
 
 
 def _verdict(claim: Claim, told: Difference) -> Verdict:
@@ -169,4 +171,4 @@ def sentence(found: Judgement) -> str:
         toward = abs(told.effect) < claim.by if claim.sign == "~" else told.effect > claim.by
         more = f"about {found.needed}" if found.needed else f"more than {stats.MOST_REPLICATES}"
         text += f"; {more} would be needed" if toward else "; more replicates of such an effect would not show it"
-    return text
+    return ". ".join([text, *found.about])

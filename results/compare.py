@@ -36,7 +36,8 @@ class Samples:
     """Replicate scores of one board.
 
     Attributes:
-        scores: source -> backbone -> (R,). left_out: (source, backbone) -> why a cell does not count. notes: of the board.
+        scores: source -> backbone -> (R,). left_out: (source, backbone) -> why a cell does not count. notes: of the board, with
+            what is in `about`: source -> what must be said wherever it is compared.
     """
 
     scores: Mapping[str, Mapping[str, tuple[float, ...]]]
@@ -45,6 +46,7 @@ class Samples:
     judged: bool = True  # false for a board whose protocol is too short to rank anything
     runs: pd.DataFrame = field(default_factory=pd.DataFrame)  # the rows that the scores are from
     touched: Mapping[str, frozenset[str]] = field(default_factory=dict)  # source -> test images that it has seen
+    about: Mapping[str, str] = field(default_factory=dict)
     scored: frozenset[str] = frozenset()  # the test images, where a source has seen some
     rescore: Callable[[str, str, frozenset[str]], tuple[float, ...]] | None = (
         None  # source, backbone, images left out -> (R,)
@@ -175,11 +177,17 @@ def samples(
     notes += [f"{unreadable} records or submissions are left out; `bench table` names them"] if unreadable else []
     seen = {source: ids for source in whole if (ids := touched.ids(str(first["target_hash"]), source))}
     scored = frozenset[str]() if not seen or root is None else scored_images(Path(str(root)), rows.iloc[0].to_dict())
-    notes += [_told(source, ids & scored, len(scored)) for source, ids in seen.items()]
-    return Samples(whole, left_out, tuple(notes), judged, rows, seen, scored, rescore if root is not None else None)
+    brought = good.dropna(subset="badge").drop_duplicates("source").set_index("source")["badge"]
+    about = {str(source): f"{source} was submitted, not measured here ({badge})" for source, badge in brought.items()}
+    for source, ids in seen.items():
+        told = _seen(source, ids & scored, len(scored))
+        about[source] = f"{about[source]}; {told}" if source in about else told
+    notes += about.values()
+    rescorer = rescore if root is not None else None
+    return Samples(whole, left_out, tuple(notes), judged, rows, seen, about, scored, rescorer)
 
 
-def _told(source: str, ids: frozenset[str], count: int) -> str:
+def _seen(source: str, ids: frozenset[str], count: int) -> str:
     return (
         f"{source} has seen {len(ids)} of {count} test images ({len(ids) / count:.1%}): its pairs are compared on the others, "
         f"and not at all where fewer than {LEAST_CLEAN:.0%} are left"

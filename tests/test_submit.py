@@ -14,6 +14,7 @@ import safetensors.torch
 import yaml
 from conftest import Bench
 from submitted import CARD, Packed, card_folder
+from test_dashboard import Open, opened, texts  # noqa: F401 - opened is a fixture
 
 from backbones import network
 from backbones.spec import BACKBONES
@@ -217,7 +218,10 @@ def badge_of(here: Packed) -> str:
 
 
 def test_the_board_shows_a_submission_with_its_badge_and_what_was_measured_here_once(
-    packed: Packed, bench: Bench, tmp_path: Path
+    packed: Packed,
+    bench: Bench,
+    tmp_path: Path,
+    opened: Open,  # noqa: F811
 ) -> None:
     here = packed.copy(tmp_path)
     shutil.copytree(packed.store, tmp_path / "bench-store")
@@ -234,6 +238,12 @@ def test_the_board_shows_a_submission_with_its_badge_and_what_was_measured_here_
     assert "mine (submitted, recomputed)" in told.out
     compared = bench("compare", "mine", "none", "--store", tmp_path / "bench-store", "--per-class")
     assert compared.code == 0, compared.err
+    judged = bench("claim", "mine > none", "--store", tmp_path / "bench-store")
+    tiers = bench("table", "--tiers", "--store", tmp_path / "bench-store")
+    for told in (compared, judged, tiers):
+        assert "mine was submitted, not measured here (recomputed)" in told.out
+    for page in ("Leaderboard", "Compare", "Run"):
+        assert "not measured here" in texts(opened(tmp_path / "bench-store", page=page, search="mine")), page
     assert set(OF_SUBMISSIONS) <= set(load_table(tmp_path / "bench-store").columns)
     record = next(here.bundle.rglob("record.json"))
     record.write_text(record.read_text().replace('"miou": 0', '"miou": 0.9', 1))

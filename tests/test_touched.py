@@ -9,7 +9,7 @@ from conftest import Bench
 from examples import evidence, record
 
 from results import leaks, load_table, metrics
-from results.claims import judge, parse
+from results.claims import judge, parse, sentence
 from results.compare import Unanswerable, compare, samples, tiers
 from results.evidence import Evidence, sha256
 from results.images import image_differences, interval
@@ -82,7 +82,10 @@ def test_a_pair_is_compared_on_the_images_that_are_clean_for_both(store: Store) 
     assert after["mean_b"] == pytest.approx(np.mean(clean_mious("none", ids)))
     assert after["effect"] != before["effect"]
     assert any("satir has seen 7 of 40 test images (17.5%)" in note for note in found.notes)
-    assert judge(parse("satir > none"), found).told.effect == after["effect"]
+    told = judge(parse("satir > none"), found)
+    assert told.told.effect == after["effect"]
+    assert "satir has seen 7 of 40 test images (17.5%)" in sentence(told)
+    assert "has seen" not in sentence(judge(parse("imagenet > none"), found))
 
 
 def test_two_sources_that_have_seen_different_images_leave_out_both(store: Store) -> None:

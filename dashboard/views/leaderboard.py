@@ -68,7 +68,8 @@ def _tiers(chosen: Chosen) -> None:
     shown = rows[rows["source"].isin(chosen.cells["source"])]
     names = {"mean": f"mean {METRICS[chosen.metric]}", "n": "replicates", "beaten_by": "established better"}
     table(shown.rename(columns=names).drop(columns="untested"), "tiers")
-    st.caption(plain(" ".join(tier_notes(found, rows)) + " Among all sources of the board."))
+    about = [f"{found.about[name]}." for name in shown["source"] if name in found.about]
+    st.caption(plain(" ".join([*tier_notes(found, rows), "Among all sources of the board.", *about])))
     figure(pictures.tiers_chart(found, METRICS[chosen.metric]), "tiers")
 
 
