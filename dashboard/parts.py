@@ -69,8 +69,6 @@ def two_sources(chosen: Chosen) -> tuple[Samples, str, str] | None:
     if a == b:
         st.info("Choose two different sources.")
         return None
-    for told in (found.about[name] for name in (a, b) if name in found.about):
-        st.caption(plain(f"{told}."))
     return found, a, b
 
 

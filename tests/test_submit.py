@@ -242,7 +242,7 @@ def test_the_board_shows_a_submission_with_its_badge_and_what_was_measured_here_
     tiers = bench("table", "--tiers", "--store", tmp_path / "bench-store")
     for told in (compared, judged, tiers):
         assert "mine was submitted, not measured here (recomputed)" in told.out
-    for page in ("Leaderboard", "Compare", "Run"):
+    for page in ("Leaderboard", "Compare", "Images", "Run"):
         assert "not measured here" in texts(opened(tmp_path / "bench-store", page=page, search="mine")), page
     assert set(OF_SUBMISSIONS) <= set(load_table(tmp_path / "bench-store").columns)
     record = next(here.bundle.rglob("record.json"))

@@ -22,6 +22,8 @@ def show(chosen: Chosen) -> None:
     if pair is None:
         return
     found, a, b = pair
+    for told in (found.about[name] for name in (a, b) if name in found.about):
+        st.caption(plain(f"{told}."))
     backbone = st.selectbox("Backbone", found.common(a, b), key="on", bind="query-params")
     if backbone is None:
         st.info(plain(f"{a} and {b} were measured on no backbone in common."))
