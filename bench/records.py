@@ -7,7 +7,7 @@ from typing import Any
 from bench.targets import TARGETS
 from bench.targets.mapping import map_spec
 from bench.units import RESULT_VERSION, Unit
-from results.record import RunRecord, Status
+from results.record import MOST_CHARACTERS, RunRecord, Status
 
 
 def now() -> str:
@@ -55,4 +55,5 @@ def known_fields(unit: Unit) -> dict[str, Any]:
 
 def unfinished(unit: Unit, status: Status, reason: str) -> RunRecord:
     """The record of a final that failed or was skipped."""
-    return RunRecord(**known_fields(unit) | {"status": status, "reason": reason, "finished": now()})
+    cut = reason if len(reason) <= MOST_CHARACTERS else f"{reason[: MOST_CHARACTERS - 4]} ..."
+    return RunRecord(**known_fields(unit) | {"status": status, "reason": cut, "finished": now()})

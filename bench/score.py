@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.weighted_f import class_sums
+from results.metrics import EPSILON
 
 Labels = NDArray[np.integer]
 
-_EPS = float(np.spacing(1))
 _NO_CLASS = 255  # stands for ignored pixels in maps of 8 bits
 
 
@@ -48,9 +48,9 @@ def weighted_fmeasure(
     size, missed, false = sums[sums[:, 0] > 0].T
     hit = size - missed
     recall = 1.0 - missed / size
-    precision = hit / (_EPS + hit + false)
+    precision = hit / (EPSILON + hit + false)
     values = np.full(num_classes, np.nan)
-    values[sums[:, 0] > 0] = (1 + beta_squared) * recall * precision / (_EPS + recall + beta_squared * precision)
+    values[sums[:, 0] > 0] = (1 + beta_squared) * recall * precision / (EPSILON + recall + beta_squared * precision)
     return values
 
 

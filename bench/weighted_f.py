@@ -13,17 +13,15 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from results.metrics import WINDOW
+
 Labels = NDArray[np.integer]
 Rows = NDArray[np.integer]
 Reals = NDArray[np.float64]
 
-_RADIUS_PX = 3  # a 7 x 7 window
-_SIGMA_PX = 5.0
+_RADIUS_PX = len(WINDOW) // 2
 _HALVING = math.log(0.5) / 5.0
 _NONE = 1 << 20  # rows to the nearest pixel of the class where the column has none: more than an image has
-# the normalised 7 x 7 Gaussian is the product of two normalised rows of seven
-_KERNEL = np.exp(-0.5 * (np.arange(-_RADIUS_PX, _RADIUS_PX + 1) / _SIGMA_PX) ** 2)
-_KERNEL /= _KERNEL.sum()
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -37,7 +35,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def class_sums(pred: Labels, true: Labels, num_classes: int) -> Reals:
     """(K, 3) for label maps (H, W): pixels of each class, sum of Ew over them, sum of Ew over all others."""
-    sums: Reals = _class_sums(pred, true, num_classes, _KERNEL)
+    sums: Reals = _class_sums(pred, true, num_classes, WINDOW)
     return sums
 
 

@@ -61,6 +61,7 @@ class Verdict(_Frozen):
     bundle_sha256: Sha256 = Field(description="of bundle.json, so that a verdict never stands for another bundle")
     checked: str = Field(description="UTC time, ISO 8601")
     version: str = Field(description="satir-bench version that checked it")
+    by: str | None = Field(default=None, max_length=100, description="who checked it, as they call themselves")
     tried: Level = Field(description="how far the check was to go")
     faults: list[str] = Field(description="what was found wrong")
     done: list[str] = Field(description="what was checked, in words")

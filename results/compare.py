@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from results import stats
+from results import leaks, stats
 from results.leaks import LEAST_CLEAN, Touched, clean_row, scored_images
 from results.stats import Difference
 from results.table import BOARD, board
@@ -179,9 +179,11 @@ def samples(
     scored = frozenset[str]() if not seen or root is None else scored_images(Path(str(root)), rows.iloc[0].to_dict())
     brought = good.dropna(subset="badge").drop_duplicates("source").set_index("source")["badge"]
     about = {str(source): f"{source} was submitted, not measured here ({badge})" for source, badge in brought.items()}
-    for source, ids in seen.items():
-        told = _seen(source, ids & scored, len(scored))
-        about[source] = f"{about[source]}; {told}" if source in about else told
+    more = {source: _seen(source, ids & scored, len(scored)) for source, ids in seen.items()}
+    for source in whole.keys() - more.keys():
+        if share := touched.said_share(str(first["target_hash"]), source):
+            more[source] = leaks.unproven(source, share)
+    about |= {source: f"{about[source]}; {told}" if source in about else told for source, told in sorted(more.items())}
     notes += about.values()
     rescorer = rescore if root is not None else None
     return Samples(whole, left_out, tuple(notes), judged, rows, seen, about, scored, rescorer)

@@ -4,7 +4,7 @@
 """
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,28 +52,57 @@ class Found(BaseModel):
         return len(self.touched) / self.test_images
 
 
+Findings = Mapping[tuple[str, str], tuple[Found, ...]]  # by target_hash and source
+
+
 @dataclass(frozen=True)
 class Touched:
-    """What is known of all sources of a store, for a table to carry along."""
+    """What is known of all sources of a store, for a table to carry along.
 
-    found: Mapping[tuple[str, str], tuple[Found, ...]] = field(default_factory=dict)  # by target_hash and source
+    Attributes:
+        found: looks made here; scores and pairs leave these images out. said: what a bundle says of itself, which is shown and
+            changes no score: whoever could name the images could leave out those that went badly.
+    """
+
+    found: Findings = field(default_factory=dict)
+    said: Findings = field(default_factory=dict)
 
     def __deepcopy__(self, memo: object) -> "Touched":
         return self  # pandas copies what a table carries with every step
 
-    def of(self, target_hash: str, source: str) -> list[Found]:
-        """What was found of the source, of those that it starts from, and of what it controls."""
-        parts = [source, *source.split("+"), *(part.partition("~")[0] for part in source.split("+"))]
-        return [one for part in dict.fromkeys(parts) for one in self.found.get((target_hash, part), ())]
-
     def ids(self, target_hash: str, source: str) -> frozenset[str]:
-        """The test images that the source has seen."""
-        return frozenset(name for one in self.of(target_hash, source) for name in one.touched)
+        """The test images that the source has seen, as was found here."""
+        return _ids(_of(self.found, target_hash, source))
 
     def share(self, target_hash: str, source: str) -> float | None:
-        """Of the test images; None where nobody has looked."""
-        found = self.of(target_hash, source)
-        return len(self.ids(target_hash, source)) / found[0].test_images if found else None
+        """Of the test images, as was found here; None where nobody has looked."""
+        return _share(_of(self.found, target_hash, source))
+
+    def said_share(self, target_hash: str, source: str) -> float | None:
+        """Of the test images, as its bundle says; None where it says nothing, or where somebody has looked here."""
+        return None if _of(self.found, target_hash, source) else _share(_of(self.said, target_hash, source))
+
+
+def _of(findings: Findings, target_hash: str, source: str) -> list[Found]:
+    """The findings on the source, on those that it starts from, and on what it controls."""
+    parts = [source, *source.split("+"), *(part.partition("~")[0] for part in source.split("+"))]
+    return [one for part in dict.fromkeys(parts) for one in findings.get((target_hash, part), ())]
+
+
+def _ids(found: Iterable[Found]) -> frozenset[str]:
+    return frozenset(name for one in found for name in one.touched)
+
+
+def _share(found: Sequence[Found]) -> float | None:
+    return len(_ids(found)) / found[0].test_images if found else None
+
+
+def unproven(source: str, share: float) -> str:
+    """What to say of a source whose bundle names test images that it has seen."""
+    return (
+        f"{source} says in its bundle that it has seen {share:.1%} of the test images; that was not found again here "
+        f"(`bench leaks --source {source}`), so it has no rank and no image is left out"
+    )
 
 
 def path_of(store: Store, target: str, source: str) -> Path:
@@ -93,15 +122,16 @@ def write(store: Store, found: Found) -> Path:
 
 
 def read(stores: Iterable[tuple[Store, str | None]]) -> Touched:
-    """The findings of these stores; of one that came in a bundle (with its name) only those on its own source."""
+    """The findings of these stores. What came in a bundle (with its name) is what it says of itself, and only of its own source."""
     found: dict[tuple[str, str], tuple[Found, ...]] = {}
+    said: dict[tuple[str, str], tuple[Found, ...]] = {}
     for store, name in stores:
         for path in sorted((store.root / LEAKS).glob("*/*.json")):
             one = read_one(path)
             if one is not None and (name is None or is_of(one.source, name)):
-                key = (one.target_hash, one.source)
-                found[key] = (*found.get(key, ()), one)
-    return Touched(found)
+                kind, key = (found if name is None else said), (one.target_hash, one.source)
+                kind[key] = (*kind.get(key, ()), one)
+    return Touched(found, said)
 
 
 def read_one(path: Path) -> Found | None:

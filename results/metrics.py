@@ -12,6 +12,11 @@ from results.record import Scores
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+# Of the weighted F-measure (Margolin et al., CVPR 2014): the normalised 7 x 7 Gaussian of sigma 5 is the product of two such rows.
+WINDOW: Floats = np.exp(-0.5 * (np.arange(-3, 4) / 5.0) ** 2)
+WINDOW /= WINDOW.sum()
+EPSILON = float(np.spacing(1))  # in the denominators of precision and of the measure
+
 
 def class_iou(confusion: Ints) -> Floats:
     """(K,) IoU of each class from a (K, K) confusion matrix, rows truth; NaN where the class is absent from the truth."""

@@ -3,9 +3,10 @@
 Missing is null with a status, never 0.0; a NaN cannot enter (`allow_inf_nan=False`).
 """
 
-from typing import Any, Literal, get_args
+import json
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 SCHEMA_VERSION = 1
 
@@ -16,7 +17,13 @@ RETRIED: tuple[Status, ...] = ("failed", "oom", "load_failed")  # by `bench run 
 
 Fraction = float | None
 MOST = 2**31 - 1  # of a count: what a table can hold
+MOST_S = 1e9  # seconds: thirty years
+MOST_CHARACTERS = 2_000  # of one text in a record; a longer reason is cut when it is written
+MOST_SETTINGS = 2**18  # characters of `settings` as JSON: those of the longest chain take 20,000
 HEX = r"^[0-9a-f]{64}$"
+
+
+Text = Annotated[str, Field(max_length=MOST_CHARACTERS)]
 
 
 class _Part(BaseModel):
@@ -52,7 +59,7 @@ class Scores(_Part):
 class Tuning(_Part):
     """How the schedule was chosen. Validation scores choose; they are never a result."""
 
-    schedule: dict[str, float | str] = Field(description="the schedule this run used; JSON text in a table")
+    schedule: dict[Text, float | Text] = Field(description="the schedule this run used; JSON text in a table")
     trials: int = Field(ge=1, le=MOST, description="number of trials, the default schedule included")
     default_val_miou: Fraction = Field(
         description="validation mIoU of the default schedule (trial 0); null where it diverged"
@@ -92,17 +99,17 @@ class Pretraining(_Part):
 class Provenance(_Part):
     """Where and how the run was made. Not part of its identity."""
 
-    version: str = Field(description="satir-bench version")
-    commit: str | None = Field(
+    version: Text = Field(description="satir-bench version")
+    commit: Text | None = Field(
         description="git commit of the harness, '+dirty' where files were changed; null outside a checkout"
     )
-    packages: dict[str, str] = Field(description="versions of the packages that shape numbers; JSON text in a table")
-    device: str = Field(description="the processor that ran the unit")
+    packages: dict[Text, Text] = Field(description="versions of the packages that shape numbers; JSON text in a table")
+    device: Text = Field(description="the processor that ran the unit")
     threads: int = Field(ge=1, le=MOST, description="torch threads")
-    precision: str = Field(description="fp32, or bf16 autocast")
-    started: str = Field(description="UTC time at which the unit started, ISO 8601")
-    train_s: float = Field(ge=0, description="seconds of finetuning")
-    score_s: float = Field(ge=0, description="seconds of scoring on the test split")
+    precision: Text = Field(description="fp32, or bf16 autocast")
+    started: Text = Field(description="UTC time at which the unit started, ISO 8601")
+    train_s: float = Field(ge=0, le=MOST_S, description="seconds of finetuning")
+    score_s: float = Field(ge=0, le=MOST_S, description="seconds of scoring on the test split")
     final_loss: float = Field(description="mean training loss over the last tenth of the steps")
 
 
@@ -112,45 +119,60 @@ class RunRecord(_Part):
     schema_version: Literal[1] = Field(default=1, description="version of this schema")
     run: str = Field(pattern=HEX, description="fingerprint of the run: sha256 over all that shapes its result")
     cell: str = Field(pattern=HEX, description="fingerprint of the cell: the same without the replicate")
-    target: str = Field(description="target, by name")
-    target_hash: str = Field(description="content hash of the target: splits, pixels, labels, groups")
-    label_note: str = Field(description="what the target's labels are; shown wherever a number stands")
-    classes: list[str] = Field(description="the target's classes, in the order of every per-class list")
-    protocol: str = Field(description="protocol, by name")
-    protocol_hash: str = Field(description="hash of all that the protocol holds equal")
-    result_version: str = Field(
+    target: Text = Field(description="target, by name")
+    target_hash: Text = Field(description="content hash of the target: splits, pixels, labels, groups")
+    label_note: Text = Field(description="what the target's labels are; shown wherever a number stands")
+    classes: list[Text] = Field(
+        max_length=255, description="the target's classes, in the order of every per-class list"
+    )
+    protocol: Text = Field(description="protocol, by name")
+    protocol_hash: Text = Field(description="hash of all that the protocol holds equal")
+    result_version: Text = Field(
         description="versions of the stages that made it; results of different ones are never mixed"
     )
-    source: str = Field(description="pretraining source, by its true name")
-    backbone: str = Field(description="backbone, by name")
+    source: Text = Field(description="pretraining source, by its true name")
+    backbone: Text = Field(description="backbone, by name")
     train_frac: float = Field(gt=0, le=1, description="fraction of the train split that was used")
     replicate: int = Field(ge=0, le=MOST, description="which draw of the whole pipeline")
     replicates: int = Field(ge=1, le=MOST, description="how many replicates the protocol asks for")
     ranked: bool = Field(description="false where the protocol is too short to rank anything (demo, smoke)")
     selected_on_test: bool = Field(description="true where the protocol chose the schedule on the test split")
-    leak: str | None = Field(
+    leak: Text | None = Field(
         default=None, description="what the source has seen of the target; such a run is marked and never ranked"
     )
     status: Status = Field(description="how the run ended: " + ", ".join(STATUSES))
-    reason: str | None = Field(description="why, where the status is not ok")
+    reason: Text | None = Field(description="why, where the status is not ok")
     finetune_steps: int = Field(ge=1, le=MOST, description="optimiser steps on the target")
     normalisation: dict[str, list[float]] | None = Field(
         description="input mean and std, on 0..1; they belong to the weights; JSON text in a table"
     )
-    weights: str | None = Field(description="where the encoder's weights came from; null for random initialisation")
-    weights_sha256: str | None = Field(description="over names and values of the encoder's tensors as they were loaded")
+    weights: Text | None = Field(description="where the encoder's weights came from; null for random initialisation")
+    weights_sha256: Text | None = Field(
+        description="over names and values of the encoder's tensors as they were loaded"
+    )
     scores: Scores | None = Field(description="null unless the status is ok")
     tuning: Tuning | None = Field(description="null where tuning did not finish")
     pretraining: Pretraining | None = Field(default=None, description="null where no corpus was trained on")
     provenance: Provenance | None = Field(description="null where the run did not get that far")
-    evidence_sha256: str | None = Field(description="checksum of evidence.npz beside the record")
-    network_sha256: str | None = Field(
+    evidence_sha256: Text | None = Field(description="checksum of evidence.npz beside the record")
+    network_sha256: Text | None = Field(
         default=None, description="over names and values of the whole finetuned network, as it was scored"
     )
-    finished: str = Field(description="UTC time at which the record was written, ISO 8601")
+    finished: Text = Field(description="UTC time at which the record was written, ISO 8601")
     settings: dict[str, Any] = Field(
         description="card, backbone spec, protocol, and what the fingerprint `run` is made of, in full"
     )
+
+    @field_validator("settings")
+    @classmethod
+    def _is_no_larger_than_any(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        try:
+            size = len(json.dumps(settings))
+        except (RecursionError, ValueError) as error:
+            raise ValueError("nested too deeply") from error
+        if size > MOST_SETTINGS:
+            raise ValueError(f"{size:,} characters, more than any run needs")
+        return settings
 
     @model_validator(mode="after")
     def _scores_and_status_agree(self) -> "RunRecord":

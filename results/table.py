@@ -113,9 +113,10 @@ def board(runs: pd.DataFrame) -> pd.DataFrame:
     cells = pd.DataFrame(rows, columns=_BOARD_COLUMNS).astype(dict.fromkeys(_TEXT_OR_MISSING, "str"))
     cells = _mark_stale(cells)
     touched = runs.attrs.get("touched", leaks.Touched())
-    shares = [touched.share(*key) for key in zip(cells["target_hash"], cells["source"], strict=True)]
-    cells["touched"] = pd.Series(shares, index=cells.index, dtype="float64")
-    clean = cells["leak"].isna() & ~(cells["touched"] > 0)
+    for name, share in (("touched", touched.share), ("says_touched", touched.said_share)):
+        shares = [share(*key) for key in zip(cells["target_hash"], cells["source"], strict=True)]
+        cells[name] = pd.Series(shares, index=cells.index, dtype="float64")
+    clean = cells["leak"].isna() & ~(cells["touched"] > 0) & ~(cells["says_touched"] > 0)
     rankable = cells["ranked"].astype(bool) & (cells["status"] == "ok") & clean
     place = cells[rankable].groupby([*BOARD, "train_frac"])["miou"].rank(ascending=False, method="min")
     cells["rank"] = place.reindex(cells.index).astype("Int64")
@@ -154,6 +155,7 @@ _BOARD_COLUMNS = [
         "weights",
         "leak",
         "touched",
+        "says_touched",
         "badge",
         "cell",
         *BOARD[2:],

@@ -201,7 +201,7 @@ def test_a_bundle_passes_and_its_badge_says_how_far_it_got(
     assert badge_of(here) == "spot-checked"
     again = bench(*verified[0])
     assert again.code == 0
-    assert "went further than this check: delete it if you do not trust it" in again.out
+    assert "says 'spot-checked', which this check did not repeat: delete it if you do not trust it" in again.out
     assert badge_of(here) == "spot-checked", "a check of less takes nothing back"
     told = bench(*verified[0], "--reproduce", "--source", packed.folder, "--seed", 1)
     assert told.code == 0, told.out

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import yaml
 from conftest import Bench
+from numpy.typing import NDArray
 from submitted import Packed
 
 from bench.submission import runs, verify
+from bench.submission.bounds import weighted_f_bounds
 from bench.targets.manifest import read_manifest, write_manifest
 from pretrain_sources.identity import fingerprint
 from results import bundle, leaks, load_table, metrics
@@ -93,8 +95,16 @@ def test_the_evidence_is_improved_to_perfection_in_the_matrices_alone(here: Pack
     assert "not of the same predictions: only one of them is perfect" in faults(here)
 
 
+def possible(confusion: NDArray[np.int64], here: Packed) -> NDArray[np.float64]:
+    """Weighted F-measures that these matrices allow: all that a careful forger would work out."""
+    edge = {image.id: image.edge for image in read_manifest(here.manifest).test}
+    ids = evidence_of(here).image_ids.tolist()
+    bounds = weighted_f_bounds(confusion, np.array([edge[i] for i in ids]), 1.0)
+    return np.where(confusion.sum(2) > 0, bounds.low + 0.5 * (bounds.high - bounds.low), np.nan)
+
+
 def slightly_better(here: Packed) -> None:
-    """Errors turned into hits within each row, so that every total stays."""
+    """Errors turned into hits within each row, so that every total stays, with weighted F-measures that go with it."""
     old = evidence_of(here)
     better = old.confusion.copy()
     for image in better:
@@ -105,7 +115,14 @@ def slightly_better(here: Packed) -> None:
         image[row] -= moved
         image[row, row] += moved.sum()
     assert metrics.scores(changed(old, confusion=better)).miou > metrics.scores(old).miou
-    replace_evidence(here, changed(old, confusion=better))
+    replace_evidence(here, changed(old, confusion=better, weighted_f=possible(better, here)))
+
+
+def test_a_matrix_is_improved_and_the_measure_forgotten(here: Packed) -> None:
+    old = evidence_of(here)
+    slightly_better(here)
+    replace_evidence(here, changed(evidence_of(here), weighted_f=old.weighted_f))
+    assert "weighted F-measure cannot be that of its confusion matrix" in faults(here)
 
 
 def test_a_matrix_is_improved_with_care(here: Packed, bench: Bench) -> None:
@@ -190,7 +207,9 @@ def test_groups_are_split_so_that_intervals_shrink(here: Packed) -> None:
 def test_a_replicate_is_swapped_for_a_copy_of_a_better_one(here: Packed) -> None:
     better = max((0, 1), key=lambda number: np.count_nonzero(evidence_of(here, number).confusion.sum((0, 1))))
     replace_evidence(here, evidence_of(here, better), 1 - better)
-    assert "its evidence is that of the run" in faults(here)
+    told = faults(here)
+    assert "its errors are, pixel for pixel, those of mine x tiny r" in told
+    assert told.count(str(here.bundle)) == 2, "both places are named"
 
 
 def test_a_replicate_is_swapped_for_one_that_was_drawn_later(here: Packed) -> None:
@@ -285,7 +304,11 @@ def test_the_evidence_of_somebody_elses_run(here: Packed, packed: Packed) -> Non
     folder = next(packed.store.glob(f"*/*/none/*/r0-{other.run[:12]}"))
     replace_evidence(here, Evidence.from_bytes((folder / "evidence.npz").read_bytes()))
     assert faults(here) == "", "by itself it fits"
-    assert "its evidence is that of the run" in faults(here, others=packed.store)
+    told = faults(here, others=packed.store)
+    assert "its errors are, pixel for pixel, those of none x tiny r0" in told
+    assert f"in {packed.store}" in told
+    (here.bundle.parent.parent / "runs").symlink_to(packed.store)
+    assert "those of none x tiny r0" in faults(here), "the store beside it is looked at unasked"
 
 
 def test_a_nan(here: Packed) -> None:
@@ -423,9 +446,11 @@ def test_an_identity_nested_without_end(here: Packed) -> None:
 
 
 def test_a_weighted_f_of_ones_own(here: Packed, bench: Bench) -> None:
-    """It cannot be worked out from the matrices; the networks say otherwise."""
+    """The matrices bound it; what lies within only the networks tell."""
     old = evidence_of(here)
     replace_evidence(here, changed(old, weighted_f=np.where(np.isnan(old.weighted_f), np.nan, 0.95)))
+    assert "weighted F-measure cannot be that of its confusion matrix" in faults(here)
+    replace_evidence(here, changed(old, weighted_f=possible(old.confusion, here)))
     assert faults(here) == ""
     told = bench(
         *("submit", "verify", here.bundle, "--manifest", here.manifest, "--spot", 12, "--seed", 0),
@@ -450,13 +475,13 @@ def test_copied_evidence_in_another_order(here: Packed) -> None:
     old = evidence_of(here, better)
     turned = Evidence(*(getattr(old, name)[::-1] for name in ("image_ids", "groups", "confusion", "weighted_f")))
     replace_evidence(here, turned, 1 - better)
-    assert "its evidence is that of the run" in faults(here)
+    assert "its errors are, pixel for pixel, those of" in faults(here)
 
 
 def test_one_network_for_two_replicates(here: Packed) -> None:
     shas = [json.loads((here.run(number) / "record.json").read_text())["network_sha256"] for number in (0, 1)]
     here.edit(lambda told: told.update(network_sha256=shas[0]), 1)
-    assert "its network is that of the run" in faults(here)
+    assert "its network is that of mine x tiny r" in faults(here)
 
 
 def test_the_same_weights_under_another_name_give_the_same_network_honestly(here: Packed, tmp_path: Path) -> None:
@@ -467,13 +492,18 @@ def test_the_same_weights_under_another_name_give_the_same_network_honestly(here
     (store.folder_of(other) / "record.json").write_text(other.model_dump_json())
     assert faults(here, others=store.root) == ""
     judged = verify.judge(here.bundle, [here.manifest], others=store.root)
-    assert "mine x tiny r0: its network is that of theirs, as the same weights give it" in judged.notes
-    for changes in ({"replicate": 1}, {"weights_sha256": "0" * 64}, {"source": "mine"}):
+    assert any(
+        "its network is that of theirs x tiny r0" in n and "as the same weights give it" in n for n in judged.notes
+    )
+    others = {"identity": {"needs": [{"kind": "pretrain", "origin": "hub"}]}}
+    for changes in ({"replicate": 1}, {"weights_sha256": "0" * 64}, {"source": "mine"}, {"settings": others}):
         copied = other.model_copy(update=changes)
         shutil.rmtree(store.root)
         shutil.copytree(here.run(), store.folder_of(copied))
         (store.folder_of(copied) / "record.json").write_text(copied.model_dump_json())
-        assert "its network is that of the run ffff" in faults(here, others=store.root), changes
+        told = faults(here, others=store.root)
+        assert "its network is that of " in told, changes
+        assert "(ffffffffffff) in " in told, changes
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ from bench.batches import open_split
 from bench.score import confusion_matrix, weighted_fmeasure
 from bench.sources import Sources
 from bench.spec import Cell, Protocol
+from bench.submission import networks
+from bench.submission.copies import explained
 from bench.submission.verify import Judged
 from bench.targets import Target, open_pool, open_target
 from bench.targets.mapping import map_target
@@ -38,9 +40,12 @@ LEAST_REPLICATES = 3
 SURE = 0.95  # of the interval that a run made on another processor must lie in
 
 
-def spot(judged: Judged, networks: Path, data: Path, count: int, seed: int, report: Progress) -> tuple[list[str], str]:
-    """(faults, what was seen): test images of runs predicted again with the networks <run>.safetensors, and held against the
-    evidence. `count` pairs of a run and an image, drawn without replacement; all, where there are fewer.
+def spot(
+    judged: Judged, folder: Path, data: Path, count: int, seed: int, report: Progress
+) -> tuple[list[str], list[str]]:
+    """(faults, what was seen): test images of runs predicted again with the networks FOLDER/<run>.safetensors, and held against the
+    evidence. `count` pairs of a run and an image, drawn without replacement; all, where there are fewer. Each network is compared
+    with every other that is at hand, drawn or not.
 
     Raises:
         BenchError: the target's data cannot be used.
@@ -53,22 +58,23 @@ def spot(judged: Judged, networks: Path, data: Path, count: int, seed: int, repo
         run, image = pairs[place]
         drawn[run].append(image)
     targets: dict[tuple[str, ...], Target] = {}  # opened once: that reads every file
-    done = 0
+    done, sketches = 0, []
     for record in runs:
-        if record.run not in drawn:
-            continue
         protocol = Protocol.model_validate(record.settings["protocol"])
-        board = (record.target, record.protocol, record.target_hash)
-        target = targets[board] = targets.get(board) or _target(record, protocol, data)
-        path = networks / f"{record.run}.safetensors"
+        path = folder / f"{record.run}.safetensors"
         try:
             tensors = safetensors.torch.load_file(path)
         except (OSError, SafetensorError) as error:
-            faults.append(f"the network {path} cannot be read: {error}")
+            faults += [f"the network {path} cannot be read: {error}"] if record.run in drawn else []
             continue
         if state_sha256(tensors) != record.network_sha256:
             faults.append(f"{path.name} is not the network that the run {record.run[:12]} was scored with")
             continue
+        sketches.append(networks.sketch(record, path, tensors))
+        if record.run not in drawn:
+            continue
+        board = (record.target, record.protocol, record.target_hash)
+        target = targets[board] = targets.get(board) or _target(record, protocol, data)
         net = network.build(find_backbone(record.backbone), len(record.classes))
         try:
             net.load_state_dict(tensors)
@@ -80,7 +86,15 @@ def spot(judged: Judged, networks: Path, data: Path, count: int, seed: int, repo
         faults += [f"{where}: {fault}" for fault in _otherwise(net, record, target, protocol, told)]
         done += len(drawn[record.run])
         report(done, min(count, len(pairs)))
-    return faults, f"{done} random test images predicted anew"
+    others = list(networks.read_others(judged.places, {record.backbone for record in runs}))
+    for a, b, apart in networks.copies(sketches, others):
+        near = f"the weights of {a} are {apart:.2g} away from those of {b}, and two trainings are above {networks.NEAR}"
+        if explained(a.record, b.record):
+            judged.notes.append(f"{near}: they start from the same weights and draws")
+        else:
+            faults.append(near)
+    seen = f"{done} random test images predicted anew"
+    return faults, [seen, f"{len(sketches)} networks compared with each other and with {len(others)} others at hand"]
 
 
 Told = dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]  # image -> its (K, K) and (K,)

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,21 +12,24 @@ from typing import Any
 
 import numpy as np
 
-from backbones.spec import BACKBONES, Refused, find_backbone
+from backbones.encoder_sizes import encoder_sizes
+from backbones.spec import BACKBONES, BackboneSpec, Refused, find_backbone
 from bench import BenchError, spec
 from bench.matrix import lookup
 from bench.spec import SMOKE, Protocol
+from bench.submission.bounds import weighted_f_bounds
 from bench.targets import TARGETS
 from bench.targets.manifest import Manifest, Truth, read_manifest, shipped_manifest, truth
 from bench.targets.mapping import map_spec
 from bench.units import RESULT_VERSION, backbone_hash
+from pretrain_sources import teachers
 from pretrain_sources.card import SourceCard
-from pretrain_sources.catalog import Cards, UnknownSource, find_source
+from pretrain_sources.catalog import Cards, UnknownSource, closure, find_source
 from pretrain_sources.identity import fingerprint
 from pretrain_sources.recipe import HAS_SEEN
 from pretrain_sources.yamlfile import read_yaml, suggestion
 from results import bundle, metrics
-from results.evidence import Evidence, sha256
+from results.evidence import Evidence
 from results.record import RunRecord
 from results.store import Store, StoreError
 
@@ -39,9 +42,8 @@ def run_faults(
     name: str | None,
     cards: Cards,
     manifests: Mapping[str, Manifest],
-    digests: dict[str, str],
 ) -> Iterator[str]:
-    """Everything that is wrong with one run of a bundle of `name`; the digest of its predictions goes into `digests`, by run."""
+    """Everything that is wrong with one run of a bundle of `name`."""
     if name is not None and not bundle.is_of(record.source, name):
         yield f"it is a run of '{record.source}', and the bundle is of '{name}'"
         return
@@ -58,6 +60,7 @@ def run_faults(
         return
     yield from _settings_faults(record, protocol, card, asdict(backbone))
     yield from _identity_faults(record, protocol, card, backbone_hash(backbone))
+    yield from _unit_faults(record, closure([card], cards).values())
     steps = protocol.finetune_steps + ((protocol.pretrain_steps or 0) if card.long else 0)
     expected = {
         "classes": list(target.classes),
@@ -76,14 +79,15 @@ def run_faults(
         return
     folder = store.folder_of(record)
     yield from _budget_faults(record, protocol, folder, steps)
-    yield from _certificate_faults(record, card, folder)
+    yield from _certificate_faults(record, card, backbone, folder)
     try:
         evidence = store.read_evidence(record)
     except (StoreError, ValueError) as error:
         yield str(error).replace(f"{store.root}/", "")
         return
-    yield from _score_faults(record, evidence)
-    digests |= {record.run: digest} if (digest := digest_of(evidence)) else {}
+    if wrong := list(_score_faults(record, evidence)):
+        yield from wrong
+        return
     manifest = manifests.get(record.target) or shipped(record.target)
     if manifest is None:
         yield (
@@ -97,7 +101,11 @@ def run_faults(
             f"it was scored on other files than {record.target}'s"
         )
         return
-    yield from _image_faults(evidence, truth(manifest, protocol))
+    known = truth(manifest, protocol)
+    if wrong := list(_image_faults(evidence, known)):
+        yield from wrong
+        return
+    yield from _bound_faults(evidence, known, record.classes, protocol.beta_squared)
 
 
 def shipped(target: str) -> Manifest | None:
@@ -110,14 +118,6 @@ def _protocol(name: str) -> Protocol:
     """The shipped protocol of this name: one that somebody has at home is not equal for all."""
     base = read_yaml(lookup("protocol", name.removesuffix(SMOKE), spec.shipped("protocols")), Protocol)
     return base.smoke() if name.endswith(SMOKE) else base
-
-
-def digest_of(evidence: Evidence) -> str:
-    """Of what was predicted on each image; empty where it was one class alone, which happens to more than one run."""
-    if len(np.flatnonzero(evidence.confusion.sum((0, 1)))) < 2:
-        return ""
-    order = np.argsort(evidence.image_ids)
-    return sha256(evidence.confusion[order].astype(np.int64).tobytes())
 
 
 def _told_faults(record: RunRecord, protocol: Protocol, card: SourceCard) -> Iterator[str]:
@@ -226,6 +226,42 @@ def _identity_faults(record: RunRecord, protocol: Protocol, card: SourceCard, ba
             yield "weights is not the file that the card names"
 
 
+_OF_A_RUN = {"kind", "version", "backbone", "needs", "card", "target", "protocol", "train_frac", "replicate"}
+_SPELLED: Mapping[str, set[str]] = {  # what the identity of a unit may hold; see `bench.units.Unit.spelled_out`
+    "final": _OF_A_RUN,
+    "tune": _OF_A_RUN,
+    "pretrain": {
+        *("kind", "version", "backbone", "needs", "protocol", "replicate", "origin", "checkpoint", "corpus", "teacher"),
+        *("permuted", "shuffled", "random-rank"),
+    },
+    "corpus": {"kind", "version", "teacher", "labelling", "images", "replicate"},
+}
+
+
+def _unit_faults(record: RunRecord, cards: Iterable[SourceCard]) -> Iterator[str]:
+    """Whatever in the identity of a run no unit has: with a key of one's own a run could be another run for every check."""
+    recipes = [card.recipe for card in cards if card.recipe is not None]
+    labellings = [recipe.labelling() for recipe in recipes]
+    asked = [_teacher(recipe.teacher) for recipe in recipes]
+    for unit in _units(record):
+        kind = str(unit.get("kind"))
+        if strange := sorted(map(str, unit.keys() - _SPELLED.get(kind, set()))):
+            yield f"the identity of its {kind[:20]} holds {strange[0][:40]!r}, which no {kind[:20]} has"
+        if kind != "corpus":
+            continue
+        teacher = unit.get("teacher")
+        if unit.get("labelling") not in labellings:
+            yield "its label maps were made by other rules than those of its card"
+        if not isinstance(teacher, dict) or {k: v for k, v in teacher.items() if k != "sha256"} not in asked:
+            yield "its label maps are of another teacher than that of its card"
+
+
+def _teacher(settings: teachers.Settings) -> dict[str, Any]:
+    """The identity of a teacher but for the hash of its checkpoint."""
+    away = {"checkpoint", "sha256", "points_per_batch"} if settings.kind == "sam" else set()
+    return settings.model_dump(mode="json", exclude=away) | {"teacher_version": teachers.VERSIONS[settings.kind]}
+
+
 def _fingerprints(tree: Mapping[str, Any]) -> tuple[str, str]:
     """(fingerprint of a unit, that of its cell) from all that they are made of; as `bench.units.Unit` has them."""
     below = [_fingerprints(unit) for unit in tree.get("needs", ())]
@@ -318,7 +354,7 @@ def _tail(rows: Sequence[tuple[int, float]]) -> float:
     return sum(losses) / len(losses)
 
 
-def _certificate_faults(record: RunRecord, card: SourceCard, folder: Path) -> Iterator[str]:
+def _certificate_faults(record: RunRecord, card: SourceCard, backbone: BackboneSpec, folder: Path) -> Iterator[str]:
     path = folder / "certificate.json"
     if (record.weights is None) != card.is_random:
         yield f"weights is {record.weights!r}, and '{card.name}' has {'random ones' if card.is_random else 'some'}"
@@ -335,10 +371,18 @@ def _certificate_faults(record: RunRecord, card: SourceCard, folder: Path) -> It
         )
         same = told["sha256"] == record.weights_sha256
         normalised = {"mean": told["mean"], "std": told["std"]}
-    except (OSError, ValueError, KeyError, TypeError):
+        received = {name: (n["expected"], n["tensors"], n["values"]) for name, n in told["stages"].items()}
+        count, changed = told["tensors_expected"], told["share_equal_to_initial_frac"] < 1
+        moved = all(0 <= far <= 1 for far in told["feature_distance"]) and told["feature_distance"][-1] > 0
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         yield "certificate.json is missing or cannot be read: whether its weights were loaded is not known"
         return
-    if not passed:
+    sizes = encoder_sizes(backbone)
+    if received != {name: (tensors, tensors, values) for name, (tensors, values) in sizes.items()}:
+        yield f"its certificate is not of every tensor of {record.backbone}'s encoder, stage by stage"
+    elif count != sum(tensors for tensors, _ in sizes.values()):
+        yield f"its certificate expects {count} tensors, and its stages have {sum(t for t, _ in sizes.values())}"
+    if not passed or not changed or not moved:
         yield "its certificate says that the weights were refused, or not all loaded"
     if not same:
         yield "its certificate is that of other weights"
@@ -379,6 +423,27 @@ def _score_faults(record: RunRecord, evidence: Evidence) -> Iterator[str]:
         )
 
 
+def _bound_faults(evidence: Evidence, known: Truth, classes: Sequence[str], beta_squared: float) -> Iterator[str]:
+    """Weighted F-measures that no prediction with these confusion matrices can have."""
+    order = _order(evidence, known)
+    values = evidence.weighted_f[order]
+    bounds = weighted_f_bounds(evidence.confusion[order], known.edge, beta_squared)
+    outside = (values < bounds.low - CLOSE) | (values > bounds.high + CLOSE)  # NaN is neither
+    if outside.any():
+        image, k = (int(place) for place in np.argwhere(outside)[0])
+        yield (
+            f"in {outside.sum()} places its weighted F-measure cannot be that of its confusion matrix, the first: {classes[k]} "
+            f"on {known.ids[image]} has {values[image, k]:.4f}, where {bounds.low[image, k]:.4f} to "
+            f"{bounds.high[image, k]:.4f} is possible"
+        )
+
+
+def _order(evidence: Evidence, known: Truth) -> list[int]:
+    """Rows of the evidence in the order of the manifest."""
+    rows = {name: row for row, name in enumerate(evidence.image_ids.tolist())}
+    return [rows[name] for name in known.ids]
+
+
 def _equal(a: Any, b: Any) -> bool:  # noqa: ANN401 - numbers, None, or lists of them
     if isinstance(a, list) and isinstance(b, list):
         return len(a) == len(b) and all(map(_equal, a, b))
@@ -400,7 +465,7 @@ def _image_faults(evidence: Evidence, known: Truth) -> Iterator[str]:
         yield f"{len(strange)} images are none of the test images, the first {strange[0]}"
     if missing or strange:
         return
-    order = [ids.index(name) for name in known.ids]
+    order = _order(evidence, known)
     if evidence.groups[order].tolist() != known.groups:
         yield "its groups of images are not those of the manifest"
     differing = (evidence.confusion[order].sum(2) != known.pixels).any(1)

@@ -26,8 +26,11 @@ def verify_bundle(
     source: Path | None = None,
     pool: Path | None = None,
     seed: int | None = None,
+    by: str | None = None,
 ) -> tuple[list[str], list[str], Level]:
     """(faults, what was done and is worth knowing, how far it got) of a bundle; leaves the verdict beside it.
+
+    by: who checks, for whoever reads the verdict.
 
     Raises:
         BundleError: it cannot be opened. BenchError: the data, a manifest or the source cannot be used.
@@ -46,47 +49,53 @@ def verify_bundle(
             with counting("predicting", "images") as report:
                 faults, seen = repeat.spot(judged, where, data, spot, seed, lambda n, of, /, **_: report(n, of))
             judged.faults += faults
-            judged.done.append(f"{seen} (seed {seed})")
+            judged.done += [f"{seen[0]} (seed {seed})", *seen[1:]]
             level = "claimed" if judged.faults else "spot-checked"
         if reproduce and not judged.faults:
             from bench.submission import repeat
 
             scratch = store.with_name(f"{store.name}-reproduced")
             with counting("training again", "steps") as report:
-                faults, seen = repeat.reproduce(
+                faults, what = repeat.reproduce(
                     judged, source, data, pool, weights, scratch, seed, lambda n, of, /, **_: report(n, of)
                 )
             judged.faults += faults
-            judged.done += [f"{seen} (seed {seed})"] if seen else []
+            judged.done += [f"{what} (seed {seed})"] if what else []
             level = "claimed" if judged.faults else "reproduced"
         tried: Level = "reproduced" if reproduce else "spot-checked" if spot else "recomputed"
         listing = folder / BUNDLE
         if listing.is_file():
-            told = _leave(bundle, judged, listing.read_bytes(), level, tried)
-            return told.faults, [*told.done, *judged.notes], told.level
+            _leave(bundle, judged, listing.read_bytes(), level, tried, by)
+            level = "claimed" if judged.faults else level
     return judged.faults, [*judged.done, *judged.notes], level
 
 
-def _leave(bundle: Path, judged: verify.Judged, listing: bytes, level: Level, tried: Level) -> Verdict:
-    """Writes the verdict, unless one is there of a check of this very bundle that went further: then that one stands.
+def _leave(bundle: Path, judged: verify.Judged, listing: bytes, level: Level, tried: Level, by: str | None) -> None:
+    """Writes the verdict, unless one is there of a check of this very bundle that went further: then that one stays.
 
-    So a fault that only a spot check finds is not forgotten. A verdict proves nothing by itself: who takes in a bundle deletes
-    the one that came with it.
+    Whoever asks gets what this check found: a verdict that is there may have come with the bundle. It is named with whose it is,
+    and only what it found against the bundle still counts, so that a check of less does not make a fault forgotten.
     """
     sha256, before = hashlib.sha256(listing).hexdigest(), bundles.read_verdict(bundle)
-    further = before is not None and LEVELS.index(before.tried) > LEVELS.index(tried)
-    if before is not None and before.bundle_sha256 == sha256 and further and not judged.faults:
-        then = f"the verdict that is there, of {before.checked}, went further than this check: delete it if you do not trust it"
-        return before.model_copy(update={"done": [*before.done, then]})
-    told = Verdict(
+    if before is not None and before.bundle_sha256 == sha256 and LEVELS.index(before.tried) > LEVELS.index(tried):
+        told = f"{bundles.verdict_file(bundle).name}, by {before.by or 'nobody named'} on {before.checked}"
+        if before.faults:
+            judged.faults += [f"{told}: {fault}" for fault in before.faults]
+            return
+        if not judged.faults:
+            judged.notes.append(
+                f"{told}, says '{before.level}', which this check did not repeat: delete it if you do not trust it"
+            )
+            return
+    verdict = Verdict(
         name=str(judged.name),
         level=level,
         bundle_sha256=sha256,
         checked=now(),
         version=metadata.version("satir-bench"),
+        by=by,
         tried=tried,
         faults=judged.faults,
         done=judged.done,
     )
-    write_atomic(bundles.verdict_file(bundle), (told.model_dump_json(indent=1) + "\n").encode())
-    return told
+    write_atomic(bundles.verdict_file(bundle), (verdict.model_dump_json(indent=1) + "\n").encode())

@@ -6,13 +6,14 @@ That the evidence was not made up shows only by predicting anew (`spot`) or trai
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bench.submission.runs import digest_of, run_faults, shipped
+from bench.submission.copies import Comparison, Place, places, read_known
+from bench.submission.runs import run_faults, shipped
 from bench.targets.manifest import Manifest, read_manifest
 from pretrain_sources.card import SourceCard
 from pretrain_sources.catalog import catalog, collect
@@ -37,6 +38,7 @@ class Judged:
     records: list[RunRecord] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)  # where other runs are at hand
 
     @cached_property
     def cards(self) -> Mapping[str, SourceCard]:
@@ -52,7 +54,7 @@ def judge(folder: Path, manifests: Sequence[Path] = (), others: Path | None = No
     """Judges the bundle, or the store, in this folder; nothing of it is executed or trusted for a path.
 
     manifests: files for targets whose manifest does not ship. others: a store whose runs, and whose submissions, this bundle
-    must not copy.
+    must not copy, besides those that ship or lie beside it.
 
     Raises:
         BundleError: it cannot be opened at all. BenchError: a manifest cannot be read.
@@ -80,18 +82,18 @@ def judge(folder: Path, manifests: Sequence[Path] = (), others: Path | None = No
     if faults:
         return judged
     known = {manifest.target: manifest for manifest in map(read_manifest, manifests)}
-    digests: dict[str, str] = {}
     for record in judged.records:
         where = store.folder_of(record).relative_to(store.root).as_posix()
         try:
-            found = list(run_faults(record, store, judged.name, judged.cards, known, digests))
+            found = list(run_faults(record, store, judged.name, judged.cards, known))
         except Exception as error:  # nobody foresees all that a file can hold
             found = [f"it cannot be judged ({type(error).__name__}: {' '.join(str(error).split())[:200]})"]
         faults += [f"{where}: {fault}" for fault in found]
     if not faults:
         faults += list(_cell_faults(judged))
         faults += list(_leak_faults(judged, known))
-        faults += list(_copy_faults(judged, digests, others))
+        judged.places = places(folder, judged.name, others)
+        faults += list(_copy_faults(judged))
     count = Counter(record.status for record in judged.records)
     judged.notes += [f"{n} runs ended as {status}" for status, n in count.items() if status != "ok"]
     told = f"{count['ok']} runs recomputed from their evidence: scores, replicates, budgets, images, identity"
@@ -184,40 +186,10 @@ def _cell_faults(judged: Judged) -> Iterator[str]:
             yield f"{where}: its replicates used different schedules, and a cell has one"
 
 
-def _copy_faults(judged: Judged, digests: Mapping[str, str], others: Path | None) -> Iterator[str]:
-    """Predictions, or a network, that another run has too, and that the same weights and draws do not explain."""
-    seen: dict[str, RunRecord] = {}
-    own = [(record, digests.get(record.run, "")) for record in judged.records if record.status == "ok"]
-    for record, digest in [*_elsewhere(judged, others), *own]:
-        for what, mark in (("evidence", digest), ("network", record.network_sha256)):
-            other = seen.setdefault(mark, record) if mark else record
-            if other.run == record.run:
-                continue
-            told = f"{record.source} x {record.backbone} r{record.replicate}: its {what} is that of "
-            if _alike(record, other):
-                judged.notes.append(f"{told}{other.source}, as the same weights give it")
-            else:
-                yield f"{told}the run {other.run[:12]}"
-
-
-def _alike(a: RunRecord, b: RunRecord) -> bool:
-    """Whether one network of both is no wonder: two names of the same weights, or of none, in the same replicate."""
-    same = ("target_hash", "protocol", "backbone", "replicate", "weights_sha256", "finetune_steps")
-    return a.source != b.source and all(getattr(a, name) == getattr(b, name) for name in same)
-
-
-def _elsewhere(judged: Judged, others: Path | None) -> Iterable[tuple[RunRecord, str]]:
-    if others is None or not others.is_dir():
-        return
-    stores = [
-        Store(others),
-        *(Store(one.runs) for one in bundle.submissions(others)[0] if one.name != judged.name),
-    ]
-    targets = {(record.target, record.protocol) for record in judged.records}
-    for store in stores:
-        for record in store.read_records()[0]:
-            if record.status == "ok" and (record.target, record.protocol) in targets:
-                try:
-                    yield record, digest_of(store.read_evidence(record))
-                except (StoreError, ValueError):
-                    continue
+def _copy_faults(judged: Judged) -> Iterator[str]:
+    """Runs whose predictions, network or first weights are another run's, and that two names of one source do not explain."""
+    targets = {record.target for record in judged.records}
+    own = list(read_known(Store(judged.runs), str(judged.folder), targets))
+    comparison = Comparison(own, judged.places, judged.notes)
+    yield from comparison.faults()
+    judged.done.append(comparison.told())

@@ -14,19 +14,32 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from bench import BenchError
 from bench.spec import Protocol
 from bench.targets import TARGETS, Target
+from bench.targets.frames import Frame
 from bench.targets.mapping import map_spec, merged, relabelling
+from pretrain_sources.images import Pixels, decode_label
 from pretrain_sources.pool import evenly
+from results.metrics import WINDOW
 from results.store import write_atomic
+
+EDGE_DIGITS = 3  # of edge losses, in pixels
 
 Count = Annotated[int, Field(ge=0)]
 
 
+Loss = Annotated[float, Field(ge=0)]
+
+
 class ManifestImage(NamedTuple):
-    """A test image: id, group, label pixels of each class, ignore last."""
+    """A test image: id, group, label pixels of each class, ignore last.
+
+    edge: for each class what of its pixels' windows lies outside of the image, in pixels (`edge_losses`), which bounds a weighted
+    F-measure. Manifests made before 2026-12 have none.
+    """
 
     id: str
     group: str
     pixels: list[Count]
+    edge: list[Loss] | None = None
 
 
 class Manifest(BaseModel):
@@ -44,6 +57,8 @@ class Manifest(BaseModel):
             raise ValueError(f"its classes are not those of {self.target}")
         if any(len(image.pixels) != len(self.classes) + 1 for image in self.test):
             raise ValueError("an image has not a total for each class and for ignore")
+        if any(image.edge is not None and len(image.edge) != len(self.classes) for image in self.test):
+            raise ValueError("an image has not an edge loss for each class")
         if len({image.id for image in self.test}) != len(self.test):
             raise ValueError("an image id occurs twice")
         return self
@@ -51,21 +66,33 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True)
 class Truth:
-    """The test split as a protocol sees it. pixels: (N, K), ignore left out."""
+    """The test split as a protocol sees it. pixels, edge: (N, K), ignore left out; edge is None where the manifest has none."""
 
     ids: list[str]
     groups: list[str]
     pixels: NDArray[np.int64]
+    edge: NDArray[np.float64] | None = None
 
 
 def make_manifest(target: Target) -> Manifest:
     """The manifest of a target whose files were read."""
-    rows = [
-        ManifestImage(frame.id, frame.group, list(target.facts[frame.id].pixels)) for frame in target.splits["test"]
-    ]
+    rows = [_row(frame, target) for frame in target.splits["test"]]
     return Manifest(
         target=target.spec.name, target_hash=target.content_hash, classes=list(target.spec.classes), test=rows
     )
+
+
+def _row(frame: Frame, target: Target) -> ManifestImage:
+    label = decode_label(frame.label.read_bytes())
+    edge = edge_losses(label, len(target.spec.classes)).round(EDGE_DIGITS).tolist()
+    return ManifestImage(frame.id, frame.group, list(target.facts[frame.id].pixels), edge)
+
+
+def edge_losses(label: Pixels, num_classes: int) -> NDArray[np.float64]:
+    """(K,) for a label map (H, W): over the pixels of each class, the share of their 7 x 7 Gaussian window outside, summed."""
+    rows, columns = (np.convolve(np.ones(n), WINDOW)[len(WINDOW) // 2 :][:n] for n in label.shape)
+    lost = 1 - np.outer(rows, columns)
+    return np.bincount(label.ravel(), weights=lost.ravel(), minlength=256)[:num_classes].astype(np.float64)
 
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
@@ -109,9 +136,19 @@ def truth(manifest: Manifest, protocol: Protocol) -> Truth:
     """
     images: Sequence[ManifestImage] = evenly(tuple(manifest.test), protocol.max_frames)
     pixels = [image.pixels for image in images]
+    losses = [image.edge for image in images if image.edge is not None]
+    edge = np.array(losses, dtype=np.float64) if len(losses) == len(images) else None
     if protocol.class_map is not None:
         spec = map_spec(TARGETS[manifest.target], protocol.class_map)
         relabel = relabelling(TARGETS[manifest.target], spec, protocol.class_map)
         pixels = [list(merged(row, relabel, len(spec.classes))) for row in pixels]
+        edge = None if edge is None else _merged_columns(edge, relabel, len(spec.classes))
     counts = np.array(pixels, dtype=np.int64)[:, :-1]
-    return Truth([image.id for image in images], [image.group for image in images], counts)
+    return Truth([image.id for image in images], [image.group for image in images], counts, edge)
+
+
+def _merged_columns(values: NDArray[np.float64], relabel: Pixels, num_classes: int) -> NDArray[np.float64]:
+    """(N, new K) sums of columns (N, K) whose class gets the same label; what is ignored is left out."""
+    whole = np.zeros((len(values), 256))
+    np.add.at(whole.T, relabel[: values.shape[1]], values.T)
+    return whole[:, :num_classes]

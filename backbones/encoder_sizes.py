@@ -1,0 +1,47 @@
+"""How many tensors and values each stage of an encoder holds, without building it: what a certificate of weights must say.
+
+The table is made by `python -m backbones.encoder_sizes > backbones/encoder_sizes.json`. Importing this loads no torch.
+"""
+
+import functools
+import importlib
+import json
+from collections.abc import Mapping
+from importlib import resources
+
+from backbones.spec import BACKBONES, BackboneSpec
+
+Sizes = Mapping[str, tuple[int, int]]  # stage -> tensors, values
+
+
+@functools.cache
+def _table() -> Mapping[str, Sizes]:
+    text = (resources.files("backbones") / "encoder_sizes.json").read_text()
+    return {name: {stage: (t, v) for stage, (t, v) in stages.items()} for name, stages in json.loads(text).items()}
+
+
+@functools.cache
+def encoder_sizes(spec: BackboneSpec) -> Sizes:
+    """(tensors, values) of each stage of a backbone's encoder; one that is in no table is built, which loads torch."""
+    known = _table()
+    return known[spec.name] if BACKBONES.get(spec.name) == spec and spec.name in known else built_sizes(spec)
+
+
+def built_sizes(spec: BackboneSpec) -> Sizes:
+    """The same from a network that is built without memory for its values."""
+    import torch
+
+    from backbones.transfer import stage_of
+
+    with torch.device("meta"):
+        encoder, _ = importlib.import_module(f"backbones.{spec.builder}").build(spec, 2)
+    sizes: dict[str, tuple[int, int]] = {}
+    for name, tensor in encoder.state_dict().items():
+        tensors, values = sizes.get(stage_of(name), (0, 0))
+        sizes[stage_of(name)] = (tensors + 1, values + tensor.numel())
+    return sizes
+
+
+if __name__ == "__main__":
+    rows = [f' "{name}": {json.dumps(built_sizes(spec))}' for name, spec in sorted(BACKBONES.items())]
+    print("{\n" + ",\n".join(rows) + "\n}")

@@ -1,0 +1,81 @@
+"""Networks that are another run's, or nearly: weights compared at the same places, whatever their checksums say."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from torch import Tensor
+
+from bench.submission.copies import Place
+from bench.units import NETWORK
+from results.record import RunRecord
+
+NEAR = 0.05  # relative distance of weights below which one network is a copy of another
+SAMPLED = 4096  # values of one tensor that are compared
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """A sample of a network's weights, at the same places in every network of one architecture."""
+
+    record: RunRecord
+    path: Path
+    values: Mapping[str, NDArray[np.float32]]
+
+    def __str__(self) -> str:
+        return f"{self.record.source} x {self.record.backbone} r{self.record.replicate} ({self.path})"
+
+
+def sketch(record: RunRecord, path: Path, tensors: Mapping[str, Tensor]) -> Sketch:
+    """Of convolutions and linear layers; what has one dimension (biases, statistics of batches) is much alike anyway."""
+    values = {}
+    for name, tensor in tensors.items():
+        if tensor.ndim >= 2 and tensor.is_floating_point():
+            flat = tensor.detach().reshape(-1)
+            values[name] = flat[:: max(1, flat.numel() // SAMPLED)].float().numpy()
+    return Sketch(record, path, values)
+
+
+def read_others(places: Sequence[Place], backbones: Iterable[str]) -> Iterator[Sketch]:
+    """Networks of these backbones that other stores and submissions have kept; what cannot be read is left out."""
+    wanted = set(backbones)
+    for place in places:
+        kept = place.store.root.parent.with_name(f"{place.store.root.parent.name}-networks")  # beside a bundle
+        for record in place.store.read_records()[0]:
+            if record.status == "ok" and record.backbone in wanted:
+                for path in (place.store.unit_dir("final", record.run) / NETWORK, kept / f"{record.run}.safetensors"):
+                    try:
+                        tensors = safetensors.torch.load_file(path)
+                    except (OSError, SafetensorError):
+                        continue
+                    yield sketch(record, path, tensors)
+                    break
+
+
+def distance(a: Sketch, b: Sketch) -> float | None:
+    """Relative distance of the weights, mean over tensors: 0 equal, about 1 unrelated; None for two architectures.
+
+    |a - b| / sqrt(|a|^2 + |b|^2) of each tensor.
+    """
+    if {name: value.shape for name, value in a.values.items()} != {name: v.shape for name, v in b.values.items()}:
+        return None
+    apart = [_apart(mine, b.values[name]) for name, mine in a.values.items()]
+    return float(np.mean(apart)) if apart else None
+
+
+def _apart(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    scale = float(np.hypot(np.linalg.norm(a), np.linalg.norm(b)))
+    return float(np.linalg.norm(a - b)) / scale if scale else 0.0
+
+
+def copies(own: Sequence[Sketch], others: Iterable[Sketch]) -> Iterator[tuple[Sketch, Sketch, float]]:
+    """Pairs of an own network and another that are nearer than two trainings are, with their distance."""
+    for a, b in itertools.chain(itertools.combinations(own, 2), ((a, b) for b in others for a in own)):
+        found = distance(a, b) if a.record.run != b.record.run else None
+        if found is not None and found < NEAR:
+            yield a, b, found
