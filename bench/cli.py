@@ -496,9 +496,10 @@ def submit_pack(folder: Path, out: Path, store: Path, zipped: bool) -> int:
 @click.option("--spot", type=click.IntRange(1), help="Predict so many random test images anew with its networks.")
 @click.option("--networks", type=FOLDER, help="Its networks. Default: the folder BUNDLE-networks.")
 @click.option("--reproduce", is_flag=True, help="Train one random run of it again.")
-@click.option("--source", type=FOLDER, help="For --reproduce: the submitter's folder, with what its card names.")
+@click.option("--source", type=FOLDER, help="The submitter's folder: the files that its card names are loaded anew.")
 @click.option("--pool", type=FOLDER, help="For --reproduce: unlabelled images, in place of the target's own.")
 @click.option("--seed", type=int, help="Of what is drawn at random. Default: another one each time.")
+@click.option("--by", help="Who checks: stands in the verdict.")
 @_with(DATA, STORE, WEIGHTS)
 def submit_verify(bundle: Path, store: Path, weights: Path, **how: Any) -> int:  # noqa: ANN401
     """Recompute every number of BUNDLE from its evidence and hold all it says against protocol, manifest and card.

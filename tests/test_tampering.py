@@ -681,3 +681,150 @@ def test_a_fingerprint_of_ones_own(field: str, here: Packed) -> None:
         digest = "e" * 64 if field == "cell" else str(number) * 64
         here.edit(lambda told, digest=digest: told.update({field: digest}), number)
     assert "its fingerprint is not that of the identity in its settings" in faults(here)
+
+
+# -- what is said and cannot be so ----------------------------------------------------------------------------------------
+
+
+def sizes(told: dict[str, Any], tensors: int) -> None:
+    """A certificate of so few tensors, with stages that go with it."""
+    told.update(tensors_expected=tensors, tensors_matched=tensors)
+    told["stages"] = {"all": {"expected": tensors, "tensors": tensors, "values": 1}}
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda told: sizes(told, 1), "not of every tensor of tiny's encoder"),
+        (lambda told: told.update(tensors_expected=1, tensors_matched=1), "its certificate expects 1 tensors"),
+        (lambda told: next(iter(told["stages"].values())).update(values=1), "not of every tensor of tiny's encoder"),
+        (lambda told: told.update(share_equal_to_initial_frac=1.0), "refused, or not all loaded"),
+        (lambda told: told.update(feature_distance=[0.0]), "refused, or not all loaded"),
+        (lambda told: told.update(stages=[]), "certificate.json is missing or cannot be read"),
+        (lambda told: told.update(feature_distance=[]), "certificate.json is missing or cannot be read"),
+    ],
+)
+def test_a_certificate_that_cannot_be(change: Callable[[dict[str, Any]], None], why: str, here: Packed) -> None:
+    here.edit(change, name="certificate.json")
+    assert why in faults(here)
+
+
+def test_the_weights_of_a_fixed_checkpoint_differ_between_replicates(here: Packed) -> None:
+    """Certificate and record edited together; the other replicate has the same file, so it has the same weights."""
+    here.edit(lambda told: told.update(sha256="0" * 64), name="certificate.json")
+    here.edit(lambda told: told.update(weights_sha256="0" * 64))
+    assert "weights_sha256 is not that of mine x tiny r1" in faults(here)
+
+
+def edit_both_weights(here: Packed) -> None:
+    for number in (0, 1):
+        here.edit(lambda told: told.update(sha256="0" * 64), number, "certificate.json")
+        here.edit(lambda told: told.update(weights_sha256="0" * 64), number)
+
+
+def test_the_weights_of_every_replicate_are_edited(here: Packed, bench: Bench) -> None:
+    """Nothing in the bundle contradicts it, and it is said so; the file that the card names does."""
+    edit_both_weights(here)
+    here.repack()
+    told = bench("submit", "verify", here.bundle, "--manifest", here.manifest)
+    assert told.code == 0
+    assert "weights_sha256 is as told" in told.out
+    told = bench("submit", "verify", here.bundle, "--manifest", here.manifest, "--source", here.folder)
+    assert told.code == 2
+    assert "the file that its card names gives other weights than its certificate is of" in told.out
+
+
+def test_the_file_that_the_card_names_is_held_against_the_certificate(here: Packed, bench: Bench) -> None:
+    told = bench("submit", "verify", here.bundle, "--manifest", here.manifest, "--source", here.folder)
+    assert told.code == 0, told.out
+    assert "weights of 1 checkpoint loaded anew from its file" in told.out
+    assert "is as told" not in told.out
+
+
+def test_a_key_of_ones_own_in_an_identity(here: Packed) -> None:
+    """With one a copied run would get a fingerprint of its own."""
+
+    def change(told: dict[str, Any]) -> None:
+        tree = told["settings"]["identity"]
+        for unit in (tree, next(unit for unit in tree["needs"] if unit["kind"] == "pretrain")):
+            unit["salt"] = 1
+        told["run"], told["cell"] = runs._fingerprints(tree)
+
+    here.edit(change)
+    told = faults(here)
+    assert "the identity of its final holds 'salt', which no final has" in told
+    assert "the identity of its pretrain holds 'salt', which no pretrain has" in told
+
+
+def test_runs_relabelled_as_a_tenth_of_the_labels(here: Packed) -> None:
+    """Beside the whole ones they are copies; alone nothing shows it, and it is said that only a reproduction would."""
+    for number in (0, 1):
+
+        def change(told: dict[str, Any]) -> None:
+            told["train_frac"] = 0.1
+            tree = told["settings"]["identity"]
+            tree["train_frac"] = 0.1
+            next(unit for unit in tree["needs"] if unit["kind"] == "tune")["train_frac"] = 0.1
+            told["run"], told["cell"] = runs._fingerprints(tree)
+
+        here.edit(change, number)
+    here.repack()
+    judged = verify.judge(here.bundle, [here.manifest])
+    assert any("only --reproduce would show" in note for note in judged.notes)
+    told = faults(here, others=here.store)
+    assert "its network is that of mine x tiny r0" in told
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda told: told.update(leak="x" * 2**20), "leak"),
+        (lambda told: told["settings"].update(more="x" * 2**22), "settings"),
+        (lambda told: told["provenance"].update(train_s=1.7e308), "train_s"),
+        (lambda told: told["provenance"].update(device="x" * 5000), "device"),
+        (lambda told: told["provenance"]["packages"].update({"x" * 5000: "1"}), "packages"),
+        (lambda told: told.update(classes=["x"] * 300), "classes"),
+    ],
+)
+def test_a_record_without_measure(change: Callable[[dict[str, Any]], None], why: str, here: Packed) -> None:
+    here.edit(change)
+    told = faults(here)
+    assert f"record.json: {why}" in told or f".{why}" in told
+    assert len(told) < 2000
+
+
+# -- a verdict that came along --------------------------------------------------------------------------------------------
+
+
+def leave_verdict(here: Packed, **changes: Any) -> None:
+    here.repack()
+    fields = {
+        **{"name": "mine", "level": "reproduced", "checked": "2026-01-01", "version": "0", "tried": "reproduced"},
+        **{"faults": [], "done": ["everything"], "bundle_sha256": sha256((here.bundle / "bundle.json").read_bytes())},
+    }
+    bundle.verdict_file(here.bundle).write_text(json.dumps(fields | changes))
+
+
+def test_a_verdict_that_came_along_is_named_and_not_returned(here: Packed, bench: Bench) -> None:
+    leave_verdict(here, by="the forger")
+    told = bench("submit", "verify", here.bundle, "--manifest", here.manifest)
+    assert told.code == 0
+    assert told.out.rstrip().endswith("mine: recomputed")
+    assert (
+        "mine.verdict.json, by the forger on 2026-01-01, says 'reproduced', which this check did not repeat" in told.out
+    )
+    assert "everything" not in told.out
+
+
+def test_a_verdict_that_came_along_does_not_hide_a_fault(here: Packed, bench: Bench) -> None:
+    here.edit(lambda told: told["scores"].update(miou=0.9))
+    leave_verdict(here)
+    told = bench("submit", "verify", here.bundle, "--manifest", here.manifest)
+    assert told.code == 2
+    assert "miou is 0.9, and its evidence gives" in told.out
+    assert bundle.read_verdict(here.bundle).level == "claimed", "and it is replaced"
+
+
+def test_who_checked_stands_in_the_verdict(here: Packed, bench: Bench) -> None:
+    bench("submit", "verify", here.bundle, "--manifest", here.manifest, "--by", "a reviewer")
+    assert bundle.read_verdict(here.bundle).by == "a reviewer"

@@ -9,6 +9,7 @@ from conftest import Bench
 from examples import evidence, record
 
 from results import leaks, load_table, metrics
+from results.bundle import Listing, Submission
 from results.claims import judge, parse, sentence
 from results.compare import Unanswerable, compare, samples, tiers
 from results.evidence import Evidence, sha256
@@ -143,6 +144,52 @@ def test_intervals_over_images_leave_them_out_too(store: Store) -> None:
     assert high is not None
     assert "7 groups of 35 test images" in note
     assert len(image_differences(store, found, "satir", "none")) == 35
+
+
+@pytest.fixture
+def bundled(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """The runs of satir in a bundle beside the store that somebody has checked."""
+    runs = tmp_path / "submissions" / "satir" / "runs"
+    runs.parent.mkdir(parents=True)
+    (store.root / "soda").rename(tmp_path / "all")
+    for folder in (tmp_path / "all").glob("*/*"):
+        root = runs if folder.name == "satir" else store.root
+        there = root / "soda" / folder.parent.name / folder.name
+        there.parent.mkdir(parents=True, exist_ok=True)
+        folder.rename(there)
+    listing = Listing(name="satir", made="2026-01-01", version="0", environment={}, files={})
+    here = Submission("satir", runs.parent, "recomputed", listing)
+    monkeypatch.setattr("results.table.submissions", lambda root: ([here], []))
+    return store
+
+
+def test_what_a_bundle_says_of_itself_changes_no_score(bundled: Store, bench: Bench) -> None:
+    """Whoever names the images on which it did worst would be compared on the others."""
+    before = samples(load_table(bundled.root))
+    inside = Store(bundled.root.parent / "submissions" / "satir" / "runs")
+    touch(inside, "satir", 7)
+    after = samples(load_table(bundled.root))
+    assert compare(after, "satir", "none").equals(compare(before, "satir", "none"))
+    note = "satir says in its bundle that it has seen 17.5% of the test images; that was not found again here"
+    assert any(note in each for each in after.notes)
+    assert note in sentence(judge(parse("satir > none"), after))
+    cells = board(load_table(bundled.root)).set_index("source")
+    assert cells["says_touched"].to_dict()["satir"] == 0.175
+    assert np.isnan(cells["touched"].to_dict()["satir"])
+    assert cells["rank"].isna().to_dict() == {"satir": True, "none": False, "imagenet": False}
+    told = bench("table", "--store", bundled.root).out
+    assert "satir (submitted, recomputed; says it saw 18% of the test)" in told
+    assert note in told
+
+
+def test_what_is_found_again_counts(bundled: Store) -> None:
+    touch(Store(bundled.root.parent / "submissions" / "satir" / "runs"), "satir", 7)
+    ids = touch(bundled, "satir", 3)
+    found = samples(load_table(bundled.root))
+    row = compare(found, "satir", "none").iloc[0]
+    assert row["mean_a"] == pytest.approx(np.mean(clean_mious("satir", ids)))
+    assert not any("says in its bundle" in note for note in found.notes)
+    assert board(load_table(bundled.root))["says_touched"].isna().all()
 
 
 def test_a_torn_finding_is_none(store: Store) -> None:

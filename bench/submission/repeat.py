@@ -13,8 +13,8 @@ from scipy import stats
 
 from backbones import network
 from backbones.spec import find_backbone
-from backbones.transfer import state_sha256
-from bench import BenchError, provenance
+from backbones.transfer import LoadFailed, state_sha256
+from bench import BenchError, checkpoints, provenance
 from bench.batches import open_split
 from bench.score import confusion_matrix, weighted_fmeasure
 from bench.sources import Sources
@@ -38,6 +38,31 @@ TOLERATED = 1e-3  # share of an image's pixels that another processor may predic
 CLOSE = 0.01  # IoU of a class over the drawn images, and weighted F-measure on one, that may differ
 LEAST_REPLICATES = 3
 SURE = 0.95  # of the interval that a run made on another processor must lie in
+
+
+def load_weights(judged: Judged, source: Path, weights: Path) -> tuple[list[str], str]:
+    """(faults, what was seen): the checkpoints that the submitter's card names, loaded anew and held against the certificates.
+
+    Raises:
+        FileError: there is no such card. BenchError: a file cannot be read, or is not the one that the card means.
+    """
+    faults, loaded = [], 0
+    known = collect([source / CARD], catalog())
+    cells = {(r.source, r.backbone, r.weights_sha256) for r in judged.records if r.status == "ok"}
+    for name, backbone, told in sorted(cells, key=str):
+        card = find_source(name, known)
+        if not card.checkpoints:
+            continue
+        try:
+            found = state_sha256(checkpoints.brought(card, find_backbone(backbone), weights).tensors)
+        except LoadFailed as error:
+            raise BenchError(str(error)) from error
+        loaded += 1
+        if found != told:
+            faults.append(
+                f"{name} x {backbone}: the file that its card names gives other weights than its certificate is of"
+            )
+    return faults, f"weights of {loaded} checkpoint{'s' * (loaded != 1)} loaded anew from its file"
 
 
 def spot(

@@ -42,6 +42,17 @@ def verify_bundle(
             raise BenchError(f"no folder {where} with the bundle's networks: name it with --networks")
         judged = verify.judge(folder, manifests, store)
         level: Level = "claimed" if judged.faults else "recomputed"
+        if source is not None and not judged.faults:
+            from bench.submission import repeat
+
+            faults, what = repeat.load_weights(judged, source, weights)
+            judged.faults += faults
+            judged.done.append(what)
+            level = "claimed" if judged.faults else level
+        elif judged.brings_checkpoints:
+            judged.notes.append(
+                "weights_sha256 is as told: with --source, the folder of its card, the file is loaded anew"
+            )
         seed = secrets.randbelow(2**32) if seed is None else seed
         if spot and not judged.faults:
             from bench.submission import repeat

@@ -49,6 +49,11 @@ class Judged:
         """
         return catalog() if self.name is None else collect([self.folder / bundle.CARD], catalog())
 
+    @property
+    def brings_checkpoints(self) -> bool:
+        """Whether its card names files of weights."""
+        return self.name is not None and not self.faults and bool(self.cards[self.name].checkpoints)
+
 
 def judge(folder: Path, manifests: Sequence[Path] = (), others: Path | None = None) -> Judged:
     """Judges the bundle, or the store, in this folder; nothing of it is executed or trusted for a path.
@@ -95,6 +100,10 @@ def judge(folder: Path, manifests: Sequence[Path] = (), others: Path | None = No
         judged.places = places(folder, judged.name, others)
         faults += list(_copy_faults(judged))
     count = Counter(record.status for record in judged.records)
+    if any(record.train_frac < 1 for record in judged.records):
+        judged.notes.append(
+            "some runs are of a part of the labels, as told: only --reproduce would show that all were used"
+        )
     judged.notes += [f"{n} runs ended as {status}" for status, n in count.items() if status != "ok"]
     told = f"{count['ok']} runs recomputed from their evidence: scores, replicates, budgets, images, identity"
     judged.done += [] if faults else [told]
@@ -144,7 +153,10 @@ def _leak_faults(judged: Judged, manifests: Mapping[str, Manifest]) -> Iterator[
             yield f"{where}: {why}"
         else:
             told.add((found.source, found.target_hash))
-            judged.notes.append(f"{found.source} has seen {found.share:.1%} of the test images of {found.target}")
+            judged.notes.append(
+                f"it says that {found.source} has seen {found.share:.1%} of the test images of {found.target}; "
+                f"that counts once `bench leaks --source {found.source}` has found it here"
+            )
     if judged.name is not None and not told:
         judged.notes.append("nobody has looked whether it has seen test images: `bench leaks`")
 
