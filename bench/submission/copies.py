@@ -28,8 +28,8 @@ NEAR = 0.02  # distance of errors below which one run is a copy of another, wher
 NEAR_MOST = 0.08  # the most that honest pairs of the target may raise it to
 HONEST_PAIRS = 10  # pairs of trusted runs that are enough to calibrate by
 HONEST_RUNS = 40  # trusted runs that are taken to calibrate by, at most
-NEAR_IMAGE = 0.01  # distance of errors on one image below which it counts as copied
-COPIED_SHARE = 0.05  # of a run's errors, on images that count as copied; honest pairs: 0.003 at most
+NEAR_IMAGE = 0.003  # distance of errors on one image below which it counts as copied
+COPIED_SHARE = 0.05  # of a run's errors, on images that count as copied; honest pairs: 0.004 at most, both targets
 FEW_PX = 500  # pixels of errors below which nothing can be said
 
 
