@@ -12,6 +12,8 @@ from pretrain_sources.recipe import Recipe
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._+/~@-]*$"
 SHA256 = r"^[0-9a-f]{64}$"
+MOST_RENAMES = 1000
+_OF_PATTERNS = frozenset("\\^$*+?()[]{}|")
 LABEL_CONTROLS = ("shuffled", "random-rank")  # these replace labels; the other, permuted, replaces weights
 
 
@@ -70,6 +72,16 @@ class ReadyCorpus(_Frozen):
     num_classes: int | None = Field(default=None, ge=2, le=255, description="null: its manifest says")
 
 
+def _as_beginning(pattern: str, new: str | None) -> str:
+    """What to write in place of a regular expression, as far as it stands for the beginning of a name."""
+    bare = pattern.removeprefix("^").removesuffix("$").replace("\\.", ".")
+    drops = bare.endswith(".*") and not new
+    bare = bare.removesuffix(".*")
+    if not bare or _OF_PATTERNS & set(bare):
+        return "one entry for each beginning, such as 'layer1.': 'stages.0.'"
+    return f"'{bare}': {'null' if drops or new is None else repr(new)}"
+
+
 class Checkpoint(_Frozen):
     """The weights of an encoder, as somebody hands them round: tensors only, code in a file is never run."""
 
@@ -84,14 +96,28 @@ class Checkpoint(_Frozen):
         default=None, pattern=SHA256, description="of the file; null: whatever stands at the path"
     )
     inside: str | None = Field(default=None, description="which of several models in the file: teacher, for example")
-    rename: dict[str, str] = Field(
-        default_factory=dict, description="regular expression: replacement, on the tensors' names, in this order"
+    rename: dict[str, str | None] = Field(
+        default_factory=dict,
+        description="beginning of tensors' names: what stands there instead, or null to drop them; the longest one counts",
     )
     mean: tuple[float, float, float] | None = Field(
         default=None,
         description="input mean on 0..1 that it was trained with; null: that of the backbone's ImageNet weights",
     )
     std: tuple[float, float, float] | None = Field(default=None, description="and the standard deviation")
+
+    @field_validator("rename")
+    @classmethod
+    def _has_no_patterns(cls, rename: dict[str, str | None]) -> dict[str, str | None]:
+        if len(rename) > MOST_RENAMES:
+            raise ValueError(f"{len(rename)} entries; at most {MOST_RENAMES}")
+        for old, new in rename.items():
+            if _OF_PATTERNS & set(old):
+                raise ValueError(
+                    f"rename takes the beginning of a name, letter by letter, and '{old}' looks like a regular "
+                    f"expression; write {_as_beginning(old, new)}"
+                )
+        return rename
 
     @model_validator(mode="after")
     def _is_one_file(self) -> "Checkpoint":
