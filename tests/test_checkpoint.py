@@ -583,8 +583,8 @@ def test_of_several_beginnings_the_longest_counts_once_in_any_order() -> None:
     wrong = {name.replace("stages.", "level.", 1): tensor for name, tensor in tiny().items()}
     wrong = {name.replace("level.1.", "stages.10."): tensor for name, tensor in wrong.items()}
     rules: dict[str, str | None] = {"level.": "stages.", "stages.10.": "stages.1."}
-    for given in (rules, dict(reversed(rules.items()))):
-        assert same(fit(wrong, TINY, given).tensors, tiny())
+    for order in (rules, dict(reversed(rules.items()))):
+        assert same(fit(wrong, TINY, order).tensors, tiny())
 
 
 def test_the_empty_beginning_stands_for_every_name() -> None:
