@@ -139,7 +139,8 @@ def fit(tensors: Mapping[str, Tensor], spec: BackboneSpec, renamings: Mapping[st
 
 def _read(path: Path) -> Mapping[Any, Any]:
     if not path.is_file():
-        raise Unusable(f"{path}: {'a folder' if path.is_dir() else 'no such file'}; give the path of a weights file")
+        what = "a folder" if path.is_dir() else "not a regular file" if path.exists() else "no such file"
+        raise Unusable(f"{path}: {what}; give the path of a weights file")
     with path.open("rb") as file:
         start = file.read(512)
     if not start:

@@ -7,15 +7,15 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 
 class Changed(Exception):
     """A file is not the one that was listed a moment ago; the message names it."""
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """A regular file, open for reading. A device or a pipe could be without end, and opening a pipe can wait for ever.
 
     Raises:
@@ -28,15 +28,15 @@ def open_regular(path: Path) -> BinaryIO:
     raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
-def read_regular(path: Path, limit: int) -> bytes:
-    """The bytes of a regular file of at most `limit` bytes.
+def read_regular(path: Path, limit: int | None = None) -> bytes:
+    """The bytes of a regular file, of at most `limit` bytes where one is given.
 
     Raises:
         OSError: it cannot be read, is no regular file, or is larger.
     """
     with open_regular(path) as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
+        data = file.read(-1 if limit is None else limit + 1)
+    if limit is not None and len(data) > limit:
         raise OSError(errno.EFBIG, f"larger than {limit:,} bytes", str(path))
     return data
 
@@ -47,7 +47,7 @@ def read_unchanged(path: Path, sha256: str) -> bytes:
     Raises:
         Changed: it has other bytes by now. OSError: it cannot be read.
     """
-    data = path.read_bytes()
+    data = read_regular(path)
     if hashlib.sha256(data).hexdigest() != sha256:
         raise Changed(f"{path} has changed since it was listed; let it be and run the same command again")
     return data
