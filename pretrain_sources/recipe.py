@@ -14,7 +14,7 @@ META_MODELS = ("vit_h", "vit_l", "vit_b")
 SAM_TINY = "sam_tiny"  # ships with this project; in segment_anything's classes, and not Meta's SAM
 # model -> target -> what it has seen of that target: what is learned from its masks there is marked, and never ranked
 HAS_SEEN = {SAM_TINY: {"scenes": "its teacher sam-tiny was trained on this generator's own masks"}}
-ENTRY_POINT = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+ENTRY_POINT = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 
 RankBy = Literal["predicted_iou", "stability", "area", "area_ascending", "random"]
 Prompts = Literal["points", "boxes", "points+boxes"]
