@@ -567,6 +567,7 @@ def _statuses(retry: str | None) -> list[str]:
 
 def _errors_of_use() -> tuple[type[Exception], ...]:
     """Looked up only once something went wrong, so that `bench --help` stays quick."""
+    from pretrain_sources.catalog import UnknownSource
     from pretrain_sources.corpus import CorpusError
     from pretrain_sources.files import Changed
     from pretrain_sources.pool import PoolError
@@ -576,7 +577,8 @@ def _errors_of_use() -> tuple[type[Exception], ...]:
     from results.compare import Unanswerable
     from results.store import StoreError
 
-    return Unanswerable, BundleError, BenchError, FileError, StoreError, CorpusError, PoolError, TeacherError, Changed
+    of_files = (FileError, BundleError, StoreError, CorpusError, PoolError, Changed)
+    return BenchError, Unanswerable, UnknownSource, TeacherError, *of_files
 
 
 def main() -> None:

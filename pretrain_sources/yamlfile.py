@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, TypeAdapter, ValidationError, WrapValidator
+from pydantic import BaseModel, BeforeValidator, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from pretrain_sources.files import read_regular
@@ -43,14 +43,14 @@ _Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  
 Read = TypeVar("Read")
 
 
-def _no_truth(value: object, check: Callable[[object], Any]) -> Any:  # noqa: ANN401
+def _no_truth(value: object) -> object:
     if isinstance(value, bool):
         raise PydanticCustomError("no_number", "must be a number; true and false are none")
-    return check(value)
+    return value
 
 
-Whole = Annotated[int, WrapValidator(_no_truth)]  # numbers as a file may have them: pydantic takes `true` for 1
-Number = Annotated[float, WrapValidator(_no_truth)]
+Whole = Annotated[int, BeforeValidator(_no_truth)]  # numbers as a file may have them: pydantic takes `true` for 1
+Number = Annotated[float, BeforeValidator(_no_truth)]
 
 
 class FileError(Exception):
