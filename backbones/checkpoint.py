@@ -5,7 +5,6 @@ Nothing is filled or guessed. What was recognised, taken off, dropped or cast is
 
 import argparse
 import re
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,9 +18,7 @@ from backbones.layouts import Encoder, Part, encoder_of
 from backbones.spec import BackboneSpec
 
 SAVE_TENSORS = "save the tensors only, e.g. safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
-MAX_NAME = 150  # characters in a tensor's name or a pattern
-MAX_QUANTIFIERS = 4
-RENAMING_PATIENCE_S = 5.0
+MAX_NAME = 150  # characters in a tensor's name
 # what a training run saves beside its weights, and what has tensors of its own there
 _NO_WEIGHTS = r"optim|sched|scaler|loss|callback|hyper_?param|rng|amp$|ema_updater"
 _COUNTER = "num_batches_tracked"
@@ -89,11 +86,11 @@ def read_tensors(path: Path, inside: str | None = None) -> tuple[dict[str, Tenso
     return {name: tensor.detach() for name, tensor in tensors.items()}, tuple(told)
 
 
-def fit(tensors: Mapping[str, Tensor], spec: BackboneSpec, renamings: Mapping[str, str] | None = None) -> Fitted:
+def fit(tensors: Mapping[str, Tensor], spec: BackboneSpec, renamings: Mapping[str, str | None] | None = None) -> Fitted:
     """Finds the encoder of `spec` among `tensors`, in whatever layout that is known, behind whatever prefix.
 
-    renamings: pattern -> replacement for `re.sub` on every name, in order, before anything else; a name that becomes empty
-        is dropped.
+    renamings: beginning of names -> what stands there instead, before anything else; None, or a name that becomes empty,
+        drops the tensor. Of several beginnings of one name the longest counts.
 
     Raises:
         Unusable: a renaming is at fault, nothing is recognised, two prefixes hold an encoder each, the weights are of a
@@ -130,7 +127,7 @@ def fit(tensors: Mapping[str, Tensor], spec: BackboneSpec, renamings: Mapping[st
         raise Unusable(
             f"weights of another architecture, such as a larger sibling: {len(strange)} tensors that {spec.encoder} "
             f"does not have, {_list(strange)}; choose the backbone that they are of, or, where they are of none, drop them "
-            "by a renaming to an empty name"
+            "by a renaming to null"
         )
     if left:
         told.append(f"{len(left)} tensors dropped, not of the encoder: {_list(left.values())}")
@@ -142,7 +139,8 @@ def fit(tensors: Mapping[str, Tensor], spec: BackboneSpec, renamings: Mapping[st
 
 def _read(path: Path) -> Mapping[Any, Any]:
     if not path.is_file():
-        raise Unusable(f"{path}: {'a folder' if path.is_dir() else 'no such file'}; give the path of a weights file")
+        what = "a folder" if path.is_dir() else "not a regular file" if path.exists() else "no such file"
+        raise Unusable(f"{path}: {what}; give the path of a weights file")
     with path.open("rb") as file:
         start = file.read(512)
     if not start:
@@ -207,49 +205,40 @@ def _check_storage(path: Path, name: str, tensor: Tensor) -> None:
 # renaming
 
 
-def _renamed(tensors: Mapping[str, Tensor], renamings: Mapping[str, str], told: list[str]) -> dict[str, str]:
+def _renamed(tensors: Mapping[str, Tensor], renamings: Mapping[str, str | None], told: list[str]) -> dict[str, str]:
     """New name -> original name."""
     if long := next((name for name in tensors if len(name) > MAX_NAME), None):
         raise Unusable(f"a tensor's name of {len(long)} characters, {long[:40]}...; at most {MAX_NAME}")
-    names = {name: name for name in tensors}  # original -> new
-    deadline = time.monotonic() + RENAMING_PATIENCE_S
-    for pattern, replacement in renamings.items():
-        rule = f"renaming '{pattern}' -> '{replacement}'"
-        compiled = _pattern(pattern, rule)
-        changed = 0
-        for name, now in names.items():
-            try:
-                new, hits = compiled.subn(replacement, now)
-            except (re.error, IndexError) as error:
-                raise Unusable(f"{rule}: the replacement is at fault, {error}") from error
-            if time.monotonic() > deadline:
-                raise Unusable(f"{rule}: takes too long; write a simpler pattern")
-            names[name] = new[: MAX_NAME + 1]
-            changed += hits > 0
-        if not changed:
-            raise Unusable(f"{rule}: matches none of the {len(names)} names, such as {_list(names.values())}")
-        told.append(f"{rule}: {changed} names")
+    changed = dict.fromkeys(renamings, 0)
     original: dict[str, str] = {}
-    for name, new in names.items():
-        if new in original and new:
+    dropped = 0
+    for name in tensors:
+        new = _new_name(name, renamings, changed)
+        if new in original:
             raise Unusable(f"the renamings give {original[new]} and {name} one name, {new}")
-        original[new] = name
-    if dropped := sum(not new for new in names.values()):
+        if len(new) > MAX_NAME:
+            raise Unusable(f"renaming {name} gives a name of {len(new)} characters; at most {MAX_NAME}")
+        if new:
+            original[new] = name
+        dropped += not new
+    for old, count in changed.items():
+        rule = f"renaming '{old}' -> {'null' if renamings[old] is None else repr(renamings[old])}"
+        if not count:
+            raise Unusable(f"{rule}: none of the {len(tensors)} names begins so, such as {_list(tensors)}")
+        told.append(f"{rule}: {count} names")
+    if dropped:
         told.append(f"{dropped} tensors dropped by the renamings")
-        del original[""]
     return original
 
 
-def _pattern(pattern: str, rule: str) -> re.Pattern[str]:
-    """Compiled, where it cannot run for ages: a repeated group is what makes Python's `re` take exponential time."""
-    if len(pattern) > MAX_NAME:
-        raise Unusable(f"{rule[:60]}...: a pattern of {len(pattern)} characters; at most {MAX_NAME}")
-    if re.search(r"\)[*+{]", pattern) or len(re.findall(r"[*+{]", pattern)) > MAX_QUANTIFIERS:
-        raise Unusable(f"{rule}: a repeated group or more than {MAX_QUANTIFIERS} of * + {{}} may run for ages")
-    try:
-        return re.compile(pattern)
-    except (re.error, OverflowError) as error:
-        raise Unusable(f"{rule}: not a regular expression, {error}") from error
+def _new_name(name: str, renamings: Mapping[str, str | None], changed: dict[str, int]) -> str:
+    """The name with the longest of its beginnings replaced, which is counted; empty where the tensor is dropped."""
+    old = next((start for end in range(len(name), -1, -1) if (start := name[:end]) in renamings), None)
+    if old is None:
+        return name
+    changed[old] += 1
+    new = renamings[old]
+    return "" if new is None else new + name.removeprefix(old)
 
 
 # recognising
@@ -275,8 +264,8 @@ def _recognised(names: Iterable[str], encoder: Encoder, spec: BackboneSpec) -> t
     if len(whole) > 1:
         some = next(prefix for prefix in reversed(whole) if prefix)
         raise Unusable(
-            f"{len(whole)} encoders, behind the prefixes {_list(whole, quote=True)}; choose one by renamings that empty the "
-            f"names of the others, e.g. '^{re.escape(some)}.*': ''"
+            f"{len(whole)} encoders, behind the prefixes {_list(whole, quote=True)}; choose one by renamings that drop the "
+            f"others, e.g. '{some}': null"
         )
     prefix = max(prefixes, key=lambda one: prefixes[one])
     return layout, prefix

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from bench.show import grid, page
+from pretrain_sources.yamlfile import read_yaml_list
 from results import images, scaling, stats
-from results.claims import Claim, Expected, Judgement, judge, judge_entry, parse, read_claims, sentence
+from results.claims import Claim, Expected, Judgement, judge, judge_entry, parse, sentence
 from results.compare import (
     CLASS_COLUMNS,
     METRICS,
@@ -131,7 +132,7 @@ def claim_text(store: Store, text: str, **filters: Unpack[Filters]) -> tuple[str
 def claims_text(store: Store, path: Path, form: str = "text") -> tuple[str, bool]:
     """(what stands on each entry of a claims file and how it is judged, whether all are as expected); md: lists for a text."""
     table, lines, good = runs_frame(store), [], True
-    for entry in read_claims(path):
+    for entry in read_yaml_list(path, Expected):
         expected, told = _expected(entry, table)
         good &= expected
         mark = f"{'as expected' if expected else 'NOT AS EXPECTED'} ({entry.expect})"

@@ -37,7 +37,7 @@ def identify(card: SourceCard, backbone: str, weights: Path) -> tuple[Origin | N
             )
         sha256 = found
     shaping = one.model_dump(mode="json", include={"inside", "mean", "std"})
-    shaping |= {"sha256": sha256, "rename": list(one.rename.items())}  # the order counts
+    shaping |= {"sha256": sha256, "rename": sorted(one.rename.items())}
     return Origin("card", f"{_name(one)} sha256:{sha256}", str(path)), {"checkpoint": shaping}
 
 

@@ -13,6 +13,54 @@ import click
 from bench import BenchError, StoppedEarly
 
 DEFAULT_WEIGHTS = Path("weights")
+MOST_CHARACTERS = 4096  # of an option's text: as many as a path may have
+SEED = click.IntRange(0, 2**63 - 1)
+JOBS = click.IntRange(1, 1024)
+
+
+def _wrong(text: str) -> str | None:
+    """Why no option may be given this text, or None."""
+    if not text:
+        return "must not be empty"
+    if len(text) > MOST_CHARACTERS:
+        return f"has {len(text)} characters; at most {MOST_CHARACTERS}"
+    if not all(letter.isprintable() or letter.isspace() for letter in text):
+        return "holds characters that cannot be printed"
+    return None
+
+
+class _Command(click.Command):
+    """A command that takes no empty, endless or unprintable text in any option or argument."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+        for param in self.get_params(ctx):
+            value = given.get(str(param.name))
+            for text in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(text, str) and (why := _wrong(text)):
+                    raise click.BadParameter(why, ctx, param)
+        return super().parse_args(ctx, args)
+
+
+class _Group(click.Group):
+    """A group of such commands, and of groups like it."""
+
+    command_class = _Command
+    group_class = type
+
+
+class _Share(click.FloatRange):
+    """A number above 0 and up to 1."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 1, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401
+        """The number, which must not be nan: no comparison refuses that."""
+        number = float(super().convert(value, param, ctx))
+        if number != number:
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
 
 
 def _folder(name: str, default: str | Path, text: str) -> Callable[..., Any]:
@@ -29,7 +77,7 @@ BACKBONE = click.option("--backbone", help="One backbone alone.")
 BOARD = (
     click.option("--target", help="Of several boards, this target's."),
     click.option("--protocol", help="Of several boards, this protocol's."),
-    click.option("--train-frac", type=float, help="Share of the target's labels. Default: all of them."),
+    click.option("--train-frac", type=_Share(), help="Share of the target's labels. Default: all of them."),
 )
 WEIGHTS = _folder("weights", DEFAULT_WEIGHTS, "Folder of weights you downloaded.")
 
@@ -45,7 +93,7 @@ def _with(*options: Callable[..., Any]) -> Callable[..., Any]:
     return decorate
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="satir-bench")
 def cli() -> None:
     """Which pretraining source is best for a thermal segmentation model, by how much, and how sure are we?"""
@@ -96,7 +144,7 @@ def manifest(target: str, out: Path, data: Path) -> None:
 @click.argument("target", type=click.Choice(["scenes"]))
 @click.option("--n", type=int, default=400, show_default=True, help="Labelled frames; as many go into the pool.")
 @click.option("--size", metavar="HEIGHTxWIDTH", default="240x320", show_default=True, help="In pixels.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 @DATA
 def make(target: str, n: int, size: str, seed: int, data: Path) -> int:
     """Render TARGET into the data folder; what is there already is kept."""
@@ -155,9 +203,11 @@ def corpus() -> None:
 @click.option(
     "--checkpoint", help="SAM: a file of tensors, or sam-tiny (shipped, not Meta's); default: Meta's, which is fetched."
 )
-@click.option("--points-per-batch", type=int, help="SAM: prompts decoded at a time; bounds the memory.")
+@click.option(
+    "--points-per-batch", type=click.IntRange(1, 65_536), help="SAM: prompts decoded at a time; bounds the memory."
+)
 @_with(*LABELLING, WEIGHTS)
-@click.option("--jobs", type=click.IntRange(1), help="Images at a time. Default: one a core; one for SAM.")
+@click.option("--jobs", type=JOBS, help="Images at a time. Default: one a core; one for SAM.")
 def corpus_make(
     pool: Path,
     out: Path,
@@ -238,7 +288,7 @@ def plan(store: Path, data: Path, weights: Path, retry: str | None, **matrix: An
     show_default=True,
     help="Worker processes; this process; jobs of a cluster, which need nothing that stays alive.",
 )
-@click.option("--jobs", type=click.IntRange(1), help="Workers. Default: one a core.")
+@click.option("--jobs", type=JOBS, help="Workers. Default: one a core.")
 @click.option("--slurm", metavar="KEY=VALUE,...", default="", help="As sbatch has them: partition=gpu,time=8:00:00.")
 @click.option("--retry", metavar="STATUS,...", help="Run these again: failed, oom, load_failed.")
 @click.option("--keep-weights", is_flag=True, help="Keep each run's network: `bench submit verify --spot` asks for it.")
@@ -493,12 +543,14 @@ def submit_pack(folder: Path, out: Path, store: Path, zipped: bool) -> int:
     multiple=True,
     help="Of a target whose own does not ship.",
 )
-@click.option("--spot", type=click.IntRange(1), help="Predict so many random test images anew with its networks.")
+@click.option(
+    "--spot", type=click.IntRange(1, 1_000_000), help="Predict so many random test images anew with its networks."
+)
 @click.option("--networks", type=FOLDER, help="Its networks. Default: the folder BUNDLE-networks.")
 @click.option("--reproduce", is_flag=True, help="Train one random run of it again.")
 @click.option("--source", type=FOLDER, help="The submitter's folder: the files that its card names are loaded anew.")
 @click.option("--pool", type=FOLDER, help="For --reproduce: unlabelled images, in place of the target's own.")
-@click.option("--seed", type=int, help="Of what is drawn at random. Default: another one each time.")
+@click.option("--seed", type=SEED, help="Of what is drawn at random. Default: another one each time.")
 @click.option("--by", help="Who checks: stands in the verdict.")
 @_with(DATA, STORE, WEIGHTS)
 def submit_verify(bundle: Path, store: Path, weights: Path, **how: Any) -> int:  # noqa: ANN401
@@ -568,6 +620,7 @@ def _statuses(retry: str | None) -> list[str]:
 
 def _errors_of_use() -> tuple[type[Exception], ...]:
     """Looked up only once something went wrong, so that `bench --help` stays quick."""
+    from pretrain_sources.catalog import UnknownSource
     from pretrain_sources.corpus import CorpusError
     from pretrain_sources.files import Changed
     from pretrain_sources.pool import PoolError
@@ -577,7 +630,8 @@ def _errors_of_use() -> tuple[type[Exception], ...]:
     from results.compare import Unanswerable
     from results.store import StoreError
 
-    return Unanswerable, BundleError, BenchError, FileError, StoreError, CorpusError, PoolError, TeacherError, Changed
+    of_files = (FileError, BundleError, StoreError, CorpusError, PoolError, Changed)
+    return BenchError, Unanswerable, UnknownSource, TeacherError, *of_files
 
 
 def main() -> None:

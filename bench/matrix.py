@@ -1,13 +1,15 @@
 """Matrix files: which sources are crossed with which backbones on which target, under which protocol."""
 
 import fnmatch
+import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, TypeVar
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from backbones.spec import BACKBONES, DECODERS, BackboneSpec, Refused, find_backbone
 from bench import BenchError
@@ -18,11 +20,12 @@ from pretrain_sources.card import SourceCard
 from pretrain_sources.catalog import STUDIES, UnknownSource, catalog, closure, collect, find_source, grid, own_card
 from pretrain_sources.recipe import Recipe
 from pretrain_sources.teachers import own
-from pretrain_sources.yamlfile import read_yaml, suggestion
+from pretrain_sources.yamlfile import Number, read_yaml, suggestion
 
 T = TypeVar("T")  # Python 3.11 has no def f[T]
 
 
+MOST_RUNS = 100_000  # of one matrix: as many as the board is made for
 CARD = "card.yaml"  # in the folder of a source that is to be submitted
 Grid = dict[str, dict[str, list[bool | int | float | str]]]  # source -> setting -> values
 
@@ -41,7 +44,7 @@ class MatrixFile(Frozen):
         description="names, globs of shipped names, card files (.yaml), or a source with a grid of settings",
     )
     backbones: tuple[str, ...] = Field(min_length=1)
-    train_fracs: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(default=(1.0,), min_length=1)
+    train_fracs: tuple[Annotated[Number, Field(gt=0, le=1)], ...] = Field(default=(1.0,), min_length=1)
 
     @field_validator("backbones", mode="before")
     @classmethod
@@ -95,6 +98,7 @@ def load_matrix(
     protocol = protocol.smoke() if smoke else protocol
     added_by = {name: file for name in sources if (file := card_file(name)) is not None}
     added = tuple(str(file.absolute()) for file in added_by.values())
+    _refuse_above(sum(map(_combinations, written.sources)), written, protocol, path)
     known = _known((*written.sources, *added), path, teacher)
     found = [card for entry in (*written.sources, *added) for card in _cards(entry, known, path)]
     # another teacher may have a setting already that is one of the study's: that is one source then
@@ -110,15 +114,34 @@ def load_matrix(
         raise BenchError(f"{path}: '{idle[0]}' needs pretraining, and {protocol.name} has no steps for it")
     specs = _keep("backbone", specs, backbones)
     target = target or written.target
+    _refuse_above(len(cards), written, protocol, path)
     map_spec(lookup("target", target, TARGETS, path), protocol.class_map)  # refuses a map that does not fit
+    fracs = _once(written.train_fracs, path)
     cells = tuple(
         Cell(target=target, protocol=protocol.name, source=source, backbone=backbone, train_frac=frac)
         for backbone in specs
         for source in cards
-        for frac in _once(written.train_fracs, path)
+        for frac in fracs
     )
     everything = closure(cards.values(), known)
     return Matrix(path.stem, target, protocol, cells, everything, specs, pool or _beside(path, written.pool))
+
+
+def _combinations(entry: str | Grid) -> int:
+    """How many sources an entry stands for, at least."""
+    if isinstance(entry, str):
+        return 1
+    return sum(math.prod(len(values) for values in settings.values()) for settings in entry.values())
+
+
+def _refuse_above(sources: int, written: MatrixFile, protocol: Protocol, path: Path) -> None:
+    """Raises a BenchError where so many sources make more runs than a matrix may have; said before any of them is made."""
+    cells = sources * len(written.backbones) * len(written.train_fracs)
+    if cells * protocol.replicates > MOST_RUNS:
+        raise BenchError(
+            f"{path}: {cells:,} cells of {protocol.replicates:,} replicates are {cells * protocol.replicates:,} runs; "
+            f"at most {MOST_RUNS:,}: shorten its grid"
+        )
 
 
 def card_file(name: str) -> Path | None:
@@ -142,7 +165,14 @@ def _known(entries: Sequence[str | Grid], path: Path, teacher: str | None) -> Ma
             raise BenchError(f"--teacher {teacher}: its card must have a recipe and a name like satir/NAME")
     elif ":" in teacher:
         recipe = Recipe(teacher=own(teacher))  # satir's own is the default one
-        card = SourceCard(name=f"satir/{teacher.replace(':', '.')}", description=f"Masks of {teacher}.", recipe=recipe)
+        try:
+            card = SourceCard(
+                name=f"satir/{teacher.replace(':', '.')}", description=f"Masks of {teacher}.", recipe=recipe
+            )
+        except ValidationError as error:
+            raise BenchError(
+                f"--teacher {teacher} makes no source's name: it is too long, or not plain ASCII"
+            ) from error
     else:
         card = lookup("teacher", teacher, offered)
     return MappingProxyType({**known, card.name: card, "satir": card})
@@ -186,7 +216,7 @@ def lookup(kind: str, name: str, known: Mapping[str, T], where: Path | None = No
 
 def _once(entries: Sequence[T], path: Path) -> Sequence[T]:
     names = [entry.name if isinstance(entry, SourceCard) else entry for entry in entries]
-    if doubles := [name for name in names if names.count(name) > 1]:
+    if doubles := [name for name, count in Counter(names).items() if count > 1]:
         raise BenchError(f"{path}: '{doubles[0]}' stands twice")
     return entries
 

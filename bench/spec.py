@@ -9,15 +9,19 @@ import math
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from bench import BenchError
 from pretrain_sources.identity import Identified, fingerprint
-from pretrain_sources.yamlfile import read_yaml, suggestion
+from pretrain_sources.yamlfile import Number, Whole, read_yaml, suggestion
 
-Size = tuple[PositiveInt, PositiveInt]  # height, width in pixels
+Side = Annotated[Whole, Field(ge=1, le=16_384)]
+Size = tuple[Side, Side]  # height, width in pixels
+Share = Annotated[Number, Field(ge=0, le=1)]
+Factor = Annotated[Number, Field(gt=0, le=32)]
+MOST_STEPS = 100_000_000  # of one training: far above any; a slip of the hand must not run, or plan, for ever
 Decay = Literal["poly", "cosine"]
 SMOKE = "~smoke"  # ends the name of a protocol's smoke run
 
@@ -35,7 +39,7 @@ class Cell(Frozen):
     protocol: str
     source: str
     backbone: str
-    train_frac: float = Field(default=1.0, gt=0, le=1)
+    train_frac: Number = Field(default=1.0, gt=0, le=1)
 
     def __str__(self) -> str:
         part = "" if self.train_frac == 1 else f" at {self.train_frac:.0%}"
@@ -45,18 +49,20 @@ class Cell(Frozen):
 class Schedule(Frozen):
     """What is tuned for each cell."""
 
-    lr: float = Field(gt=0, description="peak learning rate of decoder and head")
-    encoder_lr_scale: float = Field(gt=0, description="the encoder's learning rate as a multiple of lr")
-    weight_decay: float = Field(ge=0)
-    warmup_frac: float = Field(ge=0, lt=1, description="share of the steps over which the learning rate rises linearly")
+    lr: Number = Field(gt=0, le=1000, description="peak learning rate of decoder and head")
+    encoder_lr_scale: Number = Field(gt=0, le=1000, description="the encoder's learning rate as a multiple of lr")
+    weight_decay: Number = Field(ge=0, le=1000)
+    warmup_frac: Number = Field(
+        ge=0, lt=1, description="share of the steps over which the learning rate rises linearly"
+    )
     decay: Decay = Field(description="poly: (1 - t)^0.9; cosine: half a period")
 
 
 class Range(Frozen):
     """A closed interval, searched on a linear or a logarithmic scale."""
 
-    low: float
-    high: float
+    low: Number
+    high: Number
     log: bool = False
 
     @model_validator(mode="after")
@@ -75,6 +81,17 @@ class SearchSpace(Frozen):
     warmup_frac: Range
     decay: tuple[Decay, ...] = Field(min_length=1)
 
+    @model_validator(mode="after")
+    def _proposes_schedules(self) -> "SearchSpace":
+        for end in ("low", "high"):
+            values = {name: getattr(given, end) for name, given in self if isinstance(given, Range)}
+            try:
+                Schedule.model_validate({**values, "decay": self.decay[0]})
+            except ValidationError as error:
+                first = error.errors(include_url=False)[0]
+                raise ValueError(f"{first['loc'][0]}.{end} {first['input']}: {first['msg']}") from error
+        return self
+
     def holds(self, schedule: Schedule) -> bool:
         """Whether the schedule could have been proposed."""
         values = schedule.model_dump()
@@ -85,25 +102,32 @@ class SearchSpace(Frozen):
 class Augment(Frozen):
     """Random changes to a training frame; each step draws anew."""
 
-    scale: tuple[float, float] = Field(description="factor by which a frame is enlarged before the crop, log-uniform")
-    rare_crop_share: float = Field(
-        ge=0, le=1, description="share of crops centred near a pixel of a uniformly drawn foreground class"
+    scale: tuple[Factor, Factor] = Field(description="factor by which a frame is enlarged before the crop, log-uniform")
+    rare_crop_share: Share = Field(
+        description="share of crops centred near a pixel of a uniformly drawn foreground class"
     )
-    hflip: float = Field(ge=0, le=1)
-    vflip: float = Field(default=0, ge=0, le=1)
-    brightness: float = Field(ge=0, lt=1, description="gain jitter: factor in 1 +- this")
-    contrast: float = Field(ge=0, lt=1, description="contrast jitter: factor in 1 +- this")
+    hflip: Share
+    vflip: Share = 0
+    brightness: Number = Field(ge=0, lt=1, description="gain jitter: factor in 1 +- this")
+    contrast: Number = Field(ge=0, lt=1, description="contrast jitter: factor in 1 +- this")
+
+    @field_validator("scale")
+    @classmethod
+    def _rises(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if scale[0] > scale[1]:
+            raise ValueError("must be [least, most]: the first number is above the second")
+        return scale
 
 
 class Loss(Frozen):
     """Cross-entropy plus Dice; class weights come from the pixels of the train split."""
 
-    dice_weight: float = Field(default=1.0, ge=0)
+    dice_weight: Number = Field(default=1.0, ge=0, le=1000)
     dice_background: bool = Field(description="whether class 0 takes part in Dice")
-    class_weight_power: float = Field(
-        ge=0, description="weight = (pixels of the largest class / pixels of the class) ^ power"
+    class_weight_power: Number = Field(
+        ge=0, le=10, description="weight = (pixels of the largest class / pixels of the class) ^ power"
     )
-    class_weight_cap: float = Field(ge=1, description="and no more than this")
+    class_weight_cap: Number = Field(ge=1, description="and no more than this")
 
 
 IGNORED = "ignore"  # in a class map: pixels of these classes are left out
@@ -122,8 +146,8 @@ class Protocol(Frozen, Identified):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._~-]*$")
     description: str
     device: Literal["cpu", "cuda", "any"] = Field(description="class of the processor; 'any' is for smoke runs")
-    threads: int = Field(
-        default=1, ge=1, description="torch threads: they change the numbers, so they are the protocol's"
+    threads: Whole = Field(
+        default=1, ge=1, le=1024, description="torch threads: they change the numbers, so they are the protocol's"
     )
     image_px: Size | None = Field(
         default=None, description="size that frames are resized to for the network; null: native"
@@ -131,34 +155,36 @@ class Protocol(Frozen, Identified):
     crop_px: Size
     window_px: Size | None = Field(default=None, description="sliding window at test; null: the whole frame")
     stride_px: Size | None = None
-    batch: int = Field(ge=1)
-    finetune_steps: int = Field(ge=1)
-    pretrain_steps: int | None = Field(
-        default=None, ge=0, description="optimiser steps on a corpus, the same for every source"
+    batch: Whole = Field(ge=1, le=65_536)
+    finetune_steps: Whole = Field(ge=1, le=MOST_STEPS)
+    pretrain_steps: Whole | None = Field(
+        default=None, ge=0, le=MOST_STEPS, description="optimiser steps on a corpus, the same for every source"
     )
-    pretrain_epochs: float | None = Field(
+    pretrain_epochs: Number | None = Field(
         default=None,
         gt=0,
+        le=100_000,
         description="in place of steps: passes over the corpus, so that a larger one gets more steps",
     )
-    trials: int = Field(ge=1, description="tuning trials for each cell; trial 0 is the default schedule")
-    replicates: int = Field(ge=1)
+    trials: Whole = Field(ge=1, le=10_000, description="tuning trials for each cell; trial 0 is the default schedule")
+    replicates: Whole = Field(ge=1, le=1000)
     class_map: tuple[MappedClass, ...] | None = Field(
         default=None,
         description="reduced class set: every class of the target under one name, or under 'ignore'; the first is background",
     )
-    max_frames: int | None = Field(
+    max_frames: Whole | None = Field(
         default=None,
         ge=1,
+        le=2**31,
         description="at most this many frames of each split and of the pool, evenly spaced; null: all",
     )
     select_on: Literal["val", "test"] = Field(
         default="val", description="'test' only to mirror peers that do so; flagged everywhere"
     )
     ranked: bool = Field(default=True, description="false where it is too short to rank anything")
-    beta_squared: float = Field(default=1.0, gt=0, description="of the weighted F-measure")
-    grad_clip: float = Field(gt=0, description="largest norm of the gradient")
-    seed: int = 0
+    beta_squared: Number = Field(default=1.0, gt=0, le=1e6, description="of the weighted F-measure")
+    grad_clip: Number = Field(gt=0, description="largest norm of the gradient")
+    seed: Whole = Field(default=0, ge=0, lt=2**63)
     augment: Augment
     loss: Loss
     default: Schedule

@@ -3,15 +3,19 @@
 import fnmatch
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pretrain_sources.identity import Identified
 from pretrain_sources.recipe import Recipe
+from pretrain_sources.yamlfile import Number, Whole
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._+/~@-]*$"
 SHA256 = r"^[0-9a-f]{64}$"
+MOST_RENAMES = 1000
+MOST_IMAGES = 10**9  # of a pool
+_OF_PATTERNS = frozenset("\\^$*+?()[]{}|")
 LABEL_CONTROLS = ("shuffled", "random-rank")  # these replace labels; the other, permuted, replaces weights
 
 
@@ -22,11 +26,13 @@ class _Frozen(BaseModel):
 class Subset(_Frozen):
     """A part of the pool: exact, seeded, nested. Size and diversity are two axes."""
 
-    n: int | str | None = Field(
+    n: Whole | str | None = Field(
         default=None, description="images: a number, or a share of the pool like 10pct; null: all"
     )
-    groups: int | None = Field(default=None, ge=1, description="drawn from this many groups of the pool; null: all")
-    seed: int = Field(default=0, ge=0)
+    groups: Whole | None = Field(
+        default=None, ge=1, le=MOST_IMAGES, description="drawn from this many groups of the pool; null: all"
+    )
+    seed: Whole = Field(default=0, ge=0, lt=2**63)
 
     @field_validator("n")
     @classmethod
@@ -34,8 +40,8 @@ class Subset(_Frozen):
         share = re.fullmatch(r"(\d+(?:\.\d+)?)pct", n) if isinstance(n, str) else None
         if isinstance(n, str) and not (share and 0 < float(share[1]) <= 100):
             raise ValueError("must be a number of images, or a share above 0pct and up to 100pct")
-        if isinstance(n, int) and n < 1:
-            raise ValueError("must be at least 1")
+        if isinstance(n, int) and not 1 <= n <= MOST_IMAGES:
+            raise ValueError(f"must be at least 1 and at most {MOST_IMAGES:,}")
         return n
 
     @model_validator(mode="after")
@@ -60,21 +66,33 @@ class Control(_Frozen):
 
     of: str = Field(description="the source that is controlled")
     kind: Literal["shuffled", "random-rank", "permuted"]
-    seed: int = Field(default=0, ge=0)
+    seed: Whole = Field(default=0, ge=0, lt=2**63)
 
 
 class ReadyCorpus(_Frozen):
     """A ready-made corpus: images/ and labels/ with PNGs of the same names."""
 
     path: Path = Field(description="its folder, beside the card's file where it is relative")
-    num_classes: int | None = Field(default=None, ge=2, le=255, description="null: its manifest says")
+    num_classes: Whole | None = Field(default=None, ge=2, le=255, description="null: its manifest says")
+
+
+def _as_beginning(pattern: str, new: str | None) -> str:
+    """What to write in place of a regular expression, as far as it stands for the beginning of a name."""
+    bare = pattern.removeprefix("^").removesuffix("$").replace("\\.", ".")
+    drops = bare.endswith(".*") and not new
+    bare = bare.removesuffix(".*")
+    if not bare or _OF_PATTERNS & set(bare):
+        return "one entry for each beginning, such as 'layer1.': 'stages.0.'"
+    return f"'{bare}': {'null' if drops or new is None else repr(new)}"
 
 
 class Checkpoint(_Frozen):
     """The weights of an encoder, as somebody hands them round: tensors only, code in a file is never run."""
 
-    backbones: tuple[str, ...] = Field(
-        min_length=1, description="backbones that it is for; *-efficientnet-lite1 says: every one of this encoder"
+    backbones: tuple[Annotated[str, Field(max_length=200)], ...] = Field(
+        min_length=1,
+        max_length=1000,
+        description="backbones that it is for; *-efficientnet-lite1 says: every one of this encoder",
     )
     path: Path | None = Field(
         default=None, description="a safetensors or tensor-only .pth file, beside the card's file"
@@ -84,14 +102,28 @@ class Checkpoint(_Frozen):
         default=None, pattern=SHA256, description="of the file; null: whatever stands at the path"
     )
     inside: str | None = Field(default=None, description="which of several models in the file: teacher, for example")
-    rename: dict[str, str] = Field(
-        default_factory=dict, description="regular expression: replacement, on the tensors' names, in this order"
+    rename: dict[str, str | None] = Field(
+        default_factory=dict,
+        description="beginning of tensors' names: what stands there instead, or null to drop them; the longest one counts",
     )
-    mean: tuple[float, float, float] | None = Field(
+    mean: tuple[Number, Number, Number] | None = Field(
         default=None,
         description="input mean on 0..1 that it was trained with; null: that of the backbone's ImageNet weights",
     )
-    std: tuple[float, float, float] | None = Field(default=None, description="and the standard deviation")
+    std: tuple[Number, Number, Number] | None = Field(default=None, description="and the standard deviation")
+
+    @field_validator("rename")
+    @classmethod
+    def _has_no_patterns(cls, rename: dict[str, str | None]) -> dict[str, str | None]:
+        if len(rename) > MOST_RENAMES:
+            raise ValueError(f"{len(rename)} entries; at most {MOST_RENAMES}")
+        for old, new in rename.items():
+            if _OF_PATTERNS & set(old):
+                raise ValueError(
+                    f"rename takes the beginning of a name, letter by letter, and '{old}' looks like a regular "
+                    f"expression; write {_as_beginning(old, new)}"
+                )
+        return rename
 
     @model_validator(mode="after")
     def _is_one_file(self) -> "Checkpoint":

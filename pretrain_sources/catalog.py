@@ -19,6 +19,7 @@ from pretrain_sources.card import Control, SourceCard, Subset
 from pretrain_sources.recipe import META_MODELS, Recipe, SamTeacher
 from pretrain_sources.yamlfile import FileError, read_yaml, suggestion
 
+MOST_CHARACTERS, MOST_STEPS = 500, 50  # of a name, and of a chain of sources
 Value = bool | int | float | str
 Cards = Mapping[str, SourceCard]
 
@@ -129,9 +130,13 @@ def find_source(name: str, known: Cards, passed: tuple[str, ...] = ()) -> Source
     Raises:
         UnknownSource: a part of the name is unknown, a setting does not fit, or a chain comes back to itself.
     """
+    if len(name) > MOST_CHARACTERS:
+        raise UnknownSource(f"a source's name of {len(name)} characters, {name[:40]}...; at most {MOST_CHARACTERS}")
     if name in passed:
         raise UnknownSource(f"the chain loops: {' -> '.join((*passed, name))}")
     passed = (*passed, name)
+    if len(passed) > MOST_STEPS:
+        raise UnknownSource(f"'{passed[0]}' starts from more than {MOST_STEPS} others, one after the other")
     if name in known:
         card = known[name]
         if card.start not in ("random", "imagenet"):
@@ -142,7 +147,12 @@ def find_source(name: str, known: Cards, passed: tuple[str, ...] = ()) -> Source
         if kind not in _CONTROLS:
             raise UnknownSource(f"unknown control '{kind}' in '{name}'{suggestion(kind, _CONTROLS)}")
         description = f"Control of {base}: {_TOLD[kind]}."
-        card = SourceCard(name=name, description=description, control=Control(of=base, kind=kind))  # type: ignore[arg-type]
+        try:
+            card = SourceCard(name=name, description=description, control=Control(of=base, kind=kind))  # type: ignore[arg-type]
+        except ValidationError as error:
+            raise UnknownSource(
+                f"'{name}' cannot be a source's name: it is too long, or holds other characters"
+            ) from error
         return _controlled(card, known, passed, derived=True)
     if "+" in name:
         begin, _, rest = name.rpartition("+")
@@ -327,6 +337,6 @@ def _changed_recipe(recipe: Recipe, changes: Mapping[str, Value]) -> Recipe:
         text = (
             value.replace("-", "_") if isinstance(value, str) and name in ("rank_by", "overlap", "uncovered") else value
         )
-        listed = [float(part) for part in str(value).split("x")] if name in ("scales", "box_scales") else text
+        listed = str(value).split("x") if name in ("scales", "box_scales") else text
         (values if name in values else teacher)[name] = listed
     return Recipe.model_validate(values | {"teacher": teacher})

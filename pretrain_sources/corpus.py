@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pretrain_sources.files import write_whole
+from pretrain_sources.files import open_regular, read_regular, write_whole
 from pretrain_sources.identity import derive_seed, fingerprint
 from pretrain_sources.images import IGNORE, decode_label, decode_thermal
 from pretrain_sources.pool import PoolError, read_pool
@@ -94,7 +94,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     """
     path = folder / "manifest.json"
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        return Manifest.model_validate_json(read_regular(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValidationError) as error:
@@ -228,7 +228,8 @@ def image_rows(folder: Path) -> list[dict[str, Any]]:
     """
     path = folder / "images.parquet"
     try:
-        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+        with open_regular(path) as file:
+            rows: list[dict[str, Any]] = pq.read_table(file).to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise CorpusError(f"{path} cannot be read: {error}; make the corpus anew") from error
     if out := [name for row in rows for name in (row["file"], row["image"]) if not _below(name)]:
@@ -311,11 +312,11 @@ def _look(image: Path, label: Path, num_classes: int, known: dict[str, _Look]) -
     if key in known:
         return known[key]
     try:
-        pixels = decode_thermal(image.read_bytes())
+        pixels = decode_thermal(read_regular(image))
     except (OSError, ValueError) as error:
         return _Look(key, "the image cannot be read: copy it again", f"{image} ({error})")
     try:
-        data = label.read_bytes()
+        data = read_regular(label)
         values = decode_label(data)
     except (OSError, SyntaxError, ValueError) as error:
         return _Look(key, "label maps must be index or palette PNGs of 8 bits", f"{label} ({error})")

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import math
 import os
 import tempfile
 import threading
@@ -10,7 +11,10 @@ import urllib.request
 from http.client import HTTPException
 from pathlib import Path
 
+from pretrain_sources.files import open_regular
+
 PATIENCE_S = 8.0
+MOST_GB = 4.0  # of one file, unless BENCH_DOWNLOAD_GB says otherwise; Meta's largest SAM has 2.6
 CHUNK = 1 << 20  # bytes read at a time
 
 
@@ -43,7 +47,7 @@ def fetch(address: str, wanted: str, target: Path, progress: bool = True) -> Non
     """Downloads `address` to `target`: written aside, and renamed only when whole and of this sha256. progress: a bar of bytes.
 
     Raises:
-        NotFetched: the connection broke, the disk is full, or other bytes came; nothing is left behind.
+        NotFetched: the connection broke, the disk is full, it is too large, or other bytes came; nothing is left behind.
     """
     aside: Path | None = None
     try:
@@ -69,7 +73,7 @@ def fetch(address: str, wanted: str, target: Path, progress: bool = True) -> Non
 
 @functools.cache
 def _content(path: Path, size: int, changed: int) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -102,12 +106,12 @@ def _receive(address: str, name: str, file: "tempfile._TemporaryFileWrapper[byte
     """Copies the bytes; returns their sha256.
 
     Raises:
-        OSError: the connection broke, or the disk is full.
+        OSError: the connection broke, or the disk is full. NotFetched: there are more bytes than are taken.
     """
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-    digest = hashlib.sha256()
+    digest, most = hashlib.sha256(), _most_bytes()
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with (
         urllib.request.urlopen(address, timeout=60) as answer,
@@ -115,7 +119,9 @@ def _receive(address: str, name: str, file: "tempfile._TemporaryFileWrapper[byte
     ):
         task = bar.add_task(name, total=answer.length)
         expected, got = answer.length, 0
+        _refuse_above(most, expected or 0, address)
         while piece := answer.read(CHUNK):
+            _refuse_above(most, got + len(piece), address)
             file.write(piece)
             digest.update(piece)
             got += len(piece)
@@ -123,3 +129,27 @@ def _receive(address: str, name: str, file: "tempfile._TemporaryFileWrapper[byte
     if expected is not None and got != expected:
         raise OSError(f"the connection broke after {got} of {expected} bytes")
     return digest.hexdigest()
+
+
+def _most_bytes() -> int:
+    """How large a file may be.
+
+    Raises:
+        NotFetched: BENCH_DOWNLOAD_GB is no number above 0.
+    """
+    given = os.environ.get("BENCH_DOWNLOAD_GB") or str(MOST_GB)
+    try:
+        most = float(given)
+    except ValueError:
+        most = math.nan
+    if not 0 < most < 1e6:
+        raise NotFetched(f"BENCH_DOWNLOAD_GB must be a number of gigabytes above 0, not '{given}'")
+    return int(most * 1e9)
+
+
+def _refuse_above(most: int, size: int, address: str) -> None:
+    if size > most:
+        raise NotFetched(
+            f"{address} has {size / 1e9:.1f} GB or more and at most {most / 1e9:g} are taken: nothing was kept; "
+            "set BENCH_DOWNLOAD_GB where it is right, or put it there by hand"
+        )

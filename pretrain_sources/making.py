@@ -26,7 +26,7 @@ from pretrain_sources.corpus import (
     made_manifest,
     rows_of,
 )
-from pretrain_sources.files import whole, write_whole
+from pretrain_sources.files import open_regular, whole, write_whole
 from pretrain_sources.images import decode_label, decode_thermal
 from pretrain_sources.labels import DRAWN, Drawn, from_run_lengths, make_label
 from pretrain_sources.pool import PoolImage, images_hash
@@ -98,7 +98,7 @@ def redrawn(corpus: Path, images: Path | None = None) -> Iterator[Asked]:
     root = images or corpus / "images"
     try:
         rows = image_rows(corpus)
-        blocks = _by_image(pq.ParquetFile(corpus / "masks.parquet"))
+        blocks = _by_image(pq.ParquetFile(open_regular(corpus / "masks.parquet")))
         name, table = next(blocks, ("", DRAWN.empty_table()))
         for row in rows:
             image = PoolImage(row["image"], root / row["file"], row["group"], row["sha256"])

@@ -3,6 +3,7 @@
 import csv
 import functools
 import hashlib
+import io
 import json
 import os
 import re
@@ -17,7 +18,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from pretrain_sources.card import Subset
-from pretrain_sources.files import write_whole
+from pretrain_sources.files import open_regular, write_whole
 from pretrain_sources.identity import fingerprint
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".npy")
@@ -213,7 +214,7 @@ def read_groups(path: Path, column: str = "group") -> dict[str, str]:
         PoolError: it cannot be read, or a column is missing.
     """
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
+        with io.TextIOWrapper(open_regular(path), newline="", encoding="utf-8-sig") as file:
             rows = [(row["file"], row[column]) for row in csv.DictReader(file)]
             return {name: group for file_name, group in rows for name in (file_name, os.path.splitext(file_name)[0])}
     except KeyError as error:

@@ -3,12 +3,10 @@
 import math
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import pandas as pd
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from results import stats
 from results.compare import METRICS, Samples, Unanswerable, find_source, one_board, samples
@@ -19,6 +17,7 @@ FORM = re.compile(
     r"(?P<a>\S+)\s*(?P<sign>[>~])\s*(?P<b>\S+)"
     r"(?:\s+(?P<word>by|within)\s+(?P<by>\d*\.?\d+))?(?:\s+(?P<metric>[a-z_]+))?(?:\s+on\s+(?P<backbone>\S+))?"
 )
+MOST_CHARACTERS = 500
 FORMS = '"A > B [by 0.01] [miou|weighted_f] [on BACKBONE]" or "A ~ B within 0.01 [miou|weighted_f] [on BACKBONE]"'
 
 
@@ -58,13 +57,13 @@ class Judgement:
 class Expected(BaseModel):
     """One entry of a claims file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     claim: str
     expect: Literal["supported", "not shown", "contradicted"]
     target: str | None = None
     protocol: str | None = None
-    train_frac: float | None = Field(default=None, gt=0, le=1)
+    train_frac: float | None = Field(default=None, gt=0, le=1, strict=True)  # `true` is no number
     says: str | None = Field(default=None, description="the sentence of a text that stands on this claim")
     about: str | None = Field(default=None, description="the question that this entry and those after it are about")
 
@@ -75,6 +74,8 @@ def parse(text: str) -> Claim:
     Raises:
         Unanswerable: it is none.
     """
+    if len(text) > MOST_CHARACTERS:
+        raise Unanswerable(f"a claim of {len(text)} characters; at most {MOST_CHARACTERS}")
     found = FORM.fullmatch(" ".join(text.split()))
     if found is None:
         raise Unanswerable(f"cannot read the claim '{text}': write {FORMS}")
@@ -129,21 +130,6 @@ def _verdict(claim: Claim, told: Difference) -> Verdict:
     if p < 0.05:
         return "SUPPORTED"
     return "CONTRADICTED" if told.low > claim.by or told.high < -claim.by else "NOT SHOWN"
-
-
-def read_claims(path: Path) -> list[Expected]:
-    """The entries of a claims file.
-
-    Raises:
-        Unanswerable: it cannot be read, or an entry is wrong; all of them are named.
-    """
-    try:
-        return TypeAdapter(list[Expected]).validate_python(yaml.safe_load(path.read_text()))
-    except (OSError, yaml.YAMLError) as error:
-        raise Unanswerable(f"{path}: {error}") from error
-    except ValidationError as error:
-        faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)]
-        raise Unanswerable(f"{path}: " + "; ".join(faults)) from error
 
 
 def judge_entry(entry: Expected, table: pd.DataFrame) -> Judgement:

@@ -280,3 +280,23 @@ def test_a_source_that_shares_no_backbone_has_no_tier_and_breaks_no_table(tmp_pa
             write(store, record(replicate, source=source, backbone=backbone, cell=cell))
     told = view_text(store, "tiers", "miou", "table", None)
     assert [line.split()[0] for line in told.splitlines() if " mine " in line] == ["-"]
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (bytes(range(256)), "is not UTF-8 text"),
+        (b"[" * 60_000, "nested more than 50 deep"),
+        (b"- {claim: 2026-99-99, expect: supported}", "is no date; quote it"),
+        (b"- {claim: a > b, expect: supported, train_frac: " + b"9" * 5000 + b"}", "a number of 5000 characters"),
+        (b"- {claim: a > b, claim: b > a, expect: supported}", "'claim' stands twice"),
+        (b"claim: a > b", "expected a list"),
+    ],
+)
+def test_a_file_that_holds_no_claims_is_refused_in_words(
+    data: bytes, says: str, filled: Path, bench: Bench, tmp_path: Path
+) -> None:
+    (tmp_path / "claims.yaml").write_bytes(data)
+    told = bench("claim", "--file", tmp_path / "claims.yaml", "--store", filled)
+    assert told.code == 1
+    assert says in told.err

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from conftest import Bench, write_matrix
 from PIL import Image
 
 from bench.cli import cli
+from pretrain_sources.recipe import Recipe
 
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -23,6 +25,14 @@ def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[s
         yield (*path, name)
         if isinstance(command, click.Group):
             yield from commands(command, (*path, name))
+
+
+def found(path: tuple[str, ...]) -> click.Command:
+    command: click.Command = cli
+    for name in path:
+        assert isinstance(command, click.Group)
+        command = command.commands[name]
+    return command
 
 
 @pytest.mark.parametrize("path", list(commands(cli)), ids=" ".join)
@@ -102,6 +112,73 @@ def test_data_make_keeps_what_is_there(bench: Bench, tmp_path: Path) -> None:
     checked = bench("data", "check", "scenes", "--data", tmp_path)
     assert checked.code == 0
     assert "80x64 (20)" in checked.out  # width first, as everywhere but in --size
+
+
+@pytest.mark.parametrize(
+    "size", ["64\u00d764", "\u0666\u0664x64", "64x", "x", "64x64x64", "-64x64", "6.4x64", "0x64", "64x99999"]
+)
+def test_a_size_is_two_numbers_around_an_x(size: str, bench: Bench, tmp_path: Path) -> None:
+    told = bench("data", "make", "scenes", "--n", 60, "--size", size, "--data", tmp_path)
+    assert told.code == 1
+    assert "--size" in told.err
+    assert not list(tmp_path.glob("scenes*"))
+
+
+# -- every option of every command -----------------------------------------------------------------------------------
+
+LEAVES = [path for path in commands(cli) if not isinstance(found(path), click.Group)]
+NUMBERS = click.types.IntParamType | click.types.FloatParamType
+TEXTS = ("", "-1", "99999999999999999999", "\x00", "9" * 5000, "a:b:c", ":", "nan")
+
+
+def test_the_walk_meets_every_command() -> None:
+    assert len(LEAVES) >= 20
+    assert ("submit", "verify") in LEAVES
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=" ".join)
+def test_whatever_is_given_to_an_option_is_refused_or_taken_in_words(
+    path: tuple[str, ...], bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never a traceback, never long. What is empty, cannot be printed or is of 5,000 characters is always refused."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("os.execv", lambda *_: None)  # a dashboard would take this process
+    monkeypatch.setattr("bench.targets.scenes._fill", lambda folder, *_: folder.mkdir(parents=True))
+    if path[0] in ("table", "compare", "claim", "scaling", "status"):
+        shutil.copytree(Path(__file__).parents[1] / "results" / "runs", tmp_path / "store")
+    command = found(path)
+    params = [param for param in command.params if not getattr(param, "is_flag", False)]
+    for param in params:
+        for text in TEXTS:
+            started = time.monotonic()
+            told = bench(*path, *words_for(params, param, text))
+            what = f"bench {' '.join(path)} with {param.name} {text[:30]!r}: {told}"
+            assert told.code in (0, 1, 2), what
+            assert "Traceback" not in told.err, what
+            assert time.monotonic() - started < 20, what
+            if told.code == 0:
+                assert text not in ("", "\x00", "9" * 5000), what
+                assert not isinstance(param.type, NUMBERS) or path == ("dashboard",), what
+            else:
+                assert told.out or told.err, what
+
+
+def words_for(params: list[click.Parameter], which: click.Parameter, text: str) -> Iterator[str]:
+    """A call that gives this text to one of the parameters, and something to those that are required."""
+    for param in params:
+        if param is which or param.required:
+            choices = getattr(param.type, "choices", ("x",))
+            given = text if param is which else choices[0]
+            yield from [given] if isinstance(param, click.Argument) else [f"{max(param.opts, key=len)}={given}"]
+
+
+def test_numbers_have_bounds() -> None:
+    """On the command line, or where they are used: in the recipe that they become a part of, in the renderer."""
+    elsewhere = {*Recipe.model_fields, "n"}
+    for path in set(LEAVES) - {("dashboard",)}:
+        for param in found(path).params:
+            bounded = isinstance(param.type, click.types._NumberRangeBase) or param.name in elsewhere
+            assert bounded or not isinstance(param.type, NUMBERS), f"{path} {param.name}"
 
 
 # -- bad input: one clear message, exit 1, nothing lost --------------------------------------------------------------

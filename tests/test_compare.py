@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from examples import record
 
+from pretrain_sources.yamlfile import FileError, read_yaml_list
 from results import stats
-from results.claims import judge, judge_entry, parse, read_claims, sentence
+from results.claims import Expected, judge, judge_entry, parse, sentence
 from results.compare import POOLED, Unanswerable, all_pairs, compare, one_board, samples, tier_notes, tiers
 
 SOURCES = {"none": 0.60, "imagenet": 0.65, "satir": 0.651, "satir~shuffled": 0.61}
@@ -243,10 +244,21 @@ def test_a_claim_that_does_not_parse_says_how_one_is_written(text: str, why: str
 def test_a_file_of_claims(tmp_path: Path) -> None:
     path = tmp_path / "claims.yaml"
     path.write_text('- {claim: "satir > none", expect: supported}\n- {claim: "none > satir", expect: contradicted}\n')
-    for entry in read_claims(path):
+    for entry in read_yaml_list(path, Expected):
         assert judge_entry(entry, table()).verdict.lower() == entry.expect
-    path.write_text("- {claim: x, expect: proven}\n- {clam: y}\n")
-    with pytest.raises(Unanswerable, match=r"0\.expect: .*1\.claim: Field required.*1\.clam: Extra"):
-        read_claims(path)
-    with pytest.raises(Unanswerable, match="No such file"):
-        read_claims(tmp_path / "none.yaml")
+    path.write_text("- {claim: x, expect: proven}\n- {clam: y}\n- {claim: x, expect: supported, train_frac: true}\n")
+    with pytest.raises(FileError) as wrong:
+        read_yaml_list(path, Expected)
+    for says in (
+        "line 1: 0.expect: ",
+        "line 2: '1.claim' is missing",
+        "line 2: unknown key '1.clam': did you mean 'claim'?",
+        "line 3: 2.train_frac: must be a number, found True",
+    ):
+        assert says in str(wrong.value)
+
+
+def test_a_long_claim_is_refused_at_once() -> None:
+    """Of so many signs it would be tried which one is meant."""
+    with pytest.raises(Unanswerable, match="a claim of 40000 characters; at most 500"):
+        parse("a>" * 20000)

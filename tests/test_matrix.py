@@ -1,6 +1,8 @@
+import time
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import write_matrix
 
 from backbones.spec import BACKBONES
@@ -62,6 +64,9 @@ def test_train_fractions_are_checked(tmp_path: Path) -> None:
     path.write_text(good + "train_fracs: [0.5, 1.5]\n")
     with pytest.raises(FileError, match=r"train_fracs\.1: Input should be less than or equal to 1"):
         load_matrix(str(path))
+    path.write_text(good + "train_fracs: [true]\n")
+    with pytest.raises(FileError, match=r"train_fracs\.0: must be a number; true and false are none"):
+        load_matrix(str(path))
     path.write_text(good + "train_fracs: [0.1, 0.1]\n")
     with pytest.raises(BenchError, match=r"'0\.1' stands twice"):
         load_matrix(str(path))
@@ -79,3 +84,72 @@ def test_a_misspelt_key_is_named_with_its_line(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("sources:", "source:"))
     with pytest.raises(FileError, match=r"line \d+: unknown key 'source': did you mean 'sources'\?"):
         load_matrix(str(path))
+
+
+@pytest.mark.parametrize(
+    ("sources", "replicates", "says"),
+    [
+        (
+            [{"satir": {"top_k": list(range(1, 101)), "min_area_px": list(range(500))}}],
+            3,
+            "50,000 cells of 3 replicates",
+        ),
+        (
+            [{"satir": {name: list(range(1000)) for name in ("top_k", "min_area_px", "points_per_side")}}],
+            1,
+            "1,000,000,000 cells of 1 replicates are 1,000,000,000 runs; at most 100,000",
+        ),
+        (["none", *({"satir": {"top_k": list(range(i, i + 1100))}} for i in range(5))], 20, "5,501 cells of 20"),
+    ],
+)
+def test_a_grid_that_is_too_large_is_counted_and_not_made(
+    sources: list[object], replicates: int, says: str, tmp_path: Path
+) -> None:
+    path = write_matrix(tmp_path, replicates=replicates)
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"sources": sources}))
+    started = time.monotonic()
+    with pytest.raises(BenchError) as wrong:
+        load_matrix(str(path))
+    assert says in str(wrong.value)
+    assert time.monotonic() - started < 10
+
+
+def test_replicates_have_an_end(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="replicates: Input should be less than or equal to 1000, found 1000000000"):
+        load_matrix(str(write_matrix(tmp_path, replicates=10**9)))
+
+
+def test_a_large_grid_is_read_within_seconds(tmp_path: Path) -> None:
+    path = write_matrix(tmp_path, replicates=1)
+    grid = {"satir": {"top_k": list(range(1, 51)), "min_area_px": list(range(100))}}
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"sources": [grid]}))
+    started = time.monotonic()
+    assert len(load_matrix(str(path)).cells) == 5000
+    assert time.monotonic() - started < 60
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("satir" + "/binary" * 1500, "a source's name of 10505 characters"),
+        ("satir/n-" + "9" * 5000, "a source's name of 5008 characters"),
+        ("satir/n-" + "9" * 400, "at least 1 and at most 1,000,000,000"),
+        ("none+" * 1500 + "satir", "a source's name of 7505 characters"),
+        ("imagenet" + "+satir" * 60, "cannot go on from another source|starts from more than|names"),
+        ("satir" + "~shuffled" * 2, "is a control already"),
+        ("satir/felzenszwalb/scales-axb", "scales"),
+        ("satir/felzenszwalb/scales-", "scales"),
+        ("satir/top-4 ~shuffled", "cannot be a source's name"),
+        ("satir/" + "n-10-seed-" + "1" * 100 + "~shuffled", "cannot be a source's name"),
+        ("satir/seed-1", "names n, groups or both"),
+        ("satir/points-1e9", "points_per_side"),
+        ("satir/n-inf", "must be a number of images"),
+        ("satir/iou-nan", "pred_iou_thresh"),
+        ("satir/prompts-boxes/box-scales-0.0001", "boxes on an image"),
+    ],
+)
+def test_names_without_sense_are_refused_in_words(name: str, says: str, tmp_path: Path) -> None:
+    started = time.monotonic()
+    with pytest.raises(BenchError, match=says):
+        load_matrix(str(write_matrix(tmp_path, (name,))))
+    assert time.monotonic() - started < 10

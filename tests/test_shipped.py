@@ -9,15 +9,16 @@ import pytest
 from bench import BenchError
 from bench.published import BLOCK, refreshed
 from bench.submission import verify
+from pretrain_sources.yamlfile import read_yaml_list
 from results import metrics
 from results.bundle import read_verdict, submissions
-from results.claims import Expected, judge_entry, read_claims, sentence
+from results.claims import Expected, judge_entry, sentence
 from results.evidence import sha256
 from results.store import Store
 from results.table import runs_frame
 
 ROOT = Path(__file__).parents[1]
-CLAIMS = read_claims(ROOT / "results" / "claims.yaml")
+CLAIMS = read_yaml_list(ROOT / "results" / "claims.yaml", Expected)
 assert CLAIMS
 
 

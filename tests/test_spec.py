@@ -1,12 +1,16 @@
+from collections.abc import Iterator
+from copy import deepcopy
+from typing import Any, get_args
+
 import pytest
 from conftest import protocol_fields
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from bench.spec import Protocol, load_protocol, shipped
 from pretrain_sources.catalog import catalog, find_source
 from pretrain_sources.identity import derive_seed, fingerprint
 
-SEARCH = protocol_fields()["search"]
+SEARCH, AUGMENT = protocol_fields()["search"], protocol_fields()["augment"]
 
 
 @pytest.mark.parametrize("name", shipped("protocols"))
@@ -36,15 +40,63 @@ def test_a_default_outside_the_search_space_is_refused() -> None:
     [
         ({"window_px": [32, 32]}, "go together"),
         ({"window_px": [32, 32], "stride_px": [33, 32]}, "larger than window_px"),
-        ({"window_px": [32, 32], "stride_px": [0, 32]}, "greater than 0"),
-        ({"crop_px": [0, 32]}, "greater than 0"),
+        ({"window_px": [32, 32], "stride_px": [0, 32]}, "greater than or equal to 1"),
+        ({"crop_px": [0, 32]}, "greater than or equal to 1"),
         ({"search": {**SEARCH, "lr": {"low": 1e-2, "high": 1e-4}}}, "low must not be above high"),
         ({"search": {**SEARCH, "lr": {"low": 0, "high": 1, "log": True}}}, "above 0 where"),
+        ({"search": {**SEARCH, "lr": {"low": 0, "high": 1}}}, "lr.low 0.0: Input should be greater than 0"),
+        ({"search": {**SEARCH, "warmup_frac": {"low": 0, "high": 1}}}, "warmup_frac.high 1.0: Input should be less"),
+        ({"search": {**SEARCH, "weight_decay": {"low": -1, "high": 1}}}, "weight_decay.low -1.0"),
+        ({"augment": {**AUGMENT, "scale": [0, 0]}}, "greater than 0"),
+        ({"augment": {**AUGMENT, "scale": [-1, 1]}}, "greater than 0"),
+        ({"augment": {**AUGMENT, "scale": [2, 0.5]}}, "the first number is above the second"),
+        ({"augment": {**AUGMENT, "scale": [1, 1e9]}}, "less than or equal to 32"),
     ],
 )
 def test_impossible_settings_are_refused(changes: dict[str, object], says: str) -> None:
     with pytest.raises(ValidationError, match=says):
         Protocol.model_validate(protocol_fields(**changes))
+
+
+def numbers(model: type[BaseModel], at: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The place of every field of a protocol that is a number, or holds some."""
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from numbers(inner, (*at, name))
+        elif {int, float} & set(parts(inner)):
+            yield (*at, name)
+
+
+def parts(annotation: object) -> Iterator[object]:
+    yield annotation
+    for inner in get_args(annotation):
+        yield from parts(inner)
+
+
+PLACES = list(numbers(Protocol))
+
+
+def test_every_number_of_a_protocol_is_found() -> None:
+    assert len(PLACES) == 36
+    assert ("search", "warmup_frac", "high") in PLACES
+
+
+@pytest.mark.parametrize("bad", [True, float("nan"), float("inf"), -1e300, 10**40, "many", None, [True, True]], ids=str)
+@pytest.mark.parametrize("place", PLACES, ids=".".join)
+def test_what_is_no_sane_number_is_refused_everywhere(place: tuple[str, ...], bad: object) -> None:
+    fields: dict[str, Any] = deepcopy(protocol_fields())
+    inner = fields
+    for name in place[:-1]:
+        inner = inner[name]
+    is_size = place[-1] == "scale" or place[-1].endswith("_px")
+    if bad is None and place[-1] in ("image_px", "window_px", "stride_px", "max_frames", "pretrain_epochs"):
+        return  # it may be left out
+    if bad == 10**40 and place[-1] in ("class_weight_cap", "grad_clip"):
+        return  # so much is no limit at all, which is sane
+    inner[place[-1]] = [bad, bad] if is_size and not isinstance(bad, list) else bad
+    with pytest.raises(ValidationError):
+        Protocol.model_validate(fields)
 
 
 def test_identity_leaves_out_text_and_replicates_and_nothing_else() -> None:

@@ -95,7 +95,14 @@ CHECKPOINT = {"backbones": ["tiny"], "path": "weights.safetensors"}
         ({"path": "elsewhere.pth"}, "cannot read its checkpoint"),
         ({"backbones": ["fpn-resnet5O"]}, "did you mean 'fpn-resnet50'"),
         ({"mean": [0.5, 0.5, 0.5]}, "mean and std go together"),
-        ({"rename": {"(": "x"}}, "not a regular expression"),
+        (
+            {"rename": {"(": "x"}},
+            "rename takes the beginning of a name, letter by letter, and '(' looks like a regular",
+        ),
+        ({"rename": {r"^module\.": ""}}, "write 'module.': ''"),
+        ({"rename": {r"^module\..*": ""}}, "write 'module.': null"),
+        ({"rename": {r"layer(\d)": r"stage\1"}}, "one entry for each beginning"),
+        ({"rename": {f"a{i}": "" for i in range(2000)}}, "at most 1000"),
         ({"rename": {"nothing-like-it": "x"}}, "nothing-like-it"),
         ({"inside": "teacher"}, "teacher"),
     ],
@@ -113,7 +120,8 @@ def test_a_renaming_that_leaves_a_tensor_unfilled_is_refused_with_the_nearest_na
     bench: Bench, tmp_path: Path
 ) -> None:
     folder = card_folder(
-        tmp_path / "mine", checkpoints=[CHECKPOINT | {"rename": {r"stages\.1\.0\.weight": "stages.1.0.wait"}}]
+        tmp_path / "mine",
+        checkpoints=[CHECKPOINT | {"rename": {"module.encoder.stages.1.0.weight": "module.encoder.stages.1.0.wait"}}],
     )
     told = bench("submit", "check", folder)
     assert told.code == 1

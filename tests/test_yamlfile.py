@@ -1,14 +1,16 @@
+import os
+import time
 from pathlib import Path
 
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from pretrain_sources.yamlfile import FileError, read_yaml, suggestion
+from pretrain_sources.yamlfile import MOST_BYTES, FileError, Number, Whole, read_yaml, read_yaml_list, suggestion
 
 
 class Inner(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    low: float
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    low: Number
     high: float = 1.0
 
 
@@ -16,7 +18,7 @@ class Outer(BaseModel):
     model_config = ConfigDict(extra="forbid")
     name: str
     search: Inner
-    steps: int | None = None
+    steps: Whole | None = None
 
 
 def read(folder: Path, text: str) -> Outer:
@@ -43,14 +45,94 @@ def test_a_good_file(tmp_path: Path) -> None:
         ("- a\n", "expected keys and values, found a list"),
         ("", "found nothing"),
         ("name: &a [x]\nsearch: *a\n", "quote a glob: '*name'"),
-        ("name: !!python/object/apply:os.system ['true']\n", "is not YAML"),
+        ("name: !!python/object/apply:os.system ['true']\n", "line 1: tags (!!name) are not taken"),
+        ('name: !!int ""\nsearch: {low: 1}\n', "line 1: tags"),
+        ("name: " + "[" * 60_000, "line 1: nested more than 50 deep"),
+        ("name: " + "{a: " * 60_000, "line 1: nested more than 50 deep"),
+        ("- " * 60_000, "line 1: nested more than 50 deep"),
+        ("".join(" " * i + "a:\n" for i in range(60)), "line 51: nested more than 50 deep"),
+        ("name: a\nsearch: {low: 1}\nsteps: " + "9" * 5000, "line 3: a number of 5000 characters; at most 40"),
+        ("name: a\nsearch: {low: 1}\nsteps: 0x" + "f" * 5000, "line 3: a number of 5002 characters"),
+        ("name: a\nsearch: {low: 1}\nsteps: 1" + ":59" * 2000, "line 3: a number of 6001 characters"),
+        ("name: a\nsearch: {low: 1" + ":59" * 2000 + ".5}\n", "line 2: a number of 6003 characters"),
+        ("name: a\nsearch: {low: 1}\nsteps: 0b_\n", "line 3: '0b_' is no number"),
+        ("name: 2026-99-99\nsearch: {low: 1}\n", "line 1: '2026-99-99' is no date; quote it"),
+        ("name: 2026-01-01\nsearch: {low: 1}\n", "line 1: name: must be text; quote it"),
+        ("name: a\nsearch: {low: .inf}\n", "line 2: search.low: "),
+        ("name: a\nsearch: {low: .nan}\n", "line 2: search.low: "),
+        ("name: a\nsearch: {low: true}\n", "line 2: search.low: must be a number; true and false are none"),
+        ("name: a\nsearch: {low: 1}\nsteps: true\n", "line 3: steps: must be a number; true and false"),
+        ("1: a\nsearch: {low: 1}\n", "line 1: the key '1' must be text; quote it"),
+        ("name: a\nsearch: {low: 1}\non: x\n", "line 3: the key 'on' must be text; quote it"),
+        ("name: a\nsearch: {low: 1}\n~: x\n", "line 3: the key '~' must be text; quote it"),
+        ("name: a\nsearch: {low: 1}\n? [a, b]\n: x\n", "line 3: a key must be text"),
+        ("name: a\nsearch: {<<: {low: 1}}\n", "line 2: the key '<<' must be text"),
+        ("name: a\nsearch: {low: 1, low: 2}\n", "line 2: 'low' stands twice"),
+        ("name: a\n---\nname: b\n", "is not YAML"),
+        ("name: \x00\n", "is not YAML"),
+        ("name: a\n" + "".join(f"key{i}: {i}\n" for i in range(10_000)), "and 9981 more"),
+        ("#" * (MOST_BYTES + 1), "larger than"),
     ],
 )
 def test_a_wrong_file_is_named_with_its_line(text: str, says: str, tmp_path: Path) -> None:
+    started = time.monotonic()
     with pytest.raises(FileError) as wrong:
         read(tmp_path, text)
     assert says in str(wrong.value)
     assert "file.yaml" in str(wrong.value)
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"name: \xff\xfe\n", "is not UTF-8 text"),
+        ("name: a\nsearch: {low: 1}\n".encode("utf-16"), "is not UTF-8 text"),
+        (bytes(range(256)), "is not UTF-8 text"),
+        (b"PK\x03\x04", "is not YAML"),
+    ],
+)
+def test_a_file_that_is_no_text_is_refused(data: bytes, says: str, tmp_path: Path) -> None:
+    (tmp_path / "file.yaml").write_bytes(data)
+    with pytest.raises(FileError, match=says):
+        read_yaml(tmp_path / "file.yaml", Outer)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:
+    (tmp_path / "file.yaml").write_bytes("name: a\nsearch: {low: 1}\n".encode("utf-8-sig"))
+    assert read_yaml(tmp_path / "file.yaml", Outer).name == "a"
+
+
+def test_nothing_but_a_regular_file_is_read(tmp_path: Path) -> None:
+    """A device or a pipe would be read for ever."""
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "zero.yaml").symlink_to("/dev/zero")
+    (tmp_path / "folder.yaml").mkdir()
+    for name, says in (("pipe", "not a regular file"), ("zero", "not a regular file"), ("folder", "Is a directory")):
+        with pytest.raises(FileError, match=f"cannot read .*{name}.yaml: {says}"):
+            read_yaml(tmp_path / f"{name}.yaml", Outer)
+
+
+def test_the_largest_file_is_read_within_seconds(tmp_path: Path) -> None:
+    text = "name: a\nsearch: {low: 1}\nsteps: [" + "[x,{y: 1}]," * ((MOST_BYTES - 50) // 11) + "]\n"
+    started = time.monotonic()
+    with pytest.raises(FileError, match="steps"):
+        read(tmp_path, text)
+    assert time.monotonic() - started < 20
+
+
+def test_a_file_that_is_a_list(tmp_path: Path) -> None:
+    path = tmp_path / "file.yaml"
+    path.write_text("- {low: 1}\n- low: 2\n  high: 3\n")
+    assert [inner.high for inner in read_yaml_list(path, Inner)] == [1.0, 3.0]
+    path.write_text("- {low: 1}\n- low: 2\n  hihg: 3\n- {}\n")
+    with pytest.raises(FileError) as wrong:
+        read_yaml_list(path, Inner)
+    assert "line 3: unknown key '1.hihg': did you mean 'high'?" in str(wrong.value)
+    assert "line 4: '2.low' is missing" in str(wrong.value)
+    path.write_text("low: 1\n")
+    with pytest.raises(FileError, match="expected a list, found a dict"):
+        read_yaml_list(path, Inner)
 
 
 def test_all_faults_at_once(tmp_path: Path) -> None:

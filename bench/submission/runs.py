@@ -214,7 +214,7 @@ def _identity_faults(record: RunRecord, protocol: Protocol, card: SourceCard, ba
     if card.checkpoints:
         one = card.checkpoint_for(record.backbone)
         given = one.model_dump(mode="json", include={"inside", "mean", "std", "sha256"}) if one else {}
-        given |= {"rename": [list(pair) for pair in one.rename.items()]} if one else {}
+        given |= {"rename": [list(pair) for pair in sorted(one.rename.items())]} if one else {}
         if not given or [
             unit.get("checkpoint") for unit in tree.get("needs", ()) if unit.get("kind") == "pretrain"
         ] != [given]:

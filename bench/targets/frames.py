@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pretrain_sources.files import read_regular
 from pretrain_sources.images import IGNORE, Pixels, decode_label
 from results.store import write_atomic
 
@@ -67,9 +68,9 @@ def decode_image(data: bytes) -> Pixels:
 def examine(frame: Frame, num_classes: int) -> FrameFacts:
     """Reads both files and says what they hold, or what is wrong with them. Never raises for a bad file."""
     try:
-        image_bytes = frame.image.read_bytes()
-        label_bytes = frame.label.read_bytes()
-        twin_bytes = frame.twin.read_bytes() if frame.twin else label_bytes
+        image_bytes = read_regular(frame.image)
+        label_bytes = read_regular(frame.label)
+        twin_bytes = read_regular(frame.twin) if frame.twin else label_bytes
     except ValueError as error:
         return FrameFacts(f"{frame.id!r}: {error}", "this is no file name; save the list as plain UTF-8 text")
     except OSError as error:

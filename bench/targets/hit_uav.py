@@ -4,10 +4,12 @@ hit-uav/images/{train,val,test}/<stem>.jpg    labels/{train,val,test}/<stem>.png
 """
 
 import csv
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
 from bench.targets.frames import Frame, LayoutError, Listing
+from pretrain_sources.files import open_regular
 from pretrain_sources.pool import read_groups
 
 CLASSES = ("background", "person", "car", "bicycle", "other vehicle")
@@ -23,7 +25,7 @@ def read(root: Path) -> Listing:
     """
     index = root / "index.csv"
     try:
-        with open(index, newline="", encoding="utf-8") as file:
+        with io.TextIOWrapper(open_regular(index), newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         if short := [i for i, row in enumerate(rows, start=2) if None in row.values()]:
             raise LayoutError(f"  {index}, line {short[0]}: too few fields")

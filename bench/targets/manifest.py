@@ -16,13 +16,14 @@ from bench.spec import Protocol
 from bench.targets import TARGETS, Target
 from bench.targets.frames import Frame
 from bench.targets.mapping import map_spec, merged, relabelling
+from pretrain_sources.files import read_regular
 from pretrain_sources.images import Pixels, decode_label
 from pretrain_sources.pool import evenly
 from results.metrics import WINDOW
 from results.store import write_atomic
 
 EDGE_DIGITS = 3  # of edge losses, in pixels
-
+MOST_BYTES = 2**28  # of a manifest: a million images
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -119,7 +120,7 @@ def read_manifest(path: Path) -> Manifest:
         BenchError: it cannot be read, or is none.
     """
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        return Manifest.model_validate_json(read_regular(path, MOST_BYTES))
     except OSError as error:
         raise BenchError(f"cannot read the manifest {path}: {error.strerror}") from error
     except ValidationError as error:

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from bench.targets.frames import Frame, LayoutError, Listing
+from pretrain_sources.files import read_regular
 from pretrain_sources.pool import block_of
 
 CLASSES = (
@@ -48,7 +49,7 @@ def read(root: Path) -> Listing:
 
 def read_list(path: Path) -> list[str]:
     """The stems of a list file: one a line, with or without folder and extension, blank lines and CRLF allowed."""
-    lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
+    lines = (line.strip() for line in read_regular(path).decode("utf-8-sig").splitlines())
     return [re.sub(r"\.(jpe?g|png)$", "", re.split(r"[/\\]", line)[-1], flags=re.IGNORECASE) for line in lines if line]
 
 

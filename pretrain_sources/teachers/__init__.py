@@ -1,19 +1,23 @@
 """Teachers: what proposes masks on one image. A teacher is a callable from an image to masks."""
 
+import ast
 import hashlib
 import importlib
-import inspect
+import importlib.util
+import re
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pretrain_sources.recipe import FelzenszwalbTeacher, PythonTeacher, SamTeacher
+from pretrain_sources.files import read_regular
+from pretrain_sources.recipe import ENTRY_POINT, FelzenszwalbTeacher, PythonTeacher, SamTeacher
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,9 @@ class Masks:
 
 # Raise a teacher's number by hand when its code, or the decoding of images, changes what it draws: kept masks are asked for anew.
 VERSIONS = {"sam": 1, "felzenszwalb": 1, "python": 1}
+
+MOST_SOURCE_BYTES = 2**20
+HOW_MARKED = "only a function that is marked where it is defined can be named"
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Teacher = Callable[[NDArray[np.uint8]], Masks]  # thermal image (H, W) -> masks
@@ -76,11 +83,20 @@ def identity(settings: Settings, weights: Path) -> dict[str, Any]:
 
 def obstacle(settings: Settings, weights: Path) -> Obstacle | None:
     """What stands in the way of opening this teacher, or None. Loads no torch."""
+    if (entry := _named_code(settings)) and (stop := _entry_obstacle(entry)):
+        return stop
     if isinstance(settings, SamTeacher):
         from pretrain_sources.teachers import checkpoints
 
         return checkpoints.obstacle(settings, weights)
     return None
+
+
+def _named_code(settings: Settings) -> str | None:
+    """The `module:function` that is called to make this teacher; None for those of this project."""
+    if isinstance(settings, PythonTeacher):
+        return settings.entry
+    return settings.model if isinstance(settings, SamTeacher) and ":" in settings.model else None
 
 
 def open_teacher(settings: Settings, weights: Path) -> Teacher:
@@ -109,29 +125,85 @@ def offered(function: Function) -> Function:
 
 
 def entry_point(name: str) -> Callable[..., Any]:
-    """The function that `module:function` names, of an installed module, where it is marked as `offered`.
+    """The function that `module:function` names, where it is marked as `offered`; a module without the mark is not imported.
 
     Raises:
-        TeacherError: there is none.
+        TeacherError: there is none, or its module cannot be imported. Code that ends the process (os._exit) cannot be caught.
     """
+    if stop := _entry_obstacle(name):
+        raise TeacherError(f"{stop.reason}; {stop.mend}")
     module, function = name.split(":")
     try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise TeacherError(f"no function {name}: {error}; the module must be installed or on PYTHONPATH") from error
+        found = getattr(importlib.import_module(module), function, None)
+    except (Exception, SystemExit) as error:  # a user's own module can raise anything
+        raise TeacherError(f"{module} cannot be imported: {type(error).__name__}: {error}") from error
     if getattr(found, "offered_to_cards", None) is not True:
-        raise TeacherError(f"{name} is not offered to cards: put @pretrain_sources.teachers.offered above it")
-    return found  # type: ignore[no-any-return]
+        raise TeacherError(f"{name} is not offered to cards: it is another thing once {module} is imported")
+    return cast("Callable[..., Any]", found)
 
 
 def own(entry: str) -> PythonTeacher:
-    """A user's own teacher, `module:function`, with a version that changes with the module's source.
+    """A user's own teacher, `module:function`, with a version that changes with the module's source. Nothing is imported.
 
     Raises:
         TeacherError: there is none.
     """
-    source = inspect.getsource(importlib.import_module(entry_point(entry).__module__))
+    if re.fullmatch(ENTRY_POINT, entry) is None:
+        raise TeacherError(f"'{entry}' is no teacher: write module:function, such as mymodule:hot")
+    if stop := _entry_obstacle(entry):
+        raise TeacherError(f"{stop.reason}; {stop.mend}")
+    path = _source_file(entry.partition(":")[0])
+    assert path is not None
+    source = importlib.util.decode_source(read_regular(path, MOST_SOURCE_BYTES))
     return PythonTeacher(entry=entry, version=f"source {hashlib.sha256(source.encode()).hexdigest()[:12]}")
+
+
+def _entry_obstacle(name: str) -> Obstacle | None:
+    """Why `module:function` cannot be called, or None. The mark is looked for in the module's file, and nothing is run."""
+    module, function = name.split(":")
+    if "__main__" in module.split("."):
+        return Obstacle(
+            f"{module} is a program, not a module to import", "name the module that the function is defined in"
+        )
+    not_offered = Obstacle(
+        f"{name} is not offered to cards: put @pretrain_sources.teachers.offered above it", HOW_MARKED
+    )
+    try:
+        path = _source_file(module)
+        tree = None if path is None else ast.parse(read_regular(path, MOST_SOURCE_BYTES))
+    except ImportError as error:
+        return Obstacle(f"no function {name}: {error}", "the module must be installed or on PYTHONPATH")
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return Obstacle(f"{path} cannot be read as Python: {error}", "correct it")
+    if tree is None:  # built in, or compiled
+        return not_offered
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    found = [node for node in tree.body if isinstance(node, kinds) and node.name == function]
+    if not found:
+        return Obstacle(f"no function {name}: {path} defines none of this name at its top level", HOW_MARKED)
+    marks = [ast.unparse(mark) for mark in found[-1].decorator_list]
+    return None if {"offered", "teachers.offered", "pretrain_sources.teachers.offered"} & {*marks} else not_offered
+
+
+def _source_file(module: str) -> Path | None:
+    """The file that a module would be imported from; None where it is none of Python. No package around it is imported.
+
+    Raises:
+        ImportError: there is no such module.
+    """
+    places: Sequence[str] | None = None
+    spec, name = None, ""
+    for part in module.split("."):
+        if name and places is None:
+            raise ImportError(f"No module named '{module}': '{name}' is not a package")
+        name = f"{name}.{part}" if name else part
+        # importlib.util.find_spec would import the packages around it
+        spec = PathFinder.find_spec(name, places) if places else importlib.util.find_spec(name)
+        if spec is None:
+            raise ImportError(f"No module named '{name}'")
+        places = spec.submodule_search_locations
+    path = Path(spec.origin) if spec and spec.has_location and spec.origin else None
+    return path if path is not None and path.suffix == ".py" else None
 
 
 @contextmanager
@@ -139,12 +211,12 @@ def told_as_its_own(settings: Settings, what: str) -> Iterator[None]:
     """A mistake in a user's own teacher becomes a TeacherError that names its line; the program's own stay as they are."""
     try:
         yield
-    except Exception as error:
-        if isinstance(error, TeacherError) or not isinstance(settings, PythonTeacher):
+    except (Exception, SystemExit) as error:
+        if isinstance(error, TeacherError) or (entry := _named_code(settings)) is None:
             raise
         at = traceback.extract_tb(error.__traceback__)[-1]
         raise TeacherError(
-            f"{settings.entry} {what}: {type(error).__name__}: {error} ({at.filename}, line {at.lineno})"
+            f"{entry} {what}: {type(error).__name__}: {error} ({at.filename}, line {at.lineno})"
         ) from error
 
 

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from pretrain_sources.files import read_unchanged, whole
 from pretrain_sources.images import decode_thermal
 from pretrain_sources.labels import DRAWN, Drawn, encode
 from pretrain_sources.pool import PoolImage
-from pretrain_sources.teachers import Settings, Teacher, open_teacher, told_as_its_own
+from pretrain_sources.teachers import Settings, Teacher, TeacherError, open_teacher, told_as_its_own
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class Pass:
         """Every image in order, `jobs` processes at a time (teachers on a GPU should have one).
 
         Raises:
-            TeacherError: the teacher cannot be opened, or a user's own fails. Changed: a file is not the one that was listed.
+            TeacherError: the teacher cannot be opened, a user's own fails, or a process ends.
+        Changed: a file is not the one that was listed.
         """
         if jobs <= 1:
             yield from map(self.ask, images)
@@ -78,6 +80,11 @@ class Pass:
         try:
             for begin in range(0, len(images), step := 16 * jobs):  # what may wait in memory at a time
                 yield from workers.map(self.ask, images[begin : begin + step])
+        except BrokenProcessPool as error:
+            raise TeacherError(
+                "a process that asked the teacher ended without a word: it was killed, perhaps for want of memory, or the "
+                "teacher's own code ends the process; --jobs 1 asks in one process"
+            ) from error
         finally:
             workers.shutdown(wait=False, cancel_futures=True)  # who stops is told so at once
 

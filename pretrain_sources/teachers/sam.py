@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pretrain_sources.recipe import META_MODELS, SAM_TINY, SamTeacher
-from pretrain_sources.teachers import Masks, Teacher, TeacherError, checkpoints, entry_point
+from pretrain_sources.teachers import Masks, Teacher, TeacherError, checkpoints, entry_point, told_as_its_own
 
 CHUNK_ON_GPU = 64  # masks at full resolution at a time; on a CPU it is one
 
@@ -51,7 +51,8 @@ def open_teacher(settings: SamTeacher, weights: Path) -> Teacher:
 
 
 def _load(settings: SamTeacher, path: Path) -> Sam:
-    model = _builder(settings.model)()
+    with told_as_its_own(settings, "could not be called"):
+        model = _builder(settings.model)()
     if not isinstance(model, Sam):
         raise TeacherError(f"{settings.model} returned {type(model).__name__}, not a segment_anything.modeling.Sam")
     given, own = checkpoints.load_tensors(path), model.state_dict()

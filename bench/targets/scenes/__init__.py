@@ -100,7 +100,7 @@ def size_of(text: str) -> Size:
     Raises:
         BenchError: it is none.
     """
-    found = re.fullmatch(r"(\d{1,9})[x×](\d{1,9})", text.strip().lower())
+    found = re.fullmatch(r"([0-9]{1,9})x([0-9]{1,9})", text.strip().lower())
     if not found:
         raise BenchError(f"--size {text}: a size is written as HEIGHTxWIDTH in pixels, for example 240x320")
     return int(found[1]), int(found[2])

@@ -1,0 +1,200 @@
+"""Code that a card names: found and judged before a line of it runs, and kept from ending the program."""
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import Bench, write_matrix
+from submitted import Packed, pack_one
+
+from pretrain_sources.recipe import PythonTeacher, SamTeacher
+from pretrain_sources.teachers import TeacherError, entry_point, obstacle, open_teacher, own
+
+Write = Callable[[str, str], str]
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
+    """Writes a module that can be imported, and leaves RAN where it was; returns the path of RAN."""
+    monkeypatch.syspath_prepend(str(tmp_path / "lib"))
+
+    def write(name: str, source: str) -> str:
+        path = (tmp_path / "lib").joinpath(*name.split(".")).with_suffix(".py")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for parent in [p for p in path.parents if p != tmp_path / "lib" and tmp_path / "lib" in p.parents]:
+            (parent / "__init__.py").write_text(f"open({str(tmp_path / 'RAN')!r}, 'w')\n")
+        path.write_text(f"open({str(tmp_path / 'RAN')!r}, 'w')\n{source}")
+        return str(tmp_path / "RAN")
+
+    yield write
+    for name in [name for name in sys.modules if name.startswith("lib_")]:
+        del sys.modules[name]
+
+
+MARK = "from pretrain_sources.teachers import offered\n\n@offered\n"
+HOT = "def hot():\n    return print\n"
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ("unittest.__main__:main", "unittest.__main__ is a program, not a module to import"),
+        ("__main__:x", "__main__ is a program"),
+        ("this:s", "no function this:s: .* defines none of this name at its top level"),
+        ("antigravity:x", "no function antigravity:x"),
+        ("os:getcwd", "is not offered to cards"),
+        ("builtins:dict", "is not offered to cards"),
+        ("numpy.random._mt19937:MT19937", "is not offered to cards"),
+        ("nowhere.at.all:x", "No module named 'nowhere'"),
+        ("json.nowhere:x", "No module named 'json.nowhere'"),
+        ("json.decoder.nowhere:x", "No module named 'json.decoder.nowhere'"),
+    ],
+)
+def test_what_is_not_offered_is_not_even_imported(entry: str, says: str) -> None:
+    before = set(sys.modules)
+    for find in (entry_point, own):
+        with pytest.raises(TeacherError, match=says):
+            find(entry)
+    stop = obstacle(PythonTeacher(entry=entry, version="1"), Path())
+    assert stop is not None
+    assert re.search(says, f"{stop.reason}; {stop.mend}")
+    assert set(sys.modules) == before
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        (HOT, "is not offered to cards: put @pretrain_sources.teachers.offered above it"),
+        ("raise SystemExit('bye')\n", "no function lib_a.inner:hot"),
+        ("import sys\nsys.exit(3)\n" + HOT, "is not offered"),
+        ("hot = print\n", "no function lib_a.inner:hot: .*inner.py defines none of this name at its top level"),
+        ("def other():\n    @offered\n    def hot(): ...\n", "no function lib_a.inner:hot"),
+        (MARK + HOT + HOT, "is not offered"),
+        ("def hot(:\n", "cannot be read as Python"),
+        ("x = '\\0'\n".replace("\\0", "\0"), "cannot be read as Python"),
+        ("x = " + "(" * 5000, "cannot be read as Python"),
+        ("x = " + "-" * 100_000 + "1", "cannot be read as Python"),
+    ],
+)
+def test_a_module_without_the_mark_is_read_and_not_run(source: str, says: str, module: Write) -> None:
+    ran = module("lib_a.inner", source)
+    with pytest.raises(TeacherError, match=says):
+        entry_point("lib_a.inner:hot")
+    assert not Path(ran).exists(), "neither the module nor its package was imported"
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        MARK,
+        "import pretrain_sources.teachers\n\n@pretrain_sources.teachers.offered\n",
+        "from pretrain_sources import teachers\n\n@teachers.offered\n",
+    ],
+)
+def test_a_marked_function_is_found(mark: str, module: Write) -> None:
+    ran = module("lib_b.inner", mark + HOT)
+    teacher = own("lib_b.inner:hot")
+    assert obstacle(teacher, Path()) is None
+    assert not Path(ran).exists(), "until it is asked for masks nothing runs"
+    assert entry_point("lib_b.inner:hot")() is print
+    module("lib_b.inner", mark + HOT + "# other\n")
+    assert own("lib_b.inner:hot").version != teacher.version
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("raise SystemExit(0)\n", "lib_c cannot be imported: SystemExit"),
+        ("import sys\nsys.exit()\n", "lib_c cannot be imported: SystemExit"),
+        ("1 / 0\n", "lib_c cannot be imported: ZeroDivisionError"),
+        ("import nowhere_at_all\n", "lib_c cannot be imported: ModuleNotFoundError: No module named 'nowhere_at_all'"),
+        ("hot = print\n", "lib_c:hot is not offered"),
+    ],
+)
+def test_a_marked_module_that_ends_the_program_does_not(source: str, says: str, module: Write) -> None:
+    module("lib_c", MARK + HOT + source)
+    for settings in (PythonTeacher(entry="lib_c:hot", version="1"), SamTeacher(model="lib_c:hot", checkpoint="x")):
+        with pytest.raises(TeacherError, match=says):
+            entry_point(settings.entry if isinstance(settings, PythonTeacher) else settings.model)
+
+
+def test_a_teacher_that_exits_is_told_as_its_own_fault(module: Write) -> None:
+    module("lib_d", f"import sys\n{MARK}def hot():\n    sys.exit(0)\n")
+    with pytest.raises(TeacherError, match=r"lib_d:hot could not be opened: SystemExit: 0 \(.*lib_d.py, line 7\)"):
+        open_teacher(PythonTeacher(entry="lib_d:hot", version="1"), Path())
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("return lambda image: sys.exit(0)", "lib_e:hot failed on .*SystemExit: 0"),
+        ("return lambda image: os._exit(0)", "a process that asked the teacher ended without a word"),
+    ],
+)
+def test_a_teacher_that_ends_its_process_ends_the_call_in_words(
+    body: str, says: str, module: Write, scenes: Path, bench: Bench, tmp_path: Path
+) -> None:
+    module("lib_e", f"import os, sys\n{MARK}def hot():\n    {body}\n")
+    words = ("--teacher", "lib_e:hot", "--out", tmp_path / "c", "--jobs", 2)
+    told = bench("corpus", "make", "--pool", scenes / "scenes" / "unlabelled", *words)
+    assert told.code == 1
+    assert re.search(says, told.err), told.err
+    assert "Traceback" not in told.err
+
+
+@pytest.mark.parametrize(
+    "entry", ["a:b:c", ":", ":x", "a:", "a b:c", "a..b:c", ".a:b", "a.:b", "1:x", "a:b\n", "a" * 150 + ":x"]
+)
+@pytest.mark.parametrize("command", ["corpus", "run"])
+def test_a_teacher_that_is_no_function_is_refused(
+    entry: str, command: str, scenes: Path, bench: Bench, tmp_path: Path
+) -> None:
+    pool = scenes / "scenes" / "unlabelled"
+    calls = {
+        "corpus": ("corpus", "make", "--pool", pool, "--out", tmp_path / "c"),
+        "run": ("run", "--matrix", "demo", "--data", scenes),
+    }
+    told = bench(*calls[command], "--teacher", entry)
+    assert told.code == 1
+    assert "Traceback" not in told.err
+    assert "module:function" in told.err or "No module named" in told.err
+
+
+def stranger(folder: Path) -> Path:
+    """A card that names code."""
+    folder.mkdir(exist_ok=True)
+    teacher = {"kind": "python", "entry": "lib_f:hot", "version": "1"}
+    fields = {"name": "mine", "description": "x", "licence": "x", "contact": "x", "training_data": []}
+    (folder / "card.yaml").write_text(yaml.safe_dump(fields | {"recipe": {"teacher": teacher}}))
+    return folder
+
+
+def test_a_card_imports_nothing_while_it_is_only_looked_at(
+    module: Write, scenes: Path, bench: Bench, tmp_path: Path
+) -> None:
+    ran = module("lib_f", MARK + HOT)
+    mine = stranger(tmp_path / "mine")
+    assert bench("submit", "check", mine).code == 0
+    assert bench("plan", "--matrix", write_matrix(tmp_path), "--source", mine, "--data", scenes).code == 0
+    assert not Path(ran).exists()
+
+
+@pytest.fixture(scope="module")
+def packed(scenes: Path, tmp_path_factory: pytest.TempPathFactory, shipped_protocol: None) -> Packed:
+    return pack_one(scenes, tmp_path_factory.mktemp("packed"))
+
+
+def test_a_card_in_a_bundle_imports_nothing(module: Write, packed: Packed, bench: Bench, tmp_path: Path) -> None:
+    ran = module("lib_f", MARK + HOT)
+    here = packed.copy(tmp_path)
+    stranger(here.bundle)
+    here.repack()
+    told = bench("submit", "verify", here.bundle, "--manifest", here.manifest)
+    assert told.code == 2, "its runs are of a checkpoint"
+    assert "FAULT" in told.out
+    bench("table", "--store", tmp_path / "bench-store")
+    bench("table", "--store", here.bundle / "runs")
+    assert not Path(ran).exists()
