@@ -12,13 +12,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
+from atomic_files import write_whole
 from bench import BenchError
 from bench.matrix import lookup
 from bench.watch import counting
 from pretrain_sources import teachers
 from pretrain_sources.catalog import UnknownSource, catalog, find_source, own_card
 from pretrain_sources.corpus import HALF, Corpus, Manifest, check_corpus, made_manifest, read_manifest
-from pretrain_sources.files import write_whole
 from pretrain_sources.making import make_corpus, redrawn
 from pretrain_sources.pool import read_pool
 from pretrain_sources.recipe import SAM_TINY, FelzenszwalbTeacher, Recipe, SamTeacher

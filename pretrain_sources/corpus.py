@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pretrain_sources.files import write_whole
+from atomic_files import write_whole
 from pretrain_sources.identity import derive_seed, fingerprint
 from pretrain_sources.images import IGNORE, decode_label, decode_thermal
 from pretrain_sources.pool import PoolError, read_pool

@@ -1,10 +1,6 @@
-"""Writing a file so that a kill at any moment leaves it whole or not there, and reading one that must be as it was listed."""
+"""Reading a file that must be as it was listed."""
 
-import contextlib
 import hashlib
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -22,33 +18,3 @@ def read_unchanged(path: Path, sha256: str) -> bytes:
     if hashlib.sha256(data).hexdigest() != sha256:
         raise Changed(f"{path} has changed since it was listed; let it be and run the same command again")
     return data
-
-
-@contextmanager
-def whole(path: Path, sync: bool = True) -> Iterator[Path]:
-    """A path to write aside of `path`; at the end flushed (if `sync`) and renamed to it, removed where something went wrong.
-
-    Raises:
-        OSError: it cannot be written; what stood at `path` still stands.
-    """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield aside
-        if sync:
-            with open(aside, "rb+") as file:
-                os.fsync(file.fileno())
-        os.replace(aside, path)
-    finally:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
-
-
-def write_whole(path: Path, data: bytes, sync: bool = True) -> None:
-    """Puts `data` at `path` whole or not at all; with `sync` also after a power cut.
-
-    Raises:
-        OSError: it cannot be written; what stood at `path` still stands.
-    """
-    with whole(path, sync) as aside:
-        aside.write_bytes(data)

@@ -16,8 +16,8 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
+from atomic_files import write_whole
 from pretrain_sources.card import Subset
-from pretrain_sources.files import write_whole
 from pretrain_sources.identity import fingerprint
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".npy")

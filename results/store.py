@@ -19,6 +19,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from atomic_files import clear_leftovers, write_whole
 from results.evidence import Evidence, sha256
 from results.record import SCHEMA_VERSION, RunRecord
 
@@ -50,17 +51,9 @@ def write_atomic(path: Path, data: bytes) -> None:
     Raises:
         StoreError: the folder cannot be written or the disk is full; what stood at `path` still stands.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(aside, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
+        write_whole(path, data)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
         raise cannot_write(path, error) from error
 
 
@@ -120,7 +113,7 @@ class Store:
     # -- writing ----------------------------------------------------------------------------------------------------
 
     def make(self) -> None:
-        """Makes the folder and proves that it can be written.
+        """Makes the folder, proves that it can be written, and deletes what killed processes left aside in it.
 
         Raises:
             StoreError: it cannot.
@@ -132,6 +125,7 @@ class Store:
         except StoreError as error:
             raise StoreError(f"{error} (--store DIR or BENCH_STORE names it)") from error
         probe.unlink(missing_ok=True)
+        clear_leftovers(self.root)
 
     def _refuse_file(self) -> None:
         if self.root.exists() and not self.root.is_dir():

@@ -17,11 +17,11 @@ from torch import distributed
 from torch.nn.utils import clip_grad_norm_, parameters_to_vector, vector_to_parameters
 from torch.optim import AdamW
 
+from atomic_files import whole, write_whole
 from backbones import imagenet
 from backbones.spec import find_backbone
 from bench.sam_tiny.learn import losses_of
 from bench.targets import TARGETS, open_target
-from pretrain_sources.files import whole, write_whole
 from pretrain_sources.identity import derive_seed
 from pretrain_sources.pool import read_pool
 from pretrain_sources.teachers.sam_tiny import build

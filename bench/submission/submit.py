@@ -1,6 +1,5 @@
 """The way in: a folder with a card, the check that a reviewer runs, and the bundle that is handed in."""
 
-import os
 import platform
 import re
 import shutil
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from atomic_files import aside_of, clear_leftovers_of
 from backbones.spec import BACKBONES, BackboneSpec, Refused, find_backbone
 from bench import BenchError, checkpoints
 from bench.matrix import CARD
@@ -166,7 +166,8 @@ def pack(folder: Path, out: Path, store: Store, zipped: bool) -> tuple[Path, lis
             f"{store.root} holds no finished run of '{card.name}'; make some with `bench run --matrix ... --source {folder}`"
         )
     made = out / slug(card.name)
-    aside = made.with_name(f".{made.name}.{os.getpid()}.tmp")
+    clear_leftovers_of(made)
+    aside = aside_of(made)
     try:
         for record in records:
             here = store.folder_of(record)

@@ -12,7 +12,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pretrain_sources.files import read_unchanged, whole
+from atomic_files import whole
+from pretrain_sources.files import read_unchanged
 from pretrain_sources.images import decode_thermal
 from pretrain_sources.labels import DRAWN, Drawn, encode
 from pretrain_sources.pool import PoolImage
