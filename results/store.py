@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import re
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,8 +222,9 @@ class Store:
             return Unreadable(path, error.strerror or str(error))
         if self.folder_of(record) != folder:  # a copy would count as one more replicate
             return Unreadable(path, "the folder is not that of the record in it: was it copied or renamed?")
-        if record.status == "ok" and not (folder / "evidence.npz").is_file():
-            return Unreadable(path, "evidence.npz is missing, so no number of it can be recomputed")
+        if record.status == "ok" and not zipfile.is_zipfile(folder / "evidence.npz"):
+            why = "torn" if (folder / "evidence.npz").is_file() else "missing"
+            return Unreadable(path, f"evidence.npz is {why}, so no number of it can be recomputed")
         return record
 
     def read_evidence(self, record: RunRecord) -> Evidence:
