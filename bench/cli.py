@@ -289,7 +289,12 @@ def plan(store: Path, data: Path, weights: Path, retry: str | None, **matrix: An
     help="Worker processes; this process; jobs of a cluster, which need nothing that stays alive.",
 )
 @click.option("--jobs", type=JOBS, help="Workers. Default: one a core.")
-@click.option("--slurm", metavar="KEY=VALUE,...", default="", help="As sbatch has them: partition=gpu,time=8:00:00.")
+@click.option(
+    "--slurm",
+    multiple=True,
+    metavar="KEY=VALUE,...",
+    help="As sbatch has them: partition=gpu,time=8:00:00; exclude=n1,n2; also throttle=JOBS at a time. May be repeated.",
+)
 @click.option("--retry", metavar="STATUS,...", help="Run these again: failed, oom, load_failed.")
 @click.option("--keep-weights", is_flag=True, help="Keep each run's network: `bench submit verify --spot` asks for it.")
 @click.option("--fail-fast", is_flag=True, help="Stop at the first failure. Default: go on with all that can be done.")
@@ -299,7 +304,7 @@ def run(
     weights: Path,
     executor: str,
     jobs: int | None,
-    slurm: str,
+    slurm: tuple[str, ...],
     retry: str | None,
     keep_weights: bool,
     fail_fast: bool,

@@ -18,11 +18,11 @@ from bench.watch import counting
 from pretrain_sources import teachers
 from pretrain_sources.catalog import UnknownSource, catalog, find_source, own_card
 from pretrain_sources.corpus import HALF, Corpus, Manifest, check_corpus, made_manifest, read_manifest
-from pretrain_sources.files import write_whole
 from pretrain_sources.making import make_corpus, redrawn
 from pretrain_sources.pool import read_pool
 from pretrain_sources.recipe import SAM_TINY, FelzenszwalbTeacher, Recipe, SamTeacher
 from pretrain_sources.teachers.passes import Pass
+from safe_files import write_whole
 
 
 def recipe_of(name: str, teacher: str | None, changes: Mapping[str, Any], **sam: Any) -> Recipe:  # noqa: ANN401

@@ -1,18 +1,27 @@
 """The plan of a matrix: its cells, held against what the store has. Loads no torch and writes nothing."""
 
+import functools
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bench import Diverged
 from bench.matrix import Matrix
 from bench.sources import Sources
 from bench.targets import Target
+from bench.trials import read_trials, tuning_of
 from bench.units import KINDS, NETWORK, Unit
-from pretrain_sources.corpus import CorpusError, read_manifest
+from pretrain_sources.corpus import CorpusError, read_corpus
 from pretrain_sources.pool import Pool
-from results.record import FAILED_STATUSES, RunRecord, Status, Tuning
+from results.record import FAILED_STATUSES, Pretraining, RunRecord, Status, Tuning
 from results.store import Store
+
+TABLES = ("images.parquet", "masks.parquet")  # of a corpus
 
 
 @dataclass(frozen=True)
@@ -116,7 +125,11 @@ def find_record(store: Store, unit: Unit) -> RunRecord | None:
 
 def is_done(store: Store, unit: Unit) -> bool:
     """Whether a unit that is no final has left its result whole; what was torn since is made anew."""
-    return is_left(store, unit.kind, unit.fingerprint)
+    learner = (
+        unit.learner if unit.kind == "pretrain" else None
+    )  # of what is permuted another unit tells how it was trained
+    told = learner is None or _is_told(store.unit_dir("pretrain", learner.fingerprint))
+    return told and is_left(store, unit.kind, unit.fingerprint)
 
 
 def is_left(store: Store, kind: str, fingerprint: str) -> bool:
@@ -124,19 +137,50 @@ def is_left(store: Store, kind: str, fingerprint: str) -> bool:
     folder = store.unit_dir(kind, fingerprint)
     try:
         if kind == "tune":
-            Tuning.model_validate_json((folder / "tune.json").read_bytes())
-            return True
+            tuning = Tuning.model_validate_json((folder / "tune.json").read_bytes())
+            return tuning == tuning_of(read_trials(folder / "trials.jsonl"))
         if kind == "corpus":
-            return read_manifest(folder) is not None
-        size = json.loads((folder / "certificate.json").read_bytes())["encoder_bytes"]
-        return bool(size == (folder / "encoder.safetensors").stat().st_size)
-    except (OSError, ValueError, KeyError, CorpusError):
+            return _is_corpus(folder, *(_state(folder / name) for name in ("manifest.json", *TABLES)))
+        certificate = json.loads((folder / "certificate.json").read_bytes())
+        sizes = {"encoder.safetensors": certificate["encoder_bytes"], **certificate.get("file_bytes", {})}
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, Diverged):
         return False
 
 
 def is_kept(store: Store, run: str) -> bool:
-    """Whether the network of this run is there."""
-    return (store.unit_dir("final", run) / NETWORK).is_file()
+    """Whether the network of this run is there, whole."""
+    try:
+        with (store.unit_dir("final", run) / NETWORK).open("rb") as file:
+            head = int.from_bytes(file.read(8), "little")  # a safetensors file: length of its head, head, values
+            ends = [held["data_offsets"][1] for name, held in json.loads(file.read(head)).items() if name[:2] != "__"]
+            return bool(file.seek(0, os.SEEK_END) == 8 + head + max(ends))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError):
+        return False
+
+
+def _is_told(folder: Path) -> bool:
+    """Whether a pretraining on a corpus says how it went."""
+    try:
+        return bool(Pretraining.model_validate_json((folder / "pretrain.json").read_bytes()))
+    except (OSError, ValueError):
+        return False
+
+
+def _state(path: Path) -> tuple[int, int]:
+    info = path.stat()
+    return info.st_size, info.st_mtime_ns
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_corpus(folder: Path, *states: tuple[int, int]) -> bool:
+    """Whether a corpus and its tables are whole; of a label map only who reads it can say. Looked at once for each state."""
+    try:
+        read_corpus(folder)
+        pq.read_metadata(folder / TABLES[1])
+    except (OSError, CorpusError, pa.ArrowException):
+        return False
+    return True
 
 
 def _settled(record: Known | None, retry: Sequence[str]) -> bool:

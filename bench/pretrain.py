@@ -3,6 +3,7 @@
 import functools
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,15 @@ import safetensors.torch
 import torch
 from filelock import FileLock
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from backbones import imagenet, network
 from backbones.network import Network
-from backbones.transfer import Certificate, EncoderWeights, load_encoder
+from backbones.transfer import Certificate, EncoderWeights, load_encoder, state_sha256
 from bench.batches import Batches, Decoded, class_weights, fitted, resized_label
 from bench.checkpoints import brought
+from bench.needs import NeedsLostError, hold
 from bench.plan import is_done
 from bench.score import confusion_matrix
 from bench.targets import Target
@@ -66,7 +68,9 @@ def corpus(unit: Unit, context: Context, report: Progress) -> None:
 
 def pretrain(unit: Unit, context: Context, report: Progress) -> None:
     """Leaves encoder.safetensors and certificate.json, strictly loaded once, and pretrain.json where a corpus was trained on."""
+    held = hold(Store(context.store), unit)
     folder = Store(context.store).unit_dir("pretrain", unit.fingerprint)
+    texts: dict[str, bytes] = {}
     if "checkpoint" in unit.inputs:
         weights = brought(unit.card, unit.backbone, context.weights)
     elif "origin" in unit.inputs:
@@ -79,36 +83,48 @@ def pretrain(unit: Unit, context: Context, report: Progress) -> None:
         weights = _permuted(left_by(start, context), unit)
     else:
         weights, learned, history = _trained(unit, context, report)
-        write_atomic(folder / "pretrain.json", (learned.model_dump_json(indent=1) + "\n").encode())
         text = "step,loss,lr\n" + "".join(f"{step},{loss:.6g},{lr:.6g}\n" for step, loss, lr in history)
-        write_atomic(folder / "history.csv", text.encode())
+        texts = {"pretrain.json": f"{learned.model_dump_json(indent=1)}\n".encode(), "history.csv": text.encode()}
     net = fresh_network(unit, "pretrain", len(context.target.spec.classes))
     certificate = load(net, weights, context.target)
     facts = {"mean": json.dumps(weights.mean), "std": json.dumps(weights.std), "origin": weights.origin}
     tensors = {name: tensor.contiguous() for name, tensor in weights.tensors.items()}
     data = safetensors.torch.save(tensors, metadata=facts)
-    write_atomic(folder / "encoder.safetensors", data)
-    passed = json.dumps(certificate.to_json() | {"encoder_bytes": len(data)}, indent=1, allow_nan=False)
+    held.check()
+    for name, content in {**texts, "encoder.safetensors": data}.items():
+        write_atomic(folder / name, content)
+    sizes = {"encoder_bytes": len(data), "file_bytes": {name: len(content) for name, content in texts.items()}}
+    passed = json.dumps(certificate.to_json() | sizes, indent=1, allow_nan=False)
     write_atomic(folder / "certificate.json", f"{passed}\n".encode())
 
 
 def left_by(unit: Unit, context: Context) -> EncoderWeights:
-    """The encoder that a pretrain unit left."""
-    path = Store(context.store).unit_dir("pretrain", unit.fingerprint) / "encoder.safetensors"
-    with safe_open(path, framework="pt") as file:
-        facts = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    """The encoder that a pretrain unit left.
+
+    Raises:
+        NeedsLostError: the file is not what its certificate was made of; the unit counts as not done from now on.
+    """
+    folder = Store(context.store).unit_dir("pretrain", unit.fingerprint)
+    path, certificate = folder / "encoder.safetensors", folder / "certificate.json"
+    told = json.loads(certificate.read_bytes())["sha256"]
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        if state_sha256(tensors) != told:
+            raise SafetensorError("its tensors are not those of certificate.json")
+    except SafetensorError as error:
+        certificate.unlink(missing_ok=True)
+        raise NeedsLostError(f"{path} is torn ({error}): run the same command again, which makes it anew") from error
     return EncoderWeights(tensors, tuple(json.loads(facts["mean"])), tuple(json.loads(facts["std"])), facts["origin"])
 
 
-def learned_by(unit: Unit | None, context: Context) -> Pretraining | None:
-    """What a pretrain unit says of its training; None where it trained on no corpus."""
-    if unit is None:
+def learned_by(unit: Unit, context: Context) -> Pretraining | None:
+    """What the pretraining on a corpus that a unit's weights come from says of itself; None where there was none."""
+    if unit.learner is None:
         return None
-    path = Store(context.store).unit_dir("pretrain", unit.fingerprint) / "pretrain.json"
-    if path.is_file():
-        return Pretraining.model_validate_json(path.read_bytes())
-    return learned_by(unit.need("pretrain"), context)  # of what was permuted
+    path = Store(context.store).unit_dir("pretrain", unit.learner.fingerprint) / "pretrain.json"
+    return Pretraining.model_validate_json(path.read_bytes())
 
 
 def fresh_network(unit: Unit, replicate: str, num_classes: int) -> Network:
@@ -132,12 +148,14 @@ class Pictures(Sequence[Decoded]):
     Of the last ones asked for, half a gigabyte is kept.
     """
 
-    def __init__(self, found: Corpus, card: SourceCard, unit: Unit) -> None:
+    def __init__(self, found: Corpus, card: SourceCard, unit: Unit, manifest: Path | None = None) -> None:
+        """manifest: of a corpus that a unit made, which is made anew where a label map turns out to be torn."""
         self._images, self._classes, self._size = found.images, found.num_classes, unit.protocol.image_px
         kind, seed = (card.control.kind, card.control.seed) if card.control else (None, 0)
         n = len(found.images)
         self._owner = deranged(n, seed) if kind == "shuffled" else np.arange(n)  # whose label map an image gets
         self._random_seed = seed if kind == "random-rank" else None
+        self._manifest = manifest
         self._keep()
 
     def _keep(self) -> None:
@@ -171,7 +189,7 @@ class Pictures(Sequence[Decoded]):
     def _decode(self, i: int) -> Decoded:
         member, owner = self._images[i], self._images[self._owner[i]]
         image = decode_thermal(read_unchanged(member.image, member.sha256))
-        stored = decode_label(read_unchanged(owner.label, owner.label_sha256))
+        stored = decode_label(self._label(owner))
         counts = np.bincount(stored.ravel(), minlength=256)
         if (*counts[: self._classes].tolist(), int(counts[IGNORE])) != owner.class_px:
             raise Changed(f"{owner.label} does not hold the labels that its corpus says; make the corpus anew")
@@ -179,6 +197,16 @@ class Pictures(Sequence[Decoded]):
         if label.shape != image.shape:  # a shuffled label map of an image of another size
             label = resized_label(label, (image.shape[0], image.shape[1]))
         return Decoded(member.id, member.group, *fitted(image, label, self._size))
+
+    def _label(self, owner: CorpusImage) -> bytes:
+        try:
+            return read_unchanged(owner.label, owner.label_sha256)
+        except (OSError, Changed) as error:
+            if self._manifest is None:
+                raise
+            self._manifest.unlink(missing_ok=True)
+            again = "run the same command again, which makes the corpus anew"
+            raise NeedsLostError(f"{owner.label} is not the label map that was made: {again}") from error
 
 
 class _Part(Sequence[Decoded]):
@@ -206,7 +234,9 @@ def _trained(
     """Pretraining on the corpus with the protocol's default schedule, by the same loop as on the target."""
     found, protocol, replicate = _corpus_of(unit, context), unit.protocol, f"r{unit.replicate}"
     classes = found.num_classes
-    pictures = Pictures(found, unit.card, unit)
+    made = unit.need("corpus")
+    folder = Store(context.store).unit_dir("corpus", made.fingerprint) if made else None
+    pictures = Pictures(found, unit.card, unit, folder and folder / "manifest.json")
     train, held_out = (_Part(pictures, picks) for picks in _split(found))
     steps = protocol.steps_on(len(train))
     net = fresh_network(unit, replicate, classes)

@@ -33,7 +33,7 @@ class How:
 
     executor: str = "local"  # or inline, slurm
     jobs: int | None = None
-    slurm: str = ""
+    slurm: Sequence[str] = ()
     fail_fast: bool = False
     keep: bool = False
 
@@ -50,10 +50,11 @@ def run_matrix(
     """Runs what is not done and returns the plan as it stands afterwards.
 
     Raises:
-        BenchError: the data cannot be used, or the protocol's device is not there.
+        BenchError: the data or an option of Slurm cannot be used, or the protocol's device is not there.
         StoreError: the store cannot be written; what was finished is kept.
         StoppedEarly: by fail_fast, or because units keep failing alike.
     """
+    options = slurm.options_of(how.slurm)
     store.make()
     target, pool, plan = look(matrix, store, data, weights, show, retry, how.keep)
     show.planned(plan, target)
@@ -66,7 +67,7 @@ def run_matrix(
     if plan.todo:
         keep_plan(matrix, plan, store)
         context = Context(store.root.absolute(), target, weights.absolute(), pool, provenance.commit(), how.keep)
-        _run_units(plan.todo, context, how, show)
+        _run_units(plan.todo, context, how, show, options)
     return make_plan(matrix, target, pool, store, weights) if plan.todo or plan.skipped else plan
 
 
@@ -97,10 +98,10 @@ def _pool(matrix: Matrix, target: Target, store: Store, show: Show) -> Pool | No
     return pool
 
 
-def _run_units(units: Sequence[Unit], context: Context, how: How, show: Show) -> None:
+def _run_units(units: Sequence[Unit], context: Context, how: How, show: Show, options: slurm.Options) -> None:
     protocol = units[0].protocol
     if how.executor == "slurm":
-        made, queued = slurm.submit(units, context, slurm.options_of(how.slurm))
+        made, queued = slurm.submit(units, context, options)
         show.noted(f"{len(made)} jobs submitted, {queued} in the queue already; `bench status` and squeue follow them")
         return
     if how.executor == "inline":

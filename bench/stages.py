@@ -21,12 +21,14 @@ from backbones.network import Network
 from backbones.transfer import Certificate, LoadFailed, state_sha256
 from bench import Diverged, provenance, tune
 from bench.batches import Batches, Decoded, choose, class_pixels, class_weights, open_split
+from bench.needs import NeedsLostError, hold
 from bench.pretrain import corpus, fresh_network, learned_by, left_by, load, pretrain
 from bench.records import known_fields, now
 from bench.score import confusion_matrix, weighted_fmeasure
 from bench.spec import Schedule
 from bench.targets import Target
 from bench.train import Progress, SegmentationLoss, device_of, fit, half_precision, predict
+from bench.trials import tuning_of
 from bench.units import CHECKPOINT, NETWORK, Context, Kind, Outcome, Unit
 from pretrain_sources.corpus import CorpusError
 from pretrain_sources.files import Changed
@@ -35,7 +37,7 @@ from pretrain_sources.images import Pixels
 from pretrain_sources.teachers import TeacherError
 from results import metrics, samples
 from results.evidence import Evidence, sha256
-from results.record import Provenance, RunRecord, Tuning
+from results.record import FAILED_STATUSES, Provenance, RunRecord, Tuning
 from results.store import Store, StoreError, cannot_write, write_atomic
 
 
@@ -43,7 +45,20 @@ def execute(unit: Unit, context: Context, report: Progress) -> Outcome:
     """Does the unit's work and leaves its result in the store. Raises for nothing but an interrupt."""
     torch.set_num_threads(unit.protocol.threads)
     try:
+        held = hold(Store(context.store), unit)
+        outcome = _attempt(unit, context, report)
+        if outcome.status in FAILED_STATUSES and not outcome.fatal:
+            held.check()  # it may have failed for want of what was deleted under it
+    except NeedsLostError as error:
+        return Outcome("failed", str(error), again=True)
+    return outcome
+
+
+def _attempt(unit: Unit, context: Context, report: Progress) -> Outcome:
+    try:
         _STAGES[unit.kind](unit, context, report)
+    except NeedsLostError:
+        raise
     except LoadFailed as error:
         return Outcome("load_failed", str(error), (("certificate.json", _json(error.certificate.to_json())),))
     except Diverged as error:
@@ -76,6 +91,7 @@ def _bug(error: Exception) -> Outcome:
 
 def tune_schedule(unit: Unit, context: Context, report: Progress) -> None:
     """Leaves tune.json: the schedule with the best validation mIoU, on a replicate of its own that is never reported."""
+    held = hold(Store(context.store), unit)
     folder = Store(context.store).unit_dir("tune", unit.fingerprint)
     protocol, classes = unit.protocol, len(context.target.spec.classes)
     train = open_split(context.target, "train", protocol, unit.cell.train_frac)
@@ -92,15 +108,8 @@ def tune_schedule(unit: Unit, context: Context, report: Progress) -> None:
         report(begin + each, whole, val_miou=value)
         return value
 
-    trials = tune.tune(protocol, folder / "trials.jsonl", score)
-    chosen, value = tune.best(trials)
-    tuning = Tuning(
-        schedule=chosen.schedule,
-        trials=len(trials),
-        default_val_miou=trials[0].val_miou,
-        tuned_val_miou=value,
-        trial_val_mious=[trial.val_miou for trial in trials],
-    )
+    tuning = tuning_of(tune.tune(protocol, folder / "trials.jsonl", score))
+    held.check()
     write_atomic(folder / "tune.json", (tuning.model_dump_json(indent=1) + "\n").encode())
 
 
@@ -108,8 +117,8 @@ def final(unit: Unit, context: Context, report: Progress) -> None:
     """Leaves the run's folder: finetuned with the chosen schedule, scored on the test split."""
     started, clock = now(), time.monotonic()
     store = Store(context.store)
-    tuned = next(need for need in unit.needs if need.kind == "tune")
-    tuning = Tuning.model_validate_json((store.unit_dir("tune", tuned.fingerprint) / "tune.json").read_bytes())
+    held = hold(store, unit)
+    tuning, trials = _tuned(unit, store)
     work = unit.work(context.target)
     train = open_split(context.target, "train", unit.protocol, unit.cell.train_frac)
     schedule = Schedule.model_validate(tuning.schedule)
@@ -139,17 +148,18 @@ def final(unit: Unit, context: Context, report: Progress) -> None:
         "weights_sha256": certificate.sha256 if certificate else None,
         "scores": metrics.scores(evidence),
         "tuning": tuning,
-        "pretraining": learned_by(unit.need("pretrain"), context),
+        "pretraining": learned_by(unit, context),
         "provenance": made,
         "evidence_sha256": sha256(evidence.to_bytes()),
         "network_sha256": state_sha256(net.state_dict()),
         "finished": now(),
     }
+    held.check()
     _keep_sample(store, unit, seen)
     if context.keep:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
         write_atomic(store.unit_dir("final", unit.fingerprint) / NETWORK, safetensors.torch.save(tensors))
-    extra = {"history.csv": _csv(history), "trials.jsonl": _trials(store, tuned)}
+    extra = {"history.csv": _csv(history), "trials.jsonl": trials}
     extra |= {"certificate.json": _json(certificate.to_json())} if certificate else {}
     store.write_record(RunRecord(**known_fields(unit) | measured), evidence, extra)
 
@@ -178,13 +188,16 @@ def score_on_test(
 def _keep_sample(store: Store, unit: Unit, seen: dict[str, tuple[Pixels, Pixels, Pixels]]) -> None:
     images, labels = samples.truth_files(store, unit.target_hash, unit.protocol.identity_hash)
     for number, path in enumerate((images, labels, samples.predictions_file(store, unit.fingerprint))):
-        if not path.exists():
+        if not samples.read(path):
             samples.write(path, {name: pictures[number] for name, pictures in seen.items()})
 
 
-def _trials(store: Store, tuned: Unit) -> str:
-    path = store.unit_dir("tune", tuned.fingerprint) / "trials.jsonl"
-    return path.read_text() if path.is_file() else ""
+def _tuned(unit: Unit, store: Store) -> tuple[Tuning, str]:
+    """What its tuning chose, and the trials, a line each."""
+    tuned = unit.need("tune")
+    assert tuned is not None
+    folder = store.unit_dir("tune", tuned.fingerprint)
+    return Tuning.model_validate_json((folder / "tune.json").read_bytes()), (folder / "trials.jsonl").read_text()
 
 
 def _finetuned(

@@ -8,7 +8,7 @@ finished trial is one JSON line, which is the truth; the study is rebuilt from t
 import json
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +18,14 @@ from optuna.trial import TrialState, create_trial
 
 from bench import Diverged
 from bench.spec import Protocol, Range, Schedule
+from bench.trials import Trial, best, read_trials
 from pretrain_sources.identity import derive_seed
-from results.store import read_json_lines, write_atomic
+from results.store import write_atomic
 
 TPE_FROM_TRIALS = 16
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning, message="QMCSampler")
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One finished trial; `val_miou` is None where it diverged."""
-
-    number: int
-    schedule: dict[str, float | str]
-    val_miou: float | None
 
 
 def tune(protocol: Protocol, path: Path, score: Callable[[int, Schedule], float]) -> list[Trial]:
@@ -55,24 +47,6 @@ def tune(protocol: Protocol, path: Path, score: Callable[[int, Schedule], float]
         write_atomic(path, "".join(json.dumps(asdict(trial)) + "\n" for trial in trials).encode())
     best(trials)
     return trials
-
-
-def read_trials(path: Path) -> list[Trial]:
-    """The finished trials, in order; what follows a torn line is left out."""
-    return [Trial(**row) for row in read_json_lines(path)]  # type: ignore[arg-type]
-
-
-def best(trials: list[Trial]) -> tuple[Trial, float]:
-    """(trial, its validation mIoU) of the trial with the highest; of equals the first.
-
-    Raises:
-        Diverged: there is none.
-    """
-    finished = [(trial.val_miou, -trial.number, trial) for trial in trials if trial.val_miou is not None]
-    if not finished:
-        raise Diverged(f"the training loss was not finite in any of the {len(trials)} tuning trials")
-    value, _, trial = max(finished, key=lambda f: f[:2])
-    return trial, value
 
 
 def propose(protocol: Protocol, done: list[Trial]) -> Schedule:

@@ -67,6 +67,17 @@ class Unit:
         return next((unit for unit in self.needs if unit.kind == kind), None)
 
     @property
+    def learner(self) -> "Unit | None":
+        """The pretraining on a corpus that these weights, permuted or not, come from; None where there is none."""
+        if self.kind != "pretrain":
+            pretrained = self.need("pretrain")
+            return pretrained.learner if pretrained else None
+        if "origin" in self.inputs or "checkpoint" in self.inputs:
+            return None
+        start = self.need("pretrain")
+        return start.learner if "permuted" in self.inputs and start else self
+
+    @property
     def pretrain_steps(self) -> int:
         """Optimiser steps on the corpus, about: equal passes count what is left of it after some is held out."""
         return self.protocol.steps_on(self.images)
@@ -168,7 +179,8 @@ class Outcome:
 
     Attributes:
         files: (name, text) to keep beside the records of a failure. fatal: nothing more can be written. inherited: not its own,
-            but that of a unit that it needs. died: with its process, so that it could not say so itself.
+            but that of a unit that it needs. died: with its process, so that it could not say so itself. again: it is not
+            recorded, and the next run does the unit anew.
     """
 
     status: Status | Literal["busy", "waiting"]
@@ -177,3 +189,4 @@ class Outcome:
     fatal: bool = False
     inherited: bool = False
     died: bool = False
+    again: bool = False

@@ -54,7 +54,7 @@ def settle(unit: Unit, context: Context, outcome: Outcome) -> Outcome:
     if outcome.status == "ok":
         (folder / OUTCOME).unlink(missing_ok=True)
         (folder / CHECKPOINT).unlink(missing_ok=True)
-    elif outcome.fatal or outcome.status in ("busy", "waiting"):
+    elif outcome.fatal or outcome.again or outcome.status in ("busy", "waiting"):
         return outcome
     elif unit.kind == "final":
         reason = outcome.reason or "no reason given"

@@ -23,10 +23,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pretrain_sources.files import open_regular, read_regular, write_whole
 from pretrain_sources.identity import derive_seed, fingerprint
 from pretrain_sources.images import IGNORE, decode_label, decode_thermal
 from pretrain_sources.pool import PoolError, read_pool
+from safe_files import open_regular, read_regular, write_whole
 
 SHOWN = 5  # problems of one kind that a report names
 HALF = ".teacher"  # a folder in a corpus that is being made: what the teacher drew so far

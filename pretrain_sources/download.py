@@ -4,14 +4,14 @@ import functools
 import hashlib
 import math
 import os
-import tempfile
 import threading
 import urllib.error
 import urllib.request
 from http.client import HTTPException
 from pathlib import Path
+from typing import IO
 
-from pretrain_sources.files import open_regular
+from safe_files import open_regular, whole
 
 PATIENCE_S = 8.0
 MOST_GB = 4.0  # of one file, unless BENCH_DOWNLOAD_GB says otherwise; Meta's largest SAM has 2.6
@@ -49,26 +49,19 @@ def fetch(address: str, wanted: str, target: Path, progress: bool = True) -> Non
     Raises:
         NotFetched: the connection broke, the disk is full, it is too large, or other bytes came; nothing is left behind.
     """
-    aside: Path | None = None
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
-            aside = Path(file.name)
-            found = _receive(address, target.name, file, progress)
-        if found != wanted:
-            raise NotFetched(
-                f"{address} came with sha256 {short(found)}, expected is {short(wanted)}: nothing was kept; "
-                "fetch it again, or put the right file there by hand"
-            )
-        aside.chmod(0o644)  # temporary files are for their owner alone
-        aside.replace(target)
+        with whole(target) as aside:
+            with aside.open("wb") as file:
+                found = _receive(address, target.name, file, progress)
+            if found != wanted:
+                raise NotFetched(
+                    f"{address} came with sha256 {short(found)}, expected is {short(wanted)}: nothing was kept; "
+                    "fetch it again, or put the right file there by hand"
+                )
     except (OSError, HTTPException) as error:
         raise NotFetched(
             f"{address} did not come whole: {_reason(error)}; try again, or put it into {target} by hand"
         ) from error
-    finally:
-        if aside:
-            aside.unlink(missing_ok=True)
 
 
 @functools.cache
@@ -102,7 +95,7 @@ def _reason(error: Exception) -> str:
     return str(getattr(reason, "strerror", None) or reason)
 
 
-def _receive(address: str, name: str, file: "tempfile._TemporaryFileWrapper[bytes]", progress: bool) -> str:
+def _receive(address: str, name: str, file: IO[bytes], progress: bool) -> str:
     """Copies the bytes; returns their sha256.
 
     Raises:

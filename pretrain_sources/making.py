@@ -26,12 +26,12 @@ from pretrain_sources.corpus import (
     made_manifest,
     rows_of,
 )
-from pretrain_sources.files import open_regular, whole, write_whole
 from pretrain_sources.images import decode_label, decode_thermal
 from pretrain_sources.labels import DRAWN, Drawn, from_run_lengths, make_label
 from pretrain_sources.pool import PoolImage, images_hash
 from pretrain_sources.recipe import Recipe
 from pretrain_sources.teachers.passes import Asked, Refusal
+from safe_files import clear_leftovers, open_regular, whole, write_whole
 
 MASKS_AT_A_TIME = 20_000  # held before they are written
 ON_THE_SHEET = 12  # images
@@ -74,14 +74,18 @@ def make_corpus(
     """
     rows: list[dict[str, Any]] = []
     with whole(out / "masks.parquet") as aside, pq.ParquetWriter(aside, MASKS, compression="zstd") as writer:
-        for table in _in_blocks(_labelled(out, images, asked, recipe, rows, keep_images, total, report)):
+
+        def heard(done: int, total: int) -> None:
+            os.utime(aside)  # a block of masks may take a day, after which another host calls the file a leftover
+            report(done, total)
+
+        for table in _in_blocks(_labelled(out, images, asked, recipe, rows, keep_images, total, heard)):
             writer.write_table(table)
     with whole(out / "images.parquet") as aside:
         pq.write_table(pa.Table.from_pylist(rows, schema=IMAGES), aside, compression="zstd")
     manifest = _manifest(rows, recipe, teacher)
     write_whole(out / "contact.png", _sheet(out, images, rows, manifest))
-    for left in out.glob(".*.tmp"):  # of a call that was killed
-        left.unlink()
+    clear_leftovers(out)
     if hasattr(os, "sync"):
         os.sync()  # label maps are not flushed one by one; the manifest says that all of them are there
     write_whole(out / "manifest.json", (manifest.model_dump_json(indent=1) + "\n").encode())

@@ -18,8 +18,8 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from pretrain_sources.card import Subset
-from pretrain_sources.files import open_regular, write_whole
 from pretrain_sources.identity import fingerprint
+from safe_files import open_regular, write_whole
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".npy")
 GROUPS_FILE = "groups.csv"  # in a pool: file, group

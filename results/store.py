@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import re
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from pydantic import ValidationError
 
 from results.evidence import Evidence, sha256
 from results.record import SCHEMA_VERSION, RunRecord
+from safe_files import clear_leftovers, write_whole
 
 LEAKS = "leaks"  # in a store: what of a target's test images its sources have seen
 SUBMISSIONS, RUNS = "submissions", "runs"  # beside a store: submissions/<source>/runs, each a store of its own
@@ -50,17 +52,9 @@ def write_atomic(path: Path, data: bytes) -> None:
     Raises:
         StoreError: the folder cannot be written or the disk is full; what stood at `path` still stands.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(aside, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
+        write_whole(path, data)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
         raise cannot_write(path, error) from error
 
 
@@ -120,7 +114,7 @@ class Store:
     # -- writing ----------------------------------------------------------------------------------------------------
 
     def make(self) -> None:
-        """Makes the folder and proves that it can be written.
+        """Makes the folder, proves that it can be written, and deletes what killed processes left aside in it.
 
         Raises:
             StoreError: it cannot.
@@ -132,6 +126,7 @@ class Store:
         except StoreError as error:
             raise StoreError(f"{error} (--store DIR or BENCH_STORE names it)") from error
         probe.unlink(missing_ok=True)
+        clear_leftovers(self.root)
 
     def _refuse_file(self) -> None:
         if self.root.exists() and not self.root.is_dir():
@@ -227,8 +222,9 @@ class Store:
             return Unreadable(path, error.strerror or str(error))
         if self.folder_of(record) != folder:  # a copy would count as one more replicate
             return Unreadable(path, "the folder is not that of the record in it: was it copied or renamed?")
-        if record.status == "ok" and not (folder / "evidence.npz").is_file():
-            return Unreadable(path, "evidence.npz is missing, so no number of it can be recomputed")
+        if record.status == "ok" and not zipfile.is_zipfile(folder / "evidence.npz"):
+            why = "torn" if (folder / "evidence.npz").is_file() else "missing"
+            return Unreadable(path, f"evidence.npz is {why}, so no number of it can be recomputed")
         return record
 
     def read_evidence(self, record: RunRecord) -> Evidence:

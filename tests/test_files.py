@@ -9,7 +9,8 @@ import pytest
 import yaml
 from conftest import Bench, write_matrix
 
-from pretrain_sources.files import Changed, read_regular, read_unchanged
+from pretrain_sources.files import Changed, read_unchanged
+from safe_files import read_regular
 
 
 def device(path: Path) -> None:

@@ -1,7 +1,7 @@
 """Files spoiled in ways that nobody thought of: no traceback, no call that takes for ever, and never a wrong board.
 
-A few cases of each kind run in `make test`, the same ones each time; `BENCH_FUZZ=200` (as in `make stress`) runs as many of each, others each
-time, and prints how to repeat the one that failed. What was found once stands below as an example.
+A few cases of each kind run in `make test`, the same ones each time; `BENCH_FUZZ=200` (as in `make stress`) runs as many of each,
+others each time, and prints how to repeat the one that failed. What was found once stands below as an example.
 """
 
 import json
@@ -38,12 +38,56 @@ SPOILING = settings(
 )
 
 NASTY: tuple[Any, ...] = (
-    *(None, True, "", " ", "x" * 5000, 0, -1, 1.5, 1e308, -(10**30), "\x1b[31m", "\u202e", "../../etc/passwd", "/dev/zero"),
-    *("__main__:x", "unittest.__main__:x", [], {}, [[]], {"a": {"b": []}}, "2026-99-99", "[" * 50, "satir/n-" + "9" * 5000),
+    *(
+        None,
+        True,
+        "",
+        " ",
+        "x" * 5000,
+        0,
+        -1,
+        1.5,
+        1e308,
+        -(10**30),
+        "\x1b[31m",
+        "\u202e",
+        "../../etc/passwd",
+        "/dev/zero",
+    ),
+    *(
+        "__main__:x",
+        "unittest.__main__:x",
+        [],
+        {},
+        [[]],
+        {"a": {"b": []}},
+        "2026-99-99",
+        "[" * 50,
+        "satir/n-" + "9" * 5000,
+    ),
 )
 PIECES = (
-    *(b"\x00", b"\xff\xfe", b"[" * 60_000, b"{" * 2_000, b"&a [*a, *a]", b"!!python/object:os.system x", b"\x1b]8;;http://x\x07"),
-    *(b"9" * 5_000, b"\r\n---\r\n", b": ", b"\t", b"\xef\xbb\xbf", b"NaN", b"1e400", b'"\\ud800"', b"\n" * 3_000, b"- - - - -"),
+    *(
+        b"\x00",
+        b"\xff\xfe",
+        b"[" * 60_000,
+        b"{" * 2_000,
+        b"&a [*a, *a]",
+        b"!!python/object:os.system x",
+        b"\x1b]8;;http://x\x07",
+    ),
+    *(
+        b"9" * 5_000,
+        b"\r\n---\r\n",
+        b": ",
+        b"\t",
+        b"\xef\xbb\xbf",
+        b"NaN",
+        b"1e400",
+        b'"\\ud800"',
+        b"\n" * 3_000,
+        b"- - - - -",
+    ),
 )
 
 # one change of a file: of its bytes anywhere, or of a value in its tree
@@ -58,7 +102,7 @@ TREE = st.lists(st.one_of(SET, DROP), min_size=1, max_size=3)
 CHANGES = st.one_of(TREE, BYTES)
 
 
-def spoiled(data: bytes, changes: list[tuple[str, float, Any]], form: Any) -> bytes:  # noqa: ANN401 - json or yaml
+def spoiled(data: bytes, changes: list[tuple[str, float, Any]], form: Any) -> bytes:
     """The file after these changes."""
     for kind, where, what in changes:
         if kind in ("set", "drop"):
@@ -80,7 +124,7 @@ def spoiled(data: bytes, changes: list[tuple[str, float, Any]], form: Any) -> by
     return data
 
 
-def _in_tree(form: Any, data: bytes, where: float, kind: str, what: Any) -> bytes:  # noqa: ANN401
+def _in_tree(form: Any, data: bytes, where: float, kind: str, what: Any) -> bytes:
     loads, dumps = (json.loads, json.dumps) if form is json else (yaml.safe_load, yaml.safe_dump)
     tree = loads(data.decode())
     places: list[tuple[Any, Any]] = []
@@ -194,7 +238,16 @@ def held(packed: Packed, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pack
     return here, store, board(load_table(store))
 
 
-FILES = ("bundle.json", "card.yaml", "record.json", "evidence.npz", "history.csv", "certificate.json", "trials.jsonl", "verdict")
+FILES = (
+    "bundle.json",
+    "card.yaml",
+    "record.json",
+    "evidence.npz",
+    "history.csv",
+    "certificate.json",
+    "trials.jsonl",
+    "verdict",
+)
 
 
 @SPOILING
@@ -202,7 +255,7 @@ FILES = ("bundle.json", "card.yaml", "record.json", "evidence.npz", "history.csv
 def test_a_bundle(
     changes: list[Any], name: str, sealed: bool, held: tuple[Packed, Path, pd.DataFrame], bench: Bench, tmp_path: Path
 ) -> None:
-    """Whatever is in it costs its own rows alone. sealed: the checksums are made anew, and a verdict of the forger's says that it passed."""
+    """Whatever is in it costs its own rows alone. sealed: with checksums made anew, and a verdict that says that it passed."""
     whole, store, before = held
     folder = store.parent / "submissions"
     kept = tmp_path / "kept"

@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 HOUSE = ("bench", "backbones", "pretrain_sources", "results", "dashboard")
+GROUND = "safe_files"  # a module that all of them may import
 MAY_IMPORT = {
     "results": set(),
     "backbones": set(),
@@ -37,6 +38,11 @@ def test_imports_go_one_way(package: str) -> None:
         assert others <= MAY_IMPORT[package], f"{path} imports {others - MAY_IMPORT[package]}"
 
 
+def test_the_ground_imports_nothing_of_the_house_and_nothing_that_is_slow() -> None:
+    names = {name.split(".")[0] for name in imported(ROOT / f"{GROUND}.py")}
+    assert names <= sys.stdlib_module_names, names
+
+
 def test_the_dashboard_knows_no_more_than_cards() -> None:
     for path in sorted((ROOT / "dashboard").rglob("*.py")):
         ours = {name for name in imported(path) if name.startswith("pretrain_sources")}
@@ -51,6 +57,7 @@ def test_the_top_level_is_as_agreed() -> None:
         "pyproject.toml",
         "README.md",
         *HOUSE,
+        f"{GROUND}.py",
         "tests",
         "Makefile",
         "constraints.txt",

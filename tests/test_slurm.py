@@ -1,17 +1,20 @@
 """Slurm, the real one: slurmctld and slurmd on loopback."""
 
+import json
+import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from cluster import Cluster, cluster, obstacle
-from conftest import Bench
+from cluster import Cluster, cluster, obstacle, run
+from conftest import Bench, write_matrix
 from kills import command, environment, finished, matrix, table
 
 from bench import BenchError
-from bench.slurm import minutes, options_of
+from bench.slurm import _parameters, minutes, options_of
 from bench.units import CLAIM
 from results.store import Store
 
@@ -62,15 +65,61 @@ def test_a_cancelled_job_is_done_by_the_next_call(slurm: Cluster, scenes: Path, 
     assert len(table(store)) == 2
 
 
-def test_what_slurm_refuses_is_told(slurm: Cluster, scenes: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("partition=nowhere", "invalid partition"),
+        ("mem=banana", "Invalid --mem"),
+        ("foo=3", "unrecognized option '--foo=3'"),
+        ("exclude=n1,n2", "Invalid node name"),
+    ],
+)
+def test_what_slurm_refuses_is_told(option: str, says: str, slurm: Cluster, scenes: Path, tmp_path: Path) -> None:
     path = matrix(tmp_path, ("none",))
-    words = command(path, tmp_path / "store", scenes, "--executor", "slurm", "--slurm", "partition=nowhere")
+    words = command(path, tmp_path / "store", scenes, "--executor", "slurm", "--slurm", option)
     done = subprocess.run(words, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "Slurm refused the jobs" in done.stderr
-    assert "invalid partition" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert says in done.stderr
+    assert "Nothing was queued" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
     assert not slurm.jobs()
+
+
+def test_arrays_are_cut_to_what_the_cluster_takes_and_throttled(slurm: Cluster, scenes: Path, tmp_path: Path) -> None:
+    path = write_matrix(tmp_path, ("none",), trials=1, replicates=7)
+    words = command(path, tmp_path / "store", scenes, "--executor", "slurm", "--slurm", "time=20", "--slurm")
+    told = called([*words, "throttle=2,comment='a, b=c'"])
+    assert "8 jobs submitted" in told
+    waiting = [line.split("|") for line in run("squeue", "--noheader", "--format=%i|%k|%j").splitlines()]
+    finals = sorted(job.partition("_")[2] for job, _, name in waiting if name == "bench-final")
+    assert finals == ["", "[0-2%2]", "[0-2%2]"], "7 are 3, 3 and 1"
+    assert {comment for _, comment, _ in waiting} == {"a, b=c"}
+    assert len(slurm.jobs()) == 8
+    slurm.wait_until_empty()
+    assert len(table(tmp_path / "store")) == 7
+
+
+def test_all_stages_are_queued_or_none(
+    slurm: Cluster, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_matrix(tmp_path, ("satir/felzenszwalb",), trials=1, replicates=7)
+    fake, real = tmp_path / "bin" / "sbatch", shutil.which("sbatch")
+    fake.parent.mkdir()
+    fake.write_text(
+        f'#!/bin/sh\ncd {tmp_path}\necho >> calls\n[ $(wc -l < calls) -gt 3 ] && echo "sbatch: error: a limit" >&2 && exit 1\n'
+        f'exec {real} --begin=now+1hour "$@"\n'
+    )
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
+    words = command(path, tmp_path / "store", scenes, "--executor", "slurm")
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Slurm refused the jobs: sbatch: error: a limit. Jobs" in done.stderr
+    assert "which were queued before, are cancelled: nothing is left in the queue" in done.stderr
+    assert len((tmp_path / "calls").read_text().splitlines()) == 4
+    slurm.wait_until_empty(30)
+    assert json.loads((tmp_path / "store/slurm/jobs.json").read_bytes()) == {}
 
 
 def test_without_slurm_the_executor_says_so(
@@ -92,12 +141,69 @@ def test_times_are_slurms() -> None:
 
 
 def test_options_are_sbatchs() -> None:
-    assert options_of("partition=gpu, time=8:00:00,gres=gpu:1") == {
-        "partition": "gpu",
-        "time": "8:00:00",
-        "gres": "gpu:1",
-    }
-    assert options_of("") == {}
-    for wrong in ("gpu", "partition=", "=x"):
+    gpu = {"partition": "gpu", "time": "8:00:00", "gres": "gpu:1"}
+    assert options_of(["partition=gpu, time=8:00:00,gres=gpu:1"]) == gpu
+    assert options_of(["partition=gpu", "", "time=8:00:00,gres=gpu:1"]) == gpu
+    assert options_of([]) == options_of([""]) == {}
+    for wrong in ("gpu", "partition=", "=x", "gpu,partition=x"):
         with pytest.raises(BenchError, match="KEY=VALUE"):
-            options_of(wrong)
+            options_of([wrong])
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("exclude=n1,n2", {"exclude": "n1,n2"}),
+        ("exclude=n[1-3],n9,mail-type=END,FAIL", {"exclude": "n[1-3],n9", "mail_type": "END,FAIL"}),
+        ('comment="a, b=c",hold=true', {"comment": "a, b=c", "hold": "true"}),
+        ("comment='it is \"x\"'", {"comment": 'it is "x"'}),
+        (r"comment=a\,b=c", {"comment": "a,b=c"}),
+        ("constraint=a&b|c#d", {"constraint": "a&b|c#d"}),
+        ("export=ALL,'X=1'", {"export": "ALL", "X": "1"}),
+        ("export='ALL,X=1'", {"export": "ALL,X=1"}),
+        ("throttle=2", {"array_parallelism": "2"}),
+    ],
+)
+def test_a_value_may_hold_commas_and_is_quoted_as_in_a_shell(text: str, options: dict[str, str]) -> None:
+    assert options_of([text]) == options
+
+
+@pytest.mark.parametrize(
+    ("texts", "says"),
+    [
+        (["exclude=n1", "exclude=n2"], "given twice"),
+        (["throttle=2,array-parallelism=3"], "given twice"),
+        (["comment='x"], "no closing quotation"),
+        (["throttle=many"], "must be a number"),
+        (["nodes=0"], "must be a number"),
+        (["use-srun=perhaps"], "true or false"),
+        (["array=0-9"], "bench sets it itself"),
+        (["time=soon"], "write 8:00:00"),
+    ],
+)
+def test_an_option_that_cannot_be_used_is_told_before_anything_is_read(
+    texts: list[str], says: str, bench: Bench, matrix_file: Path, tmp_path: Path
+) -> None:
+    words = [word for text in texts for word in ("--slurm", text)]
+    told = bench("run", "--matrix", matrix_file, "--executor", "slurm", *words)
+    assert told.code == 1
+    assert says in told.err
+    assert not (tmp_path / "store").exists()
+
+
+def test_numbers_flags_and_text_reach_sbatch_as_what_they_are(tmp_path: Path) -> None:
+    from submitit.slurm.slurm import SlurmExecutor, _make_sbatch_string
+
+    given = "mem=16G,nodes=1,hold=true,requeue=no,exclusive=user,throttle=7,setup='module load x, y',mem-per-cpu=2G"
+    given += ",dependency=singleton,srun-args='--cpu-bind none',signal-delay-s=30,licenses=a:1,b:2,stderr-to-stdout=yes"
+    parameters = _parameters(options_of([given]), after=["3", "4"])
+    assert set(parameters) <= SlurmExecutor._valid_parameters()
+    lines = _make_sbatch_string("COMMAND", tmp_path, map_count=9, **parameters).splitlines()
+    for line in (
+        *("--mem=16G", "--nodes=1", "--hold", "--exclusive=user", "--array=0-8%7", "--mem-per-cpu=2G"),
+        *("--dependency=afterany:3:4,singleton", "--signal=USR2@30", "--licenses=a:1,b:2", "--time=1440"),
+    ):
+        assert f"#SBATCH {line}" in lines
+    assert "module load x, y" in lines
+    assert not [line for line in lines if "requeue" in line or "--error" in line]
+    assert any(line.startswith("srun") and "--cpu-bind none" in line for line in lines)

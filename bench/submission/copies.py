@@ -23,7 +23,7 @@ from results.store import RUNS, SUBMISSIONS, Store, StoreError, slug
 SHIPPED = Path(results.__file__).parent / RUNS
 BESIDE = (RUNS, "bench-store")  # stores that a folder `submissions` may stand beside
 
-# Honest trainings, nearest pair: 0.175 of 435 on hit-uav (30 runs of hit-uav-v1), 0.115 of 6 on an easy target of two classes (udders).
+# Honest trainings, nearest pair: 0.175 of 435 on hit-uav (30 runs of hit-uav-v1), 0.115 of 6 on an easy target of two classes.
 NEAR = 0.02  # distance of errors below which one run is a copy of another, where too few honest pairs are at hand
 NEAR_MOST = 0.08  # the most that honest pairs of the target may raise it to
 HONEST_PAIRS = 10  # pairs of trusted runs that are enough to calibrate by

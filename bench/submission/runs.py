@@ -21,6 +21,7 @@ from bench.submission.bounds import weighted_f_bounds
 from bench.targets import TARGETS
 from bench.targets.manifest import Manifest, Truth, read_manifest, shipped_manifest, truth
 from bench.targets.mapping import map_spec
+from bench.trials import best, read_trials
 from bench.units import RESULT_VERSION, backbone_hash
 from pretrain_sources import teachers
 from pretrain_sources.card import SourceCard
@@ -285,13 +286,11 @@ def _spelled(tree: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 def _budget_faults(record: RunRecord, protocol: Protocol, folder: Path, steps: int) -> Iterator[str]:
     """Trials, candidates, the choice among them, and steps."""
-    from bench import tune  # optuna takes its time
-
     assert record.tuning is not None
     assert record.provenance is not None
     told = record.tuning
     try:
-        trials = tune.read_trials(folder / "trials.jsonl")
+        trials = read_trials(folder / "trials.jsonl")
     except (TypeError, OSError, RecursionError):
         trials = []
     if not len(trials) == told.trials == protocol.trials:
@@ -299,7 +298,7 @@ def _budget_faults(record: RunRecord, protocol: Protocol, folder: Path, steps: i
     elif not _proposed(protocol, trials):
         yield f"its trials are not those that {protocol.name} proposes: every cell is to have the same"
     else:
-        chosen, value = tune.best(trials)
+        chosen, value = best(trials)
         values = [trial.val_miou for trial in trials]
         same = (told.schedule, told.tuned_val_miou, told.default_val_miou) == (chosen.schedule, value, values[0])
         if not same or told.trial_val_mious != values:

@@ -1,6 +1,5 @@
 """The way in: a folder with a card, the check that a reviewer runs, and the bundle that is handed in."""
 
-import os
 import platform
 import re
 import shutil
@@ -30,6 +29,7 @@ from results.bundle import BUNDLE, OF_A_RUN, Listing
 from results.record import RunRecord
 from results.store import LEAKS, RUNS, Store, slug, write_atomic
 from results.table import board, own_runs
+from safe_files import aside_of, clear_leftovers_of
 
 SHOWN = 5  # problems of one checkpoint with one encoder
 
@@ -166,7 +166,8 @@ def pack(folder: Path, out: Path, store: Store, zipped: bool) -> tuple[Path, lis
             f"{store.root} holds no finished run of '{card.name}'; make some with `bench run --matrix ... --source {folder}`"
         )
     made = out / slug(card.name)
-    aside = made.with_name(f".{made.name}.{os.getpid()}.tmp")
+    clear_leftovers_of(made)
+    aside = aside_of(made)
     try:
         for record in records:
             here = store.folder_of(record)

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pretrain_sources.files import read_regular
 from pretrain_sources.images import IGNORE, Pixels, decode_label
 from results.store import write_atomic
+from safe_files import read_regular
 
 
 @dataclass(frozen=True)

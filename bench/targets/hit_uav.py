@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bench.targets.frames import Frame, LayoutError, Listing
-from pretrain_sources.files import open_regular
 from pretrain_sources.pool import read_groups
+from safe_files import open_regular
 
 CLASSES = ("background", "person", "car", "bicycle", "other vehicle")
 SPLITS = ("train", "val", "test")

@@ -16,11 +16,11 @@ from bench.spec import Protocol
 from bench.targets import TARGETS, Target
 from bench.targets.frames import Frame
 from bench.targets.mapping import map_spec, merged, relabelling
-from pretrain_sources.files import read_regular
 from pretrain_sources.images import Pixels, decode_label
 from pretrain_sources.pool import evenly
 from results.metrics import WINDOW
 from results.store import write_atomic
+from safe_files import read_regular
 
 EDGE_DIGITS = 3  # of edge losses, in pixels
 MOST_BYTES = 2**28  # of a manifest: a million images

@@ -9,8 +9,8 @@ import re
 from pathlib import Path
 
 from bench.targets.frames import Frame, LayoutError, Listing
-from pretrain_sources.files import read_regular
 from pretrain_sources.pool import block_of
+from safe_files import read_regular
 
 CLASSES = (
     *("background", "person", "building", "tree", "road", "pole", "grass", "door", "table", "chair", "car"),

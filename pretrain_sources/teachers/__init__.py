@@ -16,8 +16,8 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from pretrain_sources.files import read_regular
 from pretrain_sources.recipe import ENTRY_POINT, FelzenszwalbTeacher, PythonTeacher, SamTeacher
+from safe_files import read_regular
 
 
 @dataclass(frozen=True)

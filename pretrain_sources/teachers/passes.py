@@ -13,11 +13,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pretrain_sources.files import read_unchanged, whole
+from pretrain_sources.files import read_unchanged
 from pretrain_sources.images import decode_thermal
 from pretrain_sources.labels import DRAWN, Drawn, encode
 from pretrain_sources.pool import PoolImage
 from pretrain_sources.teachers import Settings, Teacher, TeacherError, open_teacher, told_as_its_own
+from safe_files import whole
 
 
 @dataclass(frozen=True)

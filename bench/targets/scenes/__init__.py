@@ -5,7 +5,6 @@ import io
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from bench.targets.scenes.street import street
 from bench.targets.soda import LISTS
 from pretrain_sources.identity import derive_seed
 from pretrain_sources.pool import BLOCK
+from safe_files import aside_of, clear_leftovers_of
 
 INDOORS = 0.35  # share of rooms
 SIDES = (64, 640)  # shortest and longest side that can be drawn, in pixels
@@ -127,7 +127,8 @@ def make(
         raise BenchError(f"--n {n}: the number of labelled frames must be {FRAMES[0]} to {FRAMES[1]}; {why}")
     if not all(SIDES[0] <= side <= SIDES[1] for side in size):
         raise BenchError(f"--size {size[0]}x{size[1]}: height and width must be {SIDES[0]} to {SIDES[1]} pixels each")
-    aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
+    clear_leftovers_of(folder)
+    aside = aside_of(folder)
     try:
         _fill(aside, n, size, seed, report)
         if hasattr(os, "sync"):

@@ -1,0 +1,319 @@
+"""A unit is done where its files are whole, and no result is left of what was deleted or torn under a run."""
+
+import json
+import shutil
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+
+import pytest
+from conftest import Bench, write_matrix
+from test_run import scores_of
+
+from bench import stages, tune
+from bench.plan import is_kept, is_left
+from bench.units import CLAIM, NETWORK, Context, Unit
+from results.record import RunRecord
+from results.store import Store, read_json_lines
+
+SOURCES = ("satir/felzenszwalb", "satir/felzenszwalb~permuted")
+PERMUTED = ("satir/felzenszwalb~permuted",)
+Tear = Callable[[Path], None]
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path: Path) -> None:
+    """Another value at the end, the same length."""
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+
+
+def delete(path: Path) -> None:
+    path.unlink()
+
+
+def matrix(folder: Path, sources: tuple[str, ...] = SOURCES) -> Path:
+    return write_matrix(folder, sources, replicates=1, trials=2, finetune_steps=2, max_frames=6)
+
+
+def run(bench: Bench, path: Path, store: Path, *words: str) -> tuple[int, str]:
+    ended = bench("run", "--matrix", path, "--executor", "inline", "--store", store, *words)
+    return ended.code, ended.out + ended.err
+
+
+@pytest.fixture(scope="module")
+def whole(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of both sources that were run to the end. Read only."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        from bench.cli import main
+
+        words = ["run", "--matrix", str(matrix(folder)), "--executor", "inline", "--store", str(folder / "store")]
+        patch.setattr("sys.argv", ["bench", *words, "--data", str(scenes)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        assert not stop.value.code
+    return folder / "store"
+
+
+def by_source(store: Path) -> dict[str, RunRecord]:
+    return {record.source: record for record in Store(store).read_records()[0]}
+
+
+@pytest.mark.parametrize("tear", [cut, delete])
+@pytest.mark.parametrize(
+    ("file", "units"),
+    [
+        ("tune/*/trials.jsonl", 1),
+        ("tune/*/tune.json", 1),
+        ("pretrain/*/pretrain.json", 1),
+        ("pretrain/*/history.csv", 1),
+        ("pretrain/*/certificate.json", 1),
+        ("pretrain/*/encoder.safetensors", 1),
+        ("corpus/*/manifest.json", 0),  # nothing that is not done needs it
+    ],
+)
+def test_what_is_torn_is_made_anew_to_the_same_result(
+    file: str, units: int, tear: Tear, whole: Path, bench: Bench, tmp_path: Path
+) -> None:
+    store = Path(shutil.copytree(whole, tmp_path / "store"))
+    torn = min(store.glob(f"units/{file}"))
+    before = torn.read_bytes()
+    tear(torn)
+    for record in Store(store).record_paths():
+        record.unlink()
+    code, told = run(bench, matrix(tmp_path), store)
+    assert code == 0, told
+    assert f"2 runs to do ({2 + units} units)" in told or (torn.name == "pretrain.json" and "(4 units)" in told), told
+    assert scores_of(store) == scores_of(whole)
+    assert all(record.pretraining for record in by_source(store).values())
+    if units and torn.suffix != ".safetensors":  # whose head has no order
+        assert torn.read_bytes() == before
+
+
+@pytest.mark.parametrize(("file", "tear"), [("encoder.safetensors", flip), ("label", cut), ("label", delete)])
+def test_what_only_its_reader_sees_torn_is_made_anew_by_the_next_run(
+    file: str, tear: Tear, whole: Path, bench: Bench, tmp_path: Path
+) -> None:
+    """A safetensors file of the right length with another value; a label map among thousands."""
+    store = Path(shutil.copytree(whole, tmp_path / "store"))
+    if file == "label":
+        tear(next(store.glob("units/corpus/*/labels/**/*.png")))
+        shutil.rmtree(store / "units/pretrain")
+    else:
+        for path in store.glob("units/pretrain/*/encoder.safetensors"):
+            tear(path)
+    for record in Store(store).record_paths():
+        record.unlink()
+    code, told = run(bench, matrix(tmp_path), store)
+    assert code == 2
+    assert "run the same command again, which makes" in told
+    assert "still to do" in told
+    assert not by_source(store), "nothing is recorded of what is to be done anew"
+    for _ in range(2):  # a pretraining that starts from one that was torn finds out about its own afterwards
+        code, told = run(bench, matrix(tmp_path), store)
+    assert code == 0, told
+    assert scores_of(store) == scores_of(whole)
+
+
+@pytest.mark.parametrize("table", ["images.parquet", "masks.parquet"])
+def test_a_corpus_whose_tables_are_torn_is_not_done(table: str, whole: Path, tmp_path: Path) -> None:
+    store = Path(shutil.copytree(whole, tmp_path / "store"))
+    [folder] = store.glob("units/corpus/*")
+    assert is_left(Store(store), "corpus", folder.name)
+    cut(folder / table)
+    assert not is_left(Store(store), "corpus", folder.name)
+
+
+def test_trials_that_are_whole_are_not_run_again(
+    whole: Path, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Path(shutil.copytree(whole, tmp_path / "store"))
+    for name, tear in (("tune.json", cut), ("trials.jsonl", cut)):
+        tear(min(store.glob(f"units/tune/*/{name}")))
+        for record in Store(store).record_paths():
+            record.unlink()
+        ran: list[int] = []
+        real = tune.propose
+        monkeypatch.setattr(tune, "propose", lambda p, done, real=real, ran=ran: ran.append(len(done)) or real(p, done))
+        assert run(bench, matrix(tmp_path), store)[0] == 0
+        assert ran == ([] if name == "tune.json" else [1]), "the first of two lines was whole"
+        assert scores_of(store) == scores_of(whole)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['{"number": 5, "schedule": {}, "val_miou": 0.5}', '{"number": 1}', '"text"', '{"number": 1, "x": 0}', "null"],
+)
+def test_a_line_that_is_no_next_trial_is_no_trial(line: str, whole: Path, bench: Bench, tmp_path: Path) -> None:
+    store = Path(shutil.copytree(whole, tmp_path / "store"))
+    path = min(store.glob("units/tune/*/trials.jsonl"))
+    before = path.read_text()
+    path.write_text(f"{before.splitlines()[0]}\n{line}\n")
+    assert not is_left(Store(store), "tune", path.parent.name)
+    for record in Store(store).record_paths():
+        record.unlink()
+    assert run(bench, matrix(tmp_path), store)[0] == 0
+    assert path.read_text() == before
+
+
+def test_evidence_that_is_torn_is_measured_again(whole: Path, bench: Bench, tmp_path: Path) -> None:
+    store = Path(shutil.copytree(whole, tmp_path / "store"))
+    path = Store(store).record_paths()[0].with_name("evidence.npz")
+    cut(path)
+    assert "evidence.npz is torn" in bench("table", "--store", store).err
+    code, told = run(bench, matrix(tmp_path), store)
+    assert code == 0
+    assert "1 runs to do (1 units)" in told
+    assert scores_of(store) == scores_of(whole)
+
+
+def test_a_network_that_is_torn_is_not_kept(whole: Path, bench: Bench, tmp_path: Path) -> None:
+    store = Path(shutil.copytree(whole, tmp_path / "store"))
+    path = matrix(tmp_path, ("satir/felzenszwalb",))
+    assert run(bench, path, store, "--keep-weights")[0] == 0
+    [network] = store.rglob(NETWORK)
+    before = network.read_bytes()
+    assert is_kept(Store(store), network.parent.name)
+    for torn in (b"", before[:4], before[:100], before[:-1], before + b"x", b"\xff" * 64):
+        network.write_bytes(torn)
+        assert not is_kept(Store(store), network.parent.name)
+    assert run(bench, path, store, "--keep-weights")[0] == 0
+    assert network.read_bytes() == before
+
+
+# -- deleted under a run ---------------------------------------------------------------------------------------------
+
+
+def all_of(store: Path, unit: Unit) -> None:
+    shutil.rmtree(store)
+
+
+def own(store: Path, unit: Unit) -> None:
+    shutil.rmtree(store / "units" / unit.kind / unit.fingerprint)
+
+
+def need(kind: str, name: str = "") -> Callable[[Path, Unit], None]:
+    def gone(store: Path, unit: Unit) -> None:
+        made = unit.need(kind)  # type: ignore[arg-type]
+        assert made is not None
+        folder = store / "units" / kind / made.fingerprint
+        (folder / name).unlink() if name else shutil.rmtree(folder)
+
+    gone.__name__ = f"{kind}-{name}"
+    return gone
+
+
+def learner(store: Path, unit: Unit) -> None:
+    assert unit.learner is not None
+    shutil.rmtree(store / "units" / "pretrain" / unit.learner.fingerprint)
+
+
+DELETED = (
+    *(all_of, learner, need("tune"), need("tune", "trials.jsonl")),
+    *(need("pretrain"), need("pretrain", "certificate.json")),
+)
+
+
+@pytest.mark.parametrize(
+    ("when", "gone"), [*product(("begin", "trained", "scored"), DELETED), ("trained", own), ("scored", own)]
+)
+def test_a_final_never_ends_ok_over_what_was_deleted_under_it(
+    gone: Callable[[Path, Unit], None],
+    when: str,
+    whole: Path,
+    bench: Bench,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = Path(shutil.copytree(whole, tmp_path / "store"))
+    for record in Store(store).record_paths():
+        record.unlink()
+    now: list[Unit] = []
+    real_final, real_fit, real_score = stages.final, stages.fit, stages.score_on_test
+
+    def final(unit: Unit, context: Context, report: Callable[..., None]) -> None:
+        now[:] = [unit]
+        if when == "begin":
+            gone(store, unit)
+        real_final(unit, context, report)
+
+    def fit(*words: object, **more: object) -> object:
+        made = real_fit(*words, **more)  # type: ignore[arg-type]
+        if when == "trained" and now:
+            gone(store, now[0])
+        return made
+
+    def score(*words: object) -> object:
+        made = real_score(*words)  # type: ignore[arg-type]
+        if when == "scored":
+            gone(store, now[0])
+        return made
+
+    with monkeypatch.context() as patch:
+        patch.setitem(stages._STAGES, "final", final)
+        patch.setattr(stages, "fit", fit)
+        patch.setattr(stages, "score_on_test", score)
+        code, told = run(bench, matrix(tmp_path, PERMUTED), store)
+    assert code == 2, told
+    assert "failed   final r0" in told
+    assert "was deleted or torn while" in told or "was deleted while" in told
+    assert not list(store.glob("scenes/**/record.json")), "it is left to the next run, and not to --retry"
+    code, told = run(bench, matrix(tmp_path, PERMUTED), store)
+    assert code == 0, told
+    record = by_source(store)[PERMUTED[0]]
+    assert record == by_source(whole)[PERMUTED[0]].model_copy(
+        update={"finished": record.finished, "provenance": record.provenance}
+    )
+    assert len(list(read_json_lines(Store(store).folder_of(record) / "trials.jsonl"))) == 2
+
+
+@pytest.mark.parametrize("kind", ["corpus", "pretrain", "tune"])
+@pytest.mark.parametrize("gone", [all_of, own])
+def test_a_store_deleted_under_an_earlier_stage_is_filled_by_the_next_run(
+    gone: Callable[[Path, Unit], None],
+    kind: str,
+    whole: Path,
+    bench: Bench,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, begun = tmp_path / "store", list[Unit]()
+    path = matrix(tmp_path, ("satir/felzenszwalb",))
+    real = stages._STAGES[kind]  # type: ignore[index]
+
+    def stage(unit: Unit, context: Context, report: Callable[..., None]) -> None:
+        def deleting(done: int, total: int, /, **facts: float) -> None:
+            report(done, total, **facts)
+            if not begun:
+                begun.append(unit)
+                assert (store / "units" / kind / unit.fingerprint / CLAIM).exists()
+                gone(store, unit)
+
+        real(unit, context, deleting)
+
+    with monkeypatch.context() as patch:
+        patch.setitem(stages._STAGES, kind, stage)
+        code, told = run(bench, path, store)
+    assert begun
+    records = Store(store).read_records()[0] if store.exists() else []
+    assert all(record.status == "ok" and record.pretraining for record in records), told
+    assert code == (0 if records else 2), told
+    assert run(bench, path, store)[0] == 0
+    [mine], [theirs] = (
+        [r for r in Store(s).read_records()[0] if r.source == "satir/felzenszwalb"] for s in (store, whole)
+    )
+    assert (mine.scores, mine.tuning, mine.pretraining) == (theirs.scores, theirs.tuning, theirs.pretraining)
+
+
+def test_a_certificate_of_an_earlier_version_counts(whole: Path, tmp_path: Path) -> None:
+    """It did not say how long the texts beside the weights are."""
+    store = Path(shutil.copytree(whole, tmp_path / "store"))
+    for path in store.glob("units/pretrain/*/certificate.json"):
+        fields = json.loads(path.read_text())
+        assert fields.pop("file_bytes") is not None
+        path.write_text(json.dumps(fields))
+        assert is_left(Store(store), "pretrain", path.parent.name)

@@ -1,0 +1,139 @@
+"""Writing aside: what a kill leaves behind goes, and what somebody still writes stays."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import safe_files
+from results.store import Store, write_atomic
+from safe_files import STALE_S, aside_of, clear_leftovers, is_alive, this_process, write_whole
+
+DYING = (
+    "import os, pathlib, signal, sys\n"
+    "from safe_files import whole\n"
+    "with whole(pathlib.Path(sys.argv[1]), sync=sys.argv[2] == 'sync') as aside:\n"
+    "    aside.write_bytes(b'x' * 1000)\n"
+    "    {end}\n"
+)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    return sorted(folder.rglob(".*.tmp"))
+
+
+def left_by_a_kill(path: Path, sync: str = "sync") -> Path:
+    """What a process left aside of `path` that was killed while it wrote."""
+    code = DYING.format(end="os.kill(os.getpid(), signal.SIGKILL)")
+    before = set(leftovers(path.parent)) if path.parent.is_dir() else set()
+    done = subprocess.run([sys.executable, "-c", code, str(path), sync], check=False)
+    assert done.returncode == -signal.SIGKILL
+    [left] = set(leftovers(path.parent)) - before
+    return left
+
+
+def older(path: Path, seconds: float) -> None:
+    then = time.time() - seconds
+    os.utime(path, (then, then))
+
+
+def test_the_next_write_of_a_file_deletes_what_a_kill_left_of_it(tmp_path: Path) -> None:
+    other = left_by_a_kill(tmp_path / "other")
+    left_by_a_kill(tmp_path / "file")
+    write_atomic(tmp_path / "file", b"whole")
+    assert leftovers(tmp_path) == [other], "that of another file is not looked at: a folder may hold many thousands"
+    assert (tmp_path / "file").read_bytes() == b"whole"
+
+
+def test_opening_a_store_for_writing_deletes_what_kills_left_anywhere_in_it(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for path in (
+        "cache/a.json",
+        "units/tune/f/checkpoint.pt",
+        "units/teacher/t/ab/x.parquet",
+        "t/p/s/b/r0-1/record.json",
+    ):
+        left_by_a_kill(tmp_path / path, "no sync")
+    assert len(leftovers(tmp_path)) == 4
+    store.make()
+    assert not leftovers(tmp_path)
+
+
+def test_what_a_live_process_writes_stays(tmp_path: Path) -> None:
+    code = DYING.format(end="print(aside, flush=True); input()")
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "file"), "sync"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as writing:
+        assert writing.stdin is not None
+        assert writing.stdout is not None
+        aside = Path(writing.stdout.readline().strip())
+        older(aside, 3 * STALE_S)
+        Store(tmp_path).make()
+        write_whole(tmp_path / "file", b"mine")
+        assert aside.exists(), "however long it takes"
+        writing.stdin.write("\n")
+    assert writing.returncode == 0
+    assert (tmp_path / "file").read_bytes() == b"x" * 1000
+
+
+@pytest.mark.parametrize("name", [".file.0123abcd.77.88.0.tmp", ".file.77.tmp"])  # another host, an earlier version
+def test_of_a_writer_that_cannot_be_looked_at_it_stays_a_day(name: str, tmp_path: Path) -> None:
+    aside = tmp_path / name
+    aside.write_bytes(b"x")
+    clear_leftovers(tmp_path)
+    assert aside.exists()
+    older(aside, STALE_S + 60)
+    clear_leftovers(tmp_path)
+    assert not aside.exists()
+
+
+def test_a_pid_that_was_given_again_is_another_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    host, pid, start = this_process().split(".")
+    assert is_alive(f"{host}.{pid}.{start}")
+    assert is_alive(f"{host}.{pid}.{int(start) + 1}") is False
+    assert is_alive(f"00000000.{pid}.{start}") is None
+    aside = tmp_path / f".file.{host}.{pid}.{int(start) + 1}.0.tmp"
+    aside.write_bytes(b"x")
+    write_whole(tmp_path / "file", b"")
+    assert not aside.exists()
+    monkeypatch.setattr(safe_files, "_start", lambda pid: 0)  # a system that does not say
+    assert is_alive(f"{host}.{pid}.{start}")
+
+
+def test_folders_that_were_left_go_too_and_other_files_stay(tmp_path: Path) -> None:
+    code = (
+        "import pathlib, sys; from safe_files import aside_of\n"
+        "made = aside_of(pathlib.Path(sys.argv[1])); made.mkdir(); (made / 'x').touch()"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "bundle")], check=True)
+    mine = [tmp_path / name for name in (".bundle.tmp", ".notes.txt.tmp", "bundle.1.tmp", ".bundle")]
+    for path in mine:
+        path.touch()
+        older(path, 9 * STALE_S)
+    assert len(list(tmp_path.iterdir())) == 5
+    clear_leftovers(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted(mine)
+
+
+def test_the_longest_name_of_a_file_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / ("n" * 251 + ".png")
+    left = left_by_a_kill(path)
+    write_whole(path, b"x")
+    assert not left.exists()
+    assert path.read_bytes() == b"x"
+    assert len(os.fsencode(aside_of(path).name)) <= 255
+
+
+def test_a_write_that_fails_leaves_nothing_aside(tmp_path: Path) -> None:
+    (tmp_path / "file").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_whole(tmp_path / "file", b"x")
+    (tmp_path / "file").rmdir()
+    assert not list(tmp_path.iterdir())
