@@ -1,5 +1,7 @@
 """The harness: targets, protocols, training, tuning, runs and the command line."""
 
+STOPPED = "stopped; what was finished is kept, and the same command goes on from there"
+
 
 class BenchError(Exception):
     """The call is wrong or cannot be done here; the message says what, where and what to do."""

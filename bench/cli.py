@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from bench import BenchError, StoppedEarly
+from bench import STOPPED, BenchError, StoppedEarly
 
 DEFAULT_WEIGHTS = Path("weights")
 MOST_CHARACTERS = 4096  # of an option's text: as many as a path may have
@@ -643,6 +643,9 @@ def main() -> None:
     """The `bench` command: errors of use become one message on standard error, never a traceback."""
     try:
         code = cli(standalone_mode=False)
+    except (KeyboardInterrupt, click.Abort):  # the first, because the others import what may just have been interrupted
+        click.echo(STOPPED, err=True)
+        sys.exit(3)
     except click.ClickException as error:
         error.show()
         sys.exit(1)
@@ -655,7 +658,4 @@ def main() -> None:
     except OSError as error:  # a file that cannot be read; what cannot be written is a StoreError
         click.echo(f"bench: {error.filename or 'input or output'}: {error.strerror or error}", err=True)
         sys.exit(1)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("stopped; what was finished is kept, and the same command goes on from there", err=True)
-        sys.exit(3)
     sys.exit(code)

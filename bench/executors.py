@@ -17,6 +17,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Protocol
 
+from bench import parent
 from bench.plan import Plan
 from bench.targets import Target
 from bench.units import LOG, Context, Outcome, Unit
@@ -133,12 +134,14 @@ def local(units: Sequence[Unit], context: Context, show: Show, jobs: int) -> Ite
 
 def _start_server(preload: list[str]) -> None:
     """Starts the process that workers are forked from. Ctrl-C must not reach it, not even while it imports torch."""
-    multiprocessing.set_forkserver_preload(preload)
+    multiprocessing.set_forkserver_preload([parent.PRELOADED, *preload])
+    os.environ[parent.SERVES] = str(os.getpid())
     resource_tracker.ensure_running()  # it unblocks SIGINT when it starts, so it has to start first
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the server inherits it
     try:
         forkserver.ensure_running()
     finally:
+        del os.environ[parent.SERVES]
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
@@ -198,6 +201,7 @@ def _work(unit: Unit, context: Context, connection: Connection) -> None:
     """The life of a worker process."""
     from bench.work import perform
 
+    parent.end_with_parent(os.getppid())  # the fork server, which ends with the run
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
     _print_into(Store(context.store).unit_dir(unit.kind, unit.fingerprint) / LOG)
 

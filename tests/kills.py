@@ -1,5 +1,6 @@
 """A matrix that is killed again and again: what the tests do a few times, and `make stress` often."""
 
+import contextlib
 import os
 import random
 import signal
@@ -24,7 +25,7 @@ def matrix(folder: Path, sources: tuple[str, ...] = ("none", "none/long", "satir
 
 def command(path: Path, store: Path, data: Path, *words: str) -> list[str]:
     """The call of `bench run`, in a process of its own."""
-    run = [sys.executable, "-c", "from bench.cli import main; main()", "run", "--matrix", str(path)]
+    run = [sys.executable, "-c", "from bench.__main__ import main; main()", "run", "--matrix", str(path)]
     return [*run, "--store", str(store), "--data", str(data), *words]
 
 
@@ -45,6 +46,42 @@ def killed(words: list[str], seconds: float) -> bool:
         running.wait()
         return True
     return False
+
+
+READY = "ready\n"  # printed once Python itself has started
+
+
+def interrupted(words: list[str], seconds: float, grace: float = 3.0) -> tuple[int, str, list[str]]:
+    """Ctrl-C so many seconds after the start: (exit code, what was printed, processes alive `grace` seconds after the end)."""
+    begun = [words[0], words[1], f"print({READY!r}, end='', flush=True); {words[2]}", *words[3:]]
+    running = subprocess.Popen(
+        begun, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment(), start_new_session=True, text=True
+    )
+    try:
+        assert running.stdout is not None
+        assert running.stdout.readline() == READY
+        time.sleep(seconds)
+        os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to every process of the group
+        running.wait(30)
+        deadline = time.monotonic() + grace
+        while (alive := session(running.pid)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)  # what is left holds the pipe
+    return running.returncode, running.communicate()[0], alive
+
+
+def session(leader: int) -> list[str]:
+    """The commands of the processes that live in the session of this process."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            name, _, rest = (folder / "stat").read_text().rpartition(")")
+            state, _, _, of = rest.split()[:4]
+            if int(of) == leader and state != "Z":
+                found.append(f"{name}) {(folder / 'cmdline').read_text()[-100:]}")
+    return found
 
 
 def finished(store: Path) -> dict[Path, int]:

@@ -1,0 +1,32 @@
+"""The `bench` command, also as `python -m bench`. It is ready for Ctrl-C before anything that takes time is imported."""
+
+import os
+import signal
+from types import FrameType
+
+from bench import STOPPED
+
+
+def main() -> None:
+    """Runs the command line."""
+    signal.signal(signal.SIGINT, _interrupt)
+    try:
+        from bench import cli
+
+        cli.main()
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is said, and a second Ctrl-C would only print a traceback
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raises KeyboardInterrupt, but in the middle of an import, which may swallow it or make another error of it."""
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            os.write(2, f"{STOPPED}\n".encode())
+            os._exit(3)
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()
