@@ -584,10 +584,25 @@ def _errors_of_use() -> tuple[type[Exception], ...]:
     return Unanswerable, BundleError, BenchError, FileError, StoreError, CorpusError, PoolError, TeacherError, Changed
 
 
+def _end_unread() -> None:
+    """Ends as SIGPIPE does where nobody reads standard output any more: click would end with 1 and say nothing."""
+    import os
+    import select
+
+    poll = select.poll()
+    poll.register(1, select.POLLOUT)
+    if any(events & select.POLLERR for _, events in poll.poll(0)):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left to be flushed
+        sys.exit(141)
+
+
 def main() -> None:
     """The `bench` command: errors of use become one message on standard error, never a traceback."""
     try:
         code = cli(standalone_mode=False)
+    except SystemExit:
+        _end_unread()
+        raise
     except click.ClickException as error:
         error.show()
         sys.exit(1)
