@@ -639,6 +639,18 @@ def _errors_of_use() -> tuple[type[Exception], ...]:
     return BenchError, Unanswerable, UnknownSource, TeacherError, *of_files
 
 
+def _end_unread() -> None:
+    """Ends as SIGPIPE does where nobody reads standard output any more: click would end with 1 and say nothing."""
+    import os
+    import select
+
+    poll = select.poll()
+    poll.register(1, select.POLLOUT)
+    if any(events & select.POLLERR for _, events in poll.poll(0)):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left to be flushed
+        sys.exit(141)
+
+
 def main() -> None:
     """The `bench` command: errors of use become one message on standard error, never a traceback."""
     try:
@@ -646,6 +658,9 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):  # the first, because the others import what may just have been interrupted
         click.echo(STOPPED, err=True)
         sys.exit(3)
+    except SystemExit:
+        _end_unread()
+        raise
     except click.ClickException as error:
         error.show()
         sys.exit(1)

@@ -5,11 +5,10 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from bench import BenchError
@@ -22,6 +21,7 @@ from pretrain_sources.making import make_corpus, redrawn
 from pretrain_sources.pool import read_pool
 from pretrain_sources.recipe import SAM_TINY, FelzenszwalbTeacher, Recipe, SamTeacher
 from pretrain_sources.teachers.passes import Pass
+from results.locks import HeldError, LocksError, locked
 from safe_files import write_whole
 
 
@@ -140,12 +140,15 @@ def _teacher(name: str) -> teachers.Settings:
 def _alone(out: Path, key: Mapping[str, Any]) -> Iterator[None]:
     """No two calls make one folder, and none goes on with what was begun with other settings or images."""
     (out / HALF).mkdir(parents=True, exist_ok=True)
-    lock, begun = FileLock(out / HALF / ".lock", timeout=0), out / HALF / "begun.json"
-    try:
-        held = lock.acquire()
-    except Timeout:
-        raise BenchError(f"another call is making {out}; wait for it, or name another folder with --out") from None
-    with held:
+    begun = out / HALF / "begun.json"
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(out / HALF / ".lock"))
+        except HeldError as error:
+            again = "wait for it, or name another folder with --out"
+            raise BenchError(f"another call is making {out}: {error}; {again}") from None
+        except LocksError as error:
+            raise BenchError(str(error)) from error
         wanted = json.dumps(key, sort_keys=True).encode()
         if begun.exists() and begun.read_bytes() != wanted:
             raise BenchError(

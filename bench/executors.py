@@ -21,6 +21,7 @@ from bench import parent
 from bench.plan import Plan
 from bench.targets import Target
 from bench.units import LOG, Context, Outcome, Unit
+from pretrain_sources.sockets import shorten_socket_paths
 from results.store import Store
 
 LOOK_AGAIN_S = 2.0  # at a unit that another run is at
@@ -55,6 +56,7 @@ class Frontier:
         self._waiting = list(units)
         self._open = {unit.fingerprint for unit in units}
         self._not_before: dict[str, float] = {}
+        self._noted: set[tuple[str, str | None]] = set()
 
     def __bool__(self) -> bool:
         """Whether there are units that have not started, or have to be looked at again."""
@@ -78,6 +80,13 @@ class Frontier:
         self._open.discard(unit.fingerprint)
         return True
 
+    def note(self, unit: Unit, outcome: Outcome, show: Show) -> None:
+        """Says once who keeps a unit waiting."""
+        key = unit.fingerprint, outcome.reason
+        if key not in self._noted:
+            self._noted.add(key)
+            show.noted(f"waiting for {unit}: {outcome.reason}")
+
 
 def inline(units: Sequence[Unit], context: Context, show: Show) -> Iterator[tuple[Unit, Outcome]]:
     """(unit, outcome) of every unit, one after the other in this process."""
@@ -93,6 +102,8 @@ def inline(units: Sequence[Unit], context: Context, show: Show) -> Iterator[tupl
         outcome = perform(unit, context, partial(show.progress, unit))
         if frontier.end(unit, outcome):
             yield unit, outcome
+        else:
+            frontier.note(unit, outcome, show)
 
 
 @dataclass(frozen=True)
@@ -126,6 +137,8 @@ def local(units: Sequence[Unit], context: Context, show: Show, jobs: int) -> Ite
                     outcome = settle(worker.unit, context, outcome)
                 if frontier.end(worker.unit, outcome):
                     yield worker.unit, outcome
+                else:
+                    frontier.note(worker.unit, outcome, show)
     finally:
         for worker in running.values():
             worker.process.kill()
@@ -134,6 +147,7 @@ def local(units: Sequence[Unit], context: Context, show: Show, jobs: int) -> Ite
 
 def _start_server(preload: list[str]) -> None:
     """Starts the process that workers are forked from. Ctrl-C must not reach it, not even while it imports torch."""
+    shorten_socket_paths()
     multiprocessing.set_forkserver_preload([parent.PRELOADED, *preload])
     os.environ[parent.SERVES] = str(os.getpid())
     resource_tracker.ensure_running()  # it unblocks SIGINT when it starts, so it has to start first

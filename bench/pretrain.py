@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -36,6 +35,7 @@ from pretrain_sources.pool import choose, evenly
 from pretrain_sources.recipe import SamTeacher
 from pretrain_sources.teachers.passes import Pass
 from results import metrics
+from results.locks import locked
 from results.record import Pretraining
 from results.store import Store, write_atomic
 
@@ -46,7 +46,11 @@ KEPT_BYTES = 2**29  # decoded images and labels that a training keeps
 
 
 def corpus(unit: Unit, context: Context, report: Progress) -> None:
-    """Leaves a corpus: label maps, sidecar, contact sheet, manifest. The teacher's pass is shared with other recipes."""
+    """Leaves a corpus: label maps, sidecar, contact sheet, manifest. The teacher's pass is shared with other recipes.
+
+    Raises:
+        HeldError: another unit is asking this teacher.
+    """
     store, recipe = Store(context.store), unit.card.recipe
     assert recipe is not None
     assert context.pool is not None
@@ -56,7 +60,7 @@ def corpus(unit: Unit, context: Context, report: Progress) -> None:
         settings = settings.model_copy(update={"sha256": teacher["sha256"]})
     kept = store.unit_dir("teacher", fingerprint(teacher))
     kept.mkdir(parents=True, exist_ok=True)
-    with FileLock(kept / ".lock"):  # another corpus of the same teacher waits, and then finds its masks here
+    with locked(kept / ".lock"):  # another corpus of the same teacher comes later, and then finds its masks here
         if is_done(store, unit):  # by another run, meanwhile
             return
         asked = Pass(settings, context.weights, kept).over(images)

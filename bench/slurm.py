@@ -176,7 +176,10 @@ class Job:
         from bench.work import perform
 
         held: Context = pickle.loads(Path(context).read_bytes())
+        reason = None
         while (outcome := perform(unit, held, _unheard)).status == "busy":
+            if outcome.reason != reason:
+                print(f"waiting for {unit}: {(reason := outcome.reason)}", flush=True)
             time.sleep(LOOK_AGAIN_S)
         print(unit, outcome.status, outcome.reason or "")
         return str(outcome.status)

@@ -29,7 +29,7 @@ from bench.spec import Schedule
 from bench.targets import Target
 from bench.train import Progress, SegmentationLoss, device_of, fit, half_precision, predict
 from bench.trials import tuning_of
-from bench.units import CHECKPOINT, NETWORK, Context, Kind, Outcome, Unit
+from bench.units import CHECKPOINT, NETWORK, Context, Kind, Outcome, Unit, held_by
 from pretrain_sources.corpus import CorpusError
 from pretrain_sources.files import Changed
 from pretrain_sources.identity import derive_seed
@@ -37,6 +37,7 @@ from pretrain_sources.images import Pixels
 from pretrain_sources.teachers import TeacherError
 from results import metrics, samples
 from results.evidence import Evidence, sha256
+from results.locks import HeldError, LocksError
 from results.record import FAILED_STATUSES, Provenance, RunRecord, Tuning
 from results.store import Store, StoreError, cannot_write, write_atomic
 
@@ -47,7 +48,7 @@ def execute(unit: Unit, context: Context, report: Progress) -> Outcome:
     try:
         held = hold(Store(context.store), unit)
         outcome = _attempt(unit, context, report)
-        if outcome.status in FAILED_STATUSES and not outcome.fatal:
+        if outcome.status in FAILED_STATUSES and not outcome.fatal and not outcome.again:
             held.check()  # it may have failed for want of what was deleted under it
     except NeedsLostError as error:
         return Outcome("failed", str(error), again=True)
@@ -59,6 +60,10 @@ def _attempt(unit: Unit, context: Context, report: Progress) -> Outcome:
         _STAGES[unit.kind](unit, context, report)
     except NeedsLostError:
         raise
+    except HeldError as error:
+        return held_by(error)
+    except LocksError as error:
+        return Outcome("failed", str(error), fatal=True)
     except LoadFailed as error:
         return Outcome("load_failed", str(error), (("certificate.json", _json(error.certificate.to_json())),))
     except Diverged as error:

@@ -154,7 +154,7 @@ def _working(folder: Path) -> Json | None:
     if not facts:
         return None
     try:
-        with FileLock(folder / CLAIM, timeout=0):
+        with FileLock(folder / CLAIM, timeout=0, fallback_to_soft=False):
             state = "interrupted"
     except Timeout:
         state = "running"

@@ -17,6 +17,7 @@ from pretrain_sources.card import SourceCard
 from pretrain_sources.identity import fingerprint
 from pretrain_sources.pool import Pool
 from pretrain_sources.recipe import HAS_SEEN
+from results.locks import HeldError
 from results.record import Status
 
 Kind = Literal["corpus", "pretrain", "tune", "final"]
@@ -190,3 +191,8 @@ class Outcome:
     inherited: bool = False
     died: bool = False
     again: bool = False
+
+
+def held_by(error: HeldError) -> Outcome:
+    """Somebody else is at it; a lock that a dead process has left is nothing to wait for."""
+    return Outcome("failed", str(error), again=True) if error.dead else Outcome("busy", str(error))

@@ -1,10 +1,13 @@
 """What a user sees of a run: a live display on a terminal, plain lines elsewhere. Loads no torch."""
 
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
@@ -49,7 +52,7 @@ class Watch:
     def __init__(self, matrix: Matrix, store: Path) -> None:
         self.matrix = matrix
         self._store = store
-        self._console = Console(highlight=False, markup=False, soft_wrap=True)
+        self._console = Console(file=_output(), highlight=False, markup=False, soft_wrap=True)
         self._live = _live(self._console, "steps") if self._console.is_terminal else None
         self._bars: dict[str, TaskID] = {}
         self._pieces: dict[str, _Piece] = {}  # by fingerprint
@@ -188,7 +191,7 @@ class Watch:
 @contextmanager
 def counting(text: str, what: str) -> Iterator[Callable[[int, int], None]]:
     """A callable to tell (done, total): a bar on a terminal, now and then a line elsewhere."""
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = Console(file=_output(), highlight=False, markup=False, soft_wrap=True)
     if console.is_terminal:
         with _live(console, what) as live:
             bar = live.add_task(text, total=None)
@@ -203,6 +206,38 @@ def counting(text: str, what: str) -> Iterator[Callable[[int, int], None]]:
             console.print(f"{text}, {done / total:.0%}; about {duration((spoke - started) * (total - done) / done)}")
 
     yield tell
+
+
+class _Output:
+    """Standard output until it cannot be written: then work goes on, which is worth more than what is told of it."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._file, name)
+
+    def write(self, text: str) -> int:
+        with self._kept():
+            self._file.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._kept():
+            self._file.flush()
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            with suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._file.fileno())
+                print(f"bench: standard output is gone ({error.strerror}); the work goes on", file=sys.stderr)
+
+
+def _output() -> IO[str]:
+    return cast(IO[str], _Output(sys.stdout))
 
 
 def _live(console: Console, what: str) -> Progress:

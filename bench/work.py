@@ -5,13 +5,13 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from bench import provenance
 from bench.plan import find_record, is_done, is_kept
 from bench.records import now, unfinished
 from bench.train import Progress, device_of
-from bench.units import CHECKPOINT, CLAIM, LOG, OUTCOME, PROGRESS, SPENT, Context, Outcome, Unit
+from bench.units import CHECKPOINT, CLAIM, LOG, OUTCOME, PROGRESS, SPENT, Context, Outcome, Unit, held_by
+from pretrain_sources.sockets import shorten_socket_paths
+from results.locks import HeldError, LocksError, locked
 from results.store import Store, StoreError, cannot_write, write_atomic
 
 TOLD_EVERY_S = 5.0  # between two looks at a unit from elsewhere
@@ -24,8 +24,9 @@ def perform(unit: Unit, context: Context, report: Progress) -> Outcome:
     store = Store(context.store)
     folder = store.unit_dir(unit.kind, unit.fingerprint)
     try:
+        shorten_socket_paths()
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / CLAIM, timeout=0):
+        with locked(folder / CLAIM):
             if _has_ended(store, unit, context.keep):
                 return Outcome("ok")
             if (unmet := _unmet(store, unit)) is not None:
@@ -35,8 +36,10 @@ def perform(unit: Unit, context: Context, report: Progress) -> Outcome:
             if outcome.status == "ok":
                 told.close()
             return outcome
-    except Timeout:
-        return Outcome("busy")
+    except HeldError as error:
+        return held_by(error)
+    except LocksError as error:
+        return Outcome("failed", str(error), fatal=True)
     except StoreError as error:
         return Outcome("failed", str(error), fatal=True)
     except OSError as error:

@@ -21,6 +21,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from results.evidence import Evidence, sha256
+from results.locks import LocksError, try_locks
 from results.record import SCHEMA_VERSION, RunRecord
 from safe_files import clear_leftovers, write_whole
 
@@ -114,7 +115,7 @@ class Store:
     # -- writing ----------------------------------------------------------------------------------------------------
 
     def make(self) -> None:
-        """Makes the folder, proves that it can be written, and deletes what killed processes left aside in it.
+        """Makes the folder, proves that it can be written and locked, and deletes what killed processes left aside in it.
 
         Raises:
             StoreError: it cannot.
@@ -126,6 +127,10 @@ class Store:
         except StoreError as error:
             raise StoreError(f"{error} (--store DIR or BENCH_STORE names it)") from error
         probe.unlink(missing_ok=True)
+        try:
+            try_locks(self.root)
+        except LocksError as error:
+            raise StoreError(str(error)) from error
         clear_leftovers(self.root)
 
     def _refuse_file(self) -> None:

@@ -362,3 +362,25 @@ def test_help_does_not_load_what_is_heavy() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=dict(os.environ)
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("words", [["ls"], ["table", "--store", "results/runs"], ["--help"], ["claim", "a"]])
+def test_a_command_whose_output_nobody_reads_ends_quietly_as_sigpipe_does(words: list[str]) -> None:
+    root = Path(__file__).parents[1]
+    call = [sys.executable, "-c", "from bench.cli import main; main()", *words]
+    running = subprocess.Popen(
+        call,
+        cwd=root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(root)},
+    )
+    assert running.stdout is not None
+    assert running.stderr is not None
+    running.stdout.close()
+    told = running.stderr.read()
+    if words[0] == "claim":  # what goes wrong is told all the same
+        assert (running.wait(), len(told.splitlines())) == (1, 1)
+    else:
+        assert (running.wait(), told) == (141, "")

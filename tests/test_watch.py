@@ -1,12 +1,16 @@
 """What a run says of the time that it will still take."""
 
+import os
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from kills import command, environment
 
 from bench import watch
+from results import load_table
 
 
 class Told:
@@ -64,3 +68,38 @@ def test_what_a_killed_call_had_done_is_no_pace(monkeypatch: pytest.MonkeyPatch)
     told.watch.started(told.units["tune_a"])
     told.after(0, tune_a=901)
     assert told.after(99, tune_a=950) == pytest.approx(50 * 99 / 50)
+
+
+@pytest.mark.parametrize("end", ["head", "full disk"])
+def test_a_run_goes_on_when_its_output_cannot_be_written(
+    end: str, matrix_file: Path, scenes: Path, tmp_path: Path
+) -> None:
+    words = command(matrix_file, tmp_path / "store", scenes, "--executor", "inline")
+    with open("/dev/full" if end == "full disk" else os.devnull, "w") as full:
+        out = full if end == "full disk" else subprocess.PIPE
+        running = subprocess.Popen(words, env=environment(), stdout=out, stderr=subprocess.PIPE, text=True)
+    if running.stdout is not None:
+        assert running.stdout.readline()
+        running.stdout.close()
+    assert running.stderr is not None
+    told = running.stderr.read()
+    assert running.wait() == 0, told
+    assert told.count("bench: standard output is gone") == 1
+    assert len(told.splitlines()) == 1
+    assert len(load_table(tmp_path / "store")) == 2
+
+
+def test_a_run_that_nobody_reads_still_ends_by_its_results(matrix_file: Path, scenes: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    words = [*command(matrix_file, store, scenes, "--executor", "inline"), "--fail-fast"]
+    code = (
+        words[2]
+        .replace("main()", "bench.stages._STAGES['tune'] = None; main()")
+        .replace("from", "import bench.stages; from")
+    )
+    running = subprocess.Popen(
+        [*words[:2], code, *words[3:]], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert running.stdout is not None
+    running.stdout.close()
+    assert running.wait() == 3

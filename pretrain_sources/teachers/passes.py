@@ -17,6 +17,7 @@ from pretrain_sources.files import read_unchanged
 from pretrain_sources.images import decode_thermal
 from pretrain_sources.labels import DRAWN, Drawn, encode
 from pretrain_sources.pool import PoolImage
+from pretrain_sources.sockets import shorten_socket_paths
 from pretrain_sources.teachers import Settings, Teacher, TeacherError, open_teacher, told_as_its_own
 from safe_files import whole
 
@@ -75,6 +76,7 @@ class Pass:
         if jobs <= 1:
             yield from map(self.ask, images)
             return
+        shorten_socket_paths()
         context = multiprocessing.get_context("forkserver")
         threads = max(1, (os.cpu_count() or 1) // jobs)
         workers = ProcessPoolExecutor(jobs, mp_context=context, initializer=_follow_the_parent, initargs=(threads,))
