@@ -472,15 +472,14 @@ def submit_check(folder: Path, weights: Path, target: str | None, pool: Path | N
 @submit.command("pack")
 @SOURCE
 @click.option("--out", type=FOLDER, default="submissions", show_default=True, help="Where the bundle goes.")
-@click.option("--zip", "zipped", is_flag=True, help="And as one file.")
 @STORE
-def submit_pack(folder: Path, out: Path, store: Path, zipped: bool) -> int:
+def submit_pack(folder: Path, out: Path, store: Path) -> int:
     """Make a bundle of the card in FOLDER and of its runs: records, evidence, certificates, checksums; no images, no weights."""
     from bench.submission import submit, verify
     from results.store import Store
 
-    made, notes = submit.pack(folder, out, Store(store), zipped)
-    judged = verify.judge(made.with_suffix("") if zipped else made)
+    made, notes = submit.pack(folder, out, Store(store))
+    judged = verify.judge(made)
     return _told(made, judged.faults, [*notes, *judged.done, *judged.notes], "it can be handed in; see CONTRIBUTING.md")
 
 

@@ -8,13 +8,7 @@
 Nothing of a bundle is executed, and no path in it is followed: JSON, safe YAML, CSV, and npz without pickles.
 """
 
-import contextlib
 import hashlib
-import shutil
-import stat
-import tempfile
-import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, get_args
@@ -25,7 +19,7 @@ from results.store import LEAKS, RUNS, SUBMISSIONS, slug
 
 BUNDLE, CARD = "bundle.json", "card.yaml"
 OF_A_RUN = ("record.json", "evidence.npz", "history.csv", "certificate.json", "trials.jsonl")
-MOST_FILES, MOST_BYTES = 20_000, 2**28  # of a bundle, unpacked
+MOST_FILES, MOST_BYTES = 20_000, 2**28  # of a bundle
 MOST_LISTED_BYTES = 2**24  # of bundle.json
 
 SOURCE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._/@-]*$"  # of a card: + and ~ are for chains and controls
@@ -110,7 +104,7 @@ def submissions(store: Path) -> tuple[list[Submission], list[str]]:
 
 def verdict_file(bundle: Path) -> Path:
     """Where the verdict on this bundle lies."""
-    return bundle.with_name(f"{bundle.name.removesuffix('.zip')}.verdict.json")
+    return bundle.with_name(f"{bundle.name}.verdict.json")
 
 
 def read_verdict(bundle: Path) -> Verdict | None:
@@ -138,41 +132,6 @@ def _level(bundle: Path, listing: bytes) -> Level:
     return told.level if told is not None and same else "claimed"
 
 
-@contextlib.contextmanager
-def opened(path: Path) -> Iterator[Path]:
-    """The bundle's folder; a .zip is unpacked where it cannot do harm, and removed at the end.
-
-    Raises:
-        BundleError: there is none, or the archive is torn, leads out of its folder, or unpacks to more than any bundle needs.
-    """
-    if path.is_dir():
-        yield path
-        return
-    if not path.is_file():
-        raise BundleError(f"no bundle at {path}: name the folder or the .zip that `bench submit pack` made")
-    with tempfile.TemporaryDirectory() as aside:
-        yield _unpacked(path, Path(aside))
-
-
-def _unpacked(path: Path, aside: Path) -> Path:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            infos = archive.infolist()
-            _refuse_bomb(path, len(infos), sum(info.file_size for info in infos))
-            for info in infos:
-                if (why := _leads_astray(info.filename)) is not None:
-                    raise BundleError(f"{path} holds the path {info.filename!r}, which {why}; nothing was unpacked")
-                if stat.S_ISLNK(info.external_attr >> 16):
-                    raise BundleError(f"{path} holds the link {info.filename!r}; nothing was unpacked")
-            archive.extractall(aside)  # reads no more of a member than it declares
-    except BundleError:
-        raise
-    except Exception as error:  # each kind of broken archive fails in its own way
-        raise BundleError(f"{path} cannot be unpacked: {error}") from error
-    inside = list(aside.iterdir())
-    return inside[0] if len(inside) == 1 and inside[0].is_dir() else aside
-
-
 def listed(folder: Path) -> tuple[Listing, list[str]]:
     """(what a bundle says it holds, every way in which its files are not that).
 
@@ -190,7 +149,7 @@ def listed(folder: Path) -> tuple[Listing, list[str]]:
             size += path.stat().st_size
         elif not path.is_dir():
             raise BundleError(f"{below} is no plain file")
-        _refuse_bomb(folder, len(found), size)
+        _refuse_huge(folder, len(found), size)
     listing = _read_listing(found.pop(BUNDLE, None), folder)
     faults = [f"{name!r} in {BUNDLE} {why}" for name in listing.files if (why := _leads_astray(name)) is not None]
     faults += [f"{name} is listed in {BUNDLE} and missing" for name in listing.files if name not in found]
@@ -200,11 +159,6 @@ def listed(folder: Path) -> tuple[Listing, list[str]]:
         if hashlib.sha256(found[name].read_bytes()).hexdigest() != listing.files[name]:
             faults.append(f"{name} was changed after it was packed: its checksum differs")
     return listing, faults
-
-
-def archive(folder: Path) -> Path:
-    """The bundle as NAME.zip beside it."""
-    return Path(shutil.make_archive(str(folder), "zip", folder.parent, folder.name))
 
 
 def _read_listing(path: Path | None, folder: Path) -> Listing:
@@ -219,7 +173,7 @@ def _read_listing(path: Path | None, folder: Path) -> Listing:
         raise BundleError(f"{BUNDLE}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
-def _refuse_bomb(path: Path, files: int, size: int) -> None:
+def _refuse_huge(path: Path, files: int, size: int) -> None:
     if files > MOST_FILES or size > MOST_BYTES:
         raise BundleError(
             f"{path} holds {files:,} files and {size:,} bytes or more, and a bundle has at most {MOST_FILES:,} and {MOST_BYTES:,}"

@@ -10,7 +10,7 @@ from bench.records import now
 from bench.submission import verify
 from bench.watch import counting
 from results import bundle as bundles
-from results.bundle import BUNDLE, LEVELS, Level, Verdict
+from results.bundle import BUNDLE, LEVELS, BundleError, Level, Verdict
 from results.store import write_atomic
 
 
@@ -33,37 +33,38 @@ def verify_bundle(
         BundleError: it cannot be opened. BenchError: the data, a manifest or the source cannot be used.
     """
     bundle = bundle.resolve()
-    with bundles.opened(bundle) as folder:
-        where = networks or bundle.with_name(f"{bundle.name.removesuffix('.zip')}-networks")
-        if spot and not where.is_dir():
-            raise BenchError(f"no folder {where} with the bundle's networks: name it with --networks")
-        judged = verify.judge(folder, manifests, store)
-        level: Level = "claimed" if judged.faults else "recomputed"
-        seed = secrets.randbelow(2**32) if seed is None else seed
-        if spot and not judged.faults:
-            from bench.submission import repeat
+    if not bundle.is_dir():
+        raise BundleError(f"no bundle at {bundle}: name the folder that `bench submit pack` made")
+    where = networks or bundle.with_name(f"{bundle.name}-networks")
+    if spot and not where.is_dir():
+        raise BenchError(f"no folder {where} with the bundle's networks: name it with --networks")
+    judged = verify.judge(bundle, manifests, store)
+    level: Level = "claimed" if judged.faults else "recomputed"
+    seed = secrets.randbelow(2**32) if seed is None else seed
+    if spot and not judged.faults:
+        from bench.submission import repeat
 
-            with counting("predicting", "images") as report:
-                faults, seen = repeat.spot(judged, where, data, spot, seed, lambda n, of, /, **_: report(n, of))
-            judged.faults += faults
-            judged.done.append(f"{seen} (seed {seed})")
-            level = "claimed" if judged.faults else "spot-checked"
-        if reproduce and not judged.faults:
-            from bench.submission import repeat
+        with counting("predicting", "images") as report:
+            faults, seen = repeat.spot(judged, where, data, spot, seed, lambda n, of, /, **_: report(n, of))
+        judged.faults += faults
+        judged.done.append(f"{seen} (seed {seed})")
+        level = "claimed" if judged.faults else "spot-checked"
+    if reproduce and not judged.faults:
+        from bench.submission import repeat
 
-            scratch = store.with_name(f"{store.name}-reproduced")
-            with counting("training again", "steps") as report:
-                faults, seen = repeat.reproduce(
-                    judged, source, data, pool, weights, scratch, seed, lambda n, of, /, **_: report(n, of)
-                )
-            judged.faults += faults
-            judged.done += [f"{seen} (seed {seed})"] if seen else []
-            level = "claimed" if judged.faults else "reproduced"
-        tried: Level = "reproduced" if reproduce else "spot-checked" if spot else "recomputed"
-        listing = folder / BUNDLE
-        if listing.is_file():
-            told = _leave(bundle, judged, listing.read_bytes(), level, tried)
-            return told.faults, [*told.done, *judged.notes], told.level
+        scratch = store.with_name(f"{store.name}-reproduced")
+        with counting("training again", "steps") as report:
+            faults, seen = repeat.reproduce(
+                judged, source, data, pool, weights, scratch, seed, lambda n, of, /, **_: report(n, of)
+            )
+        judged.faults += faults
+        judged.done += [f"{seen} (seed {seed})"] if seen else []
+        level = "claimed" if judged.faults else "reproduced"
+    tried: Level = "reproduced" if reproduce else "spot-checked" if spot else "recomputed"
+    listing = bundle / BUNDLE
+    if listing.is_file():
+        told = _leave(bundle, judged, listing.read_bytes(), level, tried)
+        return told.faults, [*told.done, *judged.notes], told.level
     return judged.faults, [*judged.done, *judged.notes], level
 
 
