@@ -513,12 +513,14 @@ def submit_verify(bundle: Path, store: Path, weights: Path, **how: Any) -> int: 
 
 def _told(what: Path, faults: Sequence[str], good: Sequence[str], end: str) -> int:
     """Prints a judgement; 1 where there is a fault."""
+    from results.files import printable
+
     for line in good:
-        click.echo(f"  {line}")
+        click.echo(f"  {printable(line)}")
     for line in faults:
-        click.echo(f"FAULT {line}")
+        click.echo(f"FAULT {printable(line)}")
     count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-    click.echo(f"{what}: {count if faults else end}")
+    click.echo(f"{printable(what)}: {count if faults else printable(end)}")
     return 1 if faults else 0
 
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from results import metrics
 from results.bundle import is_of
 from results.evidence import Evidence, sha256
+from results.files import MOST_TEXT_BYTES, read_regular
 from results.store import LEAKS, Store, slug, write_atomic
 
 LEAST_CLEAN = 0.8  # of the test images that must be left to judge a pair
@@ -57,6 +58,7 @@ class Touched:
     """What is known of all sources of a store, for a table to carry along."""
 
     found: Mapping[tuple[str, str], tuple[Found, ...]] = field(default_factory=dict)  # by target_hash and source
+    unreadable: tuple[Path, ...] = ()  # files that should hold a finding
 
     def __deepcopy__(self, memo: object) -> "Touched":
         return self  # pandas copies what a table carries with every step
@@ -95,19 +97,22 @@ def write(store: Store, found: Found) -> Path:
 def read(stores: Iterable[tuple[Store, str | None]]) -> Touched:
     """The findings of these stores; of one that came in a bundle (with its name) only those on its own source."""
     found: dict[tuple[str, str], tuple[Found, ...]] = {}
+    unreadable = []
     for store, name in stores:
         for path in sorted((store.root / LEAKS).glob("*/*.json")):
             one = read_one(path)
-            if one is not None and (name is None or is_of(one.source, name)):
+            if one is None:
+                unreadable.append(path)
+            elif name is None or is_of(one.source, name):
                 key = (one.target_hash, one.source)
                 found[key] = (*found.get(key, ()), one)
-    return Touched(found)
+    return Touched(found, tuple(unreadable))
 
 
 def read_one(path: Path) -> Found | None:
     """The finding in a file, or None where it cannot be read."""
     try:
-        return Found.model_validate_json(path.read_bytes())
+        return Found.model_validate_json(read_regular(path, MOST_TEXT_BYTES, links=True))
     except (OSError, ValidationError):
         return None
 
