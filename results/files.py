@@ -1,10 +1,6 @@
-"""Reading files that somebody else may have put there: regular files alone, of a limited size, and names that can be printed.
-
-A cache is sealed: any damage to it, and any other version, makes it no cache.
-"""
+"""Reading files that somebody else may have put there: regular files alone, of a limited size, and names that can be printed."""
 
 import errno
-import hashlib
 import os
 import stat
 from pathlib import Path
@@ -12,7 +8,6 @@ from pathlib import Path
 MOST_TEXT_BYTES = (
     2**24
 )  # of a record, verdict, certificate, finding or list of trials: 16 MB, a hundred times what any has
-SEAL_BYTES = 32
 
 
 def read_regular(path: Path, limit: int, links: bool = False) -> bytes:
@@ -43,18 +38,3 @@ def read_regular(path: Path, limit: int, links: bool = False) -> bytes:
 def printable(text: object) -> str:
     """The text on one line, with everything escaped that cannot be printed: control characters, bytes that are not UTF-8."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
-
-
-def sealed(data: bytes, version: str) -> bytes:
-    """The data of a cache behind a checksum over it and over `version`, which changes with what the data means."""
-    return _seal(data, version) + data
-
-
-def unsealed(held: bytes, version: str) -> bytes | None:
-    """What `sealed` was given; None where a single bit has changed since, or the version is another."""
-    data = held[SEAL_BYTES:]
-    return data if held[:SEAL_BYTES] == _seal(data, version) else None
-
-
-def _seal(data: bytes, version: str) -> bytes:
-    return hashlib.sha256(version.encode() + b"\n" + data).digest()

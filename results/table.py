@@ -16,9 +16,10 @@ import pandas as pd
 
 from results import leaks, metrics, stats
 from results.bundle import BundleError, Submission, is_of, submissions, why
-from results.files import printable, read_regular, sealed, unsealed
+from results.files import printable, read_regular
 from results.record import OF_SUBMISSIONS, RunRecord, column_docs
 from results.store import Store, StoreError, Unreadable, write_atomic
+from sealed_cache import sealed, unsealed
 
 BOARD = [
     "target",
@@ -329,10 +330,10 @@ def _kept(store: Store) -> Any:  # noqa: ANN401 - a pyarrow.Table
 
     try:
         held = unsealed(read_regular(_cache(store), MOST_CACHED_BYTES, links=True), _VERSION)
-        table = None if held is None else parquet.read_table(pa.BufferReader(held))
+        table = parquet.read_table(pa.BufferReader(held))
     except (OSError, ValueError, pa.ArrowException):  # another pyarrow may not read what this one wrote
         return None
-    return table if table is not None and table.column_names == [*COLUMNS, *_OF_FILE] else None
+    return table if table.column_names == [*COLUMNS, *_OF_FILE] else None
 
 
 def _keep(table: Any, store: Store) -> None:  # noqa: ANN401

@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 HOUSE = ("bench", "backbones", "pretrain_sources", "results", "dashboard")
+GROUND = ("sealed_cache",)  # modules that all of them may import
 MAY_IMPORT = {
     "results": set(),
     "backbones": set(),
@@ -37,6 +38,12 @@ def test_imports_go_one_way(package: str) -> None:
         assert others <= MAY_IMPORT[package], f"{path} imports {others - MAY_IMPORT[package]}"
 
 
+@pytest.mark.parametrize("module", GROUND)
+def test_the_ground_imports_nothing_of_the_house_and_nothing_that_is_slow(module: str) -> None:
+    names = {name.split(".")[0] for name in imported(ROOT / f"{module}.py")}
+    assert names <= sys.stdlib_module_names, names
+
+
 def test_the_dashboard_knows_no_more_than_cards() -> None:
     for path in sorted((ROOT / "dashboard").rglob("*.py")):
         ours = {name for name in imported(path) if name.startswith("pretrain_sources")}
@@ -51,6 +58,7 @@ def test_the_top_level_is_as_agreed() -> None:
         "pyproject.toml",
         "README.md",
         *HOUSE,
+        *(f"{module}.py" for module in GROUND),
         "tests",
         "Makefile",
         "constraints.txt",

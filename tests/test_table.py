@@ -11,10 +11,10 @@ from pyarrow import parquet
 from spoiled import ODD_FILES, in_place_of
 
 from results import load_table, table
-from results.files import SEAL_BYTES, sealed
 from results.record import RunRecord
 from results.store import Store
 from results.table import board, constant_note
+from sealed_cache import SEAL_BYTES, sealed
 
 
 def cell(source: str, identity: str, seeds: range, replicates: int = 3, **changes: object) -> list[RunRecord]:
