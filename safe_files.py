@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all (aside, flushed, renamed), and read only where they are files and not too large.
+"""Files that are written whole or not at all (aside, flushed, renamed), read only where they are files and not too large, and sealed.
 
 Every package may import this; it imports none of them.
 
@@ -24,6 +24,8 @@ from io import BufferedReader
 from pathlib import Path
 
 STALE_S = 24 * 3600.0  # after which a file aside is a leftover although nobody can say whether its writer is alive
+SEAL_BYTES = 32
+MOST_TEXT_BYTES = 2**24  # of a record, verdict, certificate, finding or list of trials: a hundred times what any has
 LONGEST = 200  # bytes of a name that stand in the name aside: a file system takes 255
 # the second form is that of earlier versions
 _ASIDE = re.compile(r"\..+?\.(?:(?P<process>[0-9a-f]{8}\.\d+\.\d+)\.\d+|\d+|[0-9a-f]{32})\.tmp")
@@ -65,30 +67,63 @@ def write_whole(path: Path, data: bytes, sync: bool = True) -> None:
         aside.write_bytes(data)
 
 
-def open_regular(path: Path) -> BufferedReader:
+def open_regular(path: Path, links: bool = True) -> BufferedReader:
     """A regular file, open for reading. A device or a pipe could be without end, and opening a pipe can wait for ever.
 
+    links: follow the last part of the path where it is a symbolic link.
+
     Raises:
-        OSError: it cannot be opened, or is no regular file.
+        OSError: it cannot be opened, is no regular file, or is a link that is not to be followed.
     """
-    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | (0 if links else os.O_NOFOLLOW)
+    try:
+        file = open(path, "rb", opener=lambda name, _: os.open(name, flags))  # noqa: SIM115 - the caller closes it
+    except OSError as error:
+        if not links and error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "a symbolic link, not a regular file", str(path)) from error
+        raise
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         return file
     file.close()
     raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
-def read_regular(path: Path, limit: int | None = None) -> bytes:
+def read_regular(path: Path, limit: int | None = None, links: bool = True) -> bytes:
     """The bytes of a regular file, of at most `limit` bytes where one is given.
 
     Raises:
-        OSError: it cannot be read, is no regular file, or is larger.
+        OSError: it cannot be read, is no regular file, is a link that is not to be followed, or is larger.
     """
-    with open_regular(path) as file:
-        data = file.read(-1 if limit is None else limit + 1)
-    if limit is not None and len(data) > limit:
+    with open_regular(path, links) as file:
+        if limit is None:
+            return file.read()
+        size = os.fstat(file.fileno()).st_size
+        data = file.read(limit + 1) if size <= limit else b""
+    if max(size, len(data)) > limit:
         raise OSError(errno.EFBIG, f"larger than {limit:,} bytes", str(path))
     return data
+
+
+def sealed(data: bytes, version: str) -> bytes:
+    """The data of a cache behind a checksum over it and over `version`, which must change whenever the same data would mean
+    another thing."""
+    return _seal(data, version) + data
+
+
+def unsealed(held: bytes, version: str) -> bytes:
+    """What `sealed` was given for the same version.
+
+    Raises:
+        ValueError: a bit of it has changed since, or the version is another.
+    """
+    data = held[SEAL_BYTES:]
+    if held[:SEAL_BYTES] != _seal(data, version):
+        raise ValueError(f"damaged, or no cache of the version {version[:40]}")
+    return data
+
+
+def _seal(data: bytes, version: str) -> bytes:
+    return hashlib.sha256(version.encode() + b"\n" + data).digest()
 
 
 def aside_of(path: Path) -> Path:

@@ -527,15 +527,14 @@ def submit_check(folder: Path, weights: Path, target: str | None, pool: Path | N
 @submit.command("pack")
 @SOURCE
 @click.option("--out", type=FOLDER, default="submissions", show_default=True, help="Where the bundle goes.")
-@click.option("--zip", "zipped", is_flag=True, help="And as one file.")
 @STORE
-def submit_pack(folder: Path, out: Path, store: Path, zipped: bool) -> int:
+def submit_pack(folder: Path, out: Path, store: Path) -> int:
     """Make a bundle of the card in FOLDER and of its runs: records, evidence, certificates, checksums; no images, no weights."""
     from bench.submission import submit, verify
     from results.store import Store
 
-    made, notes = submit.pack(folder, out, Store(store), zipped)
-    judged = verify.judge(made.with_suffix("") if zipped else made)
+    made, notes = submit.pack(folder, out, Store(store))
+    judged = verify.judge(made)
     return _told(made, judged.faults, [*notes, *judged.done, *judged.notes], "it can be handed in; see CONTRIBUTING.md")
 
 
@@ -572,12 +571,14 @@ def submit_verify(bundle: Path, store: Path, weights: Path, **how: Any) -> int: 
 
 def _told(what: Path, faults: Sequence[str], good: Sequence[str], end: str) -> int:
     """Prints a judgement; 1 where there is a fault."""
+    from results.files import printable
+
     for line in good:
-        click.echo(f"  {line}")
+        click.echo(f"  {printable(line)}")
     for line in faults:
-        click.echo(f"FAULT {line}")
+        click.echo(f"FAULT {printable(line)}")
     count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-    click.echo(f"{what}: {count if faults else end}")
+    click.echo(f"{printable(what)}: {count if faults else printable(end)}")
     return 1 if faults else 0
 
 

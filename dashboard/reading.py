@@ -66,8 +66,9 @@ class _Look:
     def again(self) -> None:
         """Looks again."""
         began = time.monotonic()
-        bundles = [(one.name, one.level, Store(one.runs).runs()) for one in submissions(self.store.root)[0]]
-        self.stamp = hashlib.sha256(json.dumps([self.store.runs(), bundles]).encode()).hexdigest()
+        bundles, left_out = submissions(self.store.root)
+        told = [(one.name, one.level, one.listing.files) for one in bundles]
+        self.stamp = hashlib.sha256(json.dumps([self.store.runs(), told, left_out]).encode()).hexdigest()
         self.at, self.took_s = time.monotonic(), time.monotonic() - began
 
     @property
@@ -99,8 +100,8 @@ def _store(root: str) -> Store:
 def protocol_of(found: Found, row: "pd.Series[Any]") -> Mapping[str, Any]:
     """What the protocol of a run holds equal, from its record."""
     record = found.store.record_of_row(row.to_dict())
-    told: Mapping[str, Any] = record.settings.get("protocol", {}) if record is not None else {}
-    return told
+    told = record.settings.get("protocol") if record is not None else None
+    return told if isinstance(told, Mapping) else {}
 
 
 @st.fragment(run_every=LOOK_AGAIN_S)

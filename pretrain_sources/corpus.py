@@ -26,10 +26,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pretrain_sources.identity import derive_seed, fingerprint
 from pretrain_sources.images import IGNORE, decode_label, decode_thermal
 from pretrain_sources.pool import PoolError, read_pool
-from safe_files import open_regular, read_regular, write_whole
+from safe_files import open_regular, read_regular, sealed, unsealed, write_whole
 
 SHOWN = 5  # problems of one kind that a report names
 HALF = ".teacher"  # a folder in a corpus that is being made: what the teacher drew so far
+CACHED = "corpus 1"  # raised when the same files are looked at in another way
 Report = Callable[[int, int], None]
 
 
@@ -288,7 +289,8 @@ def _examined(
                 )
             known[seen.key] = seen
     if cache is not None and any(seen.key not in before for seen in known.values()):
-        write_whole(cache, json.dumps([asdict(seen) for seen in known.values() if not seen.problem]).encode())
+        sound = [asdict(seen) for seen in known.values() if not seen.problem]
+        write_whole(cache, sealed(json.dumps(sound).encode(), CACHED))
     return tuple(found), problems
 
 
@@ -332,10 +334,10 @@ def _look(image: Path, label: Path, num_classes: int, known: dict[str, _Look]) -
 
 def _read_cache(cache: Path | None) -> dict[str, _Look]:
     try:
-        rows = json.loads(cache.read_bytes()) if cache else []
+        rows = json.loads(unsealed(cache.read_bytes(), CACHED)) if cache else []
         looks = [_Look(**row | {"class_px": tuple(row["class_px"])}) for row in rows]
     except (OSError, ValueError, TypeError, KeyError):
-        return {}  # a torn cache is no cache
+        return {}  # a damaged cache is no cache
     return {look.key: look for look in looks}
 
 

@@ -19,10 +19,11 @@ import numpy as np
 
 from pretrain_sources.card import Subset
 from pretrain_sources.identity import fingerprint
-from safe_files import open_regular, write_whole
+from safe_files import open_regular, sealed, unsealed, write_whole
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".npy")
 GROUPS_FILE = "groups.csv"  # in a pool: file, group
+CACHED = "pool 1"  # raised when the hash of the same file is another
 BLOCK = 20  # neighbouring numbers in file names that count as one group where nothing is known of groups
 
 
@@ -182,7 +183,7 @@ def _hashes(
             known[key] = sha256
             report(done, len(new))
     if cache is not None and new:
-        write_whole(cache, json.dumps({key: known[key] for key in keys}).encode())
+        write_whole(cache, sealed(json.dumps({key: known[key] for key in keys}).encode(), CACHED))
     return [known[key] for key in keys]
 
 
@@ -192,9 +193,9 @@ def _sha256(path: Path) -> str:
 
 def _read_cache(cache: Path | None) -> dict[str, str]:
     try:
-        known = json.loads(cache.read_bytes()) if cache else {}
+        known = json.loads(unsealed(cache.read_bytes(), CACHED)) if cache else {}
     except (OSError, ValueError):
-        return {}  # a torn cache is no cache
+        return {}  # a damaged cache is no cache
     return known if isinstance(known, dict) else {}
 
 

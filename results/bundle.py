@@ -5,28 +5,26 @@
     NAME/runs/              a store: records, evidence, histories, certificates, trials; what `bench leaks` found
     NAME.verdict.json       beside it: how far somebody has checked it
 
-Nothing of a bundle is executed, and no path in it is followed: JSON, safe YAML, CSV, and npz without pickles.
+Nothing of a bundle is executed, and no path in it is followed: JSON, safe YAML, CSV, and npz without pickles. Whatever lies in
+`submissions/` costs its own row and nothing else.
 """
 
-import contextlib
 import hashlib
-import shutil
-import stat
-import tempfile
-import zipfile
-from collections.abc import Iterator
+import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from results.escape import visible
+from safe_files import MOST_TEXT_BYTES, read_regular
 from results.store import LEAKS, RUNS, SUBMISSIONS, slug
 
 BUNDLE, CARD = "bundle.json", "card.yaml"
 OF_A_RUN = ("record.json", "evidence.npz", "history.csv", "certificate.json", "trials.jsonl")
-MOST_FILES, MOST_BYTES = 20_000, 2**28  # of a bundle, unpacked
-MOST_LISTED_BYTES = 2**24  # of bundle.json
+MOST_FILES, MOST_BYTES = 20_000, 2**28  # of a bundle, folders counted as files
+MOST_PARTS = 7  # of a path below a bundle: runs, target, protocol, source, backbone, run, file
 
 SOURCE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._/@-]*$"  # of a card: + and ~ are for chains and controls
 Level = Literal["claimed", "recomputed", "spot-checked", "reproduced"]
@@ -93,37 +91,61 @@ def submissions(store: Path) -> tuple[list[Submission], list[str]]:
     What nobody has checked is not shown: a record can say anything, of itself and of others.
     """
     found, left_out = [], []
-    for folder in sorted(path.parent for path in (store.parent / SUBMISSIONS).glob(f"*/{BUNDLE}")):
+    place = store.parent / SUBMISSIONS
+    try:
+        names = sorted(os.listdir(place))
+    except FileNotFoundError:
+        return [], []
+    except OSError as error:
+        return [], [visible(f"{place}: {error.strerror}")]
+    for folder in (place / name for name in names if os.path.lexists(place / name / BUNDLE)):
         try:
-            listing, faults = listed(folder)
-            level = _level(folder, (folder / BUNDLE).read_bytes())
-        except (BundleError, OSError) as error:
-            left_out.append(f"{folder}: {error}")
-            continue
-        if folder.name != slug(listing.name):
-            faults.append(f"it is of '{listing.name}', so its folder must be {slug(listing.name)}")
-        if level == "claimed":
-            faults.append(f"{_why_claimed(folder)}: bench submit verify {folder}")
-        left_out += [f"{folder}: {faults[0]}"] if faults else []
-        found += [] if faults else [Submission(listing.name, folder, level, listing)]
+            one = _submission(folder)
+        except Exception as error:  # nobody foresees all that lies there, and the other bundles must not fall with it
+            one = f"{folder}: {why(error)}"
+        left_out += [visible(one)] if isinstance(one, str) else []
+        found += [] if isinstance(one, str) else [one]
     return found, left_out
+
+
+def _submission(folder: Path) -> Submission | str:
+    """The bundle in this folder, or why it is not shown."""
+    if folder.is_symlink():
+        return f"{folder}: a link, and a bundle is a folder"
+    listing, faults = listed(folder)
+    level = _level(folder, read_regular(folder / BUNDLE, MOST_TEXT_BYTES, links=False))
+    if folder.name != slug(listing.name):
+        faults.append(f"it is of '{listing.name}', so its folder must be {slug(listing.name)}")
+    if not (folder / RUNS).is_dir():
+        faults.append("it holds no runs")
+    if level == "claimed":
+        faults.append(f"{_why_claimed(folder)}: bench submit verify {folder}")
+    return f"{folder}: {faults[0]}" if faults else Submission(listing.name, folder, level, listing)
+
+
+def why(error: Exception) -> str:
+    """What to say of whatever went wrong with a bundle."""
+    known = isinstance(error, BundleError | OSError)
+    return str(error) if known else f"it cannot be read ({type(error).__name__}: {str(error)[:200]})"
 
 
 def verdict_file(bundle: Path) -> Path:
     """Where the verdict on this bundle lies."""
-    return bundle.with_name(f"{bundle.name.removesuffix('.zip')}.verdict.json")
+    return bundle.with_name(f"{bundle.name}.verdict.json")
 
 
 def read_verdict(bundle: Path) -> Verdict | None:
     """The verdict on a bundle, or None where there is none that can be read."""
     try:
-        return Verdict.model_validate_json(verdict_file(bundle).read_bytes())
+        return Verdict.model_validate_json(read_regular(verdict_file(bundle), MOST_TEXT_BYTES, links=False))
     except (OSError, ValidationError):
         return None
 
 
 def _why_claimed(bundle: Path) -> str:
     told = read_verdict(bundle)
+    if told is None and os.path.lexists(verdict_file(bundle)):
+        return f"submitted, and {verdict_file(bundle).name} cannot be read"
     if told is None:
         return "submitted, and nobody has checked it"
     if told.faults:
@@ -139,92 +161,76 @@ def _level(bundle: Path, listing: bytes) -> Level:
     return told.level if told is not None and same else "claimed"
 
 
-@contextlib.contextmanager
-def opened(path: Path) -> Iterator[Path]:
-    """The bundle's folder; a .zip is unpacked where it cannot do harm, and removed at the end.
-
-    Raises:
-        BundleError: there is none, or the archive is torn, leads out of its folder, or unpacks to more than any bundle needs.
-    """
-    if path.is_dir():
-        yield path
-        return
-    if not path.is_file():
-        raise BundleError(f"no bundle at {path}: name the folder or the .zip that `bench submit pack` made")
-    with tempfile.TemporaryDirectory() as aside:
-        yield _unpacked(path, Path(aside))
-
-
-def _unpacked(path: Path, aside: Path) -> Path:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            infos = archive.infolist()
-            _refuse_bomb(path, len(infos), sum(info.file_size for info in infos))
-            for info in infos:
-                if (why := _leads_astray(info.filename)) is not None:
-                    raise BundleError(f"{path} holds the path {info.filename!r}, which {why}; nothing was unpacked")
-                if stat.S_ISLNK(info.external_attr >> 16):
-                    raise BundleError(f"{path} holds the link {info.filename!r}; nothing was unpacked")
-            archive.extractall(aside)  # reads no more of a member than it declares
-    except BundleError:
-        raise
-    except Exception as error:  # each kind of broken archive fails in its own way
-        raise BundleError(f"{path} cannot be unpacked: {error}") from error
-    inside = list(aside.iterdir())
-    return inside[0] if len(inside) == 1 and inside[0].is_dir() else aside
-
-
 def listed(folder: Path) -> tuple[Listing, list[str]]:
     """(what a bundle says it holds, every way in which its files are not that).
 
     Raises:
         BundleError: bundle.json is missing or is none, a file is a link, or there is more than any bundle needs.
     """
-    found: dict[str, Path] = {}
-    size = 0
-    for path in sorted(folder.rglob("*")):
-        below = path.relative_to(folder).as_posix()
-        if path.is_symlink():
-            raise BundleError(f"{below} is a link, and a bundle holds files alone")
-        if path.is_file():
-            found[below] = path
-            size += path.stat().st_size
-        elif not path.is_dir():
-            raise BundleError(f"{below} is no plain file")
-        _refuse_bomb(folder, len(found), size)
+    found = _files(folder)
     listing = _read_listing(found.pop(BUNDLE, None), folder)
     faults = [f"{name!r} in {BUNDLE} {why}" for name in listing.files if (why := _leads_astray(name)) is not None]
     faults += [f"{name} is listed in {BUNDLE} and missing" for name in listing.files if name not in found]
     faults += [f"{name} is not listed in {BUNDLE}" for name in found if name not in listing.files]
     faults += [f"{name} is none of the files that a bundle holds" for name in found if not _belongs(name)]
     for name in sorted(found.keys() & listing.files.keys()):
-        if hashlib.sha256(found[name].read_bytes()).hexdigest() != listing.files[name]:
+        if hashlib.sha256(read_regular(found[name], MOST_BYTES, links=False)).hexdigest() != listing.files[name]:
             faults.append(f"{name} was changed after it was packed: its checksum differs")
-    return listing, faults
+    return listing, [visible(fault) for fault in faults]
 
 
-def archive(folder: Path) -> Path:
-    """The bundle as NAME.zip beside it."""
-    return Path(shutil.make_archive(str(folder), "zip", folder.parent, folder.name))
+def _files(folder: Path) -> dict[str, Path]:
+    """Path below the bundle, with slashes -> file, sorted. Looks no deeper and no longer than at what a bundle can be.
+
+    Raises:
+        BundleError: there is a link, a device or a pipe, or there is more than any bundle needs.
+    """
+    found: dict[str, Path] = {}
+    waiting, count, size = [""], 0, 0
+    while waiting:
+        above = waiting.pop()
+        with os.scandir(folder / above) as entries:
+            for entry in entries:
+                below, count = f"{above}{entry.name}", count + 1
+                size += _size(entry, visible(below))
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(f"{below}/")
+                else:
+                    found[below] = folder / below
+                _refuse_huge(folder, count, size, below.count("/") + 1)
+    return dict(sorted(found.items()))
+
+
+def _size(entry: os.DirEntry[str], name: str) -> int:
+    """Bytes of a file; 0 for a folder."""
+    if entry.is_symlink():
+        raise BundleError(f"{name} is a link, and a bundle holds files alone")
+    if entry.is_dir(follow_symlinks=False):
+        return 0
+    if not entry.is_file(follow_symlinks=False):
+        raise BundleError(f"{name} is no plain file")
+    return entry.stat(follow_symlinks=False).st_size
 
 
 def _read_listing(path: Path | None, folder: Path) -> Listing:
     if path is None:
         raise BundleError(f"{folder} holds no {BUNDLE}: it is no bundle; `bench submit pack` makes one")
-    if path.stat().st_size > MOST_LISTED_BYTES:
-        raise BundleError(f"{BUNDLE} is larger than any bundle needs")
     try:
-        return Listing.model_validate_json(path.read_bytes())
+        return Listing.model_validate_json(read_regular(path, MOST_TEXT_BYTES, links=False))
+    except OSError as error:
+        raise BundleError(f"{BUNDLE}: {error.strerror}") from error
     except ValidationError as error:
         first: Any = error.errors(include_url=False)[0]
         raise BundleError(f"{BUNDLE}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
-def _refuse_bomb(path: Path, files: int, size: int) -> None:
+def _refuse_huge(folder: Path, files: int, size: int, parts: int) -> None:
     if files > MOST_FILES or size > MOST_BYTES:
         raise BundleError(
-            f"{path} holds {files:,} files and {size:,} bytes or more, and a bundle has at most {MOST_FILES:,} and {MOST_BYTES:,}"
+            f"{folder} holds {files:,} files and {size:,} bytes or more, and a bundle has at most {MOST_FILES:,} and {MOST_BYTES:,}"
         )
+    if parts > MOST_PARTS:
+        raise BundleError(f"{folder} holds folders deeper than {MOST_PARTS - 1}, and no bundle does")
 
 
 def _leads_astray(name: str) -> str | None:

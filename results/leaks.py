@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from results import metrics
 from results.bundle import is_of
 from results.evidence import Evidence, sha256
+from safe_files import MOST_TEXT_BYTES, read_regular
 from results.store import LEAKS, Store, slug, write_atomic
 
 LEAST_CLEAN = 0.8  # of the test images that must be left to judge a pair
@@ -61,11 +62,13 @@ class Touched:
 
     Attributes:
         found: looks made here; scores and pairs leave these images out. said: what a bundle says of itself, which is shown and
-            changes no score: whoever could name the images could leave out those that went badly.
+            changes no score: whoever could name the images could leave out those that went badly. unreadable: files that should
+            hold a finding.
     """
 
     found: Findings = field(default_factory=dict)
     said: Findings = field(default_factory=dict)
+    unreadable: tuple[Path, ...] = ()
 
     def __deepcopy__(self, memo: object) -> "Touched":
         return self  # pandas copies what a table carries with every step
@@ -125,19 +128,22 @@ def read(stores: Iterable[tuple[Store, str | None]]) -> Touched:
     """The findings of these stores. What came in a bundle (with its name) is what it says of itself, and only of its own source."""
     found: dict[tuple[str, str], tuple[Found, ...]] = {}
     said: dict[tuple[str, str], tuple[Found, ...]] = {}
+    unreadable = []
     for store, name in stores:
         for path in sorted((store.root / LEAKS).glob("*/*.json")):
             one = read_one(path)
-            if one is not None and (name is None or is_of(one.source, name)):
+            if one is None:
+                unreadable.append(path)
+            elif name is None or is_of(one.source, name):
                 kind, key = (found if name is None else said), (one.target_hash, one.source)
                 kind[key] = (*kind.get(key, ()), one)
-    return Touched(found, said)
+    return Touched(found, said, tuple(unreadable))
 
 
 def read_one(path: Path) -> Found | None:
     """The finding in a file, or None where it cannot be read."""
     try:
-        return Found.model_validate_json(path.read_bytes())
+        return Found.model_validate_json(read_regular(path, MOST_TEXT_BYTES, links=True))
     except (OSError, ValidationError):
         return None
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from atomic_files import is_alive, this_process
+from safe_files import is_alive, this_process
 from filelock import FileLock, Timeout
 
 PATIENCE_S = 30.0  # for the answer of a file system

@@ -20,10 +20,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from results.evidence import Evidence, sha256
+from results.evidence import MOST_BYTES, Evidence, sha256
 from results.locks import LocksError, try_locks
 from results.record import SCHEMA_VERSION, RunRecord
-from safe_files import clear_leftovers, write_whole
+from safe_files import MOST_TEXT_BYTES, clear_leftovers, read_regular, write_whole
 
 LEAKS = "leaks"  # in a store: what of a target's test images its sources have seen
 SUBMISSIONS, RUNS = "submissions", "runs"  # beside a store: submissions/<source>/runs, each a store of its own
@@ -214,11 +214,12 @@ class Store:
         return found is not None and found.status == "ok"
 
     def _read(self, folder: Path) -> RunRecord | Unreadable:
-        path = folder / "record.json"
+        path, data = folder / "record.json", b""
         try:
-            record = RunRecord.model_validate_json(path.read_bytes())
+            data = read_regular(path, MOST_TEXT_BYTES, links=True)
+            record = RunRecord.model_validate_json(data)
         except ValidationError as error:
-            if newer := _newer(path):
+            if newer := _newer(data):
                 return Unreadable(path, newer)
             first = error.errors(include_url=False)[0]
             where = ".".join(str(part) for part in first["loc"]) or "the file"
@@ -236,18 +237,21 @@ class Store:
         """The evidence of a run, checked against its record.
 
         Raises:
-            StoreError: it is missing, or is not what the record was made from.
+            StoreError: it is missing, damaged, or is not what the record was made from.
         """
         path = self.folder_of(record) / "evidence.npz"
         try:
-            data = path.read_bytes()
+            data = read_regular(path, MOST_BYTES, links=True)
         except OSError as error:
             raise StoreError(f"cannot read {path}: {error.strerror}") from error
         if sha256(data) != record.evidence_sha256:
             raise StoreError(
                 f"{path} is not the evidence that record.json beside it was made from: its checksum differs"
             )
-        return Evidence.from_bytes(data)
+        try:
+            return Evidence.from_bytes(data)
+        except ValueError as error:
+            raise StoreError(f"{path}: {error}") from error
 
     def evidence_at(self, folder: Path, run: str, evidence_sha256: str) -> Evidence:
         """The evidence of a run whose record a table was read from, as it was then: what is kept of it goes by this checksum.
@@ -264,9 +268,16 @@ class Store:
 def _folders(path: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(path) as entries:
-            return [entry for entry in entries if entry.is_dir()]
+            return [entry for entry in entries if _is_folder(entry)]
     except OSError:  # it has just gone
         return []
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself must not hide what lies beside it
+        return False
 
 
 def _state(folder: str) -> str | None:
@@ -276,17 +287,17 @@ def _state(folder: str) -> str | None:
         try:
             info = os.stat(f"{folder}/{name}")
         except OSError:
-            if not told:
-                return None
+            if not told and not os.path.lexists(f"{folder}/{name}"):
+                return None  # a link that leads nowhere is a record that cannot be read
             continue
         told.append(f"{info.st_size} {info.st_mtime_ns}")
     return " ".join(told)
 
 
-def _newer(path: Path) -> str | None:
+def _newer(data: bytes) -> str | None:
     """Says that a record was made by a newer version, where it was."""
-    with contextlib.suppress(OSError, ValueError, AttributeError, RecursionError):
-        version = json.loads(path.read_bytes()).get("schema_version")
+    with contextlib.suppress(ValueError, AttributeError, RecursionError):
+        version = json.loads(data).get("schema_version")
         if isinstance(version, int) and version > SCHEMA_VERSION:
             return f"a newer version of satir-bench made it (schema {version}, this one reads {SCHEMA_VERSION}): update"
     return None
@@ -296,10 +307,10 @@ def read_json_lines(path: Path) -> Iterator[dict[str, object]]:
     """The whole lines of a JSON-lines file; a last line that was cut short by a kill is left out."""
     if not path.is_file():
         return
-    for line in path.read_bytes().split(b"\n"):
+    for line in read_regular(path, MOST_TEXT_BYTES, links=True).split(b"\n"):
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             return  # what follows a torn line was never acknowledged
         if not isinstance(row, dict):
             return

@@ -1,11 +1,13 @@
 """DataFrames from a store: one row a run, and the board, one row a cell."""
 
+import contextlib
 import functools
 import hashlib
 import io
 import json
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,11 @@ import numpy as np
 import pandas as pd
 
 from results import leaks, metrics, stats
-from results.bundle import is_of, submissions
+from results.bundle import BundleError, Submission, is_of, submissions, why
+from results.escape import visible
 from results.record import OF_SUBMISSIONS, RunRecord, column_docs
-from results.store import Store, StoreError, write_atomic
+from results.store import Store, StoreError, Unreadable, write_atomic
+from safe_files import read_regular, sealed, unsealed
 
 BOARD = [
     "target",
@@ -25,6 +29,7 @@ BOARD = [
     "result_version",
 ]  # only cells that share these are compared
 AT_A_TIME = 2000  # records in memory
+MOST_CACHED_BYTES = 2**31
 _OF_FILE = ("_folder", "_seen")  # in the cache: where a run is, and what changes when its files do
 Run = Mapping[Hashable, Any]  # a row of the table
 CELL_NAMES = ["source", "backbone", "train_frac"]
@@ -40,21 +45,67 @@ def runs_frame(store: Store) -> pd.DataFrame:
     found = own_runs(store)
     bundles, bad = submissions(store.root)
     bad = [*found.attrs["unreadable"], *bad]
-    parts = [found]
-    shown = _named_cells(found if bundles else found[:0])
+    known, parts = _Shown(), [found]
+    shown: list[Submission] = []
+    known.add(found if bundles else found[:0])
     for one in bundles:
-        held = Store(one.runs, cache=store.cache_file(f"submission-{one.folder.name}"))
-        brought = _frame(held, held.runs()).assign(submission=one.name, badge=one.level)
+        try:
+            brought = _brought(store, one, known)
+        except Exception as error:  # nobody foresees all that lies there, and the board must not fall with one bundle
+            bad.append(f"{one.folder}: {why(error)}")
+            continue
+        known.add(brought)
         bad += brought.attrs["unreadable"]
-        own = np.array([is_of(source, one.name) for source in brought["source"]], dtype=bool)
-        new = ~_named_cells(brought).isin(shown)  # a cell that was measured here is not shown a second time
-        parts.append(brought[own & new.to_numpy()])
-        shown = pd.concat([shown, _named_cells(parts[-1])])
+        parts, shown = [*parts, brought], [*shown, one]
     whole = pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
     whole = whole.astype(dict.fromkeys(OF_SUBMISSIONS, "str"))
-    whole.attrs |= {"unreadable": bad, "root": str(store.root)}
-    whole.attrs["touched"] = leaks.read([(store, None), *((Store(one.runs), one.name) for one in bundles)])
+    touched = leaks.read([(store, None), *((Store(one.runs), one.name) for one in shown)])
+    bad += [f"{path}: what it says of seen test images cannot be read" for path in touched.unreadable]
+    whole.attrs |= {"unreadable": [visible(line) for line in bad], "root": str(store.root), "touched": touched}
     return whole
+
+
+@dataclass
+class _Shown:
+    """What the board has so far: its cells, and what all runs of a board say alike."""
+
+    cells: set[str] = field(default_factory=set)
+    boards: dict[tuple[str, ...], tuple[object, ...]] = field(default_factory=dict)
+
+    def add(self, runs: pd.DataFrame) -> None:
+        """Takes the cells and boards of these runs in."""
+        self.cells |= set(_named_cells(runs))
+        for run in runs.drop_duplicates(BOARD).to_dict("records"):
+            self.boards.setdefault(_board_of(run), _alike(run))
+
+    def has_room_for(self, run: Run) -> bool:
+        """Whether the board of this run says what it says, or there is none yet."""
+        return self.boards.get(_board_of(run), _alike(run)) == _alike(run)
+
+
+def _board_of(run: Run) -> tuple[str, ...]:
+    return tuple(str(run[name]) for name in BOARD)
+
+
+def _alike(run: Run) -> tuple[object, ...]:
+    return tuple(run["classes"]), bool(run["ranked"]), bool(run["selected_on_test"])
+
+
+def _brought(store: Store, one: Submission, known: _Shown) -> pd.DataFrame:
+    """The runs of a bundle on its own source, without cells that are shown already: what was measured here is not shown twice.
+
+    Raises:
+        BundleError: they differ from the other runs of their board in what all runs of a board have in common.
+    """
+    held = Store(one.runs, cache=store.cache_file(f"submission-{one.folder.name}"))
+    runs = _frame(held, held.runs(), _with_evidence).assign(submission=one.name, badge=one.level)
+    own = np.array([is_of(source, one.name) for source in runs["source"]], dtype=bool)
+    runs = runs[own & ~_named_cells(runs).isin(known.cells).to_numpy()]
+    alike = _Shown(boards=dict(known.boards))
+    alike.add(runs)
+    if not all(map(alike.has_room_for, runs.to_dict("records"))):
+        raise BundleError("its runs differ from the other runs of their board in classes, or in whether it is ranked")
+    return runs
 
 
 def own_runs(store: Store) -> pd.DataFrame:
@@ -68,10 +119,25 @@ def _named_cells(runs: pd.DataFrame) -> "pd.Series[str]":
     return runs[[*BOARD, *CELL_NAMES]].astype(str).agg(" ".join, axis=1) if len(runs) else pd.Series([], dtype="str")
 
 
-def _frame(store: Store, seen: Mapping[str, str]) -> pd.DataFrame:
+def _with_evidence(store: Store, record: RunRecord) -> RunRecord | Unreadable:
+    """A record that somebody brought, if its evidence can be read and is of its classes: what is drawn from it relies on that."""
+    if record.status != "ok":
+        return record
+    path = store.folder_of(record) / "evidence.npz"
+    try:
+        shape = store.read_evidence(record).confusion.shape
+    except StoreError as error:
+        return Unreadable(path, str(error))
+    good = shape[0] and shape[1] == len(record.classes)
+    return record if good else Unreadable(path, f"it is of {shape[0]} images and {shape[1]} classes")
+
+
+def _frame(
+    store: Store, seen: Mapping[str, str], check: Callable[[Store, RunRecord], RunRecord | Unreadable] | None = None
+) -> pd.DataFrame:
     """The runs of one store.
 
-    Rows of records that have not changed since come from a Parquet cache. seen: `store.runs()`.
+    Rows of records that have not changed since come from a Parquet cache. seen: `store.runs()`. check: of records that it lacks.
     """
     import pyarrow as pa
 
@@ -85,7 +151,9 @@ def _frame(store: Store, seen: Mapping[str, str]) -> pd.DataFrame:
     parts = [] if kept is None else [kept]
     for begin in range(0, max(1, len(unknown)), AT_A_TIME):
         records, torn = store.read_records(unknown[begin : begin + AT_A_TIME])
-        bad += torn
+        looked = records if check is None else [check(store, record) for record in records]
+        records = [one for one in looked if isinstance(one, RunRecord)]
+        bad += [*torn, *(one for one in looked if isinstance(one, Unreadable))]
         folders = [store.folder_of(record).relative_to(store.root).as_posix() for record in records]
         rows = [_row(record) | {"_folder": f, "_seen": seen[f]} for record, f in zip(records, folders, strict=True)]
         if rows or not parts:  # from_pandas would call a column without a value one of numbers
@@ -250,18 +318,24 @@ def _row(record: RunRecord) -> dict[str, Any]:
     return flat | {name: json.dumps(flat[name], sort_keys=True) for name in _AS_JSON if flat.get(name) is not None}
 
 
+_VERSION = f"runs 1 {','.join(COLUMNS)}"  # raised when a row is made of a record in another way
+
+
 def _cache(store: Store) -> Path:
-    return store.cache_file(f"runs-{hashlib.sha256(','.join(COLUMNS).encode()).hexdigest()[:12]}.parquet")
+    return store.cache_file(f"runs-{hashlib.sha256(_VERSION.encode()).hexdigest()[:12]}.sealed")
 
 
 def _kept(store: Store) -> Any:  # noqa: ANN401 - a pyarrow.Table
-    """The cached table, or None where there is none, or one that was cut short."""
+    """The cached table, or None where there is none, or the least doubt about it."""
+    import pyarrow as pa
     from pyarrow import parquet
 
     try:
-        return parquet.read_table(_cache(store))
-    except (OSError, ValueError):
+        held = unsealed(read_regular(_cache(store), MOST_CACHED_BYTES, links=True), _VERSION)
+        table = parquet.read_table(pa.BufferReader(held))
+    except (OSError, ValueError, pa.ArrowException):  # another pyarrow may not read what this one wrote
         return None
+    return table if table.column_names == [*COLUMNS, *_OF_FILE] else None
 
 
 def _keep(table: Any, store: Store) -> None:  # noqa: ANN401
@@ -273,9 +347,10 @@ def _keep(table: Any, store: Store) -> None:  # noqa: ANN401
     buffer = io.BytesIO()
     parquet.write_table(table, buffer)
     try:
-        write_atomic(_cache(store), buffer.getvalue())
+        write_atomic(_cache(store), sealed(buffer.getvalue(), _VERSION))
     except StoreError:
         return
-    for old in store.cache_file("").glob("runs-*.parquet"):
+    for old in store.cache_file("").glob("runs-*"):
         if old != _cache(store):
-            old.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                old.unlink()

@@ -104,7 +104,7 @@ def pack_one(data: Path, here: Path) -> Packed:
     write_manifest(make_manifest(open_target("scenes", data)), manifest)
     how = How("inline", keep=True)
     run_matrix(load_matrix(str(matrix), sources=[str(folder)]), store, data, here / "weights", how, Silent())
-    made, _ = submit.pack(folder, here / "out", store, zipped=False)
+    made, _ = submit.pack(folder, here / "out", store)
     return Packed(folder, store.root, made, here / "out" / "mine-networks", manifest, matrix)
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from examples import record
+from examples import record, write
+from spoiled import ODD_FILES, in_place_of
 from streamlit.testing.v1 import AppTest
 from test_ask import filled  # noqa: F401 - a fixture
 
@@ -262,3 +263,41 @@ def test_a_store_that_changes_or_goes_while_the_page_is_open(opened: Open, fille
     app.run()
     assert not app.exception
     assert "is not the evidence that record.json beside it was made from" in texts(app)
+
+
+ODD_LINES = {
+    "deep": "[" * 5000 + "]" * 5000,
+    "a list": "[1]",
+    "settings that are lists": '{"schedule": {"lr": [1]}, "val_miou": 0.5}',
+    "a setting of the name of a column": '{"schedule": {"trial": 1.0, "val_miou": 2.0}, "val_miou": 0.5}',
+    "not a number": '{"schedule": {"lr": NaN}, "val_miou": Infinity}',
+    "two kinds": '{"schedule": {"lr": 1}, "val_miou": 0.5}\n{"schedule": {"lr": "x", "more": 2}, "val_miou": 0.6}',
+}
+
+
+@pytest.mark.parametrize("odd", ODD_FILES)
+@pytest.mark.parametrize("name", ["history.csv", "trials.jsonl", "certificate.json", "error.txt"])
+def test_the_page_of_a_run_shows_what_can_be_read_of_it(name: str, odd: str, opened: Open, tmp_path: Path) -> None:
+    folder = write(Store(tmp_path), record())
+    in_place_of(folder / name, ODD_FILES[odd])
+    app = opened(tmp_path, page="Run")
+    assert not app.exception, app.exception
+    assert [metric for metric in app.metric if metric.label == "miou"]
+
+
+@pytest.mark.parametrize("odd", ODD_LINES)
+def test_the_page_of_a_run_with_odd_trials_and_an_odd_history(odd: str, opened: Open, tmp_path: Path) -> None:
+    folder = write(Store(tmp_path), record())
+    (folder / "trials.jsonl").write_text((ODD_LINES[odd] + "\n") * 12)
+    (folder / "history.csv").write_text("step,loss,lr\n1,x,\n2,nan,1\n[],1e999,2\n")
+    app = opened(tmp_path, page="Run")
+    assert not app.exception, app.exception
+
+
+def test_the_page_of_a_run_shows_its_history_and_trials(opened: Open, tmp_path: Path) -> None:
+    folder = write(Store(tmp_path), record())
+    (folder / "trials.jsonl").write_text('{"number": 0, "schedule": {"lr": 0.1, "decay": "poly"}, "val_miou": null}\n')
+    (folder / "history.csv").write_text("step,loss,lr\n1,0.5,0.1\n2,0.4,0.1\n")
+    app = opened(tmp_path, page="Run")
+    assert {"Training loss", "Tuning"} <= {part.value for part in app.subheader}
+    assert shown(app, "lr")["decay"].tolist() == ["poly"]

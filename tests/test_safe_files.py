@@ -11,7 +11,8 @@ import pytest
 
 import safe_files
 from results.store import Store, write_atomic
-from safe_files import STALE_S, aside_of, clear_leftovers, is_alive, this_process, write_whole
+from safe_files import STALE_S, aside_of, clear_leftovers, is_alive, read_regular, this_process, write_whole
+from spoiled import ODD_FILES
 
 DYING = (
     "import os, pathlib, signal, sys\n"
@@ -137,3 +138,38 @@ def test_a_write_that_fails_leaves_nothing_aside(tmp_path: Path) -> None:
         write_whole(tmp_path / "file", b"x")
     (tmp_path / "file").rmdir()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("odd", "why"),
+    [
+        ("a device", "symbolic link"),
+        ("a pipe", "not a regular file"),
+        ("a socket", "No such device"),
+        ("6 GB", "larger than 1,000 bytes"),
+        ("a folder", "Is a directory"),
+        ("a link to itself", "symbolic link"),
+        ("a link to nothing", "symbolic link"),
+    ],
+)
+def test_what_is_no_regular_file_is_never_read(odd: str, why: str, tmp_path: Path) -> None:
+    ODD_FILES[odd](tmp_path / "file")
+    with pytest.raises(OSError, match=why):
+        read_regular(tmp_path / "file", 1000, links=False)
+    with pytest.raises(OSError) as told:  # noqa: PT011 - of any kind, and never a hang
+        read_regular(tmp_path / "file", 1000, links=True)
+    assert odd not in ("a device", "a pipe") or told.value.strerror == "not a regular file"
+
+
+def test_a_regular_file_is_read_up_to_the_limit(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 1000)
+    (tmp_path / "link").symlink_to("file")
+    assert read_regular(path, 1000, links=False) == b"x" * 1000
+    assert read_regular(tmp_path / "link", 1000, links=True) == b"x" * 1000
+    with pytest.raises(OSError, match="larger than 999 bytes"):
+        read_regular(path, 999, links=False)
+    with pytest.raises(OSError, match="larger than 3 bytes"):
+        read_regular(Path("/proc/self/status"), 3)  # says that it has 0 bytes
+    with pytest.raises(FileNotFoundError):
+        read_regular(tmp_path / "nothing", 1)

@@ -283,9 +283,8 @@ def test_a_folder_of_another_name_shows_nothing(packed: Packed, tmp_path: Path) 
 
 def test_packing_again_replaces_the_bundle(packed: Packed, bench: Bench, tmp_path: Path) -> None:
     for _ in range(2):
-        told = bench("submit", "pack", packed.folder, "--store", packed.store, "--out", tmp_path / "out", "--zip")
-    assert (tmp_path / "out" / "mine.zip").is_file()
-    told = bench("submit", "verify", tmp_path / "out" / "mine.zip", "--manifest", packed.manifest)
+        told = bench("submit", "pack", packed.folder, "--store", packed.store, "--out", tmp_path / "out")
+    told = bench("submit", "verify", tmp_path / "out" / "mine", "--manifest", packed.manifest)
     assert told.code == 0, told.out
     told = bench("submit", "pack", packed.folder, "--store", tmp_path / "nothing", "--out", tmp_path / "out")
     assert told.code == 1

@@ -1,14 +1,20 @@
+import io
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from examples import evidence, record, write
+from pyarrow import parquet
+from spoiled import ODD_FILES, in_place_of
 
-from results import load_table
+from results import load_table, table
 from results.record import RunRecord
 from results.store import Store
 from results.table import board, constant_note
+from safe_files import SEAL_BYTES, sealed
 
 
 def cell(source: str, identity: str, seeds: range, replicates: int = 3, **changes: object) -> list[RunRecord]:
@@ -136,7 +142,7 @@ def test_the_cache_follows_the_records(tmp_path: Path) -> None:
     assert len(again) == 3
     shutil.rmtree(tmp_path / "cache")
     pd.testing.assert_frame_equal(load_table(tmp_path), again)
-    assert len(list(tmp_path.glob("cache/*.parquet"))) == 1
+    assert len(list(tmp_path.glob("cache/runs-*"))) == 1
 
 
 def test_a_cache_of_failures_alone_takes_measured_runs_in(tmp_path: Path) -> None:
@@ -198,6 +204,57 @@ def test_a_run_without_its_evidence_does_not_count(tmp_path: Path) -> None:
 def test_a_torn_cache_is_no_cache(tmp_path: Path) -> None:
     store_of(tmp_path, cell("none", "a", range(3)))
     load_table(tmp_path)
-    [cache] = tmp_path.glob("cache/*.parquet")
+    [cache] = tmp_path.glob("cache/runs-*")
     cache.write_bytes(cache.read_bytes()[:100])
     assert len(load_table(tmp_path)) == 3
+
+
+def damaged(data: bytes, rng: np.random.Generator) -> bytes:
+    """The data after a bit flip, a cut, or a write that was torn and left zeros."""
+    place = int(rng.integers(len(data)))
+    kinds = (
+        data[:place] + bytes([data[place] ^ (1 << int(rng.integers(8)))]) + data[place + 1 :],
+        data[:place],
+        data[:place] + bytes(len(data) - place),
+    )
+    return kinds[int(rng.integers(3))]
+
+
+def test_a_damaged_cache_never_changes_the_board_and_never_raises(tmp_path: Path) -> None:
+    store_of(tmp_path, cell("none", "a", range(3)), cell("imagenet", "b", range(10, 13)))
+    whole = load_table(tmp_path)
+    [cache] = tmp_path.glob("cache/runs-*")
+    sound, rng = cache.read_bytes(), np.random.default_rng(0)
+    for _ in range(300):
+        if (bad := damaged(sound, rng)) == sound:
+            continue
+        cache.write_bytes(bad)
+        pd.testing.assert_frame_equal(load_table(tmp_path), whole)
+        assert cache.read_bytes() == sound, "it is made anew"
+
+
+def test_a_cache_of_other_columns_or_another_version_is_made_anew(tmp_path: Path) -> None:
+    store_of(tmp_path, cell("none", "a", range(3)))
+    whole = load_table(tmp_path)
+    [cache] = tmp_path.glob("cache/runs-*")
+    sound = cache.read_bytes()
+    buffer = io.BytesIO()
+    parquet.write_table(pa.table({"source": ["none"]}), buffer)
+    for odd in (
+        buffer.getvalue(),
+        sealed(buffer.getvalue(), table._VERSION),
+        sealed(sound[SEAL_BYTES:], "runs 0"),
+        b"",
+    ):
+        cache.write_bytes(odd)
+        pd.testing.assert_frame_equal(load_table(tmp_path), whole)
+        assert cache.read_bytes() == sound
+
+
+@pytest.mark.parametrize("odd", ODD_FILES)
+def test_whatever_stands_in_place_of_the_cache(odd: str, tmp_path: Path) -> None:
+    store_of(tmp_path, cell("none", "a", range(3)))
+    whole = load_table(tmp_path)
+    [cache] = tmp_path.glob("cache/runs-*")
+    in_place_of(cache, ODD_FILES[odd])
+    pd.testing.assert_frame_equal(load_table(tmp_path), whole)

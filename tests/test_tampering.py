@@ -332,10 +332,6 @@ def test_a_path_that_leaves_the_folder(name: str, here: Packed, tmp_path: Path) 
     told["files"][name] = "0" * 64
     listing.write_text(json.dumps(told))
     assert "leads out of the bundle" in faults(here, repack=False)
-    with zipfile.ZipFile(tmp_path / "x.zip", "w") as made:
-        made.writestr(name, "x")
-    with pytest.raises(BundleError, match="leads out of the bundle"), bundle.opened(tmp_path / "x.zip"):
-        pass
     assert not list(tmp_path.parent.glob("outside*"))
 
 
@@ -344,24 +340,9 @@ def test_a_link_out_of_the_folder(here: Packed, tmp_path: Path) -> None:
     (here.bundle / "card.yaml").symlink_to("/etc/passwd")
     with pytest.raises(BundleError, match=r"card\.yaml is a link"):
         verify.judge(here.bundle)
-    link = zipfile.ZipInfo("card.yaml")
-    link.external_attr = 0o120777 << 16
-    with zipfile.ZipFile(tmp_path / "x.zip", "w") as made:
-        made.writestr(link, "/etc/passwd")
-    with pytest.raises(BundleError, match=r"holds the link 'card\.yaml'"), bundle.opened(tmp_path / "x.zip"):
-        pass
 
 
-def test_an_archive_bomb(here: Packed, tmp_path: Path) -> None:
-    with (
-        zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as made,
-        made.open("bundle.json", "w", force_zip64=True) as member,
-    ):
-        for _ in range(300):
-            member.write(bytes(2**20))
-    assert (tmp_path / "x.zip").stat().st_size < 2**20
-    with pytest.raises(BundleError, match=r"314,572,800 bytes or more"), bundle.opened(tmp_path / "x.zip"):
-        pass
+def test_evidence_that_unpacks_to_more_than_any_target_needs(here: Packed) -> None:
     made_of_zeros = io.BytesIO()
     with zipfile.ZipFile(made_of_zeros, "w", zipfile.ZIP_DEFLATED) as made:
         for name in ("image_ids", "groups", "confusion", "weighted_f"):
@@ -387,10 +368,7 @@ def test_a_pickle_in_the_evidence_is_not_run(here: Packed, tmp_path: Path) -> No
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_torn_archive_and_no_bundle(here: Packed, bench: Bench, tmp_path: Path) -> None:
-    (tmp_path / "torn.zip").write_bytes(b"PK\x03\x04 and no more")
-    told = bench("submit", "verify", tmp_path / "torn.zip")
-    assert (told.code, "cannot be unpacked" in told.err) == (1, True)
+def test_no_bundle(here: Packed, bench: Bench, tmp_path: Path) -> None:
     told = bench("submit", "verify", tmp_path / "nothing")
     assert (told.code, "no bundle at" in told.err) == (1, True)
     (here.bundle / "bundle.json").write_text("{")

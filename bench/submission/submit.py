@@ -150,7 +150,7 @@ def _loaded(card: SourceCard, spec: BackboneSpec, weights: Path) -> tuple[tuple[
     return (), [f"{told.tensors_matched} of {told.tensors_expected} tensors", *told.reading]
 
 
-def pack(folder: Path, out: Path, store: Store, zipped: bool) -> tuple[Path, list[str]]:
+def pack(folder: Path, out: Path, store: Store) -> tuple[Path, list[str]]:
     """Makes OUT/<name> of a source's card and of its runs in the store; (the bundle, what is worth knowing).
 
     Networks that were kept go into OUT/<name>-networks, which is no part of the bundle: they are large.
@@ -209,7 +209,7 @@ def pack(folder: Path, out: Path, store: Store, zipped: bool) -> tuple[Path, lis
         notes.append(
             "no networks were kept, so nobody can spot-check it: `bench run ... --keep-weights` makes and keeps them"
         )
-    return (bundle.archive(made) if zipped else made), notes
+    return made, notes
 
 
 def _current(store: Store, name: str) -> list[RunRecord]:

@@ -10,8 +10,9 @@ from bench.records import now
 from bench.submission import verify
 from bench.watch import counting
 from results import bundle as bundles
-from results.bundle import BUNDLE, LEVELS, Level, Verdict
+from results.bundle import BUNDLE, LEVELS, BundleError, Level, Verdict
 from results.store import write_atomic
+from safe_files import MOST_TEXT_BYTES, read_regular
 
 
 def verify_bundle(
@@ -36,48 +37,46 @@ def verify_bundle(
         BundleError: it cannot be opened. BenchError: the data, a manifest or the source cannot be used.
     """
     bundle = bundle.resolve()
-    with bundles.opened(bundle) as folder:
-        where = networks or bundle.with_name(f"{bundle.name.removesuffix('.zip')}-networks")
-        if spot and not where.is_dir():
-            raise BenchError(f"no folder {where} with the bundle's networks: name it with --networks")
-        judged = verify.judge(folder, manifests, store)
-        level: Level = "claimed" if judged.faults else "recomputed"
-        if source is not None and not judged.faults:
-            from bench.submission import repeat
+    if not bundle.is_dir():
+        raise BundleError(f"no bundle at {bundle}: name the folder that `bench submit pack` made")
+    where = networks or bundle.with_name(f"{bundle.name}-networks")
+    if spot and not where.is_dir():
+        raise BenchError(f"no folder {where} with the bundle's networks: name it with --networks")
+    judged = verify.judge(bundle, manifests, store)
+    level: Level = "recomputed"
+    seed = secrets.randbelow(2**32) if seed is None else seed
+    if source is not None and not judged.faults:
+        from bench.submission import repeat
 
-            faults, what = repeat.load_weights(judged, source, weights)
-            judged.faults += faults
-            judged.done.append(what)
-            level = "claimed" if judged.faults else level
-        elif judged.brings_checkpoints:
-            judged.notes.append(
-                "weights_sha256 is as told: with --source, the folder of its card, the file is loaded anew"
+        faults, what = repeat.load_weights(judged, source, weights)
+        judged.faults += faults
+        judged.done.append(what)
+    elif judged.brings_checkpoints:
+        judged.notes.append("weights_sha256 is as told: with --source, the folder of its card, the file is loaded anew")
+    if spot and not judged.faults:
+        from bench.submission import repeat
+
+        with counting("predicting", "images") as report:
+            faults, seen = repeat.spot(judged, where, data, spot, seed, lambda n, of, /, **_: report(n, of))
+        judged.faults += faults
+        judged.done += [f"{seen[0]} (seed {seed})", *seen[1:]]
+        level = "spot-checked"
+    if reproduce and not judged.faults:
+        from bench.submission import repeat
+
+        scratch = store.with_name(f"{store.name}-reproduced")
+        with counting("training again", "steps") as report:
+            faults, what = repeat.reproduce(
+                judged, source, data, pool, weights, scratch, seed, lambda n, of, /, **_: report(n, of)
             )
-        seed = secrets.randbelow(2**32) if seed is None else seed
-        if spot and not judged.faults:
-            from bench.submission import repeat
-
-            with counting("predicting", "images") as report:
-                faults, seen = repeat.spot(judged, where, data, spot, seed, lambda n, of, /, **_: report(n, of))
-            judged.faults += faults
-            judged.done += [f"{seen[0]} (seed {seed})", *seen[1:]]
-            level = "claimed" if judged.faults else "spot-checked"
-        if reproduce and not judged.faults:
-            from bench.submission import repeat
-
-            scratch = store.with_name(f"{store.name}-reproduced")
-            with counting("training again", "steps") as report:
-                faults, what = repeat.reproduce(
-                    judged, source, data, pool, weights, scratch, seed, lambda n, of, /, **_: report(n, of)
-                )
-            judged.faults += faults
-            judged.done += [f"{what} (seed {seed})"] if what else []
-            level = "claimed" if judged.faults else "reproduced"
-        tried: Level = "reproduced" if reproduce else "spot-checked" if spot else "recomputed"
-        listing = folder / BUNDLE
-        if listing.is_file():
-            _leave(bundle, judged, listing.read_bytes(), level, tried, by)
-            level = "claimed" if judged.faults else level
+        judged.faults += faults
+        judged.done += [f"{what} (seed {seed})"] if what else []
+        level = "reproduced"
+    tried: Level = "reproduced" if reproduce else "spot-checked" if spot else "recomputed"
+    if (bundle / BUNDLE).is_file():
+        listing = read_regular(bundle / BUNDLE, MOST_TEXT_BYTES, links=False)
+        _leave(bundle, judged, listing, "claimed" if judged.faults else level, tried, by)
+    level = "claimed" if judged.faults else level
     return judged.faults, [*judged.done, *judged.notes], level
 
 

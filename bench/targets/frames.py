@@ -13,7 +13,9 @@ from PIL import Image
 
 from pretrain_sources.images import IGNORE, Pixels, decode_label
 from results.store import write_atomic
-from safe_files import read_regular
+from safe_files import read_regular, sealed, unsealed
+
+CACHED = "frames 1"  # raised when the facts of the same frame are found in another way
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def examine_all(
             report(done, len(new))
     if cache is not None and new:
         sound = {keys[f]: asdict(found) for f, found in facts.items() if found.problem is None}
-        write_atomic(cache, json.dumps(sound).encode())
+        write_atomic(cache, sealed(json.dumps(sound).encode(), CACHED))
     return facts
 
 
@@ -142,10 +144,10 @@ def _read_cache(cache: Path | None) -> Mapping[str, FrameFacts]:
     if cache is None or not cache.is_file():
         return {}
     try:
-        rows = json.loads(cache.read_bytes())
+        rows = json.loads(unsealed(cache.read_bytes(), CACHED))
         return {key: FrameFacts(**row | {"pixels": tuple(row["pixels"])}) for key, row in rows.items()}
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return {}  # a torn cache is no cache
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}  # a damaged cache is no cache
 
 
 def _same_labels(label: Pixels, twin: bytes) -> bool:

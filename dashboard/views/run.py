@@ -1,5 +1,6 @@
 """One run: how it went, how its schedule was chosen, what its weights were, and the command that repeats it."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,12 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 import yaml
+from pydantic import BaseModel, ConfigDict
 
 from dashboard.filters import Chosen
 from dashboard.parts import figure, plain, table
 from results import pictures
+from safe_files import MOST_TEXT_BYTES, read_regular
 from results.record import column_docs
 from results.store import read_json_lines
 
@@ -39,32 +42,57 @@ def show(chosen: Chosen) -> None:
     _trials(folder, row)
     _again(chosen, row)
     for title, name in (("Certificate of the weights", "certificate.json"), ("Record", "record.json")):
-        if (folder / name).is_file():
+        if (told := _text(folder / name)) is not None:
             with st.expander(title):
-                st.json((folder / name).read_text(), expanded=1)
-    if (folder / "error.txt").is_file():
-        st.text((folder / "error.txt").read_text()[-5000:])
+                _json(told)
+    if (told := _text(folder / "error.txt")) is not None:
+        st.text(told[-5000:])
+
+
+def _text(path: Path) -> str | None:
+    """The text of a file, or None where there is none that can be read: a run may have come in a bundle."""
+    try:
+        return read_regular(path, MOST_TEXT_BYTES).decode(errors="replace")
+    except OSError:
+        return None
+
+
+def _json(text: str) -> None:
+    try:
+        st.json(json.loads(text), expanded=1)
+    except (ValueError, RecursionError):
+        st.text(text[:5000])
 
 
 def _history(folder: Path) -> None:
+    told = _text(folder / "history.csv")
     try:
-        history = pd.read_csv(folder / "history.csv")
-    except (OSError, ValueError):
-        return
-    if not {"step", "loss"} <= set(history):
+        history = pd.read_csv(io.StringIO(told or ""))[["step", "loss"]].apply(pd.to_numeric, errors="coerce")
+    except (ValueError, KeyError):
         return
     st.subheader("Training loss")
     figure(pictures.history_chart(history), "history")
 
 
+class _Trial(BaseModel):
+    """A line of trials.jsonl, as far as it is shown."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+    schedule: dict[str, float | str]
+    val_miou: float | None = None
+
+
 def _trials(folder: Path, row: dict[str, Any]) -> None:
-    told = [row for row in read_json_lines(folder / "trials.jsonl") if isinstance(row.get("schedule"), dict)]
-    trials = [{**row["schedule"], "val_miou": row.get("val_miou")} for row in told]  # type: ignore[dict-item]
-    if not trials:
+    try:
+        told = [_Trial.model_validate(line) for line in read_json_lines(folder / "trials.jsonl")]
+        trials = [{**trial.schedule, "val_miou": trial.val_miou} for trial in told]
+        frame = pd.DataFrame(trials).rename_axis("trial").reset_index()
+    except (OSError, ValueError):
+        return
+    if frame.empty:
         return
     st.subheader("Tuning")
     st.caption("Validation mIoU chooses the schedule and is no result. Trial 0 is the default.")
-    frame = pd.DataFrame(trials).rename_axis("trial").reset_index()
     table(frame, "trials")
     if (shares := importance(frame)) is not None:
         figure(pictures.importance_chart(shares), "importance")
@@ -72,7 +100,7 @@ def _trials(folder: Path, row: dict[str, Any]) -> None:
 
 def importance(trials: pd.DataFrame, least: int = 10) -> pd.Series | None:
     """Share of each setting in the variation of the validation mIoU (PED-ANOVA, by Optuna); None for fewer than `least` trials."""
-    trials = trials.dropna(subset="val_miou")
+    trials = trials.dropna()
     if len(trials) < least or trials["val_miou"].nunique() < 2:
         return None
     import optuna
@@ -86,7 +114,7 @@ def importance(trials: pd.DataFrame, least: int = 10) -> pd.Series | None:
             space[name] = (
                 optuna.distributions.FloatDistribution(float(values.min()), float(values.max()))
                 if number
-                else optuna.distributions.CategoricalDistribution(sorted(values.unique()))
+                else optuna.distributions.CategoricalDistribution(sorted(values.unique(), key=str))
             )
     for row in trials.to_dict("records"):
         params = {name: row[name] for name in space}

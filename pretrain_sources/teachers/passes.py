@@ -1,5 +1,6 @@
 """A teacher's pass over images: what it drew is kept image by image, so that a killed pass goes on and other recipes share it."""
 
+import io
 import multiprocessing
 import os
 import signal
@@ -19,7 +20,9 @@ from pretrain_sources.labels import DRAWN, Drawn, encode
 from pretrain_sources.pool import PoolImage
 from pretrain_sources.sockets import shorten_socket_paths
 from pretrain_sources.teachers import Settings, Teacher, TeacherError, open_teacher, told_as_its_own
-from safe_files import whole
+from safe_files import sealed, unsealed, whole
+
+CACHED = "masks 1"  # raised when the same table means other masks
 
 
 @dataclass(frozen=True)
@@ -119,18 +122,20 @@ def _follow_the_parent(threads: int) -> None:
 
 def _keep(drawn: Drawn, path: Path) -> None:
     size = {"height": str(drawn.size[0]), "width": str(drawn.size[1])}
+    table = io.BytesIO()
+    pq.write_table(drawn.table.replace_schema_metadata(size), table, compression="zstd")
     with whole(path, sync=False) as aside:  # what a power cut tears is asked for again
-        pq.write_table(drawn.table.replace_schema_metadata(size), aside, compression="zstd")
+        aside.write_bytes(sealed(table.getvalue(), CACHED))
 
 
 def _read(path: Path) -> Drawn | None:
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(pa.BufferReader(unsealed(path.read_bytes(), CACHED)))
         facts = table.schema.metadata
         size = int(facts[b"height"]), int(facts[b"width"])
         return Drawn(table.replace_schema_metadata(None).cast(DRAWN), size)
     except (OSError, KeyError, ValueError, TypeError, pa.ArrowException):
-        return None  # not there, or torn by a power cut
+        return None  # not there, or damaged
 
 
 def _size(shape: Sequence[int]) -> str:
