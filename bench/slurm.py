@@ -19,6 +19,7 @@ from bench import BenchError
 from bench.executors import LOOK_AGAIN_S
 from bench.units import KINDS, Context, Unit
 from pretrain_sources.identity import fingerprint
+from results.escape import for_terminal
 from results.store import Store, write_atomic
 
 ARRAY = 1000  # jobs of an array; clusters allow 1,001 unless they say otherwise
@@ -87,7 +88,7 @@ class Job:
         held: Context = pickle.loads(Path(context).read_bytes())
         while (outcome := perform(unit, held, _unheard)).status == "busy":
             time.sleep(LOOK_AGAIN_S)
-        print(unit, outcome.status, outcome.reason or "")
+        print(for_terminal(f"{unit} {outcome.status} {outcome.reason or ''}"))
         return str(outcome.status)
 
     def checkpoint(self, context: str, unit: Unit) -> Any:  # noqa: ANN401

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import Bench
-from examples import record, write
+from examples import as_submission, record, write
 
 from bench.ask import view_text
 from results import load_table, metrics
@@ -280,3 +280,37 @@ def test_a_source_that_shares_no_backbone_has_no_tier_and_breaks_no_table(tmp_pa
             write(store, record(replicate, source=source, backbone=backbone, cell=cell))
     told = view_text(store, "tiers", "miou", "table", None)
     assert [line.split()[0] for line in told.splitlines() if " mine " in line] == ["-"]
+
+
+@pytest.mark.parametrize("ranked", [True, False])
+def test_table_and_report_mark_a_submission_alike(ranked: bool, bench: Bench, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    for number, source in enumerate(("none", "mine")):
+        for i in range(3):
+            write(store, record(i, 10 * number + i, source=source, cell=f"{number}" * 64, ranked=ranked))
+    as_submission(store, "mine")
+    marked = "mine (submitted, recomputed)"
+    for form in ("table", "md", "latex"):
+        told = bench("table", "--format", form, "--store", store.root)
+        assert marked in told.out
+        assert ("TOO SHORT TO RANK" in told.out) == (not ranked)
+    assert bench("report", "--out", tmp_path / "r", "--store", store.root).code == 0
+    page = (tmp_path / "r" / "index.html").read_text()
+    assert f"<td>{marked}<" in page
+    assert "<td>none<" in page
+    assert ("TOO SHORT TO RANK" in page) == (not ranked)
+    for words in (
+        ["table", "--tiers"],
+        ["table", "--per-class"],
+        ["compare", "mine", "none"],
+        ["claim", "mine > none"],
+    ):
+        assert "mine was submitted" in bench(*words, "--store", store.root).out, words
+
+
+def test_classes_named_as_columns_are(bench: Bench, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    for i in range(3):
+        write(store, record(i, i, classes=["source", "x", "x"]))
+    told = bench("table", "--per-class", "--format", "json", "--store", store.root)
+    assert list(json.loads(told.out)[0]) == ["source", "backbone", "n", "source (2)", "x", "x (2)"]
