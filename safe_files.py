@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all (aside, flushed, renamed), read only where they are files and not too large, and sealed.
+"""Files: written whole or not at all (aside, flushed, renamed), read only where they are files and not too large, and sealed.
 
 Every package may import this; it imports none of them.
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypedDict, Unpack
 import numpy as np
 import pandas as pd
 
-from bench.show import grid, page
+from bench.show import CLEAN, grid, page
 from pretrain_sources.yamlfile import read_yaml_list
 from results import images, scaling, stats
 from results.claims import Claim, Expected, Judgement, judge, judge_entry, parse, sentence
@@ -25,6 +25,7 @@ from results.compare import (
     tier_notes,
     tiers,
 )
+from results.escape import ascii_json, for_csv, for_terminal, unique
 from results.store import Store
 from results.table import runs_frame
 
@@ -88,15 +89,14 @@ def compare_text(
     notes += _left_out(found, a, b)
     verdict = sentence(judge(Claim(a, ">", b, 0.0, metric, backbone), found))
     parts = [
-        *found.notes,
-        f"{METRICS[metric]}: {a} against {b}",
+        *map(for_terminal, (*found.notes, f"{METRICS[metric]}: {a} against {b}")),
         "",
         grid(columns, body, "table"),
         "",
-        *notes,
+        *map(for_terminal, notes),
         HOW,
         "",
-        verdict,
+        for_terminal(verdict),
     ]
     if per_class:
         parts += ["", _classes(runs, a, b, metric, backbone)]
@@ -126,21 +126,26 @@ def claim_text(store: Store, text: str, **filters: Unpack[Filters]) -> tuple[str
     """(the judgement of a claim in words, the judgement)."""
     claim = parse(text)
     told = judge(claim, samples(board_of(store, **filters), claim.metric))
-    return sentence(told), told
+    return for_terminal(sentence(told)), told
 
 
 def claims_text(store: Store, path: Path, form: str = "text") -> tuple[str, bool]:
-    """(what stands on each entry of a claims file and how it is judged, whether all are as expected); md: lists for a text."""
+    """(what stands on each entry of a claims file and how it is judged, whether all are as expected); md: lists for a text.
+
+    What an entry `says`, and what it is `about`, is Markdown of whoever wrote the file: it stays, on one line.
+    """
     table, lines, good = runs_frame(store), [], True
     for entry in read_yaml_list(path, Expected):
         expected, told = _expected(entry, table)
         good &= expected
         mark = f"{'as expected' if expected else 'NOT AS EXPECTED'} ({entry.expect})"
+        claim, told = (CLEAN["md" if form == "md" else "table"](text) for text in (entry.claim, told))
+        says, about = (for_terminal(text or "") for text in (entry.says, entry.about))
         if form == "md":
-            lines += ["", entry.about, ""] if entry.about else []
-            lines.append(f"- **{entry.says or entry.claim}** {'' if expected else f'{mark}: '}{told}.")
+            lines += ["", about, ""] if about else []
+            lines.append(f"- **{says or claim}** {'' if expected else f'{mark}: '}{told}.")
         else:
-            lines.append("\n  ".join(filter(None, [f"{mark}: {entry.claim}", entry.says, told])))
+            lines.append("\n  ".join(filter(None, [f"{mark}: {claim}", says, told])))
     if not lines:
         raise Unanswerable(f"{path} holds no claims")
     return "\n".join(lines).strip("\n"), good
@@ -173,8 +178,9 @@ def scaling_text(store: Store, axis: str, source: str, metric: str, out: Path | 
     found = scaling.points(table, axis, source, metric)
     curves = {name: scaling.curve(by, np.random.default_rng(0)) for name, by in found.items()}
     rows = scaling.sizes_frame(curves, scaling.without_pretraining(table, axis, source, metric))
-    parts = [*samples(table[table["train_frac"] == table["train_frac"].max()]).notes]
-    parts += [f"{METRICS[metric]} of {source} over {scaling.AXES[axis]}; 95 % intervals over replicates"]
+    words = [*samples(table[table["train_frac"] == table["train_frac"].max()]).notes]
+    words += [f"{METRICS[metric]} of {source} over {scaling.AXES[axis]}; 95 % intervals over replicates"]
+    parts = [*map(for_terminal, words)]
     columns = ["size", METRICS[metric], "95 %", "replicates"]
     columns += ["labels that 'none' needs for it"] if "labels" in rows else []
     for name, told in curves.items():
@@ -188,7 +194,7 @@ def scaling_text(store: Store, axis: str, source: str, metric: str, out: Path | 
             )
             for row in rows[rows["backbone"] == name].to_dict("records")
         ]
-        parts += ["", name, grid(columns, body, "table"), f"{told.verdict}: {told.why}"]
+        parts += ["", for_terminal(name), grid(columns, body, "table"), f"{told.verdict}: {told.why}"]
         if told.left_out is not None:
             law, constant = told.left_out
             parts += [f"the largest size, predicted from the others: off by {law:+.4f}, by a constant {constant:+.4f}"]
@@ -196,7 +202,7 @@ def scaling_text(store: Store, axis: str, source: str, metric: str, out: Path | 
         from results.pictures import scaling_chart, write_chart
 
         write_chart(scaling_chart(curves, scaling.AXES[axis], METRICS[metric], source), out)
-        parts += ["", f"picture: {out}"]
+        parts += ["", for_terminal(f"picture: {out}")]
     return "\n".join(parts)
 
 
@@ -216,7 +222,7 @@ def _left_out(found: Samples, *only: str) -> list[str]:
 
 def classes_view(runs: pd.DataFrame, metric: str) -> View:
     """Of each cell that counts the mean of every class over its replicates; missing: absent from the test."""
-    names, found = list(runs["classes"].iloc[0]), samples(runs, metric)
+    names, found = unique(runs["classes"].iloc[0], ("source", "backbone", "n")), samples(runs, metric)
     rows = []
     for (source, backbone), cell in found.runs.groupby(["source", "backbone"]):
         values = np.array([[np.nan if v is None else v for v in row] for row in cell[CLASS_COLUMNS[metric]]], float)
@@ -262,9 +268,9 @@ def view_text(store: Store, view: str, metric: str, form: str, backbone: str | N
             raise Unanswerable(f"no runs on '{backbone}' on this board; there are: {there}")
     told = VIEWS[view](runs, metric)
     if form == "csv":
-        return str(told.rows.to_csv(index=False)).rstrip("\n")
+        return for_csv(told.rows).rstrip("\n")
     if form == "json":
-        return str(told.rows.to_json(orient="records", indent=1, double_precision=15))
+        return ascii_json(str(told.rows.to_json(orient="records", indent=1, double_precision=15)))
     body = [tuple(map(cell_text, row)) for row in told.rows.itertuples(index=False, name=None)]
     return page(told.head, list(map(str, told.rows)), body, told.notes, form)
 

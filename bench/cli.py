@@ -3,10 +3,11 @@
 Exit codes: 0 all done, 1 the call is wrong or cannot be done here, 2 some runs failed, 3 stopped early.
 """
 
+import io
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -82,6 +83,13 @@ BOARD = (
 WEIGHTS = _folder("weights", DEFAULT_WEIGHTS, "Folder of weights you downloaded.")
 
 
+def _say(text: object, err: bool = False) -> None:
+    """Prints lines; whatever a stranger's text in them holds, nothing but the end of a line reaches the terminal unseen."""
+    from results.escape import visible
+
+    click.echo("\n".join(map(visible, str(text).split("\n"))), err=err)
+
+
 def _with(*options: Callable[..., Any]) -> Callable[..., Any]:
     """The options as one decorator, shown in the order given."""
 
@@ -105,7 +113,7 @@ def ls(data: Path) -> None:
     """List targets, matrices, protocols, sources and backbones."""
     from bench import listing
 
-    click.echo(listing.listing(data))
+    _say(listing.listing(data))
 
 
 @cli.group()
@@ -121,7 +129,7 @@ def check(target: str, data: Path) -> None:
     from bench import listing
     from bench.targets import open_target
 
-    click.echo(listing.data_report(open_target(target, data)))
+    _say(listing.data_report(open_target(target, data)))
 
 
 @data.command()
@@ -137,7 +145,7 @@ def manifest(target: str, out: Path, data: Path) -> None:
 
     made = manifests.make_manifest(open_target(target, data))
     manifests.write_manifest(made, out)
-    click.echo(f"{len(made.test)} test images of {target} in {out}")
+    _say(f"{len(made.test)} test images of {target} in {out}")
 
 
 @data.command()
@@ -154,17 +162,15 @@ def make(target: str, n: int, size: str, seed: int, data: Path) -> int:
     folder, height_width = data / target, scenes.size_of(size)
     if folder.exists():
         same = scenes.made_by(folder, scenes.command(n, height_width, seed))
-        click.echo(
-            f"{folder} is there already{'' if same else ', made otherwise'}; delete it to make it anew", err=not same
-        )
+        _say(f"{folder} is there already{'' if same else ', made otherwise'}; delete it to make it anew", err=not same)
         return 0 if same else 1
     try:
         with counting(f"rendering {target}", "frames") as report:
             frames = scenes.make(folder, n, height_width, seed, report)
     except KeyboardInterrupt:
-        click.echo("stopped; nothing was left behind", err=True)
+        _say("stopped; nothing was left behind", err=True)
         return 3
-    click.echo(f"{frames} frames in {folder}, half of them labelled")
+    _say(f"{frames} frames in {folder}, half of them labelled")
     return 0
 
 
@@ -222,7 +228,7 @@ def corpus_make(
 
     sam = {name: settings.pop(name) for name in ("model", "checkpoint", "points_per_batch")}
     made, speed = corpora.make(pool, corpora.recipe_of(recipe, teacher, settings, **sam), out, weights, jobs)
-    click.echo(corpora.told(made, out, speed))
+    _say(corpora.told(made, out, speed))
 
 
 @corpus.command()
@@ -234,7 +240,7 @@ def rerank(source: Path, out: Path, **settings: Any) -> None:  # noqa: ANN401
     from bench import corpora
 
     made, speed = corpora.rerank(source, out, settings)
-    click.echo(corpora.told(made, out, speed))
+    _say(corpora.told(made, out, speed))
 
 
 @corpus.command("check")
@@ -245,7 +251,7 @@ def corpus_check(folder: Path, classes: int | None, images: Path | None) -> None
     """Read every image and label map of CORPUS (images/ and labels/) and report whatever is wrong."""
     from bench import corpora, listing
 
-    click.echo(listing.corpus_report(folder, *corpora.check(folder, classes, images)))
+    _say(listing.corpus_report(folder, *corpora.check(folder, classes, images)))
 
 
 MATRIX = (
@@ -276,7 +282,7 @@ def plan(store: Path, data: Path, weights: Path, retry: str | None, **matrix: An
     from bench import forecast
     from bench.matrix import load_matrix
 
-    click.echo(forecast.plan_report(load_matrix(**matrix), store, data, _weights(weights), _statuses(retry)))
+    _say(forecast.plan_report(load_matrix(**matrix), store, data, _weights(weights), _statuses(retry)))
 
 
 @cli.command()
@@ -336,18 +342,17 @@ def status(cell: str | None, store: Path, as_json: bool) -> None:
 
     CELL, `SOURCE x BACKBONE` or SOURCE (globs), asks for more: its units, why some failed, and which inputs have changed.
     """
-    import json
-
     from bench import status
+    from results.escape import for_json
     from results.store import Store
 
     held = Store(store)
     if cell is None:
         told = status.store_status(held)
-        click.echo(json.dumps(told, indent=1) if as_json else status.store_text(told))
+        _say(for_json(told) if as_json else status.store_text(told))
     else:
         cells = status.cell_status(held, cell)
-        click.echo(json.dumps(cells, indent=1) if as_json else status.cell_text(cells))
+        _say(for_json(cells) if as_json else status.cell_text(cells))
 
 
 @cli.command()
@@ -373,17 +378,18 @@ def table(store: Path, form: str, views: tuple[str, ...], metric: str, backbone:
         from bench import ask
         from results.store import Store
 
-        click.echo("\n\n".join(ask.view_text(Store(store), view, metric, form, backbone, **names) for view in views))
+        _say("\n\n".join(ask.view_text(Store(store), view, metric, form, backbone, **names) for view in views))
         return
     from bench import show
     from results import load_table
+    from results.escape import for_terminal
     from results.table import board
 
     if metric != "miou":
         raise BenchError("the board shows both metrics; --metric goes with --tiers or --per-class")
     runs = load_table(store)
     for line in runs.attrs["unreadable"]:
-        click.echo(f"left out: {line}", err=True)
+        _say(for_terminal(f"left out: {line}"), err=True)
     cells = board(runs)
     for column, value in {"backbone": backbone, **names}.items():
         cells = cells if value is None else cells[cells[column] == value]
@@ -391,7 +397,7 @@ def table(store: Path, form: str, views: tuple[str, ...], metric: str, backbone:
         raise BenchError(
             "no runs of what --target, --protocol, --train-frac and --backbone name; without them all are shown"
         )
-    click.echo(show.table_text(cells, runs, form))
+    _say(show.table_text(cells, runs, form))
 
 
 @cli.command()
@@ -405,7 +411,7 @@ def compare(a: str, b: str, store: Path, metric: str, backbone: str | None, per_
     from bench.ask import compare_text
     from results.store import Store
 
-    click.echo(compare_text(Store(store), a, b, metric, backbone, per_class, **board))
+    _say(compare_text(Store(store), a, b, metric, backbone, per_class, **board))
 
 
 @cli.command()
@@ -428,10 +434,10 @@ def claim(text: str | None, file: Path | None, form: str, store: Path, **board: 
         if any(value is not None for value in board.values()):
             raise BenchError("each claim of a --file names its own target, protocol and train_frac")
         told, good = claims_text(Store(store), file, form)
-        click.echo(told)
+        _say(told)
         return 0 if good else 2
     told, found = claim_text(Store(store), str(text), **board)
-    click.echo(told)
+    _say(told)
     return {"SUPPORTED": 0, "NOT SHOWN": 4, "CONTRADICTED": 5}[found.verdict]
 
 
@@ -446,7 +452,7 @@ def scaling(axis: str, source: str, out: Path | None, store: Path, metric: str, 
     from bench.ask import scaling_text
     from results.store import Store
 
-    click.echo(scaling_text(Store(store), axis, source, metric, out, **board))
+    _say(scaling_text(Store(store), axis, source, metric, out, **board))
 
 
 @cli.command()
@@ -457,7 +463,7 @@ def report(out: Path, store: Path) -> None:
     from bench.report import write_report
     from results.store import Store
 
-    click.echo(write_report(Store(store), out))
+    _say(write_report(Store(store), out))
 
 
 @cli.command("leaks")
@@ -476,7 +482,7 @@ def leaks_command(names: tuple[str, ...], target: str, pool: Path | None, data: 
     from bench import leaks
     from results.store import Store
 
-    click.echo(leaks.look(names, target, data, pool, Store(store)))
+    _say(leaks.look(names, target, data, pool, Store(store)))
 
 
 @cli.group()
@@ -496,7 +502,7 @@ def submit_init(name: str, kind: Any) -> None:  # noqa: ANN401
     from bench.submission import submit
 
     folder = submit.init(name, kind)
-    click.echo(f"{folder / CARD} is to be filled in; then: bench submit check {folder}")
+    _say(f"{folder / CARD} is to be filled in; then: bench submit check {folder}")
 
 
 @submit.command("check")
@@ -571,14 +577,11 @@ def submit_verify(bundle: Path, store: Path, weights: Path, **how: Any) -> int: 
 
 def _told(what: Path, faults: Sequence[str], good: Sequence[str], end: str) -> int:
     """Prints a judgement; 1 where there is a fault."""
-    from results.files import printable
+    from results.escape import for_terminal
 
-    for line in good:
-        click.echo(f"  {printable(line)}")
-    for line in faults:
-        click.echo(f"FAULT {printable(line)}")
     count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-    click.echo(f"{printable(what)}: {count if faults else printable(end)}")
+    lines = [*(f"  {line}" for line in good), *(f"FAULT {line}" for line in faults)]
+    _say("\n".join(map(for_terminal, [*lines, f"{what}: {count if faults else end}"])))
     return 1 if faults else 0
 
 
@@ -596,7 +599,8 @@ def dashboard(store: Path, port: int, host: str, browser: bool) -> None:
     settings = {"server.port": port, "server.headless": str(not browser).lower(), "server.address": host}
     settings |= {"browser.gatherUsageStats": "false", "server.fileWatcherType": "none", "client.toolbarMode": "viewer"}
     settings |= {"server.showEmailPrompt": "false", "logger.hideWelcomeMessage": "true"}  # it offers to install things
-    click.echo(f"http://{'localhost' if host == '0.0.0.0' else host}:{port}  (Ctrl-C ends it)")
+    settings |= {"client.showErrorDetails": "none"}  # what goes wrong here is told here: it names paths of this machine
+    _say(f"http://{'localhost' if host == '0.0.0.0' else host}:{port}  (Ctrl-C ends it)")
     sys.stdout.flush()
     words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
     os.environ["BENCH_STORE"] = str(store)
@@ -652,6 +656,14 @@ def _end_unread() -> None:
         sys.exit(141)
 
 
+def _fail(message: str, code: int = 1) -> NoReturn:
+    """Ends the process with a message, which may quote files, cards and bundles, on standard error."""
+    from results.escape import lines_for_terminal
+
+    click.echo(lines_for_terminal(message), err=True)
+    sys.exit(code)
+
+
 def main() -> None:
     """The `bench` command: errors of use become one message on standard error, never a traceback."""
     try:
@@ -663,15 +675,17 @@ def main() -> None:
         _end_unread()
         raise
     except click.ClickException as error:
-        error.show()
-        sys.exit(1)
+        said = io.StringIO()
+        error.show(said)  # the usage, which is ours, and what is wrong, which quotes
+        usage, sign, why = said.getvalue().rstrip("\n").partition("Error: ")
+        click.echo(f"{usage}{sign}", nl=False, err=True)
+        _fail(why.expandtabs())
     except _errors_of_use() as error:
-        click.echo(f"bench: {error}", err=True)
-        sys.exit(1)
+        _fail(f"bench: {error}")
     except StoppedEarly as error:
-        click.echo(f"{error}; what was finished is kept, and the same command goes on from there", err=True)
-        sys.exit(3)
+        _fail(f"{error}; what was finished is kept, and the same command goes on from there", 3)
     except OSError as error:  # a file that cannot be read; what cannot be written is a StoreError
-        click.echo(f"bench: {error.filename or 'input or output'}: {error.strerror or error}", err=True)
-        sys.exit(1)
+        _fail(f"bench: {error.filename or 'input or output'}: {error.strerror or error}")
+    except UnicodeEncodeError as error:  # bytes of the call or of a file's name that are no text
+        _fail(f"bench: {error.object} is not UTF-8 text")
     sys.exit(code)

@@ -21,6 +21,7 @@ from pretrain_sources.making import make_corpus, redrawn
 from pretrain_sources.pool import read_pool
 from pretrain_sources.recipe import SAM_TINY, FelzenszwalbTeacher, Recipe, SamTeacher
 from pretrain_sources.teachers.passes import Pass
+from results.escape import for_terminal
 from results.locks import HeldError, LocksError, locked
 from safe_files import write_whole
 
@@ -115,7 +116,7 @@ def told(manifest: Manifest, out: Path, speed: float | None) -> str:
         f"  refused: {count} images, {kind} (images.parquet names them)" for kind, count in manifest.refused.items()
     ]
     lines += [f"  {speed:.2f} images a second"] if speed else ["  it was there already"]
-    return "\n".join([*lines, f"  look at {out / 'contact.png'} before you train on it"])
+    return "\n".join(map(for_terminal, [*lines, f"  look at {out / 'contact.png'} before you train on it"]))
 
 
 def _valid(recipe: Mapping[str, Any], changes: Mapping[str, Any]) -> Recipe:

@@ -15,6 +15,7 @@ from bench.targets import Target
 from bench.units import KINDS, SPENT, Unit
 from bench.watch import Watch, duration
 from results import stats
+from results.escape import for_terminal
 from results.store import Store
 
 READ = 300  # measured units of a kind that are looked at
@@ -33,7 +34,7 @@ def plan_report(matrix: Matrix, store: Path, data: Path, weights: Path, retry: S
         watch = Watch(matrix, store)
         held = Store(store, cache=Path(folder))
         target, _, plan = look(matrix, held, data, weights, watch, retry)
-        return "\n".join(_lines(matrix, target, plan, held))
+        return "\n".join(map(for_terminal, _lines(matrix, target, plan, held)))
 
 
 def _lines(matrix: Matrix, target: Target, plan: Plan, store: Store) -> Iterable[str]:

@@ -19,6 +19,7 @@ from pretrain_sources.images import decode_thermal
 from pretrain_sources.leaks import LeaksError, Prepared, read_frames
 from pretrain_sources.pool import PoolError, PoolImage, choose, images_hash, read_pool
 from results import leaks as findings
+from results.escape import for_terminal
 from results.leaks import Found
 from results.store import Store, slug
 from results.table import runs_frame
@@ -149,21 +150,23 @@ def _draw(touched: dict[str, findings.Near], paths: dict[str, Path], target: Tar
 
 
 def _text(found: Found, path: Path, store: Store, target: Target) -> str:
-    lines = [
+    words = [
         f"{found.source} on {found.target}: {len(found.touched)} of {found.test_images} test images ({found.share:.1%}) have a "
         f"near-duplicate among its {found.image_count:,} images",
         f"  similarity of {found.threshold:.2f} or more; {found.expected_false_alarms:.2g} false alarms expected at most",
     ]
+    lines = [*map(for_terminal, words)]
     rows = sorted(found.touched.items(), key=lambda item: -item[1].similarity)
     body = [(test, near.image, f"{near.similarity:.3f}", near.how) for test, near in rows[:SHOWN]]
     if body:
         lines += ["", grid(("test image", "its image", "similarity", "how"), body, "table")]
         lines += [f"... and {len(rows) - SHOWN} more"] if len(rows) > SHOWN else []
-        lines.append(f"side by side in {pictures_of(store, found.target, found.source)}: look before you believe it")
-    lines += [f"  {note}" for note in found.notes]
+        where = pictures_of(store, found.target, found.source)
+        lines.append(for_terminal(f"side by side in {where}: look before you believe it"))
+    lines += [for_terminal(f"  {note}") for note in found.notes]
     if found.share > 1 - findings.LEAST_CLEAN:
         lines.append(f"  under {findings.LEAST_CLEAN:.0%} of the test is clean: no pair with this source is judged")
-    return "\n".join([*lines, *_scores(found, store), f"  kept in {path}"])
+    return "\n".join([*lines, *_scores(found, store), for_terminal(f"  kept in {path}")])
 
 
 def _scores(found: Found, store: Store) -> Iterator[str]:

@@ -11,6 +11,7 @@ from bench.targets import TARGETS, Target, find_root
 from pretrain_sources.catalog import STUDIES, catalog
 from pretrain_sources.corpus import Corpus
 from pretrain_sources.yamlfile import read_yaml
+from results.escape import for_terminal
 
 
 def listing(data: Path) -> str:
@@ -41,7 +42,7 @@ def listing(data: Path) -> str:
     lines.append(
         _entry("DECODER:ENCODER", f"another of timm's encoders under {', '.join(DECODERS)}, for example fpn:resnet18")
     )
-    return "\n".join(lines)
+    return "\n".join(map(for_terminal, lines))
 
 
 def data_report(target: Target) -> str:
@@ -65,7 +66,8 @@ def data_report(target: Target) -> str:
         lines.append(f"  {name:16}" + "".join(f"{s:>13.2%}{n:>8}" for s, n in zip(shares, counts, strict=True)))
     absent = [name for k, name in enumerate(spec.classes) if not sum(row[k] for row in pixels["test"])]
     lines += [f"  not in test, so not scored: {', '.join(absent)}"] if absent else []
-    return "\n".join([*lines, *(f"  note: {note}" for note in target.notes), f"  content hash {target.content_hash}"])
+    lines += [*(f"  note: {note}" for note in target.notes), f"  content hash {target.content_hash}"]
+    return "\n".join(map(for_terminal, lines))
 
 
 def corpus_report(folder: Path, corpus: Corpus, notes: Sequence[str]) -> str:
@@ -77,7 +79,8 @@ def corpus_report(folder: Path, corpus: Corpus, notes: Sequence[str]) -> str:
         name = "(ignore)" if k == corpus.num_classes else "0, no mask" if k == 0 else str(k)
         count = sum(image.class_px[k] > 0 for image in corpus.images)
         lines.append(f"  {name:12}{px / max(1, sum(total)):>10.2%} px{count:>9} images")
-    return "\n".join([*lines, *(f"  note: {note}" for note in notes), f"  content hash {corpus.content_hash}"])
+    lines += [*(f"  note: {note}" for note in notes), f"  content hash {corpus.content_hash}"]
+    return "\n".join(map(for_terminal, lines))
 
 
 def _entry(name: str, text: str) -> str:

@@ -1,12 +1,16 @@
 """Text for `bench table`. Loads no torch, and nothing of a matrix: it must come up at once."""
 
-import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from results.escape import for_csv, for_json, for_latex, for_markdown, for_terminal
+from results.marks import marks
 
 if TYPE_CHECKING:
     import pandas as pd
+
+CLEAN: dict[str, Callable[[str], str]] = {"table": for_terminal, "md": for_markdown, "latex": for_latex}
 
 
 def table_text(cells: "pd.DataFrame", runs: "pd.DataFrame", form: str) -> str:
@@ -17,10 +21,10 @@ def table_text(cells: "pd.DataFrame", runs: "pd.DataFrame", form: str) -> str:
     from results.table import BOARD, constant_note
 
     if form == "csv":
-        return str(cells.to_csv(index=False))
+        return for_csv(cells).rstrip("\n")
     rows = _rows(cells)
     if form == "json":
-        return json.dumps(rows, indent=1, allow_nan=False)
+        return for_json(rows)
     if not rows:
         return f"no runs in this store yet: `bench run --matrix demo` makes some\n\n{_paper_text(form)}"
     boards: dict[tuple[str, ...], list[dict[str, Any]]] = {}
@@ -68,7 +72,7 @@ def _board_text(rows: list[dict[str, Any]], form: str, several: bool, told: Sequ
     body = [
         (
             str(row["rank"] or "-"),
-            _source(row),
+            source_text(row),
             row["backbone"],
             _number(row["miou"]),
             _interval(row, "miou"),
@@ -106,11 +110,10 @@ def _board_text(rows: list[dict[str, Any]], form: str, several: bool, told: Sequ
     return page(head, columns, body, notes, form)
 
 
-def _source(row: dict[str, Any]) -> str:
-    mark = "" if row["leak"] is None else " (LEAK)"
-    mark += f" (saw {row['touched']:.0%} of the test)" if row["touched"] else ""
-    mark += "" if row["badge"] is None else f" (submitted, {row['badge']})"
-    return f"{row['source']}{mark}" + ("" if row["train_frac"] == 1 else f" at {row['train_frac']:.0%}")
+def source_text(row: Mapping[Any, Any]) -> str:
+    """The source of a row of the board, with what must be known of it, as every table of the board shows it."""
+    told = "".join(f" ({mark})" for mark in marks(row))
+    return f"{row['source']}{told}" + ("" if row["train_frac"] == 1 else f" at {row['train_frac']:.0%}")
 
 
 def _learned(row: dict[str, Any]) -> str:
@@ -140,6 +143,7 @@ def page(
     head: Sequence[str], columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str], form: str
 ) -> str:
     """A table with words above and below it; in LaTeX they are comments, so that the whole can be \\input."""
+    head, notes = ([CLEAN[form](line) for line in lines] for lines in (head, notes))
     if form == "latex":
         head, notes = ([f"% {line}" for line in lines] for lines in (head, notes))
     if form == "md":  # else they would run together into one paragraph
@@ -150,28 +154,17 @@ def page(
 
 def grid(columns: Sequence[str], rows: Sequence[Sequence[str]], form: str) -> str:
     """Aligned columns, a Markdown table, or a LaTeX tabular."""
+    columns, *rows = ([CLEAN[form](cell) for cell in row] for row in [columns, *rows])
     if form == "latex":
-        lines = [" & ".join(_tex(cell) for cell in row) + r" \\" for row in [columns, *rows]]
+        lines = [" & ".join(row) + r" \\" for row in [columns, *rows]]
         head = [rf"\begin{{tabular}}{{{'l' * len(columns)}}}", r"\hline", lines[0], r"\hline"]
         return "\n".join([*head, *lines[1:], r"\hline", r"\end{tabular}"])
     if form == "md":
         lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
-        return "\n".join(
-            [*lines, *(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)]
-        )
+        return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
     widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in [columns, *rows]
     ]
     return "\n".join([lines[0], "-" * min(len(lines[0]) + 8, 160), *lines[1:]])
-
-
-_TEX = str.maketrans(
-    {c: "\\" + c for c in "&%$#_{}"}
-    | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
-)
-
-
-def _tex(text: str) -> str:
-    return text.translate(_TEX)

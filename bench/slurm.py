@@ -21,6 +21,7 @@ from bench import BenchError
 from bench.executors import LOOK_AGAIN_S
 from bench.units import KINDS, Context, Unit
 from pretrain_sources.identity import fingerprint
+from results.escape import for_terminal
 from results.store import Store, write_atomic
 
 MINUTES = 24 * 60  # of a job, unless `time` says otherwise
@@ -181,7 +182,7 @@ class Job:
             if outcome.reason != reason:
                 print(f"waiting for {unit}: {(reason := outcome.reason)}", flush=True)
             time.sleep(LOOK_AGAIN_S)
-        print(unit, outcome.status, outcome.reason or "")
+        print(for_terminal(f"{unit} {outcome.status} {outcome.reason or ''}"))
         return str(outcome.status)
 
     def checkpoint(self, context: str, unit: Unit) -> Any:  # noqa: ANN401

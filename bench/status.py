@@ -17,7 +17,8 @@ from bench.records import known_fields
 from bench.spec import Cell
 from bench.units import CLAIM, KINDS, LOG, OUTCOME, PROGRESS, Unit
 from pretrain_sources.yamlfile import suggestion
-from results.record import RunRecord
+from results.escape import for_terminal
+from results.record import MOST, RunRecord
 from results.store import Store, write_atomic
 
 LINES = 8  # of a log that are shown
@@ -151,7 +152,8 @@ def _at_work(store: Store, kind: str) -> Iterable[Json]:
 def _working(folder: Path) -> Json | None:
     """How far a unit has got, or None where it has not begun or is done."""
     facts = _json(folder / PROGRESS)
-    if not facts:
+    numbers = [facts.get(name, 0.0) for name in SHOWN] + [facts.get("done"), facts.get("total")]
+    if not all(isinstance(number, int | float) and abs(number) < MOST for number in numbers):  # torn, or not ours
         return None
     try:
         with FileLock(folder / CLAIM, timeout=0, fallback_to_soft=False):
@@ -222,7 +224,7 @@ def store_text(found: Json) -> str:
     lines += ["", *dict.fromkeys(reasons)] if reasons else []
     lines += ["", *map(_progress, found["at_work"])] if found["at_work"] else []
     lines += [f"cannot be read, the next run makes it anew: {text}" for text in found["unreadable"]]
-    return "\n".join(lines or ["no runs yet"])
+    return "\n".join(map(for_terminal, lines or ["no runs yet"]))
 
 
 def cell_text(found: Sequence[Json]) -> str:
@@ -237,10 +239,11 @@ def cell_text(found: Sequence[Json]) -> str:
             lines.append(f"  {_progress(unit)}" if "done" in unit else f"  {unit['state']:11} {unit['unit']}")
             lines += [f"    {unit['reason']}"] if unit["reason"] else []
             lines += [f"    {unit['log']} ends:"] if unit.get("log") else []
-            lines += [f"    | {text}" for text in unit.get("last_lines", ())]
-    return "\n".join(lines)
+            lines += [f"    | {text.expandtabs()}" for text in unit.get("last_lines", ())]
+    return "\n".join(map(for_terminal, lines))
 
 
 def _progress(row: Json) -> str:
     facts = "".join(f", {label} {row[name]:.3f}" for name, label in SHOWN.items() if name in row)
-    return f"{row['state']:11} {row['unit']}, {row['done'] / max(1, row['total']):.0%}{facts}, since {row['since']}"
+    share = row["done"] / max(1, row["total"])
+    return f"{row['state']:11} {row.get('unit')}, {share:.0%}{facts}, since {row.get('since')}"

@@ -16,6 +16,7 @@ from bench.matrix import Matrix
 from bench.plan import Plan
 from bench.targets import Target
 from bench.units import KINDS, Unit
+from results.escape import for_terminal
 from results.record import FAILED_STATUSES, RETRIED
 
 QUIET_S = 30.0  # between two plain lines about progress
@@ -52,7 +53,7 @@ class Watch:
     def __init__(self, matrix: Matrix, store: Path) -> None:
         self.matrix = matrix
         self._store = store
-        self._console = Console(file=_output(), highlight=False, markup=False, soft_wrap=True)
+        self._console = _console()
         self._live = _live(self._console, "steps") if self._console.is_terminal else None
         self._bars: dict[str, TaskID] = {}
         self._pieces: dict[str, _Piece] = {}  # by fingerprint
@@ -66,33 +67,34 @@ class Watch:
         """Keep this open during the run."""
         return self._live or nullcontext()
 
+    def _say(self, text: str) -> None:
+        self._console.print(for_terminal(text))
+
     # -- what the run tells ------------------------------------------------------------------------------------------
 
     def checking(self, what: str, done: int, total: int) -> None:
         """Files are being read for the first time."""
         if done == 1 and total > 200:
-            self._console.print(f"{what}: {total} files are read, once")
+            self._say(f"{what}: {total} files are read, once")
 
     def noted(self, text: str) -> None:
         """Something to know."""
-        self._console.print(f"  {text}")
+        self._say(f"  {text}")
 
     def planned(self, plan: Plan, target: Target) -> None:
         """Says what is done, what is to do and what cannot be done."""
         finals = sum(unit.kind == "final" for unit in plan.todo)
-        self._console.print(
+        self._say(
             f"{self.matrix.name}: {self.matrix.protocol.name} on {target.spec.name}, "
             f"{len(self.matrix.cells)} cells, {len(plan.finals)} runs"
         )
         for note in target.notes:
-            self._console.print(f"  {target.spec.name}: {note}")
+            self._say(f"  {target.spec.name}: {note}")
         if plan.todo:
             done = len(plan.finals) - finals - len(plan.skipped)
-            self._console.print(
-                f"  {finals} runs to do ({len(plan.todo)} units), {done} settled, {len(plan.skipped)} skipped"
-            )
+            self._say(f"  {finals} runs to do ({len(plan.todo)} units), {done} settled, {len(plan.skipped)} skipped")
         for reason in dict.fromkeys(f"{unit.cell}: {reason}" for unit, reason in plan.skipped):
-            self._console.print(f"  skipped {reason}")
+            self._say(f"  skipped {reason}")
         self._units_left = len(plan.todo)
         self._pieces = {unit.fingerprint: _Piece(unit.kind, unit.work(target)) for unit in plan.todo}
         self._started = self._spoke = time.monotonic()
@@ -109,9 +111,9 @@ class Watch:
         self._at_work.add(unit.fingerprint)
         self._workers = max(self._workers, len(self._at_work))
         if self._live:
-            self._bars[unit.fingerprint] = self._live.add_task(str(unit), total=piece.total)
+            self._bars[unit.fingerprint] = self._live.add_task(for_terminal(str(unit)), total=piece.total)
         else:
-            self._console.print(f"started  {unit}")
+            self._say(f"started  {unit}")
 
     def progress(self, unit: Unit, done: int, total: int, /, **facts: float) -> None:
         """A unit has got so far."""
@@ -125,12 +127,12 @@ class Watch:
                 f"  {name.replace('_', ' ')} {value:.3f}" for name, value in self._facts[unit.fingerprint].items()
             )
             bar = self._bars[unit.fingerprint]
-            self._live.update(bar, completed=done, total=total, description=f"{unit}{told}")
+            self._live.update(bar, completed=done, total=total, description=for_terminal(f"{unit}{told}"))
             done_in_all = sum(piece.done for piece in self._pieces.values())
             self._live.update(self._bars["all"], completed=done_in_all, description=f"all: {self._left()}")
         elif time.monotonic() - self._spoke > QUIET_S:
             self._spoke = time.monotonic()
-            self._console.print(f"running  {unit}, {done / max(1, total):.0%}; {self._left()}")
+            self._say(f"running  {unit}, {done / max(1, total):.0%}; {self._left()}")
 
     def finished(self, unit: Unit, status: str, reason: str | None) -> None:
         """A unit ended."""
@@ -140,7 +142,7 @@ class Watch:
         self._units_left -= 1
         if self._live and unit.fingerprint in self._bars:
             self._live.remove_task(self._bars.pop(unit.fingerprint))
-        self._console.print(
+        self._say(
             f"{'finished' if status == 'ok' else status:8} {unit}{f': {reason}' if reason else ''}; {self._left()}",
         )
 
@@ -178,20 +180,20 @@ class Watch:
             counts += f", {left} {'in the queue' if queued else 'still to do: run the same command again'}"
         where = "" if str(self._store) == "bench-store" else f" --store {self._store}"
         if self._pieces:
-            self._console.print(f"took {duration(time.monotonic() - self._started)}: {counts}")
+            self._say(f"took {duration(time.monotonic() - self._started)}: {counts}")
         else:
-            self._console.print(f"nothing to do: {counts}. See them with `bench table{where}`")
+            self._say(f"nothing to do: {counts}. See them with `bench table{where}`")
         if failed:
             retry = ",".join(status for status in RETRIED if plan.count(status))
             again = f"; again: the same command with --retry {retry}" if retry else ""
-            self._console.print(f"why: `bench status{where}`{again}", markup=False)
+            self._say(f"why: `bench status{where}`{again}")
         return 2 if failed or (left and not queued) else 0
 
 
 @contextmanager
 def counting(text: str, what: str) -> Iterator[Callable[[int, int], None]]:
     """A callable to tell (done, total): a bar on a terminal, now and then a line elsewhere."""
-    console = Console(file=_output(), highlight=False, markup=False, soft_wrap=True)
+    console, text = _console(), for_terminal(text)
     if console.is_terminal:
         with _live(console, what) as live:
             bar = live.add_task(text, total=None)
@@ -238,6 +240,11 @@ class _Output:
 
 def _output() -> IO[str]:
     return cast(IO[str], _Output(sys.stdout))
+
+
+def _console() -> Console:
+    """A console to which text is text: no markup, no emoji, no colours of its own."""
+    return Console(file=_output(), highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def _live(console: Console, what: str) -> Progress:

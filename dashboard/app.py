@@ -1,10 +1,13 @@
 """The frame of every page: reads the store, names the filters, shows the page that was chosen. `bench dashboard` serves it."""
 
+from pathlib import Path
+
 import streamlit as st
 
 from dashboard import filters, reading
-from dashboard.parts import board_notes, plain
+from dashboard.parts import board_notes, lines, plain
 from dashboard.views import PAGES
+from results.escape import without_paths
 
 
 def main() -> None:
@@ -13,7 +16,7 @@ def main() -> None:
     try:
         found = reading.read()
     except reading.NothingToShow as error:
-        st.error(plain(str(error)))
+        st.error(plain(without_paths(str(error), Path())))
         return
     page = st.segmented_control(
         "Page",
@@ -25,10 +28,10 @@ def main() -> None:
         label_visibility="collapsed",
     )
     for note in found.notes:
-        st.info(plain(note))
+        st.info(plain(without_paths(note, found.store.root)))
     if found.unreadable:
         with st.expander(f"{len(found.unreadable)} records or submissions are left out"):
-            st.text("\n".join(found.unreadable))
+            lines(without_paths(text, found.store.root) for text in found.unreadable)
     if found.cells.empty:
         st.info("No runs in this store yet: `bench run --matrix demo` makes some. They appear here by themselves.")
     else:

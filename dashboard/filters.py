@@ -7,6 +7,7 @@ import streamlit as st
 
 from dashboard.reading import Found
 from results.compare import METRICS
+from results.escape import for_terminal, unique
 from results.table import BOARD
 
 
@@ -79,11 +80,11 @@ def _boards(cells: pd.DataFrame) -> dict[str, tuple[str, ...]]:
     """Name -> identity, the newest first; hashes stand in the name where target and protocol alone do not tell them apart."""
     newest = cells.groupby(BOARD)["finished"].max().sort_values(ascending=False)
     several = pd.Series([key[:2] for key in newest.index]).value_counts()
-    names: dict[str, tuple[str, ...]] = {}
+    names = []
     for target, protocol, data, settings, version in newest.index:
         more = f" ({data[:6]}, {settings[:6]}, {version})" if several[(target, protocol)] > 1 else ""
-        names[f"{target} · {protocol}{more}"] = (target, protocol, data, settings, version)
-    return names
+        names.append(for_terminal(f"{target} · {protocol}{more}"))
+    return dict(zip(unique(names), newest.index, strict=True))
 
 
 def _same(rows: pd.DataFrame, identity: tuple[str, ...]) -> "pd.Series[bool]":
@@ -94,4 +95,5 @@ def _same(rows: pd.DataFrame, identity: tuple[str, ...]) -> "pd.Series[bool]":
 
 
 def _any_of(label: str, values: pd.Series, key: str) -> list[str]:
-    return st.multiselect(label, sorted(values.unique()), key=key, bind="query-params", placeholder="all")
+    names = sorted(values.unique())
+    return st.multiselect(label, names, format_func=for_terminal, key=key, bind="query-params", placeholder="all")

@@ -1,7 +1,6 @@
 """Pieces that several pages draw: tables and figures with their downloads, and text that stays text."""
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,21 +10,41 @@ import streamlit as st
 from dashboard.filters import Chosen, family, is_control
 from results import pictures
 from results.compare import Samples, samples
+from results.escape import cell, cells, for_csv, for_streamlit, for_terminal
 from results.record import column_docs
 
-SPECIAL = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$:^&])")
+
+def plain(*texts: str) -> str:
+    """Markdown that shows texts of cards and records as they are, one after the other."""
+    return " ".join(map(for_streamlit, texts))
 
 
-def plain(text: str) -> str:
-    """Markdown that shows `text` as it is: what a card or record says is never markup."""
-    return SPECIAL.sub(r"\\\1", text)
+def lines(texts: Iterable[str]) -> None:
+    """Draws lines of plain text."""
+    st.text("\n".join(map(for_terminal, texts)))
+
+
+def choice(label: str, options: Sequence[str], key: str, **how: Any) -> str | None:  # noqa: ANN401
+    """A box to choose from names of strangers; its value lives in the address."""
+    found: str | None = st.selectbox(label, options, format_func=for_terminal, key=key, bind="query-params", **how)
+    return found
+
+
+def shown_json(value: object) -> Any:  # noqa: ANN401
+    """The value with all text in it as it may be shown, for `st.json`."""
+    if isinstance(value, Mapping):
+        return {for_terminal(str(name)): shown_json(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [shown_json(inner) for inner in value]
+    return for_terminal(value) if isinstance(value, str) else value
 
 
 def table(
     rows: pd.DataFrame, name: str, columns: Mapping[str, str | None] | None = None, download: pd.DataFrame | None = None
 ) -> None:
     """A table and its CSV with all digits; `download` where that holds more than is shown. columns: other names, None hides."""
-    docs = column_docs()
+    docs, held = column_docs(), rows if download is None else download
+    rows = cells(rows, lambda text: for_terminal(cell(text)))  # a table has a download of its own, too
     names = {column: column for column in rows.columns} | dict(columns or {})
     config: dict[str, Any] = {
         column: None
@@ -36,8 +55,7 @@ def table(
         for column, name in names.items()
     }
     st.dataframe(rows, hide_index=True, column_config=config, placeholder="–", key=f"table-{name}")
-    held = rows if download is None else download
-    _download("CSV", name, lambda: held.to_csv(index=False).encode())
+    _download("CSV", name, lambda: for_csv(held).encode())
 
 
 def figure(chart: pictures.Chart, name: str) -> None:
@@ -64,9 +82,11 @@ def two_sources(chosen: Chosen) -> tuple[Samples, str, str] | None:
     subject = next((i for i, name in enumerate(names) if family(name) != "none" and not is_control(name)), 0)
     other = names.index("none") if "none" in names and names[subject] != "none" else (subject + 1) % len(names)
     left, right = st.columns(2)
-    a = left.selectbox("A", names, index=subject, key="a", bind="query-params")
-    b = right.selectbox("B", names, index=other, key="b", bind="query-params")
-    if a == b:
+    with left:
+        a = choice("A", names, "a", index=subject)
+    with right:
+        b = choice("B", names, "b", index=other)
+    if a is None or b is None or a == b:
         st.info("Choose two different sources.")
         return None
     return found, a, b
@@ -81,12 +101,12 @@ def board_notes(run: "pd.Series[Any]") -> None:
         st.warning("Selected on test, like its peers: this protocol looks at the test split before it is scored.")
 
 
-def held_equal(protocol: Mapping[str, Any], label_note: str) -> None:
+def held_equal(protocol: object, label_note: str) -> None:
     """One hover away: the labels, what is held equal, and how the numbers are defined."""
     docs = column_docs()
     with st.popover("What is compared, and how"):
-        st.text(f"Labels: {label_note}")
+        lines([f"Labels: {label_note}"])
         for name in ("miou", "weighted_f"):
-            st.text(f"{name}: {docs[name]}")
-        st.text("Held equal for every row, by the protocol:")
-        st.json(dict(protocol), expanded=1)
+            lines([f"{name}: {docs[name]}"])
+        lines(["Held equal for every row, by the protocol:"])
+        st.json(shown_json(protocol if isinstance(protocol, dict | list) else [protocol]), expanded=1)

@@ -18,8 +18,8 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from results.escape import visible
-from safe_files import MOST_TEXT_BYTES, read_regular
 from results.store import LEAKS, RUNS, SUBMISSIONS, slug
+from safe_files import MOST_TEXT_BYTES, read_regular
 
 BUNDLE, CARD = "bundle.json", "card.yaml"
 OF_A_RUN = ("record.json", "evidence.npz", "history.csv", "certificate.json", "trials.jsonl")

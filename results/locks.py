@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from safe_files import is_alive, this_process
 from filelock import FileLock, Timeout
+
+from safe_files import is_alive, this_process
 
 PATIENCE_S = 30.0  # for the answer of a file system
 DEAD_S = 10.0  # in which a lock whose holder has died becomes free

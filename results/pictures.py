@@ -13,11 +13,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from results import stats
 from results.compare import POOLED, Samples, Unanswerable
+from results.escape import cells, for_terminal
 from results.scaling import Curve
 
 KINDS = (".png", ".svg")
 Pixels = NDArray[np.uint8]
 SAFE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C8C8C", "#B8A500"]  # Okabe and Ito (2008)
+LEGEND = 80  # letters of a class's name that fit
 Chart = alt.Chart | alt.LayerChart | alt.FacetChart
 
 
@@ -34,17 +36,17 @@ def scaling_chart(curves: Mapping[str, Curve], axis: str, metric: str, source: s
             bands.append(pd.DataFrame(columns | {"beyond": told.at > told.sizes[-1]}).assign(backbone=name))
     x = alt.X("size:Q", scale=alt.Scale(type="log", nice=False), title=axis)
     colour = alt.Color("backbone:N", scale=alt.Scale(range=SAFE))
-    base = alt.Chart(pd.DataFrame(dots)).encode(x=x, color=colour)
+    base = alt.Chart(_shown(pd.DataFrame(dots))).encode(x=x, color=colour)
     y = alt.Y("score:Q", title=metric, scale=alt.Scale(zero=False))
     layers = [base.mark_point(filled=True, size=50).encode(y=y), base.mark_rule().encode(y="low:Q", y2="high:Q")]
     if bands:
-        fitted = alt.Chart(pd.concat(bands)).encode(x=x, color=colour)
+        fitted = alt.Chart(_shown(pd.concat(bands))).encode(x=x, color=colour)
         layers = [
             fitted.mark_area(opacity=0.15).encode(y=alt.Y("low:Q"), y2="high:Q"),
             fitted.mark_line().encode(y=y, strokeDash=alt.StrokeDash("beyond:N", title="extrapolated")),
             *layers,
         ]
-    return _together(layers, title=source, width=560, height=340)
+    return _together(layers, title=for_terminal(source), width=560, height=340)
 
 
 def write_chart(chart: Chart, path: Path) -> None:
@@ -87,12 +89,17 @@ def tiers_chart(found: Samples, metric: str) -> Chart:
             ends = {"low": interval.low, "high": interval.high}
             rows.append({"source": source, "backbone": backbone, "score": stats.mean(scores), **ends})
     y = alt.Y("source:N", sort=alt.EncodingSortField("score", "mean", order="descending"), title=None)
-    base = alt.Chart(pd.DataFrame(rows)).encode(
+    base = alt.Chart(_shown(pd.DataFrame(rows))).encode(
         y=y, color=alt.Color("backbone:N", scale=alt.Scale(range=SAFE)), yOffset="backbone:N"
     )
     x = alt.X("score:Q", title=metric, scale=alt.Scale(zero=False))
     layers = (base.mark_rule().encode(x="low:Q", x2="high:Q"), base.mark_point(filled=True).encode(x=x))
     return _together(layers, width=560)
+
+
+def _shown(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with text as it may stand in a figure and beside a pointer."""
+    return cells(rows, for_terminal)
 
 
 def _together(layers: Iterable[alt.Chart], **properties: Any) -> Chart:  # noqa: ANN401
@@ -102,10 +109,10 @@ def _together(layers: Iterable[alt.Chart], **properties: Any) -> Chart:  # noqa:
     return whole
 
 
-def matrix_chart(cells: pd.DataFrame, metric: str, title: str) -> Chart:
-    """Source x backbone; a cell without a number shows its status. cells: rows of `results.table.board` of one board."""
-    rows = cells.loc[cells["status"] != "stale", ["source", "backbone", metric, "n", "status", "reason", "leak"]].copy()
-    rows = rows.assign(low=cells[f"{metric}_low"], high=cells[f"{metric}_high"]).rename(columns={metric: "value"})
+def matrix_chart(board: pd.DataFrame, metric: str, title: str) -> Chart:
+    """Source x backbone; a cell without a number shows its status. board: rows of `results.table.board` of one board."""
+    rows = board.loc[board["status"] != "stale", ["source", "backbone", metric, "n", "status", "reason", "leak"]].copy()
+    rows = rows.assign(low=board[f"{metric}_low"], high=board[f"{metric}_high"]).rename(columns={metric: "value"})
     clean = (rows["status"] == "ok") & rows["leak"].isna()
     rows["score"] = rows["value"].astype("float64").where(clean)  # only these have a colour and a place
     marks = [
@@ -117,7 +124,7 @@ def matrix_chart(cells: pd.DataFrame, metric: str, title: str) -> Chart:
     tips += [alt.Tooltip(f"{name}:Q", format=".4f") for name in ("value", "low", "high")]
     best = alt.EncodingSortField("score", "max", order="descending")
     x = alt.X("backbone:N", title=None, axis=alt.Axis(labelAngle=-20))
-    base = alt.Chart(rows).encode(x=x, y=alt.Y("source:N", sort=best, title=None), tooltip=tips)
+    base = alt.Chart(_shown(rows)).encode(x=x, y=alt.Y("source:N", sort=best, title=None), tooltip=tips)
     colour = alt.Color("score:Q", title=title, scale=alt.Scale(scheme="cividis"))
     fill = alt.when("isValid(datum.score)").then(colour).otherwise(alt.value("#8883"))
     middle = (rows["score"].min() + rows["score"].max()) / 2 if clean.any() else 0.0
@@ -129,9 +136,10 @@ def matrix_chart(cells: pd.DataFrame, metric: str, title: str) -> Chart:
 
 def forest_chart(rows: pd.DataFrame, a: str, b: str, metric: str) -> Chart:
     """The effect on each backbone with its interval. rows: of `results.compare.compare`."""
+    rows = _shown(rows.drop(columns="why_not"))
     order = list(rows["backbone"])
-    base = alt.Chart(rows.drop(columns="why_not")).encode(y=alt.Y("backbone:N", sort=order, title=None))
-    x = alt.X("effect:Q", title=f"{metric}: {a} - {b}")
+    base = alt.Chart(rows).encode(y=alt.Y("backbone:N", sort=order, title=None))
+    x = alt.X("effect:Q", title=for_terminal(f"{metric}: {a} - {b}"))
     tips = ["backbone:N", *(alt.Tooltip(f"{name}:Q", format="+.4f") for name in ("effect", "low", "high"))]
     zero = alt.Chart(pd.DataFrame({"zero": [0]})).mark_rule(strokeDash=[4, 4], color="#888").encode(x="zero:Q")
     pooled = alt.when(alt.datum.backbone == POOLED).then(alt.value("diamond")).otherwise(alt.value("circle"))
@@ -151,7 +159,7 @@ def history_chart(history: pd.DataFrame) -> Chart:
 
 def importance_chart(shares: "pd.Series[float]") -> Chart:
     """How much of the variation of the validation mIoU each tuned setting explains. shares: setting -> share."""
-    rows = shares.rename_axis("setting").rename("share").reset_index()
+    rows = _shown(shares.rename_axis("setting").rename("share").reset_index())
     base = alt.Chart(rows).mark_bar(color=SAFE[0])
     return _together(
         [base.encode(x=alt.X("share:Q", axis=alt.Axis(format="%")), y=alt.Y("setting:N", sort="-x"))], width=560
@@ -170,7 +178,7 @@ def class_colours(classes: int) -> Pixels:
 def painted(labels: Pixels, colours: Pixels) -> Pixels:
     """(H, W, 3) of a label map (H, W); pixels without a class are white."""
     whole = np.full((256, 3), 255, np.uint8)
-    whole[: len(colours)] = colours
+    whole[: len(colours)] = colours[:256]
     return whole[labels]
 
 
@@ -185,7 +193,7 @@ def legend(classes: Sequence[str], colours: Pixels, width: int = 700) -> Pixels:
     """(H, W, 3): a swatch and the name of each class, in lines of at most `width` pixels."""
     font, line = ImageFont.load_default(14), 26
     places, left, top = [], 8, 0
-    for name in classes:
+    for name in (classes := [for_terminal(name)[:LEGEND] for name in classes]):
         needed = 34 + int(font.getlength(name))
         if left + needed > width and left > 8:
             left, top = 8, top + line

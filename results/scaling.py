@@ -172,7 +172,7 @@ AXES = {
     "groups": "groups of images in the corpus",
     "train_fraction": "share of the target's labels",
 }
-SUBSET = re.compile(r"(?P<base>.+?)(?:/n-(?P<n>\d+(?:pct)?)(?:-groups-(?P<groups>\d+))?)?")
+SUBSET = re.compile(r"(?P<base>.*?)(?:/n-(?P<n>\d+(?:pct)?)(?:-groups-(?P<groups>[1-9]\d{0,8}))?)?", re.DOTALL)
 
 
 def points(

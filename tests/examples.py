@@ -1,14 +1,16 @@
 """Records and evidence made up for tests of what is downstream of a run."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from results import metrics
+from results.bundle import BUNDLE, CARD, Listing, Verdict, verdict_file
 from results.evidence import Evidence, sha256
 from results.record import RunRecord
-from results.store import Store
+from results.store import RUNS, SUBMISSIONS, Store, slug
 
 
 def evidence(seed: int = 0, images: int = 4, classes: int = 3) -> Evidence:
@@ -80,3 +82,21 @@ def write(store: Store, run: RunRecord) -> Path:
     proofs = (evidence(seed) for seed in range(100))
     proof = next((p for p in proofs if sha256(p.to_bytes()) == run.evidence_sha256), None)
     return store.write_record(run, proof)
+
+
+def as_submission(store: Store, source: str, level: str = "recomputed") -> Path:
+    """Moves the runs of a source into a bundle beside the store, with a verdict on it; returns the bundle's folder."""
+    folder = store.root.parent / SUBMISSIONS / slug(source)
+    for path in store.root.glob(f"*/*/{slug(source)}"):
+        there = folder / RUNS / path.relative_to(store.root)
+        there.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(there)
+    (folder / CARD).write_text(f"name: {source}\n")
+    files = {p.relative_to(folder).as_posix(): sha256(p.read_bytes()) for p in folder.rglob("*") if p.is_file()}
+    listing = Listing(name=source, made="2026-01-01T00:00:00+00:00", version="0", environment={}, files=files)
+    (folder / BUNDLE).write_text(listing.model_dump_json())
+    told: dict[str, Any] = {"name": source, "level": level, "tried": level, "checked": listing.made, "version": "0"}
+    digest = sha256((folder / BUNDLE).read_bytes())
+    told = Verdict(**told, bundle_sha256=digest, faults=[], done=[]).model_dump()
+    verdict_file(folder).write_text(json.dumps(told))
+    return folder

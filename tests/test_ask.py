@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import Bench
-from examples import record, write
+from examples import as_submission, record, write
 
 from bench.ask import view_text
 from results import load_table, metrics
@@ -300,3 +300,37 @@ def test_a_file_that_holds_no_claims_is_refused_in_words(
     told = bench("claim", "--file", tmp_path / "claims.yaml", "--store", filled)
     assert told.code == 1
     assert says in told.err
+
+
+@pytest.mark.parametrize("ranked", [True, False])
+def test_table_and_report_mark_a_submission_alike(ranked: bool, bench: Bench, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    for number, source in enumerate(("none", "mine")):
+        for i in range(3):
+            write(store, record(i, 10 * number + i, source=source, cell=f"{number}" * 64, ranked=ranked))
+    as_submission(store, "mine")
+    marked = "mine (submitted, recomputed)"
+    for form in ("table", "md", "latex"):
+        told = bench("table", "--format", form, "--store", store.root)
+        assert marked in told.out
+        assert ("TOO SHORT TO RANK" in told.out) == (not ranked)
+    assert bench("report", "--out", tmp_path / "r", "--store", store.root).code == 0
+    page = (tmp_path / "r" / "index.html").read_text()
+    assert f"<td>{marked}<" in page
+    assert "<td>none<" in page
+    assert ("TOO SHORT TO RANK" in page) == (not ranked)
+    for words in (
+        ["table", "--tiers"],
+        ["table", "--per-class"],
+        ["compare", "mine", "none"],
+        ["claim", "mine > none"],
+    ):
+        assert "mine was submitted" in bench(*words, "--store", store.root).out, words
+
+
+def test_classes_named_as_columns_are(bench: Bench, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    for i in range(3):
+        write(store, record(i, i, classes=["source", "x", "x"]))
+    told = bench("table", "--per-class", "--format", "json", "--store", store.root)
+    assert list(json.loads(told.out)[0]) == ["source", "backbone", "n", "source (2)", "x", "x (2)"]

@@ -179,7 +179,8 @@ def test_a_damaged_record_and_one_of_a_newer_schema_are_named(opened: Open, tmp_
     assert not app.exception
     assert "2 records or submissions are left out" in app.expander[0].label
     assert "a newer version of satir-bench made it (schema 2, this one reads 1): update" in texts(app)
-    assert str(folders[0]) in texts(app)
+    assert folders[0].relative_to(tmp_path).as_posix() in texts(app)
+    assert str(tmp_path) not in texts(app), "a path of this machine"
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -203,11 +204,13 @@ def test_text_of_a_card_is_shown_as_text(page: str, opened: Open, tmp_path: Path
 
 
 def test_badges_and_families() -> None:
-    assert badges(3, "satir/top-4~shuffled", "seen", "ok") == ["measured", "control", "LEAK"]
-    assert badges(0, "none", None, "oom") == ["oom"]
-    assert badges(5, "mine", None, "ok", "spot-checked") == ["submitted", "spot-checked"]
-    assert badges(5, "mine", None, "ok", None, 0.07) == ["measured", "saw 7% of the test"]
-    assert badges(5, "mine", None, "ok", None, 0.0) == ["measured"]
+    cell = {"n": 5, "source": "mine", "leak": None, "status": "ok", "badge": None, "touched": np.nan}
+    control = {"source": "satir/top-4~shuffled", "leak": "seen"}
+    assert badges(cell | control) == ["measured", "control", "LEAK"]
+    assert badges(cell | {"n": 0, "status": "oom", "leak": np.nan}) == ["oom"]
+    assert badges(cell | {"badge": "spot-checked"}) == ["submitted, spot-checked"]
+    assert badges(cell | {"touched": 0.07}) == ["measured", "saw 7% of the test"]
+    assert badges(cell | {"touched": 0.0}) == ["measured"]
     assert filters.family("imagenet+satir/felzenszwalb~permuted") == "imagenet+satir"
 
 
@@ -301,3 +304,146 @@ def test_the_page_of_a_run_shows_its_history_and_trials(opened: Open, tmp_path: 
     app = opened(tmp_path, page="Run")
     assert {"Training loss", "Tuning"} <= {part.value for part in app.subheader}
     assert shown(app, "lr")["decay"].tolist() == ["poly"]
+
+
+def store_of_three(folder: Path, **changes: object) -> Store:
+    from examples import evidence
+
+    store = Store(folder / "store")
+    for number, source in enumerate(("none", "mine")):
+        for i in range(3):
+            made = record(i, 10 * number + i, source=source, cell=f"{number}" * 64, **changes)
+            store.write_record(made, evidence(10 * number + i))
+    return store
+
+
+BAD_HISTORY = {
+    "binary": b"\x00\xff\xfe" * 100,
+    "empty": b"",
+    "other columns": b"a,b\n1,2\n",
+    "infinite": b"step,loss\n1,1e400\n",
+    "huge number": b"step,loss\n1,1e30\n",
+    "no number": b"step,loss\n1,x\n",
+    "torn quotes": b'step,loss\n1,"2\n',
+    "missing": b"step,loss\n1,\n",
+    "huge file": b"step,loss\n" + b"1,2\n" * (2**23),
+    "whole number beyond all": b"step,loss\n" + b"9" * 400 + b",1\n",
+}
+NO_JSON = {
+    "binary": b"\xff\xfe\x00",
+    "torn": b'{"a": [1',
+    "deep": b"[" * 100_000,
+    "endless number": b'{"a": ' + b"9" * 5000 + b"}",
+}
+BAD_TRIALS = {name: data + b"\n{}\n" for name, data in NO_JSON.items()} | {
+    "a list": b"[1]\n{}\n",
+    "no schedule": b'{"val_miou": 0.1}\n{}\n',
+    "a schedule of lists": b'{"schedule": {"lr": [1]}, "val_miou": 0.1}\n',
+    "a word for a score": b'{"schedule": {"lr": 1}, "val_miou": "much"}\n',
+    "not finite": b'{"schedule": {"lr": 1e400}, "val_miou": 0.1}\n',
+    "mixed": b'{"schedule": {"lr": 1}, "val_miou": 0.1}\n{"schedule": {"lr": "a"}, "val_miou": 0.1}\n',
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        *(pytest.param("history.csv", data, id=f"history, {kind}") for kind, data in BAD_HISTORY.items()),
+        *(pytest.param("certificate.json", data, id=f"certificate, {kind}") for kind, data in NO_JSON.items()),
+        *(pytest.param("trials.jsonl", data, id=f"trials, {kind}") for kind, data in BAD_TRIALS.items()),
+    ],
+)
+def test_a_bad_file_of_a_run_is_one_line(name: str, data: bytes, opened: Open, tmp_path: Path) -> None:
+    store = store_of_three(tmp_path)
+    for path in store.record_paths():
+        (path.parent / name).write_bytes(data)
+        other = "certificate.json" if name == "history.csv" else "history.csv"
+        (path.parent / other).write_text("[]" if other == "certificate.json" else "step,loss,lr\n1,2,3\n2,1,3\n")
+    app = opened(store.root, page="Run")
+    assert not app.exception, app.exception
+    assert [part.value.replace("\\", "") for part in app.warning] == [f"{name} cannot be read"]
+    assert "Training loss" in [part.value for part in app.subheader] or name == "history.csv"
+    assert "Run it again" in [part.value for part in app.subheader], "the rest of the page"
+    assert str(tmp_path) not in texts(app)
+
+
+def test_names_of_settings_that_the_page_uses_itself(opened: Open, tmp_path: Path) -> None:
+    store = store_of_three(tmp_path)
+    rows = [{"schedule": {"trial": i, "val_miou": "x", "index": i, "lr": i}, "val_miou": i / 20} for i in range(12)]
+    for path in store.record_paths():
+        (path.parent / "trials.jsonl").write_text("\n".join(map(json.dumps, rows)) + '\n{"schedule": {"tor')
+    app = opened(store.root, page="Run")
+    assert not app.exception, app.exception
+    assert shown(app, "val_miou")["val_miou"].tolist() == [i / 20 for i in range(12)]
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("settings", [[1], "text", None, 3, {"batch": {"\x1b": ["\u202e"]}}, {"a": float("1e300")}])
+def test_settings_of_odd_types(settings: object, page: str, opened: Open, tmp_path: Path) -> None:
+    app = opened(store_of_three(tmp_path, settings={"protocol": settings}).root, page=page)
+    assert not app.exception, app.exception
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_record_of_odd_types_is_left_out(page: str, opened: Open, tmp_path: Path) -> None:
+    store = store_of_three(tmp_path)
+    path = store.record_paths()[0]
+    held = json.loads(path.read_text())
+    held["provenance"]["device"] = ["\x1b[31m"]
+    path.write_text(json.dumps(held))
+    app = opened(store.root, page=page)
+    assert not app.exception, app.exception
+    assert "1 records or submissions are left out" in app.expander[0].label
+    assert str(tmp_path) not in texts(app)
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("classes", [["source", "n", "source"], ["", "", "\n"], ["x" * 5000, "cell", "miou"]])
+def test_names_of_classes_that_the_pages_use_themselves(
+    classes: list[str], page: str, opened: Open, tmp_path: Path
+) -> None:
+    app = opened(store_of_three(tmp_path, classes=classes).root, page=page, classes="true")
+    assert not app.exception, app.exception
+
+
+def test_sources_named_as_the_pictures_are(opened: Open, tmp_path: Path) -> None:
+    from examples import evidence
+
+    store, rng = Store(tmp_path), np.random.default_rng(0)
+    labels = {name: rng.integers(0, 3, (40, 50), dtype=np.uint8) for name in ("fine", "float", "deep")}
+    odd = labels | {"float": labels["float"].astype(float), "deep": labels["deep"][None]}  # type: ignore[dict-item]
+    for number, source in enumerate(("truth", "image")):
+        for i in range(3):
+            made = record(i, number * 10 + i, source=source, cell=f"{number}" * 64, classes=["a\nb", "c", "d"])
+            store.write_record(made, evidence(number * 10 + i))
+            path = samples.predictions_file(store, made.run)
+            path.parent.mkdir(parents=True)
+            np.savez(path, ids=np.array(list(odd)), **{f"p{k}": v for k, v in enumerate(odd.values())})
+    for path in samples.truth_files(store, "t" * 64, "p" * 64):
+        samples.write(path, labels)
+    app = opened(store.root, page="Images")
+    assert not app.exception, app.exception
+    captions = [part.proto.imgs[0].caption for part in app.get("image") if part.proto.imgs[0].caption]
+    assert sorted(captions) == ["difference", "image", "image", "truth", "truth"]
+    assert "fine: mIoU" in texts(app)
+    assert "deep: mIoU" not in texts(app)
+
+
+# -- submissions -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ranked", [True, False])
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_says_what_was_submitted(page: str, ranked: bool, opened: Open, tmp_path: Path) -> None:
+    from examples import as_submission
+
+    store = store_of_three(tmp_path, ranked=ranked)
+    as_submission(store, "mine")
+    app = opened(store.root, page=page, source="mine", search="mine")
+    assert not app.exception, app.exception
+    told = texts(app) + "".join(str([*table.value.columns, *table.value.to_numpy().ravel()]) for table in app.dataframe)
+    config = "".join(part.proto.columns for part in app.dataframe)
+    assert "submitted" in told.lower() + config
+    assert "recomputed" in told
+    if page == "Leaderboard":
+        assert shown(app, "badges")["badges"].tolist() == [["submitted, recomputed"]]

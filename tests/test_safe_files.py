@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
+from spoiled import ODD_FILES
 
 import safe_files
 from results.store import Store, write_atomic
 from safe_files import STALE_S, aside_of, clear_leftovers, is_alive, read_regular, this_process, write_whole
-from spoiled import ODD_FILES
 
 DYING = (
     "import os, pathlib, signal, sys\n"

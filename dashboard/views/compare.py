@@ -7,6 +7,7 @@ from dashboard.parts import figure, plain, table, two_sources
 from results import images, pictures
 from results.claims import Claim, judge, sentence
 from results.compare import METRICS, Samples, Unanswerable, compare, compare_classes
+from results.escape import without_paths
 from results.store import StoreError
 
 
@@ -20,7 +21,7 @@ def show(chosen: Chosen) -> None:
     try:
         _pair(chosen, found, a, b)
     except (Unanswerable, StoreError) as error:  # it may have changed while the page is open
-        st.info(plain(str(error)))
+        st.info(plain(without_paths(str(error), chosen.found.store.root)))
 
 
 def _pair(chosen: Chosen, found: Samples, a: str, b: str) -> None:

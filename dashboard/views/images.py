@@ -1,16 +1,14 @@
 """What two models see: image, truth, predictions and where they differ, for the fixed sample that a store keeps."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import streamlit as st
 
 from dashboard.filters import Chosen
-from dashboard.parts import plain, two_sources
+from dashboard.parts import choice, plain, two_sources
 from results import images, pictures, samples
 from results.compare import Unanswerable
+from results.escape import without_paths
 from results.store import StoreError
 
 
@@ -24,7 +22,7 @@ def show(chosen: Chosen) -> None:
     found, a, b = pair
     for told in (found.about[name] for name in (a, b) if name in found.about):
         st.caption(plain(f"{told}."))
-    backbone = st.selectbox("Backbone", found.common(a, b), key="on", bind="query-params")
+    backbone = choice("Backbone", found.common(a, b), "on")
     if backbone is None:
         st.info(plain(f"{a} and {b} were measured on no backbone in common."))
         return
@@ -32,8 +30,8 @@ def show(chosen: Chosen) -> None:
     truth, frames = samples.read(labels_file), samples.read(images_file)
     sides = [samples.read(samples.predictions_file(store, _first_run(found.runs, name, backbone))) for name in (a, b)]
     kinds = (frames, truth, *sides)
-    shapes = {name: {kind[name].shape if name in kind else None for kind in kinds} for name in truth}
-    common = [name for name, of_name in shapes.items() if len(of_name) == 1]
+    shapes = {name: {_shape(kind.get(name)) for kind in kinds} for name in truth}
+    common = [name for name, of_name in shapes.items() if len(of_name) == 1 and None not in of_name]
     if not common:
         st.info(
             "This store holds no pictures: they stay on the machine that made the runs, and are never packed or published."
@@ -42,7 +40,7 @@ def show(chosen: Chosen) -> None:
     try:
         apart = images.image_differences(store, found, a, b, backbone).set_index("image")["difference"]
     except (Unanswerable, StoreError) as error:
-        st.info(plain(str(error)))
+        st.info(plain(without_paths(str(error), store.root)))
         return
     classes = list(first["classes"])
     colours = pictures.class_colours(len(classes))
@@ -51,15 +49,21 @@ def show(chosen: Chosen) -> None:
     for name in sorted(common, key=lambda name: -abs(apart.get(name, 0.0))):
         st.caption(plain(f"{name}: mIoU of this image {apart.get(name, np.nan):+.3f}, mean over all runs"))
         right = [side[name] == truth[name] for side in sides]
-        shown: Mapping[str, Any] = {
-            "image": frames[name],
-            "truth": pictures.painted(truth[name], colours),
-            a: pictures.painted(sides[0][name], colours),
-            b: pictures.painted(sides[1][name], colours),
-            "difference": pictures.difference(frames[name], right[0] & ~right[1], right[1] & ~right[0]),
-        }
-        for column, (title, picture) in zip(st.columns(len(shown)), shown.items(), strict=True):
+        shown = [  # no mapping: a source may be called 'truth'
+            ("image", frames[name]),
+            ("truth", pictures.painted(truth[name], colours)),
+            (a, pictures.painted(sides[0][name], colours)),
+            (b, pictures.painted(sides[1][name], colours)),
+            ("difference", pictures.difference(frames[name], right[0] & ~right[1], right[1] & ~right[0])),
+        ]
+        for column, (title, picture) in zip(st.columns(len(shown)), shown, strict=True):
             column.image(picture, caption=plain(title), width="stretch")
+
+
+def _shape(picture: samples.Pixels | None) -> tuple[int, ...] | None:
+    """Of what can be shown: bytes, rows by columns."""
+    good = picture is not None and picture.dtype == np.uint8 and picture.ndim == 2 and picture.size
+    return picture.shape if picture is not None and good else None
 
 
 def _first_run(runs: pd.DataFrame, source: str, backbone: str) -> str:

@@ -1,13 +1,18 @@
 """Sources in tiers, and every cell with its intervals, gains, budget and cost."""
 
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any
+
 import pandas as pd
 import streamlit as st
 
 from dashboard.filters import Chosen, family, is_control
-from dashboard.parts import figure, held_equal, plain, table
+from dashboard.parts import figure, held_equal, lines, plain, table
 from dashboard.reading import protocol_of
 from results import pictures
 from results.compare import CLASS_COLUMNS, METRICS, samples, tier_notes, tiers
+from results.escape import unique
+from results.marks import marks
 from results.reference import paper
 from results.table import constant_note
 
@@ -27,7 +32,7 @@ def show(chosen: Chosen) -> None:
     st.subheader("Every cell")
     classes = st.toggle("Every class", key="classes", bind="query-params")
     rows = cell_rows(chosen)
-    extra = class_columns(chosen, rows["cell"]) if classes else pd.DataFrame(index=rows.index)
+    extra = class_columns(chosen, rows["cell"], rows.columns) if classes else pd.DataFrame(index=rows.index)
     names = {
         "cell": None,
         "miou_95": "mIoU 95 %",
@@ -44,7 +49,7 @@ def show(chosen: Chosen) -> None:
     if len(unranked):
         with st.expander(f"Why {len(unranked)} cells have no rank", expanded=len(unranked) <= FEW):
             told = unranked["source"] + " × " + unranked["backbone"] + ": " + unranked["why"]
-            st.text("\n".join(told))
+            lines(told)
     if "imagenet" in set(chosen.cells["source"].map(family)):
         st.caption(
             "ImageNet weights are one draw: what is said of them holds for these weights, not for any such pretraining."
@@ -69,27 +74,22 @@ def _tiers(chosen: Chosen) -> None:
     names = {"mean": f"mean {METRICS[chosen.metric]}", "n": "replicates", "beaten_by": "established better"}
     table(shown.rename(columns=names).drop(columns="untested"), "tiers")
     about = [f"{found.about[name]}." for name in shown["source"] if name in found.about]
-    st.caption(plain(" ".join([*tier_notes(found, rows), "Among all sources of the board.", *about])))
+    st.caption(plain(*tier_notes(found, rows), "Among all sources of the board.", *about))
     figure(pictures.tiers_chart(found, METRICS[chosen.metric]), "tiers")
 
 
-def badges(
-    measured: int, source: str, leak: str | None, status: str, checked: str | None = None, touched: float | None = None
-) -> list[str]:
-    """What a reader must know of a cell before its number. checked: how far a submission was, None for what was measured here."""
-    marks = ["submitted", str(checked)] if pd.notna(checked) else ["measured"] if measured else []
-    marks += ["control"] if is_control(source) else []
-    marks += ["LEAK"] if pd.notna(leak) else []
-    marks += [f"saw {touched:.0%} of the test"] if pd.notna(touched) and touched else []
-    return marks + ([status] if status != "ok" else [])
+def badges(cell: Mapping[Hashable, Any]) -> list[str]:
+    """What a reader must know of a row of the board before its number."""
+    told = ["measured"] if cell["n"] and pd.isna(cell["badge"]) else []
+    told += ["control"] if is_control(cell["source"]) else []
+    return [*told, *marks(cell), *([cell["status"]] if cell["status"] != "ok" else [])]
 
 
 def cell_rows(chosen: Chosen) -> pd.DataFrame:
     """The cells as they are shown; `cell` is hidden."""
     cells = chosen.cells
     shown = {name: cells[name] for name in ("rank", "source")}
-    marks = map(badges, *(cells[name].tolist() for name in ("n", "source", "leak", "status", "badge", "touched")))
-    shown |= {"badges": pd.Series(list(marks), index=cells.index)}
+    shown |= {"badges": pd.Series(list(map(badges, cells.to_dict("records"))), index=cells.index)}
     shown |= {"backbone": cells["backbone"]}
     for metric in METRICS:
         low, high = cells[f"{metric}_low"], cells[f"{metric}_high"]
@@ -108,9 +108,9 @@ def gain(chosen: Chosen, over: str) -> "pd.Series[float]":
     return chosen.cells[chosen.metric] - chosen.cells["backbone"].map(base)
 
 
-def class_columns(chosen: Chosen, cells: "pd.Series[str]") -> pd.DataFrame:
-    """(cells, K) mean of each class over the replicates."""
-    names = list(chosen.whole["classes"].iloc[0])
+def class_columns(chosen: Chosen, cells: "pd.Series[str]", taken: Iterable[str] = ()) -> pd.DataFrame:
+    """(cells, K) mean of each class over the replicates. taken: names of columns that are there already."""
+    names = unique(chosen.whole["classes"].iloc[0], taken)
     ok = chosen.runs[chosen.runs["status"] == "ok"]
     values = pd.DataFrame(ok[CLASS_COLUMNS[chosen.metric]].tolist(), index=ok["cell"], columns=names, dtype="float64")
     return values.groupby(level=0).mean().reindex(cells).reset_index(drop=True)

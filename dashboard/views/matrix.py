@@ -19,4 +19,4 @@ def show(chosen: Chosen) -> None:
     st.caption("Hover: interval over replicates, how many there are, and why a cell has no number.")
     interval = [f"{chosen.metric}_low", f"{chosen.metric}_high"]
     columns = ["source", "backbone", chosen.metric, *interval, "n", "status", "reason", "leak", "touched", "badge"]
-    table(chosen.cells[columns], "matrix")
+    table(chosen.cells[columns], "matrix", {"badge": "submitted"})

@@ -1,22 +1,27 @@
 """One run: how it went, how its schedule was chosen, what its weights were, and the command that repeats it."""
 
+import contextlib
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 import yaml
 from pydantic import BaseModel, ConfigDict
 
 from dashboard.filters import Chosen
-from dashboard.parts import figure, plain, table
+from dashboard.parts import choice, figure, lines, plain, shown_json, table
 from results import pictures
-from safe_files import MOST_TEXT_BYTES, read_regular
-from results.record import column_docs
-from results.store import read_json_lines
+from results.escape import unique, without_paths
+from results.record import MOST, column_docs
+from safe_files import read_regular
 
+T = TypeVar("T")
+MOST_BYTES = 2**25  # of a file that is shown: a million steps of a history
 SCORES = ("miou", "miou_no_background", "weighted_f", "final_loss", "train_s", "score_s")
 
 
@@ -28,7 +33,7 @@ def show(chosen: Chosen) -> None:
         return
     rows = chosen.runs.sort_values(["source", "backbone", "replicate", "finished"])
     names = [f"{r.source} × {r.backbone} · r{r.replicate} · {str(r.run)[:6]}" for r in rows.itertuples()]
-    name = st.selectbox("Run", names, key="run", bind="query-params")
+    name = choice("Run", names, "run") or names[0]
     row = {str(column): value for column, value in rows.iloc[names.index(name)].items()}
     folder = chosen.found.store.of_row(row).folder_of_row(row)
     if pd.notna(row["badge"]):
@@ -39,57 +44,77 @@ def show(chosen: Chosen) -> None:
         value = row.get(name)
         column.metric(name, "–" if pd.isna(value) else f"{value:.4g}", help=column_docs()[name])
     _history(folder)
-    _trials(folder, row)
+    _trials(folder)
     _again(chosen, row)
     for title, name in (("Certificate of the weights", "certificate.json"), ("Record", "record.json")):
-        if (told := _text(folder / name)) is not None:
+        if (held := _read(folder / name, lambda data: shown_json(json.loads(data)))) is not None:
             with st.expander(title):
-                _json(told)
-    if (told := _text(folder / "error.txt")) is not None:
-        st.text(told[-5000:])
+                st.json(held if isinstance(held, dict | list) else [held], expanded=1)
+    if (said := _read(folder / "error.txt", lambda data: data.decode(errors="replace"))) is not None:
+        lines(without_paths(line.expandtabs(), chosen.found.store.root) for line in said[-5000:].splitlines())
 
 
-def _text(path: Path) -> str | None:
-    """The text of a file, or None where there is none that can be read: a run may have come in a bundle."""
+def _read(path: Path, of: Callable[[bytes], T]) -> T | None:
+    """What `of` makes of a file of a run; None where there is no such file, or, which is then said, it holds something else."""
     try:
-        return read_regular(path, MOST_TEXT_BYTES).decode(errors="replace")
-    except OSError:
+        return of(read_regular(path, MOST_BYTES))
+    except FileNotFoundError:
         return None
+    except (OSError, ValueError, TypeError, OverflowError, RecursionError):  # anybody may have written it
+        pass
+    st.warning(plain(f"{path.name} cannot be read"))
+    return None
 
 
-def _json(text: str) -> None:
-    try:
-        st.json(json.loads(text), expanded=1)
-    except (ValueError, RecursionError):
-        st.text(text[:5000])
+def history_of(data: bytes) -> pd.DataFrame:
+    """The steps and losses of a history.csv.
+
+    Raises:
+        ValueError: it is none.
+    """
+    history = pd.read_csv(io.BytesIO(data), usecols=["step", "loss"])
+    if not all(kind.kind in "if" for kind in history.dtypes) or not (np.abs(history) < MOST).all(axis=None):
+        raise ValueError("steps and losses must be finite numbers")
+    return history
 
 
 def _history(folder: Path) -> None:
-    told = _text(folder / "history.csv")
-    try:
-        history = pd.read_csv(io.StringIO(told or ""))[["step", "loss"]].apply(pd.to_numeric, errors="coerce")
-    except (ValueError, KeyError):
+    history = _read(folder / "history.csv", history_of)
+    if history is None or history.empty:
         return
     st.subheader("Training loss")
     figure(pictures.history_chart(history), "history")
 
 
-class _Trial(BaseModel):
-    """A line of trials.jsonl, as far as it is shown."""
+class Trial(BaseModel):
+    """A line of trials.jsonl."""
 
     model_config = ConfigDict(allow_inf_nan=False)
     schedule: dict[str, float | str]
     val_miou: float | None = None
 
 
-def _trials(folder: Path, row: dict[str, Any]) -> None:
-    try:
-        told = [_Trial.model_validate(line) for line in read_json_lines(folder / "trials.jsonl")]
-        trials = [{**trial.schedule, "val_miou": trial.val_miou} for trial in told]
-        frame = pd.DataFrame(trials).rename_axis("trial").reset_index()
-    except (OSError, ValueError):
-        return
-    if frame.empty:
+def trials_of(data: bytes) -> pd.DataFrame:
+    """A row a trial: trial, the settings of its schedule, val_miou. A last line that was cut short by a kill is left out.
+
+    Raises:
+        ValueError: a line is no trial, or a setting is a number in one and a word in another.
+    """
+    *whole, last = data.split(b"\n")
+    told = [Trial.model_validate_json(line) for line in whole]
+    with contextlib.suppress(ValueError):
+        told.append(Trial.model_validate_json(last))
+    frame = pd.DataFrame([one.schedule for one in told])
+    if mixed := [name for name in frame if frame[name].map(type).nunique() > 1]:
+        raise ValueError(f"{mixed[0]} is a number in one trial and a word in another")
+    frame = frame.set_axis(unique(frame.columns, ("trial", "val_miou")), axis="columns")
+    scores = pd.Series([one.val_miou for one in told], dtype="float64")
+    return frame.assign(val_miou=scores).rename_axis("trial").reset_index()
+
+
+def _trials(folder: Path) -> None:
+    frame = _read(folder / "trials.jsonl", trials_of)
+    if frame is None or frame.empty:
         return
     st.subheader("Tuning")
     st.caption("Validation mIoU chooses the schedule and is no result. Trial 0 is the default.")

@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.filters import Chosen
-from dashboard.parts import figure, plain, table
+from dashboard.parts import choice, figure, plain, table
 from results import pictures, scaling, stats
 from results.compare import METRICS, Unanswerable, samples
 
@@ -21,7 +21,7 @@ def show(chosen: Chosen) -> None:
     )
     bases = Counter(str(scaling.SUBSET.fullmatch(name)["base"]) for name in chosen.every["source"].unique())  # type: ignore[index]
     most = [name for name, _ in bases.most_common()]  # the one with most sizes first
-    source = st.selectbox("Source", most, key="source", bind="query-params")
+    source = choice("Source", most, "source") or most[0]
     try:
         found = scaling.points(chosen.every, axis, source, chosen.metric)
     except Unanswerable as error:
@@ -35,7 +35,7 @@ def _curves(chosen: Chosen, axis: str, source: str, found: dict[str, dict[float,
     curves = {name: scaling.curve(by, np.random.default_rng(0)) for name, by in found.items()}
     figure(pictures.scaling_chart(curves, scaling.AXES[axis], METRICS[chosen.metric], source), "scaling")
     for name, told in curves.items():
-        st.markdown(f"**{plain(name)}**: {told.verdict}, {plain(told.why)}")
+        st.markdown(f"**{plain(name)}**: {plain(f'{told.verdict}, {told.why}')}")
     rows = scaling.sizes_frame(curves, scaling.without_pretraining(chosen.every, axis, source, chosen.metric))
     table(rows, "scaling")
     if "labels" in rows:
@@ -45,6 +45,9 @@ def _curves(chosen: Chosen, axis: str, source: str, found: dict[str, dict[float,
 def _settings(chosen: Chosen, source: str) -> None:
     """Every source that is `source` with something after a slash, against it."""
     found = samples(chosen.whole, chosen.metric, chosen.whole_cells)
+    for name, about in found.about.items():
+        if name == source or name.startswith(f"{source}/"):
+            st.caption(plain(f"{about}."))
     rows = []
     for name in sorted(found.scores):
         if name.startswith(f"{source}/") and "~" not in name and (pairs := found.pair(name, source)):
