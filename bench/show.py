@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from results.escape import for_csv, for_json, for_latex, for_markdown, for_terminal
+from results.leaks import unproven
 from results.marks import marks
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def _board_text(rows: list[dict[str, Any]], form: str, several: bool, told: Sequ
         for row in rows
         if row["touched"]
     )
+    notes += dict.fromkeys(unproven(row["source"], row["says_touched"]) for row in rows if row["says_touched"])
     notes += [
         f"{why}" for why in dict.fromkeys(row["interval_note"] for row in rows if row["interval_note"] and row["n"])
     ]

@@ -178,7 +178,7 @@ def test_what_a_bundle_says_of_itself_changes_no_score(bundled: Store, bench: Be
     assert np.isnan(cells["touched"].to_dict()["satir"])
     assert cells["rank"].isna().to_dict() == {"satir": True, "none": False, "imagenet": False}
     told = bench("table", "--store", bundled.root).out
-    assert "satir (submitted, recomputed; says it saw 18% of the test)" in told
+    assert "satir (says it saw 18% of the test) (submitted, recomputed)" in told
     assert note in told
 
 

@@ -18,5 +18,17 @@ def show(chosen: Chosen) -> None:
     st.caption("A colour: all replicates are there, and the source has seen nothing of the test.")
     st.caption("Hover: interval over replicates, how many there are, and why a cell has no number.")
     interval = [f"{chosen.metric}_low", f"{chosen.metric}_high"]
-    columns = ["source", "backbone", chosen.metric, *interval, "n", "status", "reason", "leak", "touched", "badge"]
+    columns = [
+        "source",
+        "backbone",
+        chosen.metric,
+        *interval,
+        "n",
+        "status",
+        "reason",
+        "leak",
+        "touched",
+        "says_touched",
+        "badge",
+    ]
     table(chosen.cells[columns], "matrix", {"badge": "submitted"})
