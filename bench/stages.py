@@ -41,6 +41,8 @@ from results.locks import HeldError, LocksError
 from results.record import FAILED_STATUSES, Provenance, RunRecord, Tuning
 from results.store import Store, StoreError, cannot_write, write_atomic
 
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)  # so that no other unit could leave anything either
+
 
 def execute(unit: Unit, context: Context, report: Progress) -> Outcome:
     """Does the unit's work and leaves its result in the store. Raises for nothing but an interrupt."""
@@ -77,7 +79,7 @@ def _attempt(unit: Unit, context: Context, report: Progress) -> Outcome:
     except (CorpusError, TeacherError, Changed) as error:
         return Outcome("failed", str(error))
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in UNWRITABLE:
             return Outcome("failed", str(cannot_write(Path(error.filename or context.store), error)), fatal=True)
         return _bug(error)
     except Exception as error:  # the one place where a bug in a unit becomes a record

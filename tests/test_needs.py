@@ -1,18 +1,22 @@
 """A unit is done where its files are whole, and no result is left of what was deleted or torn under a run."""
 
 import json
+import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
 import pytest
 from conftest import Bench, write_matrix
+from kills import command, environment
+from test_atomic_files import leftovers
 from test_run import scores_of
 
 from bench import stages, tune
 from bench.plan import is_kept, is_left
-from bench.units import CLAIM, NETWORK, Context, Unit
+from bench.units import CLAIM, NETWORK, SPENT, Context, Unit
 from results.record import RunRecord
 from results.store import Store, read_json_lines
 
@@ -317,3 +321,63 @@ def test_a_certificate_of_an_earlier_version_counts(whole: Path, tmp_path: Path)
         assert fields.pop("file_bytes") is not None
         path.write_text(json.dumps(fields))
         assert is_left(Store(store), "pretrain", path.parent.name)
+
+
+# -- a disk that is full ---------------------------------------------------------------------------------------------
+
+
+def done_units(store: Path) -> dict[Path, int]:
+    return {path.relative_to(store): path.stat().st_mtime_ns for path in store.glob(f"units/*/*/{SPENT}")}
+
+
+def test_a_full_disk_stops_the_run_wherever_it_fills_up_and_nothing_finished_is_lost(
+    whole: Path, scenes: Path, small_disk: Path, tmp_path: Path
+) -> None:
+    path, store, ballast = matrix(tmp_path, ("satir/felzenszwalb",)), small_disk / "store", small_disk / "ballast"
+    words = command(path, store, scenes, "--executor", "inline", "--keep-weights")
+    before: dict[Path, int] = {}
+    stages_done = []
+    for left in (60, 200, 480, 640, 800, 1000):  # kB for the store
+        ballast.write_bytes(os.urandom((1010 - left) * 1024))
+        done = subprocess.run(words, env=environment(), capture_output=True, text=True, check=False)
+        assert done.returncode == 1, done.stdout
+        assert "No space left on device. What was finished is kept; free some space" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert not leftovers(small_disk)
+        assert before.items() <= done_units(store).items()
+        before = done_units(store)
+        stages_done.append(len(before))
+        ballast.unlink()
+    assert stages_done[0] < stages_done[-1], "it got further each time"
+    there = Path(shutil.copytree(store, tmp_path / "roomy"))
+    done = subprocess.run(
+        command(path, there, scenes, "--executor", "inline"),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    [record] = by_source(there).values()
+    theirs = by_source(whole)["satir/felzenszwalb"]
+    assert (record.scores, record.tuning, record.pretraining) == (theirs.scores, theirs.tuning, theirs.pretraining)
+
+
+@pytest.mark.parametrize("most", [2_000, 12_000, 40_000])  # bytes: the manifest, a table, the weights
+def test_a_file_that_is_too_large_for_the_disk_is_told(most: int, scenes: Path, tmp_path: Path) -> None:
+    path, store = matrix(tmp_path, ("satir/felzenszwalb",)), tmp_path / "store"
+    run_matrix = command(path, store, scenes, "--executor", "inline")
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({most}, {most})); "
+    done = subprocess.run(
+        [*run_matrix[:2], limit + run_matrix[2], *run_matrix[3:]],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout
+    assert "File too large. What was finished is kept" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not leftovers(tmp_path)
+    again = subprocess.run(run_matrix, env=environment(), capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stdout
