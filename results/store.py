@@ -235,7 +235,7 @@ class Store:
         """The evidence of a run, checked against its record.
 
         Raises:
-            StoreError: it is missing, or is not what the record was made from.
+            StoreError: it is missing, cannot be read, or is not what the record was made from.
         """
         path = self.folder_of(record) / "evidence.npz"
         try:
@@ -246,7 +246,10 @@ class Store:
             raise StoreError(
                 f"{path} is not the evidence that record.json beside it was made from: its checksum differs"
             )
-        return Evidence.from_bytes(data)
+        try:
+            return Evidence.from_bytes(data)
+        except ValueError as error:
+            raise StoreError(f"{path}: {error}") from error
 
     def evidence_at(self, folder: Path, run: str, evidence_sha256: str) -> Evidence:
         """The evidence of a run whose record a table was read from, as it was then: what is kept of it goes by this checksum.
