@@ -17,6 +17,7 @@ from results.compare import (
     POOLED,
     Samples,
     Unanswerable,
+    classes_of,
     compare,
     compare_classes,
     one_board,
@@ -222,7 +223,7 @@ def _left_out(found: Samples, *only: str) -> list[str]:
 
 def classes_view(runs: pd.DataFrame, metric: str) -> View:
     """Of each cell that counts the mean of every class over its replicates; missing: absent from the test."""
-    names, found = unique(runs["classes"].iloc[0], ("source", "backbone", "n")), samples(runs, metric)
+    names, found = unique(classes_of(runs), ("source", "backbone", "n")), samples(runs, metric)
     rows = []
     for (source, backbone), cell in found.runs.groupby(["source", "backbone"]):
         values = np.array([[np.nan if v is None else v for v in row] for row in cell[CLASS_COLUMNS[metric]]], float)

@@ -240,16 +240,31 @@ def compare(found: Samples, a: str, b: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def classes_of(runs: pd.DataFrame) -> list[str]:
+    """The classes of all these runs.
+
+    Raises:
+        Unanswerable: they are not the same in all, so one of the records is wrong.
+    """
+    found = {tuple(names) for names in runs["classes"]}
+    if len(found) > 1:
+        raise Unanswerable("the runs of this board name different classes, so no class can be compared")
+    return list(found.pop())
+
+
 def compare_classes(
     runs: pd.DataFrame, a: str, b: str, metric: str = "miou", backbone: str | None = None
 ) -> pd.DataFrame:
     """How far `a` is ahead of `b` in each class, on one backbone or pooled. runs: rows of one board.
 
     Columns: class, effect, low, high, p_holm (over the classes), why_not. A class that the test does not contain has no effect.
+
+    Raises:
+        Unanswerable: their classes are not the same.
     """
     rows, tested = [], {}
     runs = runs[runs["source"].isin([a, b])]
-    for k, name in enumerate(runs["classes"].iloc[0]):
+    for k, name in enumerate(classes_of(runs)):
         pairs = samples(runs, functools.partial(_of_class, CLASS_COLUMNS[metric], k)).pair(a, b, backbone)
         told = stats.difference(pairs) if pairs else Difference(math.nan, why_not="absent from the test")
         if told.p is not None:

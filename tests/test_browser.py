@@ -193,15 +193,19 @@ def test_the_csv_holds_the_numbers_of_bench_table(
 
 def test_a_name_is_never_markup(browser: webdriver.Chrome, serve: Serve, tmp_path: Path) -> None:
     name = "<script>alert(1)</script><img src=x onerror=alert(2)>[x](javascript:alert(3))"
+    note = f"{name} :red[x] :material/bug: :streamlit: :smile: $x$ http://x.invalid/y www.x.invalid a@x.invalid ![x](http://x.invalid/z.png)"
     store = Store(tmp_path / "store")
     for replicate in range(3):
         for source, cell in ((name, "1"), ("none", "2")):
-            made = record(replicate, seed=replicate + len(cell), source=source, label_note=name, cell=cell * 64)
+            made = record(replicate, seed=replicate + len(cell), source=source, label_note=note, cell=cell * 64)
             store.write_record(made, evidence(replicate + len(cell)))
     for page in PAGES:
         drawn(browser, f"{serve(store.root)}/?page={page}", TITLES[page])
         time.sleep(1)
-        assert not browser.find_elements(By.CSS_SELECTOR, "img[src=x], a[href^=javascript]")
+        taken = "img[src=x], img[alt='Streamlit logo'], a[href^=javascript], [aria-label='bug icon'], .katex"
+        assert not browser.find_elements(By.CSS_SELECTOR, f"{taken}, a[href*=invalid], img[src*=invalid]")
+        assert not [url for url in asked_of_others(browser, serve(store.root)) if "invalid" in url]
+        assert note in text(browser)
         assert not faults(browser)  # an alert would have ended the driver's call
         assert page != "Leaderboard" or name in text(browser)
 

@@ -447,3 +447,30 @@ def test_every_page_says_what_was_submitted(page: str, ranked: bool, opened: Ope
     assert "recomputed" in told
     if page == "Leaderboard":
         assert shown(app, "badges")["badges"].tolist() == [["submitted, recomputed"]]
+
+
+# -- records that do not go together -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("fault", ["other classes", "evidence that is none"])
+def test_records_of_one_board_that_do_not_go_together(fault: str, page: str, opened: Open, tmp_path: Path) -> None:
+    from examples import evidence
+
+    from results import metrics
+    from results.evidence import sha256
+
+    store = store_of_three(tmp_path)
+    for i in range(3):
+        proof = evidence(50 + i, classes=5)
+        changes = {"classes": list("abcde"), "scores": metrics.scores(proof)} if fault == "other classes" else {}
+        data = proof.to_bytes() if changes else b"none"
+        made = record(i, source="other", cell="9" * 64, **changes).model_copy(update={"evidence_sha256": sha256(data)})
+        folder = store.folder_of(made)
+        folder.mkdir(parents=True)
+        (folder / "evidence.npz").write_bytes(data)
+        (folder / "record.json").write_text(made.model_dump_json())
+    for words in ({}, {"classes": "true", "a": "other", "b": "none"}, {"a": "none", "b": "other"}):
+        app = opened(store.root, page=page, **words)
+        assert not app.exception, app.exception
+        assert str(tmp_path) not in texts(app)

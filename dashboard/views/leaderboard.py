@@ -10,7 +10,7 @@ from dashboard.filters import Chosen, family, is_control
 from dashboard.parts import figure, held_equal, lines, plain, table
 from dashboard.reading import protocol_of
 from results import pictures
-from results.compare import CLASS_COLUMNS, METRICS, samples, tier_notes, tiers
+from results.compare import CLASS_COLUMNS, METRICS, Unanswerable, classes_of, samples, tier_notes, tiers
 from results.escape import unique
 from results.marks import marks
 from results.reference import paper
@@ -110,7 +110,11 @@ def gain(chosen: Chosen, over: str) -> "pd.Series[float]":
 
 def class_columns(chosen: Chosen, cells: "pd.Series[str]", taken: Iterable[str] = ()) -> pd.DataFrame:
     """(cells, K) mean of each class over the replicates. taken: names of columns that are there already."""
-    names = unique(chosen.whole["classes"].iloc[0], taken)
+    try:
+        names = unique(classes_of(chosen.whole), taken)
+    except Unanswerable as error:
+        st.info(plain(str(error)))
+        return pd.DataFrame(index=cells.index)
     ok = chosen.runs[chosen.runs["status"] == "ok"]
     values = pd.DataFrame(ok[CLASS_COLUMNS[chosen.metric]].tolist(), index=ok["cell"], columns=names, dtype="float64")
     return values.groupby(level=0).mean().reindex(cells).reset_index(drop=True)
