@@ -62,6 +62,10 @@ class TeacherError(Exception):
     """A teacher cannot be opened; the message says why and what to do."""
 
 
+class UnsuitableError(Exception):
+    """A teacher cannot be asked about this one image; the message says why. The others go on."""
+
+
 def identity(settings: Settings, weights: Path) -> dict[str, Any]:
     """What shapes the masks: the settings, with the checkpoint's content in place of its path. `weights`: the user's folder."""
     version = {"teacher_version": VERSIONS[settings.kind]}
@@ -140,7 +144,7 @@ def told_as_its_own(settings: Settings, what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, TeacherError) or not isinstance(settings, PythonTeacher):
+        if isinstance(error, TeacherError | UnsuitableError) or not isinstance(settings, PythonTeacher):
             raise
         at = traceback.extract_tb(error.__traceback__)[-1]
         raise TeacherError(

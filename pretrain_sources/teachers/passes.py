@@ -16,14 +16,14 @@ from pretrain_sources.files import read_unchanged, whole
 from pretrain_sources.images import decode_thermal
 from pretrain_sources.labels import DRAWN, Drawn, encode
 from pretrain_sources.pool import PoolImage
-from pretrain_sources.teachers import Settings, Teacher, open_teacher, told_as_its_own
+from pretrain_sources.teachers import Settings, Teacher, UnsuitableError, open_teacher, told_as_its_own
 
 
 @dataclass(frozen=True)
 class Refusal:
     """Why an image gets no label map."""
 
-    kind: str  # unreadable, no mask, mask size
+    kind: str  # unreadable, unsuitable, no mask, mask size
     why: str
 
 
@@ -53,8 +53,11 @@ class Pass:
         path = self.kept / image.sha256[:2] / f"{image.sha256}.parquet"
         if (drawn := _read(path)) is None:
             teacher = _opened(self.teacher, self.weights)
-            with told_as_its_own(self.teacher, f"failed on {image.path}"):
-                drawn = encode(teacher(pixels))
+            try:
+                with told_as_its_own(self.teacher, f"failed on {image.path}"):
+                    drawn = encode(teacher(pixels))
+            except UnsuitableError as error:
+                return Asked(image, pixels.shape, Refusal("unsuitable", f"{image.path}: {error}"))
             _keep(drawn, path)
         if drawn.size != pixels.shape:
             sizes = f"{_size(drawn.size)}, the image {_size(pixels.shape)}"
