@@ -10,6 +10,8 @@ import urllib.request
 from http.client import HTTPException
 from pathlib import Path
 
+from pretrain_sources.files import stamp
+
 PATIENCE_S = 8.0
 CHUNK = 1 << 20  # bytes read at a time
 
@@ -19,13 +21,12 @@ class NotFetched(Exception):
 
 
 def sha256_of(path: Path) -> str:
-    """Hex digest of a file's bytes, read once for each size and time of change.
+    """Hex digest of a file's bytes, read once for each state that `stamp` tells apart.
 
     Raises:
         OSError: it cannot be read.
     """
-    state = path.stat()
-    return _content(path.absolute(), state.st_size, state.st_mtime_ns)
+    return _content(path.absolute(), stamp(path.stat()))
 
 
 def short(sha256: str) -> str:
@@ -68,7 +69,7 @@ def fetch(address: str, wanted: str, target: Path, progress: bool = True) -> Non
 
 
 @functools.cache
-def _content(path: Path, size: int, changed: int) -> str:
+def _content(path: Path, state: str) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import os
 import pickle
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +19,7 @@ from segment_anything import SamAutomaticMaskGenerator, SamPredictor, sam_model_
 from segment_anything.utils.amg import batched_mask_to_box
 from torchvision.ops import nms
 
+from pretrain_sources.download import sha256_of
 from pretrain_sources.labels import Drawn
 from pretrain_sources.pool import read_pool
 from pretrain_sources.recipe import SamTeacher
@@ -232,6 +234,15 @@ def test_identity_follows_the_content_and_not_the_place(checkpoint: Path, tmp_pa
     (tmp_path / "mine.pth").write_bytes(b"other")
     assert identity(moved, tmp_path)["sha256"] == hashlib.sha256(b"other").hexdigest()
     assert identity(SamTeacher(), tmp_path)["sha256"] == checkpoints.PUBLISHED["vit_h"].sha256
+
+
+def test_a_checkpoint_that_was_replaced_with_its_old_time_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    path.write_bytes(b"one")
+    before, digest = path.stat(), sha256_of(path)
+    path.write_bytes(b"two")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert sha256_of(path) == hashlib.sha256(b"two").hexdigest() != digest
 
 
 def refused(checkpoint: Path, **changes: object) -> str:

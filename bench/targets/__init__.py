@@ -11,7 +11,7 @@ from bench import BenchError
 from bench.targets import hit_uav, soda
 from bench.targets.frames import Frame, FrameFacts, LayoutError, Listing, examine_all
 from pretrain_sources.identity import fingerprint
-from pretrain_sources.images import Pixels
+from pretrain_sources.images import Pixels, counted
 from pretrain_sources.pool import Pool, PoolError, read_pool
 from pretrain_sources.yamlfile import suggestion
 
@@ -231,11 +231,9 @@ def _oddities(facts: Mapping[str, FrameFacts]) -> list[str]:
         notes.append(
             "frames differ in size: " + ", ".join(f"{count} of {size}" for size, count in sizes.most_common(SHOWN))
         )
-    if coloured := sum(found.coloured for found in facts.values()):
-        notes.append(f"{coloured} images are coloured: false colours? They are read as grey")
-    if blank := sum(sum(found.pixels[:-1]) == 0 for found in facts.values()):
-        notes.append(f"{blank} masks hold nothing but ignore")
-    return notes
+    if blank := [name for name, found in facts.items() if sum(found.pixels[:-1]) == 0]:
+        notes.append(f"{len(blank)} masks hold nothing but ignore (first: {blank[0]})")
+    return [*notes, *counted((name, note) for name, found in facts.items() for note in found.notes)]
 
 
 def _content_hash(spec: TargetSpec, splits: Mapping[str, list[Frame]], facts: Mapping[str, FrameFacts]) -> str:
