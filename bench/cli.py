@@ -127,9 +127,10 @@ def data() -> None:
 def check(target: str, data: Path) -> None:
     """Read every file of TARGET and report counts, sizes, classes and whatever is wrong."""
     from bench import listing
-    from bench.targets import open_target
+    from bench.targets import open_target, pool_notes
 
-    _say(listing.data_report(open_target(target, data)))
+    opened = open_target(target, data)
+    _say(listing.data_report(opened, pool_notes(opened)))
 
 
 @data.command()
@@ -227,7 +228,8 @@ def corpus_make(
     from bench import corpora
 
     sam = {name: settings.pop(name) for name in ("model", "checkpoint", "points_per_batch")}
-    made, speed = corpora.make(pool, corpora.recipe_of(recipe, teacher, settings, **sam), out, weights, jobs)
+    asked = corpora.recipe_of(recipe, teacher, settings, **sam)
+    made, speed = corpora.make(pool, asked, out, weights, jobs, lambda note: _say(note, err=True))
     _say(corpora.told(made, out, speed))
 
 

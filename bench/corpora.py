@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,17 @@ def recipe_of(name: str, teacher: str | None, changes: Mapping[str, Any], **sam:
     return _valid(recipe.model_dump() | {"teacher": settings.model_dump() | sam}, changes)
 
 
-def make(pool: Path, recipe: Recipe, out: Path, weights: Path, jobs: int | None) -> tuple[Manifest, float | None]:
+def make(
+    pool: Path,
+    recipe: Recipe,
+    out: Path,
+    weights: Path,
+    jobs: int | None,
+    noted: Callable[[str], None] = lambda note: None,
+) -> tuple[Manifest, float | None]:
     """(manifest, images a second or None where it is there already). A killed call goes on when it is called again.
+
+    noted: told what in the pool does not match or was passed over.
 
     Raises:
         BenchError: the teacher cannot be had, or `out` holds something else.
@@ -69,6 +78,8 @@ def make(pool: Path, recipe: Recipe, out: Path, weights: Path, jobs: int | None)
     identity = teachers.identity(recipe.teacher, weights)
     with counting(f"hashing {pool}", "images") as report:
         images = read_pool(pool, cache=_remembered(out), report=report)
+    for note in images.notes:
+        noted(f"the pool: {note}")
     key = {"teacher": identity, "labelling": recipe.labelling(), "pool": images.content_hash}
     if (known := _there(out, key)) is not None:
         return known, None

@@ -45,8 +45,8 @@ def listing(data: Path) -> str:
     return "\n".join(map(for_terminal, lines))
 
 
-def data_report(target: Target) -> str:
-    """What `bench data check` prints: counts, sizes, class balance, oddities."""
+def data_report(target: Target, pool_notes: Sequence[str] = ()) -> str:
+    """What `bench data check` prints: counts, sizes, class balance, oddities, and what is known of the unlabelled images."""
     spec, lines = target.spec, [f"{target.spec.name} in {target.root}: can be used"]
     for split, frames in target.splits.items():
         groups = len({frame.group for frame in frames})
@@ -66,8 +66,8 @@ def data_report(target: Target) -> str:
         lines.append(f"  {name:16}" + "".join(f"{s:>13.2%}{n:>8}" for s, n in zip(shares, counts, strict=True)))
     absent = [name for k, name in enumerate(spec.classes) if not sum(row[k] for row in pixels["test"])]
     lines += [f"  not in test, so not scored: {', '.join(absent)}"] if absent else []
-    lines += [*(f"  note: {note}" for note in target.notes), f"  content hash {target.content_hash}"]
-    return "\n".join(map(for_terminal, lines))
+    notes = [f"  note: {note}" for note in (*target.notes, *pool_notes)]
+    return "\n".join(map(for_terminal, [*lines, *notes, f"  content hash {target.content_hash}"]))
 
 
 def corpus_report(folder: Path, corpus: Corpus, notes: Sequence[str]) -> str:

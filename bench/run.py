@@ -95,6 +95,8 @@ def _pool(matrix: Matrix, target: Target, store: Store, show: Show) -> Pool | No
         )
     if pool is not None and pool.repeated:
         show.noted(f"{pool.repeated} images of the pool are byte-identical to another one and count once")
+    for note in pool.notes if pool is not None else ():
+        show.noted(f"the pool: {note}")
     return pool
 
 

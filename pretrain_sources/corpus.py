@@ -11,7 +11,7 @@ import functools
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,9 +23,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pretrain_sources.files import stamp
 from pretrain_sources.identity import derive_seed, fingerprint
-from pretrain_sources.images import IGNORE, decode_label, decode_thermal
-from pretrain_sources.pool import PoolError, read_pool
+from pretrain_sources.images import IGNORE, MASK_MEND, ImageError, counted, read_image, read_label, strange_labels
+from pretrain_sources.lists import Folder, composed
+from pretrain_sources.pool import PoolError, read_pool, walk
 from safe_files import open_regular, read_regular, sealed, unsealed, write_whole
 
 SHOWN = 5  # problems of one kind that a report names
@@ -163,7 +165,7 @@ def check_corpus(
             f"{folder} has no manifest.json: say how many classes its labels have (--classes, or num_classes in a card)"
         )
     listed = None if manifest is None else {image.id: image for image in _listed(folder, images or folder / "images")}
-    found, problems = _examined(folder, images or folder / "images", classes, cache, report, listed)
+    found, problems, notes = _examined(folder, images or folder / "images", classes, cache, report, listed)
     for image in found:
         made = image if listed is None else listed[image.id]
         if made.sha256 != image.sha256:
@@ -174,10 +176,22 @@ def check_corpus(
         total = len(found) + sum(map(len, problems.values())) if listed is None else len(listed)
         raise CorpusError(_told(folder, problems, total))
     corpus = Corpus(classes, found)
+    refuse_one_class(folder, [sum(column) for column in zip(*(image.class_px for image in found), strict=True)])
     if manifest is not None and corpus.content_hash != manifest.content_hash:
         raise CorpusError(f"{folder}: images and label maps are not those of manifest.json: make the corpus anew")
-    notes = [f"{count} images refused: {kind}" for kind, count in (manifest.refused if manifest else {}).items()]
-    return corpus, notes
+    refused = [f"{count} images refused: {kind}" for kind, count in (manifest.refused if manifest else {}).items()]
+    return corpus, [*refused, *notes]
+
+
+def refuse_one_class(folder: Path, class_px: Sequence[int]) -> None:
+    """Raises a CorpusError where label maps hold fewer than two classes. class_px: pixels of each class, ignore last."""
+    held = [k for k, pixels in enumerate(class_px[:-1]) if pixels]
+    if len(held) < 2:
+        what = f"but class {held[0]}" if held else "at all"
+        raise CorpusError(
+            f"{folder}: there is nothing to learn: its label maps hold nothing {what}, and {IGNORE}, which is ignored; "
+            f"are these masks of 0 and {IGNORE}? Labels must be 0..{len(class_px) - 2}"
+        )
 
 
 def deranged(n: int, seed: int) -> NDArray[np.int64]:
@@ -257,25 +271,30 @@ def _examined(
     num_classes: int,
     cache: Path | None,
     report: Report,
-    listed: Iterable[str] | None = None,
-) -> tuple[tuple[CorpusImage, ...], Problems]:
-    """Reads every image and label map. `listed`: names that must be there, and no others count; None: all images."""
+    listed: Mapping[str, CorpusImage] | None = None,
+) -> tuple[tuple[CorpusImage, ...], Problems, list[str]]:
+    """Reads every image and label map. `listed`: images that must be there, with their groups, and no others count; None: all."""
+    groups = None if listed is None else {composed(image.id): image.group for image in listed.values()}
     try:
         hashes = cache and cache.with_name(f"{cache.stem}-images.json")
-        pool = read_pool(images, cache=hashes, keep_repeated=True)
+        pool = read_pool(images, groups, cache=hashes, keep_repeated=True)
+        drawn = walk(folder / "labels")[0] if (folder / "labels").is_dir() else []
     except PoolError as error:
         raise CorpusError(f"{folder} is no corpus: {error}") from error
-    wanted = None if listed is None else set(listed)
-    members = [image for image in pool.images if wanted is None or image.id in wanted]
+    members = [image for image in pool.images if listed is None or image.id in listed]
     problems: Problems = defaultdict(list)
-    if wanted is not None and (gone := sorted(wanted - {image.id for image in members})):
+    if listed is not None and (gone := sorted(listed.keys() - {image.id for image in members})):
         problems["images are missing: copy them again"] = gone
     known = _read_cache(cache)
     before = set(known)
     found: list[CorpusImage] = []
+    notes: list[tuple[str, str]] = []
+    maps = Folder.holding(folder / "labels", [name for name, _ in drawn])
+    faults, beyond = maps.differences([f"{image.id}.png" for image in members], "belong to no image")
+    problems |= {"the label map must be the only one of its image": faults} if faults else {}
     with ThreadPoolExecutor() as threads:  # decoding releases the GIL
         look = functools.partial(_look, num_classes=num_classes, known=known)
-        labels = [label_path(folder, image.id) for image in members]
+        labels = [maps.find(f"{image.id}.png") for image in members]
         looks = threads.map(look, [image.path for image in members], labels)
         for done, (image, label, seen) in enumerate(zip(members, labels, looks, strict=True), start=1):
             report(done, len(members))
@@ -287,20 +306,22 @@ def _examined(
                         image.id, image.path, label, image.group, image.sha256, seen.label_sha256, seen.class_px
                     )
                 )
+                notes += [(image.id, note) for note in seen.notes]
             known[seen.key] = seen
     if cache is not None and any(seen.key not in before for seen in known.values()):
         sound = [asdict(seen) for seen in known.values() if not seen.problem]
         write_whole(cache, sealed(json.dumps(sound).encode(), CACHED))
-    return tuple(found), problems
+    return tuple(found), problems, [*(pool.notes if listed is None else ()), *beyond, *counted(notes)]
 
 
 @dataclass(frozen=True)
 class _Look:
-    key: str  # paths, sizes and times of change, and the number of classes
+    key: str  # paths, their stamps, and the number of classes
     problem: str = ""
     where: str = ""
     label_sha256: str = ""
     class_px: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()  # what was converted or left out: "images ..." or "label maps ..."
 
 
 def _look(image: Path, label: Path, num_classes: int, known: dict[str, _Look]) -> _Look:
@@ -309,33 +330,41 @@ def _look(image: Path, label: Path, num_classes: int, known: dict[str, _Look]) -
     except OSError as error:
         return _Look("", "there is no label map for this image (labels/NAME.png)", str(error.filename))
     key = f"{num_classes} " + " ".join(
-        f"{path.absolute()} {stat.st_size} {stat.st_mtime_ns}" for path, stat in zip((image, label), stats, strict=True)
+        f"{path.absolute()} {stamp(stat)}" for path, stat in zip((image, label), stats, strict=True)
     )
     if key in known:
         return known[key]
     try:
-        pixels = decode_thermal(read_regular(image))
-    except (OSError, ValueError) as error:
-        return _Look(key, "the image cannot be read: copy it again", f"{image} ({error})")
+        thermal = read_image(read_regular(image), image.name)
+    except (OSError, ImageError) as error:
+        mend = f"the image cannot be used: {error.mend}" if isinstance(error, ImageError) and error.mend else ""
+        what = error.what if isinstance(error, ImageError) else str(error)
+        return _Look(key, mend or "the image cannot be read: copy it again", f"{image} ({what})")
     try:
         data = read_regular(label)
-        values = decode_label(data)
-    except (OSError, SyntaxError, ValueError) as error:
-        return _Look(key, "label maps must be index or palette PNGs of 8 bits", f"{label} ({error})")
-    if values.shape != pixels.shape:
-        sizes = f"{values.shape[1]}x{values.shape[0]}, its image {pixels.shape[1]}x{pixels.shape[0]}"
+        drawn = read_label(data, label.name)
+    except OSError as error:
+        return _Look(key, "the label map cannot be read: copy it again", f"{label} ({error})")
+    except ImageError as error:
+        mend = error.mend if error.mend not in ("", MASK_MEND) else "label maps must be index or palette PNGs of 8 bits"
+        return _Look(key, mend, f"{label} ({error.what})")
+    (height, width), found = thermal.pixels.shape, drawn.pixels.shape
+    if found != (height, width):
+        sizes = f"{found[1]}x{found[0]}, its image {width}x{height}"
         return _Look(key, "label map and image must have the same size", f"{label} ({sizes})")
-    counts = np.bincount(values.ravel(), minlength=256)
-    if strange := [int(v) for v in np.flatnonzero(counts[:IGNORE]) if v >= num_classes]:
-        return _Look(key, f"labels must be 0..{num_classes - 1} or {IGNORE}", f"{label} (label {strange[0]})")
+    counts = np.bincount(drawn.pixels.ravel(), minlength=256)
+    if strange := strange_labels(counts, num_classes):
+        return _Look(key, f"labels must be 0..{num_classes - 1} or {IGNORE}", f"{label} ({strange})")
     pixels_of = (*counts[:num_classes].tolist(), int(counts[IGNORE]))
-    return _Look(key, label_sha256=hashlib.sha256(data).hexdigest(), class_px=pixels_of)
+    blank = ("label maps hold nothing but ignore",) if not any(pixels_of[:-1]) else ()
+    notes = (*(f"images {note}" for note in thermal.notes), *(f"label maps {note}" for note in drawn.notes), *blank)
+    return _Look(key, label_sha256=hashlib.sha256(data).hexdigest(), class_px=pixels_of, notes=notes)
 
 
 def _read_cache(cache: Path | None) -> dict[str, _Look]:
     try:
         rows = json.loads(unsealed(cache.read_bytes(), CACHED)) if cache else []
-        looks = [_Look(**row | {"class_px": tuple(row["class_px"])}) for row in rows]
+        looks = [_Look(**row | {name: tuple(row[name]) for name in ("class_px", "notes")}) for row in rows]
     except (OSError, ValueError, TypeError, KeyError):
         return {}  # a damaged cache is no cache
     return {look.key: look for look in looks}

@@ -11,6 +11,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import IO
 
+from pretrain_sources.files import stamp
 from safe_files import open_regular, whole
 
 PATIENCE_S = 8.0
@@ -23,13 +24,12 @@ class NotFetched(Exception):
 
 
 def sha256_of(path: Path) -> str:
-    """Hex digest of a file's bytes, read once for each size and time of change.
+    """Hex digest of a file's bytes, read once for each state that `stamp` tells apart.
 
     Raises:
         OSError: it cannot be read.
     """
-    state = path.stat()
-    return _content(path.absolute(), state.st_size, state.st_mtime_ns)
+    return _content(path.absolute(), stamp(path.stat()))
 
 
 def short(sha256: str) -> str:
@@ -65,7 +65,7 @@ def fetch(address: str, wanted: str, target: Path, progress: bool = True) -> Non
 
 
 @functools.cache
-def _content(path: Path, size: int, changed: int) -> str:
+def _content(path: Path, state: str) -> str:
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

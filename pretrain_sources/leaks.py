@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.fft import dct
 
-from pretrain_sources.images import Pixels, decode_thermal
+from pretrain_sources.images import Pixels, read_image
+from safe_files import read_regular
 
 SIDE = 128  # of a thumbnail in pixels; it is square, whatever the image's shape
 LEAST_SIDE = 32  # pixels; a smaller image has too little in it to be told from others
@@ -99,14 +100,7 @@ def read_frames(paths: Iterable[tuple[str, Path]]) -> Iterator[Frame]:
 def _read(row: tuple[str, Path]) -> Frame:
     name, path = row
     try:
-        with Image.open(path) as image:
-            if image.format == "JPEG":
-                image.draft("L", (SIDE, SIDE))  # skips rows and columns beyond what is needed
-                return name, np.asarray(image.convert("L"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        pass  # not for Pillow, or broken: told below
-    try:
-        return name, decode_thermal(path.read_bytes())
+        return name, read_image(read_regular(path), side=SIDE).pixels
     except (OSError, ValueError) as error:
         return name, error
 

@@ -1,14 +1,13 @@
 """The pool: unlabelled thermal images that pseudo-labels are made from. Listed and hashed here, decoded one at a time."""
 
-import csv
 import functools
 import hashlib
-import io
 import json
 import os
 import re
+import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -18,10 +17,12 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from pretrain_sources.card import Subset
+from pretrain_sources.files import stamp
 from pretrain_sources.identity import fingerprint
-from safe_files import open_regular, sealed, unsealed, write_whole
+from pretrain_sources.images import ImageError, counted, read_image
+from pretrain_sources.lists import SUFFIXES, ListError, composed, plain, read_rows
+from safe_files import read_regular, sealed, unsealed, write_whole
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".npy")
 GROUPS_FILE = "groups.csv"  # in a pool: file, group
 CACHED = "pool 1"  # raised when the hash of the same file is another
 BLOCK = 20  # neighbouring numbers in file names that count as one group where nothing is known of groups
@@ -63,6 +64,7 @@ class Pool:
     root: Path
     images: tuple[PoolImage, ...]
     repeated: int = 0  # images left out because an identical one stands before them
+    notes: tuple[str, ...] = ()  # what does not match, or was passed over
 
     @functools.cached_property
     def content_hash(self) -> str:
@@ -85,31 +87,52 @@ def read_pool(
     """Every image below `root`. `groups`: id -> group where a target knows them; `cache` remembers hashes of unchanged files.
 
     Otherwise the group comes from groups.csv (file,group) in the pool, else from the first folder below it, else from the
-    number in the file's name, twenty neighbouring numbers together. keep_repeated: byte-identical images stay.
+    number in the file's name, twenty neighbouring numbers together. keep_repeated: byte-identical images stay. Links are followed,
+    a folder once.
 
     Raises:
-        PoolError: there is no image, or two images differ in nothing but the suffix.
+        PoolError: there is no image, two images differ in nothing but the suffix or the Unicode form of their names, a link leads
+            nowhere, or groups.csv does not fit.
     """
     if not root.is_dir():
         raise PoolError(f"no folder {root} with unlabelled images")
-    files = sorted(_walk(root))
+    files, notes = walk(root)
     if not files:
         raise PoolError(f"no image in {root}: a pool holds {', '.join(SUFFIXES)} files, in folders or not")
-    if strange := [name for name, _, _ in files if not name.isprintable()]:
+    if strange := [name for name, _ in files if not name.isprintable()]:
         raise PoolError(f"{root}: the file name {strange[0]!r} is no plain UTF-8 text; rename it")
-    ids = [os.path.splitext(name)[0] for name, _, _ in files]
+    ids = [os.path.splitext(name)[0] for name, _ in files]
     if doubles := [name for name, count in Counter(ids).items() if count > 1]:
         raise PoolError(f"{root}: {len(doubles)} names stand twice with other suffixes, the first {doubles[0]}")
-    group_of = _groups(root, groups)
+    if doubles := [name for name, count in Counter(map(composed, ids)).items() if count > 1]:
+        raise PoolError(f"{root}: {len(doubles)} names stand twice in other Unicode forms, the first {doubles[0]}")
+    group_of, more = _groups(root, ids, groups)
     images = [
-        PoolImage(name, root / file, group_of(name), sha256)
-        for name, (file, _, _), sha256 in zip(ids, files, _hashes(root, files, cache, report), strict=True)
+        PoolImage(name, root / file, group_of[name], sha256)
+        for name, (file, _), sha256 in zip(ids, files, _hashes(root, files, cache, report), strict=True)
     ]
     if keep_repeated:
-        return Pool(root, tuple(images))
+        return Pool(root, tuple(images), notes=(*notes, *more))
     unique = {image.sha256: image for image in reversed(images)}  # of equal ones the first stays
     kept = tuple(image for image in images if unique[image.sha256] is image)
-    return Pool(root, kept, len(images) - len(kept))
+    return Pool(root, kept, len(images) - len(kept), (*notes, *more))
+
+
+def look_through(pool: Pool, report: Callable[[int, int], None] = lambda done, total: None) -> list[str]:
+    """What decoding every image of a pool finds: those that cannot be used, and what is converted or left out."""
+
+    def look(image: PoolImage) -> tuple[str, ...]:
+        try:
+            return read_image(read_regular(image.path), image.path.name).notes
+        except (OSError, ImageError) as error:
+            return (f"cannot be used and get no label map: {error}",)
+
+    found = []
+    with ThreadPoolExecutor() as threads:  # decoding releases the GIL
+        for done, (image, notes) in enumerate(zip(pool.images, threads.map(look, pool.images), strict=True), start=1):
+            found += [(image.path.name, f"images {note}") for note in notes]
+            report(done, len(pool.images))
+    return counted(found)
 
 
 def choose(images: Sequence[Member], subset: Subset | None) -> tuple[Member, ...]:
@@ -155,28 +178,59 @@ def block_of(stem: str) -> str:
     return f"{stem[: number.start()]}#{int(number.group(1)) // BLOCK}" if number else stem
 
 
-def _walk(root: Path) -> Iterator[tuple[str, int, int]]:
-    """(path below root, size in bytes, time of change) of every image; hidden files and folders are passed over."""
-    folders = [""]
-    while folders:
-        below = folders.pop()
+def walk(root: Path) -> tuple[list[tuple[str, str]], list[str]]:
+    """((path below root, stamp) of every image in the order of names, notes); hidden files and folders are passed over.
+
+    Links are followed after all that lies in the pool itself, so that a folder that is reached twice keeps its own name.
+    """
+    files: list[tuple[str, str]] = []
+    other, again, seen = list[str](), list[str](), set[tuple[int, int]]()
+    folders, linked = [""], list[str]()
+    while folders or linked:
+        below = folders.pop() if folders else linked.pop(linked.index(min(linked)))
+        place = os.stat(root / below)
+        if (place.st_dev, place.st_ino) in seen:
+            again.append(below)
+            continue
+        seen.add((place.st_dev, place.st_ino))
+        for entry, info in _entries(root, below):
+            name = below + entry.name
+            if stat.S_ISDIR(info.st_mode):
+                (linked if entry.is_symlink() else folders).append(f"{name}/")
+            elif entry.name.lower().endswith(SUFFIXES) and stat.S_ISREG(info.st_mode):
+                files.append((name, stamp(info)))
+            elif name != GROUPS_FILE:
+                other.append(name)
+    kinds = ", ".join(sorted({os.path.splitext(name)[1].lower() or "no suffix" for name in other}))
+    notes = {
+        "folders are reached twice, or lead back into the pool, and count once": sorted(again),
+        f"files are no images by their suffix and are passed over ({kinds})": sorted(other),
+    }
+    return sorted(files), [f"{len(names)} {text} (first: {names[0]})" for text, names in notes.items() if names]
+
+
+def _entries(root: Path, below: str) -> Iterator[tuple[os.DirEntry[str], os.stat_result]]:
+    """What a folder holds, and what links in it lead to."""
+    try:
         with os.scandir(root / below) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(f"{below}{entry.name}/")
-                elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
-                    info = entry.stat()
-                    yield below + entry.name, info.st_size, info.st_mtime_ns
+            found = [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise PoolError(f"cannot read {root / below}: {error.strerror}") from error
+    for entry in found:
+        try:
+            yield entry, entry.stat()
+        except OSError as error:
+            raise PoolError(
+                f"{entry.path} is a link that leads nowhere ({error.strerror}): mend it or take it away"
+            ) from error
 
 
 def _hashes(
-    root: Path, files: Sequence[tuple[str, int, int]], cache: Path | None, report: Callable[[int, int], None]
+    root: Path, files: Sequence[tuple[str, str]], cache: Path | None, report: Callable[[int, int], None]
 ) -> list[str]:
     known = _read_cache(cache)
     base = root.absolute()
-    keys = [f"{base}/{name} {size} {changed}" for name, size, changed in files]
+    keys = [f"{base}/{name} {state}" for name, state in files]
     new = [(key, root / file[0]) for key, file in zip(keys, files, strict=True) if key not in known]
     with ThreadPoolExecutor() as threads:
         for done, (key, sha256) in enumerate(threads.map(lambda item: (item[0], _sha256(item[1])), new), start=1):
@@ -188,7 +242,7 @@ def _hashes(
 
 
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(read_regular(path)).hexdigest()
 
 
 def _read_cache(cache: Path | None) -> dict[str, str]:
@@ -199,26 +253,48 @@ def _read_cache(cache: Path | None) -> dict[str, str]:
     return known if isinstance(known, dict) else {}
 
 
-def _groups(root: Path, given: Mapping[str, str] | None) -> Callable[[str], str]:
-    if given is None and (root / GROUPS_FILE).is_file():
-        given = read_groups(root / GROUPS_FILE)
-    if given is not None:
-        known = given
-        return lambda name: known.get(name) or known.get(os.path.basename(name)) or block_of(name)
-    return lambda name: name.split("/")[0] if "/" in name else block_of(name)
+def _groups(root: Path, ids: Sequence[str], given: Mapping[str, str] | None) -> tuple[dict[str, str], list[str]]:
+    """(group of each image, what does not match). given: as `read_groups` makes it, or None."""
+    listed = given is None and (root / GROUPS_FILE).is_file()
+    known = read_groups(root / GROUPS_FILE) if listed else given
+    if known is None:
+        return {name: name.split("/")[0] if "/" in name else block_of(name) for name in ids}, []
+    whole = set(map(composed, ids))
+    line_of = {name: _line_of(name, known, whole) for name in ids}
+    used = Counter(line for name, line in line_of.items() if line is not None)
+    if listed and (twice := [line for line, count in used.items() if count > 1]):
+        names = [name for name in ids if line_of[name] == twice[0]]
+        raise PoolError(f"{root}: '{twice[0]}' in {GROUPS_FILE} may be {names[0]} or {names[1]}: give the folder, too")
+    if listed and known and not used:
+        raise PoolError(f"{root / GROUPS_FILE} names no image of the pool, the first line says '{next(iter(known))}'")
+    alone = [name for name, line in line_of.items() if line is None]
+    unused = [line for line in known if line not in used] if listed else []
+    notes = {
+        "images have no line in the list of groups: their group comes from the number in their name": alone,
+        f"lines of {GROUPS_FILE} name no image of the pool": unused,
+    }
+    groups = {name: block_of(name) if line is None else known[line] for name, line in line_of.items()}
+    return groups, [f"{len(names)} {text} (first: {names[0]})" for text, names in notes.items() if names]
+
+
+def _line_of(name: str, known: Mapping[str, str], paths: Collection[str]) -> str | None:
+    """The name under which an image stands in a list of groups: its path, or its file's name where that is no other one's path."""
+    path = composed(name)
+    base = os.path.basename(path)
+    return path if path in known else base if base in known and base not in paths else None
 
 
 def read_groups(path: Path, column: str = "group") -> dict[str, str]:
-    """File name, with and without suffix -> group, from a CSV file with the columns `file` and `column`.
+    """File name without suffix, as `lists.plain` has it, -> group, from a CSV file with the columns `file` and `column`.
 
     Raises:
-        PoolError: it cannot be read, or a column is missing.
+        PoolError: it cannot be read, a column is missing, or one file stands in two groups.
     """
+    groups: dict[str, str] = {}
     try:
-        with io.TextIOWrapper(open_regular(path), newline="", encoding="utf-8-sig") as file:
-            rows = [(row["file"], row[column]) for row in csv.DictReader(file)]
-            return {name: group for file_name, group in rows for name in (file_name, os.path.splitext(file_name)[0])}
-    except KeyError as error:
-        raise PoolError(f"{path} has no column {error}: it must have file,{column}") from error
-    except (OSError, UnicodeDecodeError, csv.Error, TypeError) as error:
-        raise PoolError(f"cannot read {path}: {error}") from error
+        for line, (file, group) in read_rows(path, ("file", column)):
+            if groups.setdefault(plain(file), group) != group:
+                raise PoolError(f"{path}, line {line}: {file} is in '{group}', and in '{groups[plain(file)]}' before")
+    except ListError as error:
+        raise PoolError(str(error)) from error
+    return groups

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 from typing import get_args
 
@@ -15,7 +16,8 @@ from filelock import FileLock
 from PIL import Image
 
 from bench.cli import cli
-from pretrain_sources import making
+from pretrain_sources import corpus, making
+from pretrain_sources.card import Subset
 from pretrain_sources.corpus import (
     CorpusError,
     CorpusImage,
@@ -27,7 +29,7 @@ from pretrain_sources.corpus import (
 )
 from pretrain_sources.files import Changed
 from pretrain_sources.making import make_corpus, redrawn
-from pretrain_sources.pool import read_pool
+from pretrain_sources.pool import choose, read_pool
 from pretrain_sources.recipe import PythonTeacher, Recipe
 from pretrain_sources.teachers.passes import Pass
 
@@ -313,7 +315,7 @@ def test_every_fault_is_named_at_once(ready: Path) -> None:
     text = str(wrong.value)
     assert "5 problems among 7 images" in text
     for part in (
-        "frame_00.png (label 12)",
+        "frame_00.png (label 12 on 480 px)",
         "labels must be 0..9 or 255",
         "frame_01.png (24x10, its image 24x20)",
         "no label map for this image",
@@ -343,15 +345,20 @@ def test_a_corpus_that_was_changed_is_found_out(pool: Path, tmp_path: Path) -> N
         check_corpus(tmp_path / "corpus")
 
 
-def test_files_that_have_not_changed_are_not_read_again(ready: Path, tmp_path: Path) -> None:
-    cache = tmp_path / "cache.json"
+def test_files_that_have_not_changed_are_not_read_again(
+    ready: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, read = tmp_path / "cache.json", list[str]()
+    real = corpus.read_label
+    monkeypatch.setattr(corpus, "read_label", lambda data, name: read.append(name) or real(data, name))
     first = check_corpus(ready, num_classes=10, cache=cache)
-    label = ready / "labels" / "frame_00.png"
-    stat, size = label.stat(), label.stat().st_size
-    label.write_bytes(b"x" * size)
-    os.utime(label, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # as if nothing had happened: the cache must answer
+    assert len(read) == 7
     assert check_corpus(ready, num_classes=10, cache=cache) == first
-    os.utime(label)
+    assert len(read) == 7, "the cache must answer"
+    label = ready / "labels" / "frame_00.png"
+    before = label.stat()
+    label.write_bytes(b"x" * before.st_size)
+    os.utime(label, ns=(before.st_atime_ns, before.st_mtime_ns))  # same size and time, as `touch -r` leaves them
     with pytest.raises(CorpusError, match="1 problem among 7"):
         check_corpus(ready, num_classes=10, cache=cache)
 
@@ -457,3 +464,142 @@ def test_ranking_what_holds_no_masks_is_refused(ready: Path, tmp_path: Path, ben
     assert "say how many classes" in bench("corpus", "check", ready).err
     assert bench("corpus", "check", ready, "--classes", 10).code == 0
     assert "labels must be 0..2 or 255" in bench("corpus", "check", ready, "--classes", 3).err
+
+
+# -- groups, and folders that do not match ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def grouped(pool: Path) -> Path:
+    """The pool with groups that no name tells: every other image is of the second flight."""
+    lines = [f"{path.name},flight {i % 2}" for i, path in enumerate(sorted(pool.iterdir()))]
+    (pool / "groups.csv").write_text("\n".join(["file,group", *lines]))
+    return pool
+
+
+SUBSETS = [{"groups": 1}, {"groups": 1, "seed": 3}, {"n": 3, "groups": 1}, {"n": 4, "groups": 2}, {"n": "50pct"}]
+
+
+@pytest.mark.parametrize("drawn", SUBSETS)
+def test_a_subset_is_the_same_of_a_pool_and_of_its_corpus(
+    drawn: dict[str, object], grouped: Path, tmp_path: Path, bench: Bench
+) -> None:
+    subset, out = Subset.model_validate(drawn), tmp_path / "corpus"
+    wanted = [image.id for image in choose(read_pool(grouped).images, subset)]
+    words = ("corpus", "make", "--pool", grouped, "--teacher", "fake_teacher:make", "--jobs", 1, "--out", out)
+    assert bench(*words).code == 0
+    assert bench("corpus", "rerank", out, "--top-k", 2, "--out", tmp_path / "two").code == 0
+    for folder in (out, tmp_path / "two"):
+        whole = check_corpus(folder)[0]
+        assert {image.group for image in whole.images} == {"flight 0", "flight 1"}
+        assert [image.id for image in choose(whole.images, subset)] == wanted
+        assert [image.id for image in choose(read_corpus(folder).images, subset)] == wanted
+        (folder / "manifest.json").unlink()  # as it is handed round: images and label maps alone
+        found, notes = check_corpus(folder, num_classes=10 if folder == out else 3)
+        assert [image.id for image in choose(found.images, subset)] == wanted
+        assert notes == []
+
+
+def test_groups_that_are_known_from_elsewhere_stay_with_a_corpus(pool: Path, tmp_path: Path) -> None:
+    given = {f"frame_{i:02d}": f"date {i % 3}" for i in range(7)}
+    images = read_pool(pool, given).images
+    asked = Pass(teacher(), pool, tmp_path / "kept").over(images)
+    make_corpus(tmp_path / "corpus", pool, asked, Recipe(), {"kind": "fake"}, total=7)
+    assert [image.group for image in check_corpus(tmp_path / "corpus")[0].images] == list(given.values())
+
+
+def test_a_pool_without_a_list_of_groups_gives_the_corpus_that_it_always_gave(pool: Path, tmp_path: Path) -> None:
+    make(pool, tmp_path / "corpus")
+    manifest = read_manifest(tmp_path / "corpus")
+    assert manifest is not None
+    assert not (tmp_path / "corpus" / "images" / "groups.csv").exists()
+    assert manifest.pool_hash == read_pool(pool).content_hash
+    assert {image.group for image in check_corpus(tmp_path / "corpus")[0].images} == {"frame_#0"}
+
+
+def test_what_images_and_label_maps_do_not_share_is_told(ready: Path) -> None:
+    labels = ready / "labels"
+    shutil.copy(labels / "frame_00.png", labels / "gone.png")
+    (labels / "frame_01.png").rename(labels / "frame_01.PNG")
+    (ready / "images" / "readme.md").write_text("x")
+    notes = check_corpus(ready, num_classes=10)[1]
+    assert notes == [
+        "1 files are no images by their suffix and are passed over (.md) (first: readme.md)",
+        "1 files in ready/labels are matched although list and folder write their names otherwise "
+        "(Unicode form, case of the suffix) (first: frame_01.PNG)",
+        "1 files in ready/labels belong to no image and are not used (first: gone.png)",
+    ]
+    shutil.copy(labels / "frame_01.PNG", labels / "frame_01.png")
+    with pytest.raises(CorpusError, match=r"labels holds frame_01.PNG and frame_01.png for one name"):
+        check_corpus(ready, num_classes=10)
+
+
+@pytest.mark.parametrize(("image", "label"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_label_maps_are_found_in_either_unicode_form(image: str, label: str, ready: Path) -> None:
+    name = "caf\u00e9"
+    (ready / "images" / "frame_02.png").rename(ready / "images" / f"{unicodedata.normalize(image, name)}.png")
+    (ready / "labels" / "frame_02.png").rename(ready / "labels" / f"{unicodedata.normalize(label, name)}.png")
+    found, notes = check_corpus(ready, num_classes=10)
+    assert len(found.images) == 7
+    assert "1 files in ready/labels are matched" in notes[0]
+
+
+def test_label_maps_that_are_not_what_they_seem_are_refused(ready: Path) -> None:
+    labels, tags = ready / "labels", Image.Exif()
+    tags[274] = 3
+    maps = [Image.open(path).copy() for path in sorted(labels.iterdir())]
+    maps[0].save(labels / "frame_00.png", "JPEG")
+    maps[1].save(labels / "frame_01.png", exif=tags.tobytes())
+    maps[2].save(labels / "frame_02.png", "TIFF", save_all=True, append_images=[maps[3]])
+    maps[4].save(ready / "images" / "frame_04.png", "TIFF", save_all=True, append_images=[maps[3]])
+    with pytest.raises(CorpusError) as wrong:
+        check_corpus(ready, num_classes=10)
+    text = str(wrong.value)
+    assert "4 problems among 7 images" in text
+    for part in (
+        "frame_00.png (JPEG, whose compression can change labels)",
+        "frame_01.png (mask with EXIF orientation 3",
+        "mogrify -auto-orient FILE",
+        "frame_02.png (2 pages or frames",
+        "frame_04.png (2 pages or frames",
+        "the image cannot be used: save each as a file of its own",
+    ):
+        assert part in text
+
+
+def test_what_was_converted_in_a_corpus_is_noted(ready: Path, tmp_path: Path) -> None:
+    image, tags = ready / "images" / "frame_03.png", Image.Exif()
+    tags[274] = 3
+    Image.open(image).save(image, exif=tags.tobytes())
+    Image.fromarray(np.full((20, 24), 255, np.uint8)).save(ready / "labels" / "frame_05.png")
+    for _ in range(2):
+        assert check_corpus(ready, num_classes=10, cache=tmp_path / "cache.json")[1] == [
+            "1 images are turned or mirrored as their EXIF orientation says (first: frame_03)",
+            "1 label maps hold nothing but ignore (first: frame_05)",
+        ]
+
+
+@pytest.mark.parametrize(("value", "says"), [(255, "hold nothing at all"), (0, "hold nothing but class 0")])
+def test_label_maps_that_teach_nothing_are_refused(value: int, says: str, ready: Path) -> None:
+    for path in (ready / "labels").iterdir():
+        drawn = np.asarray(Image.open(path)) > 0
+        Image.fromarray(np.where(drawn, 255, value).astype(np.uint8)).save(path)
+    with pytest.raises(
+        CorpusError, match=rf"there is nothing to learn: its label maps {says}, and 255, which is ignored"
+    ):
+        check_corpus(ready, num_classes=10)
+
+
+def test_a_teacher_that_covers_all_alike_makes_no_corpus(pool: Path, tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="there is nothing to learn"):
+        make(pool, tmp_path / "corpus", Recipe(top_k=2, uncovered="ignore"), masks=1)
+    assert read_manifest(tmp_path / "corpus") is None
+
+
+def test_what_a_pool_passes_over_is_told_when_a_corpus_is_made(grouped: Path, tmp_path: Path, bench: Bench) -> None:
+    Image.fromarray(np.zeros((20, 24), np.uint8)).save(grouped / "late.png")
+    made = bench(
+        "corpus", "make", "--pool", grouped, "--teacher", "fake_teacher:make", "--jobs", 1, "--out", tmp_path / "c"
+    )
+    assert made.code == 0
+    assert "the pool: 1 images have no line in the list of groups" in made.err

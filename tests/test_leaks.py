@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from bench.targets.scenes import draw
+from pretrain_sources.images import decode_thermal
 from pretrain_sources.leaks import (
     LEAST_DISTINCT,
     LOOKS,
@@ -293,3 +294,15 @@ REAL: list[Callable[[Pixels], Pixels]] = [
     lambda a: noisy(a, 5),
     lambda a: jpeg(np.ascontiguousarray(a[5:120, 20:160][:, ::-1])),
 ]
+
+
+def test_frames_are_compared_as_they_are_to_be_seen(tmp_path: Path) -> None:
+    deep = np.linspace(20_000, 23_000, 64 * 96).reshape(64, 96).astype(np.uint16)
+    tags = Image.Exif()
+    tags[274] = 6
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    Image.fromarray((deep // 100).astype(np.uint8)).save(tmp_path / "turned.jpg", exif=tags.tobytes())
+    found = dict(read_frames((path.stem, path) for path in sorted(tmp_path.iterdir())))
+    assert np.array_equal(found["deep"], decode_thermal((tmp_path / "deep.png").read_bytes()))
+    assert len(np.unique(found["deep"])) > 200, "not all of it white"
+    assert found["turned"].shape == (96, 64)

@@ -1,5 +1,6 @@
 import io
 import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from PIL import Image
 
 from pretrain_sources.card import Subset
 from pretrain_sources.images import decode_thermal
-from pretrain_sources.pool import PoolError, PoolImage, choose, evenly, read_pool
+from pretrain_sources.pool import PoolError, PoolImage, choose, evenly, look_through, read_pool
 
 
 def picture(seed: int, size: tuple[int, int] = (4, 6)) -> Image.Image:
@@ -221,3 +222,133 @@ def test_what_cannot_be_decoded_says_so(data: bytes, says: str) -> None:
 
 def test_a_flat_deep_frame_is_black_and_no_error() -> None:
     assert decode_thermal(encoded(np.full((3, 3), 700, np.uint16), ".png")).max() == 0
+
+
+# -- lists and folders that do not match ---------------------------------------------------------------------------------
+
+
+def groups_of(folder: Path) -> dict[str, str]:
+    return {image.id: image.group for image in read_pool(folder).images}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "file,group\nday_000.png,one\nn1.png,two\n",
+        "\ufefffile,group\r\nday_000.png,one\r\n\r\nn1.png,two\r\n",
+        "file, group , note\n day_000.png , one ,x\n./night/n1.PNG,two,\n",
+        "file,group\nday_000,one\nnight\\n1.png,two,\n",
+    ],
+)
+def test_groups_are_read_as_programs_write_them(text: str, folder: Path) -> None:
+    (folder / "groups.csv").write_bytes(text.encode())
+    groups = groups_of(folder)
+    assert (groups["day_000"], groups["night/n1"]) == ("one", "two")
+
+
+def test_what_a_list_of_groups_and_a_pool_do_not_share_is_told(folder: Path) -> None:
+    (folder / "groups.csv").write_text("file,group\nday_000.png,one\nnight/n1.png,two\ngone.png,two\n")
+    assert read_pool(folder).notes == (
+        "1 files are no images by their suffix and are passed over (.txt) (first: notes.txt)",
+        "8 images have no line in the list of groups: their group comes from the number in their name (first: day_001)",
+        "1 lines of groups.csv name no image of the pool (first: gone)",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("file,group\nday_000.png\n", "groups.csv, line 2: too few fields"),
+        ("file,group\nday_000.png,\n", "groups.csv, line 2: too few fields"),
+        ("file,group\nday,000.png,one\n", "line 2: too many fields; a name with a comma must stand in quotes"),
+        ("file,group\nday_000.png,one\n\nday_000.png,two\n", "line 4: day_000.png is in 'two', and in 'one' before"),
+        ("file,group\nx.png,one\n", "names no image of the pool, the first line says 'x'"),
+        ("file,group\nday_000.png,one\nn1,two\n", r"'n1' in groups.csv may be evening/n1 or night/n1"),
+        ("name;group\nday_000.png;one\n", r"has no column 'file': it must have file,group"),
+    ],
+)
+def test_a_list_of_groups_that_does_not_fit_is_refused(text: str, says: str, folder: Path) -> None:
+    (folder / "evening").mkdir()
+    picture(200).save(folder / "evening" / "n1.png")
+    (folder / "groups.csv").write_text(text)
+    with pytest.raises(PoolError, match=says):
+        read_pool(folder)
+
+
+def test_a_name_with_a_dot_gives_its_group_to_no_other_image(folder: Path) -> None:
+    picture(200).save(folder / "day_000.v2.png")
+    (folder / "groups.csv").write_text("file,group\nday_000.v2,two\n")
+    assert groups_of(folder)["day_000.v2"] == "two"
+    assert groups_of(folder)["day_000"] == "day_#0"
+
+
+COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD"))
+
+
+@pytest.mark.parametrize(("listed", "stored"), [(COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED)])
+def test_names_are_the_same_in_either_unicode_form(listed: str, stored: str, folder: Path) -> None:
+    picture(300).save(folder / f"{stored}.png")
+    (folder / "groups.csv").write_text(f"file,group\n{listed}.png,one\n", encoding="utf-8")
+    assert groups_of(folder)[stored] == "one"
+    picture(301).save(folder / f"{listed}.png")
+    with pytest.raises(PoolError, match="1 names stand twice in other Unicode forms"):
+        read_pool(folder)
+
+
+def test_linked_folders_are_followed_once(folder: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "deep").mkdir(parents=True)
+    for i in range(3):
+        picture(300 + i).save(elsewhere / f"e{i}.png")
+        picture(400 + i).save(elsewhere / "deep" / f"d{i}.png")
+    (folder / "more").symlink_to(elsewhere)
+    (elsewhere / "loop").symlink_to(folder)
+    (elsewhere / "self").symlink_to(elsewhere)
+    (folder / "also").symlink_to(elsewhere / "deep")
+    (folder / "again").symlink_to("night")
+    pool = read_pool(folder)
+    assert len(pool.images) == 16
+    assert {"also/d0", "more/e0", "night/n0"} < {image.id for image in pool.images}
+    assert pool.notes[0] == ("4 folders are reached twice, or lead back into the pool, and count once (first: again/)")
+    assert read_pool(folder) == pool
+
+
+@pytest.mark.parametrize("leads_to", ["nowhere.png", "loop.png"])
+@pytest.mark.parametrize("name", ["loop.png", "loop"])
+def test_a_link_that_leads_nowhere_is_named(leads_to: str, name: str, folder: Path) -> None:
+    (folder / "night" / name).symlink_to(name if leads_to == "loop.png" else leads_to)
+    with pytest.raises(PoolError, match=rf"night/{name} is a link that leads nowhere"):
+        read_pool(folder)
+
+
+def test_what_systems_leave_behind_is_no_image_and_the_rest_is_told(folder: Path) -> None:
+    for name in ("._day_000.png", ".DS_Store", "Thumbs.db", "clip.webp", "raw.mat", "night/x.heic"):
+        (folder / name).write_bytes(b"x")
+    (folder / "__MACOSX").mkdir()
+    (folder / "__MACOSX" / "._n1.png").write_bytes(b"x")
+    os.mkfifo(folder / "pipe.png")
+    pool = read_pool(folder)
+    assert len(pool.images) == 10
+    assert pool.notes == (
+        "6 files are no images by their suffix and are passed over (.db, .heic, .mat, .png, .txt, .webp) (first: Thumbs.db)",
+    )
+
+
+def test_a_replaced_file_of_the_same_size_and_time_is_noticed(folder: Path, tmp_path: Path) -> None:
+    cache, path = tmp_path / "cache.json", folder / "day_000.png"
+    first = read_pool(folder, cache=cache)
+    before, data = path.stat(), path.read_bytes()
+    path.write_bytes(data[:-1] + b"x")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # as `touch -r` and `cp -p` do
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert read_pool(folder, cache=cache).content_hash != first.content_hash
+
+
+def test_a_look_through_a_pool_names_what_is_refused_and_converted(folder: Path) -> None:
+    assert look_through(read_pool(folder)) == []
+    Image.fromarray(np.zeros((4, 6), np.uint8)).save(folder / "flat.png")
+    (folder / "torn.png").write_bytes(b"torn")
+    assert look_through(read_pool(folder)) == [
+        "1 images are of one grey value only (first: flat.png)",
+        "1 images cannot be used and get no label map: not an image that can be read (first: torn.png)",
+    ]

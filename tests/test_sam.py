@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import os
 import pickle
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,8 +19,12 @@ from segment_anything import SamAutomaticMaskGenerator, SamPredictor, sam_model_
 from segment_anything.utils.amg import batched_mask_to_box
 from torchvision.ops import nms
 
+from pretrain_sources.download import sha256_of
+from pretrain_sources.labels import Drawn
+from pretrain_sources.pool import read_pool
 from pretrain_sources.recipe import SamTeacher
 from pretrain_sources.teachers import Masks, Teacher, TeacherError, checkpoints, identity, obstacle, open_teacher
+from pretrain_sources.teachers.passes import Pass, Refusal
 
 Frame = NDArray[np.uint8]
 FRAMES = 5
@@ -191,6 +196,23 @@ def test_an_image_without_masks(layers: int, area: int, checkpoint: Path) -> Non
     assert drawn.prompts == ()
 
 
+@pytest.mark.parametrize("size", [(1, 640), (640, 1), (1, 1), (2, 9000)])
+def test_an_image_that_is_too_narrow_is_refused_by_name_and_the_others_go_on(
+    size: tuple[int, int], checkpoint: Path, tmp_path: Path
+) -> None:
+    rng, pool = np.random.default_rng(0), tmp_path / "pool"
+    pool.mkdir()
+    for name, shape in (("a", (32, 40)), ("b", size), ("c", (40, 32))):
+        Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(pool / f"{name}.png")
+    asked = Pass(settings(checkpoint, crop_n_layers=1), tmp_path, tmp_path / "kept")
+    first, narrow, last = asked.over(read_pool(pool).images)
+    assert isinstance(first.drawn, Drawn)
+    assert isinstance(last.drawn, Drawn)
+    assert isinstance(narrow.drawn, Refusal)
+    assert narrow.drawn.kind == "unsuitable"
+    assert f"b.png: {size[1]} x {size[0]} pixels are too narrow for SAM in crops of 1 layers" in narrow.drawn.why
+
+
 def test_metas_architecture_for_real(tmp_path: Path) -> None:
     torch.manual_seed(0)
     torch.save(sam_model_registry["vit_b"]().state_dict(), tmp_path / "vit_b.pth")
@@ -212,6 +234,15 @@ def test_identity_follows_the_content_and_not_the_place(checkpoint: Path, tmp_pa
     (tmp_path / "mine.pth").write_bytes(b"other")
     assert identity(moved, tmp_path)["sha256"] == hashlib.sha256(b"other").hexdigest()
     assert identity(SamTeacher(), tmp_path)["sha256"] == checkpoints.PUBLISHED["vit_h"].sha256
+
+
+def test_a_checkpoint_that_was_replaced_with_its_old_time_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    path.write_bytes(b"one")
+    before, digest = path.stat(), sha256_of(path)
+    path.write_bytes(b"two")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert sha256_of(path) == hashlib.sha256(b"two").hexdigest() != digest
 
 
 def refused(checkpoint: Path, **changes: object) -> str:

@@ -36,7 +36,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def noise(kind: str, number: int, size: tuple[int, int], seed: int) -> Scene:
         thermal = np.random.default_rng([len(kind), number]).integers(0, 256, size).astype(np.uint8)
-        return Scene(thermal, np.zeros(size, np.uint8), np.zeros(size, np.uint16))
+        return Scene(thermal, np.eye(*size, dtype=np.uint8), np.zeros(size, np.uint16))
 
     monkeypatch.setattr(scenes, "draw", noise)
 

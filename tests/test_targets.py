@@ -1,5 +1,7 @@
+import os
 import shutil
 import struct
+import unicodedata
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -8,8 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.targets import TARGETS, DataError, cut_val, open_target
-from bench.targets.frames import Frame
+from bench import BenchError
+from bench.spec import MappedClass
+from bench.targets import TARGETS, DataError, cut_val, open_target, pool_notes
+from bench.targets.frames import Frame, decode_image
+from bench.targets.manifest import read_manifest, shipped_manifest
+from bench.targets.mapping import map_target
 from bench.targets.soda import read_list
 from pretrain_sources.pool import BLOCK, block_of
 
@@ -370,3 +376,270 @@ def test_a_frame_in_two_splits_is_named(hit_uav: Path, tmp_path: Path) -> None:
 
 def test_every_target_says_what_its_labels_are() -> None:
     assert all(spec.label_note and spec.classes[0] == "background" for spec in TARGETS.values())
+
+
+# -- files that are not what they seem -----------------------------------------------------------------------------------
+
+
+def jpeg_as_mask(data: Path) -> None:
+    path = first(data, "SegmentationClassOne")
+    with Image.open(path) as mask:
+        mask.copy().save(path, "JPEG", quality=95)
+
+
+def with_exif(path: Path, orientation: int) -> None:
+    tags = Image.Exif()
+    tags[274] = orientation
+    with Image.open(path) as image:
+        form, copy = image.format, image.copy()
+    copy.save(path, form, exif=tags.tobytes())
+
+
+def mask_upside_down(data: Path) -> None:
+    with_exif(first(data, "SegmentationClassOne"), 3)
+
+
+def image_turned_against_its_mask(data: Path) -> None:
+    with_exif(first(data, "JPEGImages"), 6)
+
+
+def pages_as_image(data: Path) -> None:
+    path = first(data, "JPEGImages")
+    image = Image.open(path)
+    image.save(path, "TIFF", save_all=True, append_images=[image] * 4)
+
+
+def deep_colours_as_image(data: Path) -> None:
+    import cv2
+
+    path = first(data, "JPEGImages")
+    done, encoded = cv2.imencode(".png", np.full((120, 160, 3), 700, np.uint16))
+    assert done
+    path.write_bytes(bytes(encoded))
+
+
+def every_mask(data: Path, split: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    for stem in (base_of(data) / f"{split}_infrared.txt").read_text().split():
+        path = base_of(data) / "SegmentationClassOne" / f"{stem}.png"
+        Image.fromarray(change(np.asarray(Image.open(path)))).save(path)
+
+
+def masks_of_test_all_ignored(data: Path) -> None:
+    every_mask(data, "test", lambda mask: np.full_like(mask, 255))
+
+
+def train_masks_all_ignored(data: Path) -> None:
+    every_mask(data, "train", lambda mask: np.full_like(mask, 255))
+
+
+def masks_of_test_0_and_255(data: Path) -> None:
+    every_mask(data, "test", lambda mask: np.where(mask > 0, 255, 0).astype(np.uint8))
+
+
+def all_masks_of_0_and_255(data: Path) -> None:
+    for split in ("train", "test"):
+        every_mask(data, split, lambda mask: np.where(mask > 0, 255, 0).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (jpeg_as_mask, "00000.png: JPEG, whose compression can change labels"),
+        (mask_upside_down, "00000.png: mask with EXIF orientation 3"),
+        (image_turned_against_its_mask, "mask of 160x120, its image 120x160 (turned by EXIF orientation 6)"),
+        (
+            pages_as_image,
+            "00000.jpg: 5 pages or frames, of which one would be used\n  -> save each as a file of its own",
+        ),
+        (deep_colours_as_image, "16-bit or float image (mode RGB)"),
+        (label_outside, "label 33 on 19200 px"),
+        (masks_of_test_all_ignored, "the labels of test hold nothing but ignore; are these masks of 0 and 255?"),
+        (train_masks_all_ignored, "the labels of train hold nothing but ignore"),
+        (masks_of_test_0_and_255, "the labels of test hold nothing but 'background' and ignore"),
+        (all_masks_of_0_and_255, "the labels of train hold nothing but 'background' and ignore"),
+    ],
+)
+def test_what_would_change_a_label_or_a_score_in_silence_is_refused(
+    spoil: Callable[[Path], None], says: str, soda: Path
+) -> None:
+    spoil(soda)
+    with pytest.raises(DataError) as wrong:
+        open_target("soda", soda)
+    assert says in str(wrong.value)
+
+
+def test_an_image_that_lies_upside_down_is_turned_and_noted(soda: Path) -> None:
+    path = first(soda, "JPEGImages")
+    stored = decode_image(path.read_bytes())
+    with_exif(path, 3)
+    turned = decode_image(path.read_bytes()).astype(int)
+    assert np.abs(turned[::-1, ::-1] - stored).mean() < 8  # it was compressed once more
+    notes = open_target("soda", soda).notes
+    assert "1 images are turned or mirrored as their EXIF orientation says (first: 00000)" in notes
+
+
+def test_what_was_converted_is_noted_with_the_first_file(soda: Path, tmp_path: Path) -> None:
+    images = sorted((base_of(soda) / "JPEGImages").iterdir())
+    for path in images[:2]:
+        Image.open(path).save(path, "PNG")
+    Image.fromarray(np.full((120, 160), 7, np.uint8)).save(images[5])
+    blank = first(soda, "SegmentationClassOne", "test")
+    Image.new("L", (160, 120), 255).save(blank)
+    wanted = {
+        "2 images hold PNG under the name .jpg (first: 00000)",
+        "1 images are of one grey value only (first: 00005)",
+        f"1 masks hold nothing but ignore (first: {blank.stem})",
+    }
+    for cache in (None, tmp_path / "cache.json", tmp_path / "cache.json"):
+        assert wanted < set(open_target("soda", soda, cache).notes)
+
+
+def test_a_mask_that_was_replaced_with_its_old_time_is_read_again(soda: Path, tmp_path: Path) -> None:
+    cache, path = tmp_path / "cache.json", first(soda, "SegmentationClassOne")
+    Image.new("L", (160, 120), 3).save(path)
+    before = open_target("soda", soda, cache)
+    info = path.stat()
+    Image.new("L", (160, 120), 4).save(path)
+    os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (info.st_size, info.st_mtime_ns)
+    after = open_target("soda", soda, cache)
+    assert after.content_hash != before.content_hash
+    assert after.facts["00000"].pixels[4] == 160 * 120
+
+
+def test_a_class_map_that_leaves_nothing_to_score_is_refused(soda: Path) -> None:
+    every_mask(soda, "test", lambda mask: np.minimum(mask, 1))
+    target, classes = open_target("soda", soda), TARGETS["soda"].classes
+    merged = [MappedClass(name="rest", of=("background", "person")), MappedClass(name="other", of=classes[2:])]
+    with pytest.raises(BenchError, match="class_map on soda: the labels of test hold nothing but 'rest' and ignore"):
+        map_target(target, merged)
+
+
+# -- lists and folders that do not match ---------------------------------------------------------------------------------
+
+
+def renamed(data: Path, old: str, new: str, listed: str | None = None) -> None:
+    """Gives a frame another name on the disk, and in the lists, too."""
+    base = base_of(data)
+    for folder, suffix in (("JPEGImages", ".jpg"), ("SegmentationClassOne", ".png")):
+        (base / folder / f"{old}{suffix}").rename(base / folder / f"{new}{suffix}")
+    for path in base.glob("*.txt"):
+        path.write_text(path.read_text().replace(old, listed or new), encoding="utf-8")
+
+
+COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "caf\u00e9_1") for form in ("NFC", "NFD"))
+
+
+@pytest.mark.parametrize(("listed", "stored"), [(COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED)])
+def test_frames_are_found_in_either_unicode_form(listed: str, stored: str, soda: Path) -> None:
+    renamed(soda, "00000", listed)
+    plain = open_target("soda", soda)
+    renamed(soda, listed, stored, listed)
+    target = open_target("soda", soda)
+    assert target.content_hash == plain.content_hash
+    assert any(
+        "1 files in InfraredSemanticLabel/JPEGImages are matched although list and folder write their names otherwise"
+        in note
+        for note in target.notes
+    )
+    assert "matched" not in " ".join(plain.notes)
+    shutil.copy(base_of(soda) / "JPEGImages" / f"{stored}.jpg", base_of(soda) / "JPEGImages" / f"{listed}.jpg")
+    with pytest.raises(DataError, match="for one name: take one away"):
+        open_target("soda", soda)
+
+
+def test_a_name_in_two_unicode_forms_is_refused(soda: Path) -> None:
+    path = base_of(soda) / "test_infrared.txt"
+    path.write_text(f"{path.read_text()}\n{COMPOSED}\n{DECOMPOSED}\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"test_infrared.txt: 'caf.*_1' stands there in two Unicode forms"):
+        open_target("soda", soda)
+
+
+def test_the_case_of_a_suffix_does_not_matter(soda: Path) -> None:
+    before = open_target("soda", soda)
+    images = sorted((base_of(soda) / "JPEGImages").iterdir())
+    for path in images[:3]:
+        path.rename(path.with_suffix(".JPG"))
+    mask = first(soda, "SegmentationClassOne")
+    mask.rename(mask.with_suffix(".PNG"))
+    after = open_target("soda", soda)
+    assert after.content_hash == before.content_hash
+    assert [note.split(" (")[0] for note in after.notes if "matched" in note] == [
+        f"{n} files in InfraredSemanticLabel/{folder} are matched although list and folder write their names otherwise"
+        for n, folder in ((3, "JPEGImages"), (1, "SegmentationClassOne"))
+    ]
+    shutil.copy(images[0].with_suffix(".JPG"), images[0])
+    with pytest.raises(DataError, match=r"JPEGImages holds 00000.JPG and 00000.jpg for one name"):
+        open_target("soda", soda)
+
+
+def test_files_that_no_list_names_are_noted(soda: Path) -> None:
+    base = base_of(soda)
+    for name in ("extra.jpg", "._00000.jpg", ".DS_Store", "Thumbs.db"):
+        shutil.copy(base / "JPEGImages" / "00000.jpg", base / "JPEGImages" / name)
+    assert [note for note in open_target("soda", soda).notes if "list" in note] == [
+        "1 files in InfraredSemanticLabel/JPEGImages stand in no list and are not used (first: extra.jpg)"
+    ]
+
+
+def test_a_line_that_is_no_name_is_reported_as_a_missing_file(soda: Path) -> None:
+    path = base_of(soda) / "train_infrared.txt"
+    path.write_text(f"# frames of train\n{path.read_text()}")
+    with pytest.raises(DataError, match=r"# frames of train.jpg: No such file"):
+        open_target("soda", soda)
+
+
+def test_an_index_as_other_programs_write_it_gives_the_same_target(hit_uav: Path, tmp_path: Path) -> None:
+    root, rows = few_real_frames(hit_uav, tmp_path)
+    (root / "index.csv").write_text("\n".join(rows))
+    expected = open_target("hit-uav", tmp_path)
+    text = "\r\n\r\n".join(row.replace(",", " , ") for row in rows)
+    (root / "index.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert open_target("hit-uav", tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (lambda row: row.replace(",", ",1999", 3).replace("1999train", "train"), "stands there with another date"),
+        (lambda row: "a,b.jpg,train,x,1,2,3,4", "too many fields"),
+        (lambda row: "a.jpg,train,train,,2,3,4", "too few fields"),
+    ],
+)
+def test_an_index_that_contradicts_itself_is_refused(
+    line: Callable[[str], str], says: str, hit_uav: Path, tmp_path: Path
+) -> None:
+    root, rows = few_real_frames(hit_uav, tmp_path)
+    (root / "index.csv").write_text("\n".join([*rows, line(rows[1])]))
+    with pytest.raises(DataError, match=f"line 8: .*{says}"):
+        open_target("hit-uav", tmp_path)
+
+
+def test_what_index_and_folders_of_the_real_frames_do_not_share_is_noted(hit_uav: Path, tmp_path: Path) -> None:
+    root, rows = few_real_frames(hit_uav, tmp_path)
+    stem = Path(rows[1].split(",")[0]).stem
+    (root / "images" / "train" / f"{stem}.jpg").rename(root / "images" / "train" / f"{stem}.JPG")
+    shutil.copy(root / "images" / "train" / f"{stem}.JPG", root / "images" / "train" / "other.jpg")
+    (root / "unlabelled").mkdir()
+    shutil.copy(root / "images" / "train" / f"{stem}.JPG", root / "unlabelled" / "u1.jpg")
+    rest = rows[1].split(",", 2)[2]
+    (root / "index.csv").write_text("\n".join([*rows, f"u1.jpg,unlabelled,{rest}", f"u2.jpg,unlabelled,{rest}"]))
+    target = open_target("hit-uav", tmp_path)
+    assert [note.split(" (")[0] for note in target.notes] == [
+        "1 files in images/train are matched although list and folder write their names otherwise",
+        "1 files in images/train stand in no line of train and are not used",
+        "1 unlabelled images of index.csv are not in unlabelled/",
+    ]
+    assert pool_notes(target) == ["1 unlabelled images in 1 groups"]
+    shutil.copy(root / "images" / "train" / "other.jpg", root / "unlabelled" / "u3.jpg")
+    assert "1 images have no line in the list of groups" in " ".join(pool_notes(target))
+    (root / "unlabelled" / "u1.jpg").unlink()
+    (root / "unlabelled" / "u3.jpg").unlink()
+    assert "the pool cannot be used: no image in" in pool_notes(target)[0]
+
+
+def test_the_real_frames_have_the_hash_that_they_always_had(hit_uav: Path) -> None:
+    target = open_target("hit-uav", hit_uav)
+    assert target.content_hash == read_manifest(shipped_manifest("hit-uav")).target_hash
+    assert target.notes == ()
+    assert pool_notes(target) == ["800 unlabelled images in 6 groups"]

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -11,8 +11,8 @@ from bench import BenchError
 from bench.targets import hit_uav, soda
 from bench.targets.frames import Frame, FrameFacts, LayoutError, Listing, examine_all
 from pretrain_sources.identity import fingerprint
-from pretrain_sources.images import Pixels
-from pretrain_sources.pool import Pool, PoolError, read_pool
+from pretrain_sources.images import IGNORE, Pixels, counted
+from pretrain_sources.pool import Pool, PoolError, look_through, read_pool
 from pretrain_sources.yamlfile import suggestion
 
 UNLABELLED = "unlabelled"  # a target's folder of images without labels: the pool
@@ -135,6 +135,8 @@ def open_target(
             f"{spec.name} in {root} cannot be used: {len(twice)} frames stand in two splits, the first {twice[0]}"
         )
     by_id = {frame.id: facts[frame] for frames in splits.values() for frame in frames}
+    if undefined := unscorable(spec, splits, by_id):
+        raise DataError(f"{spec.name} in {root} cannot be used: {undefined}")
     notes = [*listed.notes, *notes, *_oddities(by_id)]
     return Target(
         spec, root, {s: tuple(f) for s, f in splits.items()}, by_id, _content_hash(spec, splits, by_id), tuple(notes)
@@ -161,6 +163,19 @@ def open_pool(
         return read_pool(root, groups, cache, report)
     except PoolError as error:
         raise DataError(f"the pool cannot be used: {error}") from error
+
+
+def pool_notes(target: Target) -> list[str]:
+    """What a look at every unlabelled image of a target finds; a pool that cannot be used is told, too, for none is needed."""
+    try:
+        pool = open_pool(target)
+    except DataError as error:
+        return [str(error)]
+    if pool is None:
+        return []
+    counts = f"{len(pool.images)} unlabelled images in {len({image.group for image in pool.images})} groups"
+    repeated = [f"{pool.repeated} are byte-identical to another one and count once"] if pool.repeated else []
+    return [counts, *(f"unlabelled: {note}" for note in (*repeated, *pool.notes, *look_through(pool)))]
 
 
 def drop_duplicates(
@@ -207,6 +222,23 @@ def cut_val(train: list[Frame]) -> tuple[list[Frame], list[Frame]]:
     return [f for f in train if f.group not in val], [f for f in train if f.group in val]
 
 
+def unscorable(spec: TargetSpec, splits: Mapping[str, Sequence[Frame]], facts: Mapping[str, FrameFacts]) -> str | None:
+    """Why a score on these labels would say nothing, or None: a split without labels, or one class in train or test.
+
+    Val may hold one class: the score of a schedule is defined there.
+    """
+    for split, frames in splits.items():
+        rows = [facts[frame.id].pixels[:-1] for frame in frames]
+        held = [name for k, name in enumerate(spec.classes) if any(row[k] for row in rows)]
+        if not held or (len(held) == 1 and split != "val"):
+            what = f"'{held[0]}' and ignore" if held else "ignore"
+            return (
+                f"the labels of {split} hold nothing but {what}; are these masks of 0 and {IGNORE}? "
+                f"{IGNORE} is ignored, labels must be 0..{len(spec.classes) - 1}"
+            )
+    return None
+
+
 def _refuse_problems(spec: TargetSpec, root: Path, facts: Mapping[Frame, FrameFacts]) -> None:
     kinds: dict[str, list[str]] = defaultdict(list)
     for found in facts.values():
@@ -231,11 +263,9 @@ def _oddities(facts: Mapping[str, FrameFacts]) -> list[str]:
         notes.append(
             "frames differ in size: " + ", ".join(f"{count} of {size}" for size, count in sizes.most_common(SHOWN))
         )
-    if coloured := sum(found.coloured for found in facts.values()):
-        notes.append(f"{coloured} images are coloured: false colours? They are read as grey")
-    if blank := sum(sum(found.pixels[:-1]) == 0 for found in facts.values()):
-        notes.append(f"{blank} masks hold nothing but ignore")
-    return notes
+    if blank := [name for name, found in facts.items() if sum(found.pixels[:-1]) == 0]:
+        notes.append(f"{len(blank)} masks hold nothing but ignore (first: {blank[0]})")
+    return [*notes, *counted((name, note) for name, found in facts.items() for note in found.notes)]
 
 
 def _content_hash(spec: TargetSpec, splits: Mapping[str, list[Frame]], facts: Mapping[str, FrameFacts]) -> str:

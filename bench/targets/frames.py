@@ -1,7 +1,6 @@
 """One labelled frame of a target: reading it, and finding out whether it can be used."""
 
 import hashlib
-import io
 import json
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -9,13 +8,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from pretrain_sources.images import IGNORE, Pixels, decode_label
+from pretrain_sources.files import stamp
+from pretrain_sources.images import (
+    IGNORE,
+    MASK_MEND,
+    ImageError,
+    ImageFile,
+    Pixels,
+    decode_label,
+    read_image,
+    read_label,
+    strange_labels,
+)
 from results.store import write_atomic
 from safe_files import read_regular, sealed, unsealed
 
-CACHED = "frames 1"  # raised when the facts of the same frame are found in another way
+CACHED = "frames 2"  # raised when the facts of the same frame are found in another way
 
 
 @dataclass(frozen=True)
@@ -51,20 +60,23 @@ class FrameFacts:
     label_sha256: str = ""
     height: int = 0
     width: int = 0
-    coloured: bool = False  # the image's channels differ: false colours, or no thermal image
     pixels: tuple[int, ...] = ()  # label pixels of each class, ignore last
+    notes: tuple[str, ...] = ()  # what was converted or left out: "images ..." or "masks ..."
 
 
 def decode_image(data: bytes) -> Pixels:
     """(H, W) grey values of an encoded 8-bit image.
 
     Raises:
-        OSError: it cannot be decoded. ValueError: it has more than 8 bits.
+        ImageError: it cannot be decoded or is refused, or has more than 8 bits.
     """
-    with Image.open(io.BytesIO(data)) as image:
-        if image.mode.startswith(("I", "F")):
-            raise ValueError(f"16-bit or float image (mode {image.mode})")
-        return np.asarray(image.convert("L"))
+    return _shallow(read_image(data)).pixels
+
+
+def _shallow(image: ImageFile) -> ImageFile:
+    if image.facts.bits > 8:
+        raise ImageError(f"16-bit or float image (mode {image.facts.mode or image.facts.format})")
+    return image
 
 
 def examine(frame: Frame, num_classes: int) -> FrameFacts:
@@ -80,38 +92,41 @@ def examine(frame: Frame, num_classes: int) -> FrameFacts:
             f"{error.filename}: {error.strerror}", "copy the missing files, or take their lines out of the list"
         )
     try:
-        image = decode_image(image_bytes)
-        coloured = _is_coloured(image_bytes)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return FrameFacts(f"{frame.image}: {_one_line(error)}", "copy the images again; they must be 8-bit")
+        image = _shallow(read_image(image_bytes, frame.image.name))
+    except ImageError as error:
+        return FrameFacts(f"{frame.image}: {error.what}", error.mend or "copy the images again; they must be 8-bit")
     try:
-        label = decode_label(label_bytes)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return FrameFacts(f"{frame.label}: {_one_line(error)}", "masks must be index or palette PNGs of 8 bits")
-    if twin_bytes != label_bytes and not _same_labels(label, twin_bytes):
+        label = read_label(label_bytes, frame.label.name)
+    except ImageError as error:
+        return FrameFacts(f"{frame.label}: {error.what}", error.mend or MASK_MEND)
+    if twin_bytes != label_bytes and not _same_labels(label.pixels, twin_bytes):
         return FrameFacts(
             f"{frame.label} and {frame.twin} differ", "move the mask folder aside that you do not want to be used"
         )
-    if label.shape != image.shape:
-        sizes = f"{label.shape[1]}x{label.shape[0]}, its image {image.shape[1]}x{image.shape[0]}"
-        return FrameFacts(f"{frame.label}: mask of {sizes}", "masks and images must have the same size")
-    counts = np.bincount(label.ravel(), minlength=256)
-    if unknown := [int(v) for v in np.flatnonzero(counts[:IGNORE]) if v >= num_classes]:
-        values = ", ".join(map(str, unknown[:5]))
+    height, width = image.pixels.shape
+    if label.pixels.shape != image.pixels.shape:
+        sizes = f"{label.pixels.shape[1]}x{label.pixels.shape[0]}, its image {width}x{height}"
+        turned = f" (turned by EXIF orientation {image.facts.orientation})" * (image.facts.orientation != 1)
+        return FrameFacts(f"{frame.label}: mask of {sizes}{turned}", "masks and images must have the same size")
+    counts = np.bincount(label.pixels.ravel(), minlength=256)
+    if strange := strange_labels(counts, num_classes):
         return FrameFacts(
-            f"{frame.label}: label {values}",
+            f"{frame.label}: {strange}",
             f"labels must be 0..{num_classes - 1} or {IGNORE}; is this the right mask folder?",
         )
     pixels = tuple(int(n) for n in (*counts[:num_classes], counts[IGNORE]))
     digests = (hashlib.sha256(image_bytes).hexdigest(), hashlib.sha256(label_bytes).hexdigest())
-    height, width = image.shape
-    return FrameFacts(None, "", *digests, height, width, coloured, pixels)
+    notes = (*(f"images {note}" for note in image.notes), *(f"masks {note}" for note in label.notes))
+    return FrameFacts(None, "", *digests, height, width, pixels, notes)
 
 
 def examine_all(
     frames: Iterable[Frame], num_classes: int, cache: Path | None, report: Callable[[int, int], None]
 ) -> dict[Frame, FrameFacts]:
-    """The facts of every frame. Files that have not changed since the last time are not read again, if `cache` names a file."""
+    """The facts of every frame. Files that have not changed since the last time are not read again, if `cache` names a file.
+
+    `pretrain_sources.files.stamp` says by what a change is noticed.
+    """
     frames = list(dict.fromkeys(frames))
     known = _read_cache(cache)
     keys = {frame: _key(frame, num_classes) for frame in frames}
@@ -136,7 +151,7 @@ def _key(frame: Frame, num_classes: int) -> str:
             info = path.stat()
         except (OSError, ValueError):
             return f"missing {path}"
-        stamps.append(f"{path} {info.st_size} {info.st_mtime_ns}")
+        stamps.append(f"{path} {stamp(info)}")
     return f"{num_classes} {' '.join(stamps)}"
 
 
@@ -145,7 +160,8 @@ def _read_cache(cache: Path | None) -> Mapping[str, FrameFacts]:
         return {}
     try:
         rows = json.loads(unsealed(cache.read_bytes(), CACHED))
-        return {key: FrameFacts(**row | {"pixels": tuple(row["pixels"])}) for key, row in rows.items()}
+        lists = ("pixels", "notes")
+        return {key: FrameFacts(**row | {name: tuple(row[name]) for name in lists}) for key, row in rows.items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}  # a damaged cache is no cache
 
@@ -153,18 +169,5 @@ def _read_cache(cache: Path | None) -> Mapping[str, FrameFacts]:
 def _same_labels(label: Pixels, twin: bytes) -> bool:
     try:
         return np.array_equal(label, decode_label(twin))
-    except (OSError, SyntaxError, ValueError):
+    except ImageError:
         return False
-
-
-def _is_coloured(data: bytes) -> bool:
-    with Image.open(io.BytesIO(data)) as image:
-        if image.mode in ("L", "1", "LA"):
-            return False
-        channels = np.asarray(image.convert("RGB")).astype(np.int16)
-    return bool((np.abs(channels - channels[..., :1]) > 3).any())  # JPEG rounding moves equal channels a little
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return "not an image that can be read" if "cannot identify image file" in text else text

@@ -3,14 +3,12 @@
 hit-uav/images/{train,val,test}/<stem>.jpg    labels/{train,val,test}/<stem>.png    index.csv (file, split, date, ...)
 """
 
-import csv
-import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench.targets.frames import Frame, LayoutError, Listing
+from pretrain_sources.lists import Folder, ListError, plain, read_rows, stem_of, two_forms
 from pretrain_sources.pool import read_groups
-from safe_files import open_regular
 
 CLASSES = ("background", "person", "car", "bicycle", "other vehicle")
 SPLITS = ("train", "val", "test")
@@ -21,36 +19,45 @@ def read(root: Path) -> Listing:
     """The frames of index.csv, group = flight date.
 
     Raises:
-        LayoutError: index.csv is missing, is not as expected, or lists nothing for a split.
+        LayoutError: index.csv is missing, is not as expected, or lists nothing for a split, or two files have one name.
     """
     index = root / "index.csv"
     try:
-        with io.TextIOWrapper(open_regular(index), newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        if short := [i for i, row in enumerate(rows, start=2) if None in row.values()]:
-            raise LayoutError(f"  {index}, line {short[0]}: too few fields")
-        if odd := [
-            (i, row["split"]) for i, row in enumerate(rows, start=2) if row["split"] not in (*SPLITS, UNLABELLED)
-        ]:
-            raise LayoutError(f"  {index}, line {odd[0][0]}: unknown split '{odd[0][1]}'")
-        listed = {
-            split: [_frame(root, row["file"], split, row["date"]) for row in rows if row["split"] == split]
-            for split in SPLITS
-        }
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise LayoutError(f"  cannot read {index}: {error}") from error
-    except KeyError as error:
-        raise LayoutError(f"  {index} has no column {error}") from error
-    if empty := [split for split, frames in listed.items() if not frames]:
+        rows = read_rows(index, ("file", "split", "date"))
+    except ListError as error:
+        raise LayoutError(f"  {error}") from error
+    _check(index, rows)
+    listed, problems, notes = dict[str, list[Frame]](), list[str](), list[str]()
+    for split in SPLITS:
+        images, labels = (Folder.of(root / part / split) for part in ("images", "labels"))
+        frames = [(stem_of(name), date) for _, (name, found, date) in rows if found == split]
+        problems += [f"  {index}, {split}: {fault}" for fault in two_forms(stem for stem, _ in frames)]
+        listed[split] = [
+            Frame(stem, images.find(f"{stem}.jpg"), labels.find(f"{stem}.png"), date) for stem, date in frames
+        ]
+        for folder, suffix in ((images, ".jpg"), (labels, ".png")):
+            faults, more = folder.differences((f"{stem}{suffix}" for stem, _ in frames), f"stand in no line of {split}")
+            problems, notes = [*problems, *(f"  {fault}" for fault in faults)], [*notes, *more]
+    if problems:
+        raise LayoutError("\n".join(problems))
+    there = {plain(name) for names in Folder.of(root / UNLABELLED).names.values() for name in names}
+    gone = [name for _, (name, split, _) in rows if split == UNLABELLED and plain(stem_of(name)) not in there]
+    if there and gone:
+        notes.append(f"{len(gone)} unlabelled images of {index.name} are not in {UNLABELLED}/ (first: {gone[0]})")
+    return Listing(listed, tuple(notes))
+
+
+def _check(index: Path, rows: Sequence[tuple[int, tuple[str, ...]]]) -> None:
+    dates: dict[tuple[str, str], str] = {}
+    for line, (name, split, date) in rows:
+        if split not in (*SPLITS, UNLABELLED):
+            raise LayoutError(f"  {index}, line {line}: unknown split '{split}'")
+        if dates.setdefault((plain(name), split), date) != date:
+            raise LayoutError(f"  {index}, line {line}: {name} stands there with another date, too")
+    if empty := [split for split in SPLITS if split not in {split for _, split in dates}]:
         raise LayoutError(f"  {index} lists no frame for {', '.join(empty)}")
-    return Listing(listed)
 
 
 def pool_groups(root: Path) -> Mapping[str, str]:
     """Flight date of each unlabelled frame."""
     return read_groups(root / "index.csv", "date")
-
-
-def _frame(root: Path, name: str, split: str, date: str) -> Frame:
-    stem = Path(name).stem
-    return Frame(stem, root / "images" / split / f"{stem}.jpg", root / "labels" / split / f"{stem}.png", date)

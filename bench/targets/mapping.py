@@ -7,7 +7,7 @@ import numpy as np
 
 from bench import BenchError
 from bench.spec import IGNORED, MappedClass
-from bench.targets import Target, TargetSpec
+from bench.targets import Target, TargetSpec, unscorable
 from pretrain_sources.images import IGNORE, Pixels
 from pretrain_sources.yamlfile import suggestion
 
@@ -45,7 +45,7 @@ def map_target(target: Target, class_map: ClassMap) -> Target:
     """The target as the protocol sees it: its classes, its pixel counts, and how labels are renumbered when read.
 
     Raises:
-        BenchError: as `map_spec`.
+        BenchError: as `map_spec`, or a split keeps no class to be scored.
     """
     if class_map is None:
         return target
@@ -55,6 +55,8 @@ def map_target(target: Target, class_map: ClassMap) -> Target:
         name: replace(found, pixels=merged(found.pixels, relabel, len(spec.classes)))
         for name, found in target.facts.items()
     }
+    if undefined := unscorable(spec, target.splits, facts):
+        raise BenchError(f"class_map on {target.spec.name}: {undefined}")
     return replace(target, spec=spec, facts=facts, relabel=relabel)
 
 

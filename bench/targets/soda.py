@@ -6,9 +6,11 @@
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.targets.frames import Frame, LayoutError, Listing
+from pretrain_sources.lists import Folder, two_forms
 from pretrain_sources.pool import block_of
 from safe_files import read_regular
 
@@ -37,14 +39,22 @@ def read(root: Path) -> Listing:
             problems += [] if stems[split] else [f"  {base / name} lists nothing: it must hold one file name a line"]
         except (OSError, UnicodeDecodeError) as error:
             problems.append(f"  {base / name} cannot be read: {error}")
+    problems += [f"  {base / LISTS[split]}: {name}" for split, found in stems.items() for name in two_forms(found)]
     if problems:
         raise LayoutError("\n".join(problems))
-    twin = (
-        masks[1] if len(masks) == 2 else None
-    )  # whether the two are identical was never published, so it is looked up
-    listed = {split: [_frame(base, stem, masks[0], twin) for stem in found] for split, found in stems.items()}
-    same = f"both mask folders are there and hold the same labels; {masks[0].name} is read"
-    return Listing(listed, (same,) if twin else ())
+    # whether the two mask folders are identical was never published, so it is looked up
+    images, *drawn = (Folder.of(folder) for folder in (base / "JPEGImages", *masks))
+    listed = {split: [_frame(stem, images, drawn) for stem in found] for split, found in stems.items()}
+    wanted = [stem for found in stems.values() for stem in found]
+    notes = (
+        [f"both mask folders are there and hold the same labels; {masks[0].name} is read"] if len(masks) == 2 else []
+    )
+    for folder, suffix in ((images, ".jpg"), *((each, ".png") for each in drawn)):
+        faults, more = folder.differences((f"{stem}{suffix}" for stem in wanted), "stand in no list")
+        problems, notes = [*problems, *(f"  {fault}" for fault in faults)], [*notes, *more]
+    if problems:
+        raise LayoutError("\n".join(problems))
+    return Listing(listed, tuple(notes))
 
 
 def read_list(path: Path) -> list[str]:
@@ -53,6 +63,6 @@ def read_list(path: Path) -> list[str]:
     return [re.sub(r"\.(jpe?g|png)$", "", re.split(r"[/\\]", line)[-1], flags=re.IGNORECASE) for line in lines if line]
 
 
-def _frame(base: Path, stem: str, masks: Path, twin: Path | None) -> Frame:
-    name = f"{stem}.png"
-    return Frame(stem, base / "JPEGImages" / f"{stem}.jpg", masks / name, block_of(stem), twin / name if twin else None)
+def _frame(stem: str, images: Folder, masks: Sequence[Folder]) -> Frame:
+    label, twin = masks[0].find(f"{stem}.png"), masks[1].find(f"{stem}.png") if len(masks) == 2 else None
+    return Frame(stem, images.find(f"{stem}.jpg"), label, block_of(stem), twin)

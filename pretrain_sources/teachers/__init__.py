@@ -69,6 +69,10 @@ class TeacherError(Exception):
     """A teacher cannot be opened; the message says why and what to do."""
 
 
+class UnsuitableError(Exception):
+    """A teacher cannot be asked about this one image; the message says why. The others go on."""
+
+
 def identity(settings: Settings, weights: Path) -> dict[str, Any]:
     """What shapes the masks: the settings, with the checkpoint's content in place of its path. `weights`: the user's folder."""
     version = {"teacher_version": VERSIONS[settings.kind]}
@@ -212,7 +216,7 @@ def told_as_its_own(settings: Settings, what: str) -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as error:
-        if isinstance(error, TeacherError) or (entry := _named_code(settings)) is None:
+        if isinstance(error, TeacherError | UnsuitableError) or (entry := _named_code(settings)) is None:
             raise
         at = traceback.extract_tb(error.__traceback__)[-1]
         raise TeacherError(

@@ -19,7 +19,7 @@ from pretrain_sources.images import decode_thermal
 from pretrain_sources.labels import DRAWN, Drawn, encode
 from pretrain_sources.pool import PoolImage
 from pretrain_sources.sockets import shorten_socket_paths
-from pretrain_sources.teachers import Settings, Teacher, TeacherError, open_teacher, told_as_its_own
+from pretrain_sources.teachers import Settings, Teacher, TeacherError, UnsuitableError, open_teacher, told_as_its_own
 from safe_files import sealed, unsealed, whole
 
 CACHED = "masks 1"  # raised when the same table means other masks
@@ -29,7 +29,7 @@ CACHED = "masks 1"  # raised when the same table means other masks
 class Refusal:
     """Why an image gets no label map."""
 
-    kind: str  # unreadable, no mask, mask size
+    kind: str  # unreadable, unsuitable, no mask, mask size
     why: str
 
 
@@ -59,8 +59,11 @@ class Pass:
         path = self.kept / image.sha256[:2] / f"{image.sha256}.parquet"
         if (drawn := _read(path)) is None:
             teacher = _opened(self.teacher, self.weights)
-            with told_as_its_own(self.teacher, f"failed on {image.path}"):
-                drawn = encode(teacher(pixels))
+            try:
+                with told_as_its_own(self.teacher, f"failed on {image.path}"):
+                    drawn = encode(teacher(pixels))
+            except UnsuitableError as error:
+                return Asked(image, pixels.shape, Refusal("unsuitable", f"{image.path}: {error}"))
             _keep(drawn, path)
         if drawn.size != pixels.shape:
             sizes = f"{_size(drawn.size)}, the image {_size(pixels.shape)}"

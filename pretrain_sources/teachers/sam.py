@@ -22,16 +22,26 @@ from segment_anything.utils.amg import (
     batched_mask_to_box,
     build_all_layer_point_grids,
     calculate_stability_score,
+    generate_crop_boxes,
     is_box_near_crop_edge,
     rle_to_mask,
     uncrop_boxes_xyxy,
     uncrop_masks,
 )
+from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 from torch.nn import functional as F
 
 from pretrain_sources.recipe import META_MODELS, SAM_TINY, SamTeacher
-from pretrain_sources.teachers import Masks, Teacher, TeacherError, checkpoints, entry_point, told_as_its_own
+from pretrain_sources.teachers import (
+    Masks,
+    Teacher,
+    TeacherError,
+    UnsuitableError,
+    checkpoints,
+    entry_point,
+    told_as_its_own,
+)
 
 CHUNK_ON_GPU = 64  # masks at full resolution at a time; on a CPU it is one
 
@@ -130,7 +140,12 @@ class _Generator(SamAutomaticMaskGenerator):  # type: ignore[misc]  # order, sup
 
     @torch.inference_mode()
     def masks(self, image: NDArray[np.uint8]) -> Masks:
-        """The masks on a thermal image (H, W), in the package's order; N = 0 where nothing survives."""
+        """The masks on a thermal image (H, W), in the package's order; N = 0 where nothing survives.
+
+        Raises:
+            UnsuitableError: the image or a crop of it has no pixel left at the model's size.
+        """
+        self._refuse_narrow(image.shape)
         data = self._generate_masks(np.repeat(image[..., None], 3, axis=2))
         if self.min_mask_region_area > 0:
             overlap = max(self.box_nms_thresh, self.crop_nms_thresh)
@@ -142,6 +157,14 @@ class _Generator(SamAutomaticMaskGenerator):  # type: ignore[misc]  # order, sup
             stability=np.nan_to_num(data["stability_score"]),  # an empty mask has none
             prompts=tuple(tuple(prompt[np.isfinite(prompt)].tolist()) for prompt in prompts),
         )
+
+    def _refuse_narrow(self, size: tuple[int, ...]) -> None:
+        side = self.predictor.model.image_encoder.img_size
+        for x0, y0, x1, y1 in generate_crop_boxes(size, self.crop_n_layers, self.crop_overlap_ratio)[0]:
+            height, width = y1 - y0, x1 - x0
+            if min(height, width) < 1 or min(ResizeLongestSide.get_preprocess_shape(height, width, side)) < 1:
+                crops = f" in crops of {self.crop_n_layers} layers" if self.crop_n_layers else ""
+                raise UnsuitableError(f"{size[1]} x {size[0]} pixels are too narrow for SAM{crops}")
 
     def _process_crop(self, *args: object) -> MaskData:
         data = super()._process_crop(*args)
