@@ -589,24 +589,27 @@ def _told(what: Path, faults: Sequence[str], good: Sequence[str], end: str) -> i
 
 @cli.command()
 @STORE
-@click.option("--port", type=int, default=8501, show_default=True)
+@click.option("--port", type=click.IntRange(0, 65535), default=8501, show_default=True, help="0: one that is free.")
 @click.option(
     "--host", default="localhost", show_default=True, help="Address to listen on; 0.0.0.0: all of this machine's."
 )
+@click.option(
+    "--allow-host",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="A further name in addresses, such as that of a proxy; requests under other names are refused.",
+)
+@click.option("--base-path", default="", metavar="PATH", help="Path under which a proxy shows it.")
 @click.option("--browser/--no-browser", default=True, help="Whether to open a browser on it.")
-def dashboard(store: Path, port: int, host: str, browser: bool) -> None:
+def dashboard(store: Path, **asked: Any) -> None:  # noqa: ANN401
     """Serve the leaderboard of a store, or of the results that ship with this project where there is none yet."""
+    import json
     import os
 
-    settings = {"server.port": port, "server.headless": str(not browser).lower(), "server.address": host}
-    settings |= {"browser.gatherUsageStats": "false", "server.fileWatcherType": "none", "client.toolbarMode": "viewer"}
-    settings |= {"server.showEmailPrompt": "false", "logger.hideWelcomeMessage": "true"}  # it offers to install things
-    settings |= {"client.showErrorDetails": "none"}  # what goes wrong here is told here: it names paths of this machine
-    _say(f"http://{'localhost' if host == '0.0.0.0' else host}:{port}  (Ctrl-C ends it)")
     sys.stdout.flush()
-    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
     os.environ["BENCH_STORE"] = str(store)
-    os.execv(sys.executable, [sys.executable, "-m", "dashboard", *words])
+    os.execv(sys.executable, [sys.executable, "-m", "dashboard", json.dumps(asked)])
 
 
 def _weights(folder: Path) -> Path:
