@@ -21,6 +21,7 @@ Side = Annotated[Whole, Field(ge=1, le=16_384)]
 Size = tuple[Side, Side]  # height, width in pixels
 Share = Annotated[Number, Field(ge=0, le=1)]
 Factor = Annotated[Number, Field(gt=0, le=32)]
+MOST = 3e38  # a larger number is infinite in a network's arithmetic
 MOST_STEPS = 100_000_000  # of one training: far above any; a slip of the hand must not run, or plan, for ever
 Decay = Literal["poly", "cosine"]
 SMOKE = "~smoke"  # ends the name of a protocol's smoke run
@@ -49,9 +50,9 @@ class Cell(Frozen):
 class Schedule(Frozen):
     """What is tuned for each cell."""
 
-    lr: Number = Field(gt=0, le=1000, description="peak learning rate of decoder and head")
-    encoder_lr_scale: Number = Field(gt=0, le=1000, description="the encoder's learning rate as a multiple of lr")
-    weight_decay: Number = Field(ge=0, le=1000)
+    lr: Number = Field(gt=0, le=MOST, description="peak learning rate of decoder and head")
+    encoder_lr_scale: Number = Field(gt=0, le=MOST, description="the encoder's learning rate as a multiple of lr")
+    weight_decay: Number = Field(ge=0, le=MOST)
     warmup_frac: Number = Field(
         ge=0, lt=1, description="share of the steps over which the learning rate rises linearly"
     )
@@ -127,7 +128,7 @@ class Loss(Frozen):
     class_weight_power: Number = Field(
         ge=0, le=10, description="weight = (pixels of the largest class / pixels of the class) ^ power"
     )
-    class_weight_cap: Number = Field(ge=1, description="and no more than this")
+    class_weight_cap: Number = Field(ge=1, le=MOST, description="and no more than this")
 
 
 IGNORED = "ignore"  # in a class map: pixels of these classes are left out
@@ -183,7 +184,7 @@ class Protocol(Frozen, Identified):
     )
     ranked: bool = Field(default=True, description="false where it is too short to rank anything")
     beta_squared: Number = Field(default=1.0, gt=0, le=1e6, description="of the weighted F-measure")
-    grad_clip: Number = Field(gt=0, description="largest norm of the gradient")
+    grad_clip: Number = Field(gt=0, le=MOST, description="largest norm of the gradient")
     seed: Whole = Field(default=0, ge=0, lt=2**63)
     augment: Augment
     loss: Loss

@@ -1,11 +1,14 @@
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import write_matrix
+from pydantic import ValidationError
 
 from bench import BenchError
 from bench.matrix import load_matrix
+from pretrain_sources.card import Checkpoint
 from pretrain_sources.catalog import STUDIES, UnknownSource, catalog, closure, collect, fields_of, find_source, grid
 from pretrain_sources.yamlfile import FileError
 
@@ -266,3 +269,16 @@ def test_one_card_file_twice_is_told_as_what_it_is(tmp_path: Path) -> None:
     path = card(tmp_path, "mine", recipe={"teacher": {"kind": "felzenszwalb"}})
     with pytest.raises(BenchError, match="'mine' stands twice"):
         load_matrix(str(write_matrix(tmp_path, (path.name, path.name))))
+
+
+def test_a_glob_of_a_card_is_short_and_quick() -> None:
+    """Globs become regular expressions; the library makes them so that none of them goes back."""
+    started = time.monotonic()
+    for glob in ("*a" * 100, "*" * 200, "[b-z]*" * 33, "?*" * 100, "[" * 200, "*(a+)+" * 30):
+        assert not Checkpoint(backbones=(glob,), path=Path("x")).is_for("a" * 200 + "!") or glob in (
+            "*" * 200,
+            "?*" * 100,
+        )
+    assert time.monotonic() - started < 5
+    with pytest.raises(ValidationError, match="at most 200 characters"):
+        Checkpoint(backbones=("*" * 201,), path=Path("x"))

@@ -355,6 +355,14 @@ def test_results_selected_on_test_are_flagged(bench: Bench, tmp_path: Path) -> N
 # -- start-up --------------------------------------------------------------------------------------------------------
 
 
+def test_python_m_bench_is_the_same_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "ls", "--nonsense"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "No such option" in done.stderr
+
+
 def test_help_does_not_load_what_is_heavy() -> None:
     heavy = ("torch", "pandas", "numpy", "optuna", "scipy", "pydantic")
     code = f"import sys, bench.cli; sys.exit(sorted({set(heavy)} & set(sys.modules)) or 0)"

@@ -198,3 +198,10 @@ def test_a_card_in_a_bundle_imports_nothing(module: Write, packed: Packed, bench
     bench("table", "--store", tmp_path / "bench-store")
     bench("table", "--store", here.bundle / "runs")
     assert not Path(ran).exists()
+
+
+def test_a_builder_of_a_sam_that_fails_is_told_as_its_own_fault(module: Write, tmp_path: Path) -> None:
+    module("lib_g", f"import sys\n{MARK}def hot():\n    sys.exit(0)\n")
+    (tmp_path / "weights.pth").write_bytes(b"x")
+    with pytest.raises(TeacherError, match=r"lib_g:hot could not be opened: SystemExit: 0 \(.*lib_g.py, line 7\)"):
+        open_teacher(SamTeacher(model="lib_g:hot", checkpoint=str(tmp_path / "weights.pth")), tmp_path)

@@ -110,8 +110,7 @@ def open_teacher(settings: Settings, weights: Path) -> Teacher:
         TeacherError: its checkpoint or its entry point cannot be used.
     """
     if isinstance(settings, PythonTeacher):
-        with told_as_its_own(settings, "could not be opened"):
-            made = entry_point(settings.entry)(**settings.settings)
+        made = call_entry(settings.entry, **settings.settings)
         if not callable(made):
             raise TeacherError(
                 f"{settings.entry} returned {type(made).__name__}, which is no teacher: it must be callable"
@@ -210,17 +209,27 @@ def _source_file(module: str) -> Path | None:
     return path if path is not None and path.suffix == ".py" else None
 
 
+def call_entry(name: str, **arguments: Any) -> Any:  # noqa: ANN401
+    """What the function that `module:function` names returns.
+
+    Raises:
+        TeacherError: it cannot be named, cannot be imported, or fails.
+    """
+    with told_as_its_own(PythonTeacher(entry=name, version=""), "could not be opened"):
+        return entry_point(name)(**arguments)
+
+
 @contextmanager
 def told_as_its_own(settings: Settings, what: str) -> Iterator[None]:
     """A mistake in a user's own teacher becomes a TeacherError that names its line; the program's own stay as they are."""
     try:
         yield
     except (Exception, SystemExit) as error:
-        if isinstance(error, TeacherError | UnsuitableError) or (entry := _named_code(settings)) is None:
+        if isinstance(error, TeacherError | UnsuitableError) or not isinstance(settings, PythonTeacher):
             raise
         at = traceback.extract_tb(error.__traceback__)[-1]
         raise TeacherError(
-            f"{entry} {what}: {type(error).__name__}: {error} ({at.filename}, line {at.lineno})"
+            f"{settings.entry} {what}: {type(error).__name__}: {error} ({at.filename}, line {at.lineno})"
         ) from error
 
 

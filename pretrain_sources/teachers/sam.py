@@ -8,7 +8,7 @@ that can hold something.
 import itertools
 import math
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,15 +33,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pretrain_sources.recipe import META_MODELS, SAM_TINY, SamTeacher
-from pretrain_sources.teachers import (
-    Masks,
-    Teacher,
-    TeacherError,
-    UnsuitableError,
-    checkpoints,
-    entry_point,
-    told_as_its_own,
-)
+from pretrain_sources.teachers import Masks, Teacher, TeacherError, UnsuitableError, call_entry, checkpoints
 
 CHUNK_ON_GPU = 64  # masks at full resolution at a time; on a CPU it is one
 
@@ -61,8 +53,7 @@ def open_teacher(settings: SamTeacher, weights: Path) -> Teacher:
 
 
 def _load(settings: SamTeacher, path: Path) -> Sam:
-    with told_as_its_own(settings, "could not be called"):
-        model = _builder(settings.model)()
+    model = _builder(settings.model)()
     if not isinstance(model, Sam):
         raise TeacherError(f"{settings.model} returned {type(model).__name__}, not a segment_anything.modeling.Sam")
     given, own = checkpoints.load_tensors(path), model.state_dict()
@@ -91,7 +82,7 @@ def _builder(model: str) -> Callable[[], object]:
         from pretrain_sources.teachers import sam_tiny
 
         return sam_tiny.build
-    return entry_point(model)
+    return partial(call_entry, model)
 
 
 class _Axis(NamedTuple):
