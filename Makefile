@@ -25,6 +25,7 @@ published: $(READY)
 	$(BIN)/python -m bench.published README.md results/RESULTS.md
 
 stress: $(READY)
+	BENCH_FUZZ=200 $(BIN)/pytest -n auto tests/test_fuzz.py
 	$(BIN)/python tests/stress.py
 
 # PySODMetrics, the reference for the weighted F-measure, wants an older numpy: an environment of its own
