@@ -198,6 +198,8 @@ class Pictures(Sequence[Decoded]):
         if (*counts[: self._classes].tolist(), int(counts[IGNORE])) != owner.class_px:
             raise Changed(f"{owner.label} does not hold the labels that its corpus says; make the corpus anew")
         label = self._relabel(owner)[stored]
+        if label.shape != image.shape and owner is member:
+            raise Changed(f"{owner.label} is not of the size of {member.image}; make the corpus anew")
         if label.shape != image.shape:  # a shuffled label map of an image of another size
             label = resized_label(label, (image.shape[0], image.shape[1]))
         return Decoded(member.id, member.group, *fitted(image, label, self._size))

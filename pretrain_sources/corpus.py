@@ -176,22 +176,22 @@ def check_corpus(
         total = len(found) + sum(map(len, problems.values())) if listed is None else len(listed)
         raise CorpusError(_told(folder, problems, total))
     corpus = Corpus(classes, found)
-    refuse_one_class(folder, [sum(column) for column in zip(*(image.class_px for image in found), strict=True)])
+    if (alike := _one_class(found, classes)) and manifest is None:
+        raise CorpusError(
+            f"{folder}: there is nothing to learn: {alike}; are these masks of 0 and {IGNORE}? Labels must be 0..{classes - 1}"
+        )
+    notes += [f"there is nothing to learn: {alike}"] if alike else []
     if manifest is not None and corpus.content_hash != manifest.content_hash:
         raise CorpusError(f"{folder}: images and label maps are not those of manifest.json: make the corpus anew")
     refused = [f"{count} images refused: {kind}" for kind, count in (manifest.refused if manifest else {}).items()]
     return corpus, [*refused, *notes]
 
 
-def refuse_one_class(folder: Path, class_px: Sequence[int]) -> None:
-    """Raises a CorpusError where label maps hold fewer than two classes. class_px: pixels of each class, ignore last."""
-    held = [k for k, pixels in enumerate(class_px[:-1]) if pixels]
-    if len(held) < 2:
-        what = f"but class {held[0]}" if held else "at all"
-        raise CorpusError(
-            f"{folder}: there is nothing to learn: its label maps hold nothing {what}, and {IGNORE}, which is ignored; "
-            f"are these masks of 0 and {IGNORE}? Labels must be 0..{len(class_px) - 2}"
-        )
+def _one_class(found: Sequence[CorpusImage], num_classes: int) -> str:
+    """What label maps of fewer than two classes hold, which leaves nothing to learn; empty where there are two."""
+    held = [k for k in range(num_classes) if any(image.class_px[k] for image in found)]
+    what = f"nothing but class {held[0]}" if held else "nothing"
+    return f"its label maps hold {what} besides {IGNORE}, which is ignored" if len(held) < 2 else ""
 
 
 def deranged(n: int, seed: int) -> NDArray[np.int64]:

@@ -75,6 +75,16 @@ class FileFacts:
     planes: bool = False  # channels are stored one after the other
     lossless: bool = True
 
+    @property
+    def once_read_otherwise(self) -> bool:
+        """Whether earlier versions read other grey values from the file (as it is stored, not inverted, cut to 8 bits).
+
+        What was drawn on those must not be taken for what is drawn on these.
+        """
+        if self.format != "TIFF":
+            return self.orientation != 1
+        return self.bits > 8 and (self.white_is_zero or self.mode.startswith("RGB"))
+
 
 @dataclass(frozen=True)
 class ImageFile:

@@ -24,7 +24,6 @@ from pretrain_sources.corpus import (
     image_rows,
     label_path,
     made_manifest,
-    refuse_one_class,
     rows_of,
 )
 from pretrain_sources.images import decode_label, decode_thermal
@@ -85,7 +84,6 @@ def make_corpus(
     with whole(out / "images.parquet") as aside:
         pq.write_table(pa.Table.from_pylist(rows, schema=IMAGES), aside, compression="zstd")
     manifest = _manifest(rows, recipe, teacher)
-    refuse_one_class(out, manifest.class_px)
     if keep_images and (images / GROUPS_FILE).is_file():  # so that images/ and labels/ alone have the groups, too
         _beside(images / GROUPS_FILE, out / "images" / GROUPS_FILE)
     write_whole(out / "contact.png", _sheet(out, images, rows, manifest))

@@ -1,7 +1,10 @@
 """Pseudo-labels from a pool to a finetuned network, end to end, on rendered frames and a network of a few thousand parameters."""
 
+import hashlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +16,10 @@ from safetensors.torch import load_file
 
 from bench import plan, stages
 from bench.matrix import load_matrix
+from bench.pretrain import Pictures
+from pretrain_sources.catalog import catalog, find_source
+from pretrain_sources.corpus import Corpus, CorpusImage
+from pretrain_sources.files import Changed
 from results import load_table
 from results.store import Store
 
@@ -184,7 +191,7 @@ def test_a_corpus_that_changes_after_planning_is_not_used(
 
     def changed(*args: object) -> None:
         for label in (tmp_path / "c" / "labels").glob("*.png"):
-            Image.fromarray(np.ones((120, 160), np.uint8)).save(label)
+            Image.fromarray(np.tri(120, 160, dtype=np.uint8)).save(label)
         real(*args)  # type: ignore[arg-type]
 
     monkeypatch.setitem(stages._STAGES, "pretrain", changed)
@@ -205,7 +212,7 @@ def test_a_ready_made_corpus_is_a_source(bench: Bench, scenes: Path, tmp_path: P
     Image.fromarray(np.full((120, 160), 99, np.uint8)).save(label)
     bad = bench("run", "--matrix", path, "--executor", "inline")
     assert bad.code == 1
-    assert "(label 99)" in bad.err
+    assert "(label 99 on 19200 px)" in bad.err
 
 
 def test_a_corpus_that_was_made_here_is_checked_before_it_is_trained_on(
@@ -293,3 +300,22 @@ def test_the_studies_run_under_smoke(name: str, bench: Bench, scenes: Path, tmp_
     assert done.keys() == {(cell.source, cell.train_frac) for cell in loaded.cells}
     # ImageNet's SegFormer is on a hub that tests do not ask
     assert {status for (source, _), status in done.items() if not source.startswith("imagenet")} == {"ok"}
+
+
+def test_a_label_map_of_another_size_is_stretched_for_the_control_alone(tmp_path: Path) -> None:
+    """A corpus that was made before its images were turned has such label maps."""
+    members = []
+    for name, size in (("a", (20, 24)), ("b", (24, 20))):
+        image, label = tmp_path / f"{name}.png", tmp_path / f"{name}-label.png"
+        Image.fromarray(np.tri(20, 24, dtype=np.uint8) * 200).save(image)
+        Image.fromarray(np.tri(*size, dtype=np.uint8)).save(label)
+        digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (image, label)]
+        ones = int(np.tri(*size).sum())
+        members.append(CorpusImage(name, image, label, "g", *digests, (480 - ones, ones, 0)))
+    unit: Any = SimpleNamespace(protocol=SimpleNamespace(image_px=None))
+    cards = [find_source(name, catalog()) for name in ("satir", "satir~shuffled")]
+    plain, shuffled = (Pictures(Corpus(2, tuple(members)), card, unit) for card in cards)
+    assert plain[0].label.shape == (20, 24)
+    assert shuffled[0].label.shape == (20, 24)
+    with pytest.raises(Changed, match=r"b-label.png is not of the size of .*b.png; make the corpus anew"):
+        plain[1]

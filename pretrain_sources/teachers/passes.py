@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pretrain_sources.files import read_unchanged
-from pretrain_sources.images import decode_thermal
+from pretrain_sources.images import read_image
 from pretrain_sources.labels import DRAWN, Drawn, encode
 from pretrain_sources.pool import PoolImage
 from pretrain_sources.sockets import shorten_socket_paths
@@ -53,10 +53,11 @@ class Pass:
     def ask(self, image: PoolImage) -> Asked:
         """What the teacher draws on this image: read from the folder, or asked and kept."""
         try:
-            pixels = decode_thermal(read_unchanged(image.path, image.sha256))
+            found = read_image(read_unchanged(image.path, image.sha256))
         except (OSError, ValueError) as error:
             return Asked(image, (0, 0), Refusal("unreadable", f"{image.path}: {error}"))
-        path = self.kept / image.sha256[:2] / f"{image.sha256}.parquet"
+        pixels, again = found.pixels, "-2" if found.facts.once_read_otherwise else ""
+        path = self.kept / image.sha256[:2] / f"{image.sha256}{again}.parquet"
         if (drawn := _read(path)) is None:
             teacher = _opened(self.teacher, self.weights)
             try:
