@@ -9,13 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from atomic_files import this_process
 from conftest import Bench
 from filelock import FileLock
 
 from bench.units import CLAIM, held_by
 from results import locks
 from results.locks import HeldError, LocksError, locked, try_locks
+from safe_files import this_process
 
 HOLDING = (
     "import pathlib, sys, time; from results.locks import locked\n"
