@@ -77,8 +77,12 @@ def choose(found: Found) -> Chosen:
 
 
 def _boards(cells: pd.DataFrame) -> dict[str, tuple[str, ...]]:
-    """Name -> identity, the newest first; hashes stand in the name where target and protocol alone do not tell them apart."""
-    newest = cells.groupby(BOARD)["finished"].max().sort_values(ascending=False)
+    """Name -> identity, the newest first, those after them that only bundles speak of: anybody can write a time.
+
+    Hashes stand in the name where target and protocol alone do not tell them apart.
+    """
+    by_board = cells.assign(here=cells["badge"].isna()).groupby(BOARD)
+    newest = by_board.agg({"here": "any", "finished": "max"}).sort_values(["here", "finished"], ascending=False)
     several = pd.Series([key[:2] for key in newest.index]).value_counts()
     names = []
     for target, protocol, data, settings, version in newest.index:

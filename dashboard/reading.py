@@ -67,7 +67,7 @@ class _Look:
         """Looks again."""
         began = time.monotonic()
         bundles, left_out = submissions(self.store.root)
-        told = [(one.name, one.level, one.listing.files) for one in bundles]
+        told = [(one.name, one.badge, one.listing.files) for one in bundles]
         self.stamp = hashlib.sha256(json.dumps([self.store.runs(), told, left_out]).encode()).hexdigest()
         self.at, self.took_s = time.monotonic(), time.monotonic() - began
 

@@ -73,6 +73,12 @@ class Submission:
     folder: Path
     level: Level
     listing: Listing
+    by: str | None = None  # who reached that verdict, as they call themselves
+
+    @property
+    def badge(self) -> str:
+        """How far it was checked, and by whom, as the verdict beside it says."""
+        return f"{self.level} by {self.by}" if self.by else self.level
 
     @property
     def runs(self) -> Path:
@@ -120,7 +126,8 @@ def _submission(folder: Path) -> Submission | str:
         faults.append("it holds no runs")
     if level == "claimed":
         faults.append(f"{_why_claimed(folder)}: bench submit verify {folder}")
-    return f"{folder}: {faults[0]}" if faults else Submission(listing.name, folder, level, listing)
+    told = read_verdict(folder)
+    return f"{folder}: {faults[0]}" if faults else Submission(listing.name, folder, level, listing, told and told.by)
 
 
 def why(error: Exception) -> str:

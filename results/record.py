@@ -210,7 +210,8 @@ def column_docs(model: type[BaseModel] = RunRecord) -> dict[str, str]:
 
 OF_SUBMISSIONS = {  # columns that are in no record
     "submission": "the bundle in submissions/ that the run came in; null where it was measured here",
-    "badge": "how far that bundle was checked: claimed, recomputed, spot-checked, reproduced; null where it was measured here",
+    "badge": "how far that bundle was checked (recomputed, spot-checked, reproduced) and by whom, as its verdict says; "
+    "null where it was measured here",
 }
 
 

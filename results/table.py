@@ -98,7 +98,7 @@ def _brought(store: Store, one: Submission, known: _Shown) -> pd.DataFrame:
         BundleError: they differ from the other runs of their board in what all runs of a board have in common.
     """
     held = Store(one.runs, cache=store.cache_file(f"submission-{one.folder.name}"))
-    runs = _frame(held, held.runs(), _with_evidence).assign(submission=one.name, badge=one.level)
+    runs = _frame(held, held.runs(), _with_evidence).assign(submission=one.name, badge=one.badge)
     own = np.array([is_of(source, one.name) for source in runs["source"]], dtype=bool)
     runs = runs[own & ~_named_cells(runs).isin(known.cells).to_numpy()]
     alike = _Shown(boards=dict(known.boards))

@@ -18,7 +18,7 @@ from dashboard.views.leaderboard import badges, gain
 from dashboard.views.run import importance
 from results import images, load_table, samples
 from results.store import Store
-from results.table import board, constant_note
+from results.table import board, constant_note, runs_frame
 
 APP = Path(filters.__file__).with_name("app.py")
 PAGES = ("Leaderboard", "Matrix", "Compare", "Scaling", "Run", "Images")
@@ -474,3 +474,11 @@ def test_records_of_one_board_that_do_not_go_together(fault: str, page: str, ope
         app = opened(store.root, page=page, **words)
         assert not app.exception, app.exception
         assert str(tmp_path) not in texts(app)
+
+
+def test_a_bundle_never_brings_the_first_board(tmp_path: Path) -> None:
+    """Whatever time it says that its runs were finished at."""
+    store = store_of_three(tmp_path / "store")
+    cells = board(runs_frame(store))
+    other = cells.assign(protocol="other", finished="9999-01-01", badge="recomputed")
+    assert next(iter(filters._boards(pd.concat([cells, other])))).endswith(cells["protocol"].iloc[0])

@@ -806,3 +806,5 @@ def test_a_verdict_that_came_along_does_not_hide_a_fault(here: Packed, bench: Be
 def test_who_checked_stands_in_the_verdict(here: Packed, bench: Bench) -> None:
     bench("submit", "verify", here.bundle, "--manifest", here.manifest, "--by", "a reviewer")
     assert bundle.read_verdict(here.bundle).by == "a reviewer"
+    (one,), left_out = bundle.submissions(here.bundle.parent.parent / "bench-store")
+    assert (one.badge, left_out) == ("recomputed by a reviewer", [])
