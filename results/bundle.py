@@ -127,7 +127,11 @@ def _submission(folder: Path) -> Submission | str:
     if level == "claimed":
         faults.append(f"{_why_claimed(folder)}: bench submit verify {folder}")
     told = read_verdict(folder)
-    return f"{folder}: {faults[0]}" if faults else Submission(listing.name, folder, level, listing, told and told.by)
+    return (
+        f"{folder}: {faults[0]}"
+        if faults
+        else Submission(listing.name, folder, level, listing, told.by if told else None)
+    )
 
 
 def why(error: Exception) -> str:
