@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from results.evidence import MOST_BYTES, Evidence, sha256
 from results.locks import LocksError, try_locks
 from results.record import SCHEMA_VERSION, RunRecord
-from safe_files import MOST_TEXT_BYTES, clear_leftovers, read_regular, write_whole
+from safe_files import MOST_TEXT_BYTES, clear_leftovers, open_regular, read_regular, write_whole
 
 LEAKS = "leaks"  # in a store: what of a target's test images its sources have seen
 SUBMISSIONS, RUNS = "submissions", "runs"  # beside a store: submissions/<source>/runs, each a store of its own
@@ -228,8 +228,7 @@ class Store:
             return Unreadable(path, error.strerror or str(error))
         if self.folder_of(record) != folder:  # a copy would count as one more replicate
             return Unreadable(path, "the folder is not that of the record in it: was it copied or renamed?")
-        if record.status == "ok" and not zipfile.is_zipfile(folder / "evidence.npz"):
-            why = "torn" if (folder / "evidence.npz").is_file() else "missing"
+        if record.status == "ok" and (why := _no_evidence(folder / "evidence.npz")):
             return Unreadable(path, f"evidence.npz is {why}, so no number of it can be recomputed")
         return record
 
@@ -263,6 +262,17 @@ class Store:
         if record is None or record.evidence_sha256 != evidence_sha256:
             raise StoreError(f"the record in {folder} has changed since the table was read: ask again")
         return self.read_evidence(record)
+
+
+def _no_evidence(path: Path) -> str | None:
+    """Why a file can be no evidence, without reading it whole; None where it can be."""
+    try:
+        with open_regular(path) as file:
+            return None if zipfile.is_zipfile(file) else "torn"
+    except FileNotFoundError:
+        return "missing"
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
 
 
 def _folders(path: Path) -> list[os.DirEntry[str]]:

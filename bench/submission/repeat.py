@@ -33,6 +33,7 @@ from results.bundle import CARD
 from results.evidence import Evidence
 from results.record import RunRecord
 from results.store import Store, write_atomic
+from safe_files import MOST_TEXT_BYTES, read_regular
 
 TOLERATED = 1e-3  # share of an image's pixels that another processor may predict otherwise
 CLOSE = 0.01  # IoU of a class over the drawn images, and weighted F-measure on one, that may differ
@@ -252,7 +253,7 @@ def _leave_tuning(judged: Judged, record: RunRecord, final: Unit, store: Store) 
     assert record.tuning is not None
     folder = store.unit_dir("tune", tuned.fingerprint)
     trials = Store(judged.runs).folder_of(record) / "trials.jsonl"
-    write_atomic(folder / "trials.jsonl", trials.read_bytes())
+    write_atomic(folder / "trials.jsonl", read_regular(trials, MOST_TEXT_BYTES))
     write_atomic(folder / "tune.json", record.tuning.model_dump_json().encode())
 
 

@@ -33,6 +33,7 @@ from results import bundle, metrics
 from results.evidence import Evidence
 from results.record import RunRecord
 from results.store import Store, StoreError
+from safe_files import MOST_TEXT_BYTES, read_regular
 
 CLOSE = 1e-9  # scores recomputed by another numpy may differ in the last digits
 
@@ -342,7 +343,7 @@ def _alike(a: Any, b: Any) -> bool:  # noqa: ANN401 - two schedules
 
 def _history(path: Path) -> list[tuple[int, float]]:
     try:
-        rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
+        rows = csv.DictReader(io.StringIO(read_regular(path, MOST_TEXT_BYTES, links=False).decode()))
         return [(int(row["step"]), float(row["loss"])) for row in rows]
     except (OSError, ValueError, KeyError, TypeError):
         return []
@@ -362,7 +363,7 @@ def _certificate_faults(record: RunRecord, card: SourceCard, backbone: BackboneS
             yield "its weights are random, and yet it has a certificate of weights"
         return
     try:
-        told = json.loads(path.read_bytes())
+        told = json.loads(read_regular(path, MOST_TEXT_BYTES, links=False))
         passed = (
             told["passed"] is True
             and told["problems"] == []
