@@ -27,6 +27,7 @@ from safe_files import MOST_TEXT_BYTES, clear_leftovers, open_regular, read_regu
 
 LEAKS = "leaks"  # in a store: what of a target's test images its sources have seen
 SUBMISSIONS, RUNS = "submissions", "runs"  # beside a store: submissions/<source>/runs, each a store of its own
+MOST_SHOWN = 200  # characters of what a bad record holds that are told
 RUN_DEPTH = 5  # folders above a record: target, protocol, source, backbone, run
 
 
@@ -223,7 +224,7 @@ class Store:
                 return Unreadable(path, newer)
             first = error.errors(include_url=False)[0]
             where = ".".join(str(part) for part in first["loc"]) or "the file"
-            return Unreadable(path, f"{where}: {first['msg']}")
+            return Unreadable(path, f"{where[:MOST_SHOWN]}: {first['msg'][:MOST_SHOWN]}")
         except OSError as error:
             return Unreadable(path, error.strerror or str(error))
         if self.folder_of(record) != folder:  # a copy would count as one more replicate
