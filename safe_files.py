@@ -52,6 +52,9 @@ def whole(path: Path, sync: bool = True) -> Iterator[Path]:
             with open(aside, "rb+") as file:
                 os.fsync(file.fileno())
         os.replace(aside, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk names none
+        raise
     finally:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)

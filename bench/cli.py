@@ -689,7 +689,11 @@ def main() -> None:
         _fail(f"bench: {error}")
     except StoppedEarly as error:
         _fail(f"{error}; what was finished is kept, and the same command goes on from there", 3)
-    except OSError as error:  # a file that cannot be read; what cannot be written is a StoreError
+    except OSError as error:  # a file that cannot be read; what cannot be written is most often a StoreError
+        from results.store import cannot_write, is_unwritable
+
+        if is_unwritable(error):
+            _fail(f"bench: {cannot_write(Path(error.filename or 'output'), error)}")
         _fail(f"bench: {error.filename or 'input or output'}: {error.strerror or error}")
     except UnicodeEncodeError as error:  # bytes of the call or of a file's name that are no text
         _fail(f"bench: {error.object} is not UTF-8 text")

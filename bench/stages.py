@@ -1,7 +1,6 @@
 """What a unit does: pretrain -> tune -> final. One function a kind; `execute` turns whatever goes wrong into an outcome."""
 
 import csv
-import errno
 import io
 import json
 import time
@@ -39,9 +38,7 @@ from results import metrics, samples
 from results.evidence import Evidence, sha256
 from results.locks import HeldError, LocksError
 from results.record import FAILED_STATUSES, Provenance, RunRecord, Tuning
-from results.store import Store, StoreError, cannot_write, write_atomic
-
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)  # so that no other unit could leave anything either
+from results.store import Store, StoreError, cannot_write, is_unwritable, write_atomic
 
 
 def execute(unit: Unit, context: Context, report: Progress) -> Outcome:
@@ -79,7 +76,7 @@ def _attempt(unit: Unit, context: Context, report: Progress) -> Outcome:
     except (CorpusError, TeacherError, Changed) as error:
         return Outcome("failed", str(error))
     except OSError as error:
-        if error.errno in UNWRITABLE:
+        if is_unwritable(error):
             return Outcome("failed", str(cannot_write(Path(error.filename or context.store), error)), fatal=True)
         return _bug(error)
     except Exception as error:  # the one place where a bug in a unit becomes a record

@@ -60,6 +60,14 @@ def write_atomic(path: Path, data: bytes) -> None:
         raise cannot_write(path, error) from error
 
 
+def is_unwritable(error: OSError) -> bool:
+    """Whether a disk is full or takes nothing, so that nothing else could be written either."""
+    # a file that is too large to be read has words of its own
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG) and error.strerror == os.strerror(
+        error.errno
+    )
+
+
 def cannot_write(path: Path, error: OSError) -> StoreError:
     """The StoreError that tells a user what `error` means for `path`."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)

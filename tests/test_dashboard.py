@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from examples import record, write
+from examples import evidence, record, write
 from spoiled import ODD_FILES, in_place_of
 from streamlit.testing.v1 import AppTest
 from test_ask import filled  # noqa: F401 - a fixture
@@ -205,12 +205,14 @@ def test_text_of_a_card_is_shown_as_text(page: str, opened: Open, tmp_path: Path
 
 def test_badges_and_families() -> None:
     cell = {"n": 5, "source": "mine", "leak": None, "status": "ok", "badge": None, "touched": np.nan}
+    cell |= {"says_touched": np.nan}
     control = {"source": "satir/top-4~shuffled", "leak": "seen"}
     assert badges(cell | control) == ["measured", "control", "LEAK"]
     assert badges(cell | {"n": 0, "status": "oom", "leak": np.nan}) == ["oom"]
     assert badges(cell | {"badge": "spot-checked"}) == ["submitted, spot-checked"]
     assert badges(cell | {"touched": 0.07}) == ["measured", "saw 7% of the test"]
     assert badges(cell | {"touched": 0.0}) == ["measured"]
+    assert badges(cell | {"says_touched": 0.07}) == ["measured", "says it saw 7% of the test"]
     assert filters.family("imagenet+satir/felzenszwalb~permuted") == "imagenet+satir"
 
 
@@ -260,7 +262,7 @@ def test_a_store_that_changes_or_goes_while_the_page_is_open(opened: Open, fille
     shutil.copytree(filled, copied)
     app = opened(copied, page="Compare", a="satir", b="none")
     for path in copied.rglob("evidence.npz"):
-        path.write_bytes(b"other")
+        path.write_bytes(evidence(99).to_bytes())
     images._counts.cache_clear()
     images._image_scores.cache_clear()
     app.run()
@@ -398,7 +400,7 @@ def test_a_record_of_odd_types_is_left_out(page: str, opened: Open, tmp_path: Pa
 
 
 @pytest.mark.parametrize("page", PAGES)
-@pytest.mark.parametrize("classes", [["source", "n", "source"], ["", "", "\n"], ["x" * 5000, "cell", "miou"]])
+@pytest.mark.parametrize("classes", [["source", "n", "source"], ["", "", "\n"], ["x" * 2000, "cell", "miou"]])
 def test_names_of_classes_that_the_pages_use_themselves(
     classes: list[str], page: str, opened: Open, tmp_path: Path
 ) -> None:

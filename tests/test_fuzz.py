@@ -295,7 +295,7 @@ def test_a_cache(changes: list[Any], held: tuple[Packed, Path, pd.DataFrame]) ->
     """Damaged in any way it is made anew: the board is that of the records."""
     _, store, before = held
     runs_frame(Store(store))
-    (path,) = (store / "cache").glob("runs-*.parquet")
+    (path,) = (store / "cache").glob("runs-*.sealed")
     damaged = spoiled(path.read_bytes(), changes, json)
     path.write_bytes(damaged)
     runs = runs_frame(Store(store))
