@@ -111,7 +111,10 @@ def test_copies_of_shipped_runs_are_found_unasked(shipped: list[tuple[RunRecord,
         assert "mine x fpn-efficientnet-lite0 r2 (ffffffffffff) in mine: " in told[0], what
         assert "imagenet x fpn-efficientnet-lite0 r2 (" in " ".join(told), what
         assert "results/runs, which ships" in told[0], what
-    assert comparison.told() == "compared with other runs on the same images: 30 in results/runs, which ships"
+    assert (
+        comparison.told()
+        == "runs compared with each other, and with others on the same images: 30 in results/runs, which ships"
+    )
 
 
 @pytest.mark.parametrize(

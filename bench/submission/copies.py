@@ -163,7 +163,7 @@ class Comparison:
     def told(self) -> str:
         """What it was compared with, after `faults`."""
         names = [f"{count} in {name}" for name, count in self.compared.items() if count]
-        return f"compared with other runs on the same images: {', '.join(names) or 'none is at hand'}"
+        return f"runs compared with each other, and with others on the same images: {', '.join(names) or 'none is at hand'}"
 
     @cached_property
     def threshold(self) -> float:
