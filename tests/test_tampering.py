@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -10,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import yaml
 from conftest import Bench
 from numpy.typing import NDArray
 from submitted import Packed
 
+from backbones.transfer import state_sha256
 from bench.submission import runs, verify
 from bench.submission.bounds import weighted_f_bounds
 from bench.targets.manifest import read_manifest, write_manifest
@@ -659,6 +662,44 @@ def test_a_fingerprint_of_ones_own(field: str, here: Packed) -> None:
         digest = "e" * 64 if field == "cell" else str(number) * 64
         here.edit(lambda told, digest=digest: told.update({field: digest}), number)
     assert "its fingerprint is not that of the identity in its settings" in faults(here)
+
+
+def test_a_copy_of_a_network_with_one_weight_moved(here: Packed, bench: Bench, tmp_path: Path) -> None:
+    """Its checksum is another one, and the record says so; the weights are compared."""
+    shas = [json.loads((here.run(number) / "record.json").read_text())["run"] for number in (0, 1)]
+    copied = tmp_path / "networks"
+    shutil.copytree(here.networks, copied)
+    tensors = safetensors.torch.load_file(copied / f"{shas[0]}.safetensors")
+    first = next(name for name, tensor in tensors.items() if tensor.ndim > 1)
+    tensors[first].view(-1)[0] += 1e-6
+    safetensors.torch.save_file(tensors, copied / f"{shas[1]}.safetensors")
+    here.edit(lambda told: told.update(network_sha256=state_sha256(tensors)), 1)
+    here.repack()
+    told = bench(
+        *("submit", "verify", here.bundle, "--manifest", here.manifest, "--spot", 1, "--seed", 0),
+        *("--networks", copied),
+    )
+    assert told.code == 2
+    assert re.search(r"the weights of mine x tiny r[01] .* away from those of mine x tiny r[01]", told.out)
+    honest = bench(
+        *("submit", "verify", packed_again(here, tmp_path), "--manifest", here.manifest, "--spot", 1, "--seed", 0),
+        *("--networks", here.networks),
+    )
+    assert "2 networks compared with each other" in honest.out
+    assert "away from those of" not in honest.out
+
+
+def packed_again(here: Packed, to: Path) -> Path:
+    """The bundle as it was, in another folder."""
+    here.edit(lambda told: told.update(network_sha256=state_sha256(network_of(here, told["run"]))), 1)
+    there = to / "honest" / "submissions" / "mine"
+    shutil.copytree(here.bundle, there)
+    Packed(here.folder, here.store, there, here.networks, here.manifest, here.matrix).repack()
+    return there
+
+
+def network_of(here: Packed, run: str) -> dict[str, Any]:
+    return safetensors.torch.load_file(here.networks / f"{run}.safetensors")
 
 
 # -- what is said and cannot be so ----------------------------------------------------------------------------------------

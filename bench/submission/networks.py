@@ -15,9 +15,8 @@ from bench.submission.copies import Place
 from bench.units import NETWORK
 from results.record import RunRecord
 
-NEAR = (
-    0.05  # relative distance of weights below which one is a copy; replicates that start from the same weights: 0.345
-)
+# relative distance of weights below which one is a copy; replicates that start from the same weights are 0.345 apart
+NEAR = 0.05
 SAMPLED = 4096  # values of one tensor that are compared
 
 
