@@ -53,7 +53,8 @@ def whole(path: Path, sync: bool = True) -> Iterator[Path]:
                 os.fsync(file.fileno())
         os.replace(aside, path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk names none
+        if error.errno is not None:  # a full disk names no file; an error without a number has a text of its own
+            error.filename = error.filename or str(path)
         raise
     finally:
         with contextlib.suppress(OSError):

@@ -173,3 +173,9 @@ def test_a_regular_file_is_read_up_to_the_limit(tmp_path: Path) -> None:
         read_regular(Path("/proc/self/status"), 3)  # says that it has 0 bytes
     with pytest.raises(FileNotFoundError):
         read_regular(tmp_path / "nothing", 1)
+
+
+def test_an_error_without_a_number_keeps_its_own_words(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"^the connection broke$"), safe_files.whole(tmp_path / "file"):
+        raise OSError("the connection broke")
+    assert list(tmp_path.iterdir()) == []
