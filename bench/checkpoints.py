@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from backbones.transfer import EncoderWeights
 
 
-def identify(card: SourceCard, backbone: str, weights: Path) -> tuple[Origin | None, dict[str, Any]]:
-    """(origin, what of the checkpoint for this backbone shapes a result); a card that has none for it gives (None, ...).
+def identify(card: SourceCard, backbone: str, weights: Path) -> tuple[Origin | None, dict[str, Any] | None]:
+    """(origin, what shapes a result) of the card's checkpoint for this backbone; both None where it has none.
 
     Raises:
         BenchError: the file is not there, or is not the one that the card means.
     """
     one = card.checkpoint_for(backbone)
     if one is None:
-        return None, {"checkpoint": None}
+        return None, None
     path = _place(one, weights)
     sha256 = one.sha256
     if one.path is not None or path.is_file():
@@ -36,9 +36,14 @@ def identify(card: SourceCard, backbone: str, weights: Path) -> tuple[Origin | N
                 "put the right file there, or correct `sha256`"
             )
         sha256 = found
-    shaping = one.model_dump(mode="json", include={"inside", "mean", "std"})
-    shaping |= {"sha256": sha256, "rename": sorted(one.rename.items())}
-    return Origin("card", f"{_name(one)} sha256:{sha256}", str(path)), {"checkpoint": shaping}
+    return shaping(one, sha256, str(path))
+
+
+def shaping(one: Checkpoint, sha256: str | None, place: str = "") -> tuple[Origin, dict[str, Any]]:
+    """(origin, what shapes a result) of a checkpoint with these bytes."""
+    told = one.model_dump(mode="json", include={"inside", "mean", "std"})
+    told |= {"sha256": sha256, "rename": sorted(one.rename.items())}
+    return Origin("card", f"{_name(one)} sha256:{sha256}", place), told
 
 
 def obstacle(card: SourceCard, backbone: str, weights: Path) -> str | None:

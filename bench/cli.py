@@ -539,11 +539,14 @@ def submit_check(folder: Path, weights: Path, target: str | None, pool: Path | N
 def submit_pack(folder: Path, out: Path, store: Path) -> int:
     """Make a bundle of the card in FOLDER and of its runs: records, evidence, certificates, checksums; no images, no weights."""
     from bench.submission import submit, verify
+    from bench.submission.faults import texts
     from results.store import Store
 
     made, notes = submit.pack(folder, out, Store(store))
     judged = verify.judge(made)
-    return _told(made, judged.faults, [*notes, *judged.done, *judged.notes], "it can be handed in; see CONTRIBUTING.md")
+    return _told(
+        made, texts(judged.faults), [*notes, *judged.done, *judged.notes], "it can be handed in; see CONTRIBUTING.md"
+    )
 
 
 @submit.command("verify")
@@ -565,16 +568,18 @@ def submit_pack(folder: Path, out: Path, store: Path) -> int:
 @click.option("--seed", type=SEED, help="Of what is drawn at random. Default: another one each time.")
 @click.option("--by", help="Who checks: stands in the verdict.")
 @_with(DATA, STORE, WEIGHTS)
-def submit_verify(bundle: Path, store: Path, weights: Path, **how: Any) -> int:  # noqa: ANN401
+def submit_verify(bundle: Path, store: Path, weights: Path, data: Path, **how: Any) -> int:  # noqa: ANN401
     """Recompute every number of BUNDLE from its evidence and hold all it says against protocol, manifest and card.
 
     The verdict goes into a file beside it, from which the board takes its badge: claimed, recomputed, spot-checked, reproduced.
     Exit code: 0 it passed, 2 it did not.
     """
-    from bench.submission import verdict
+    from bench.submission.faults import texts
+    from bench.submission.verdict import Check, Here, verify_bundle
+    from bench.watch import counting
 
-    faults, done, level = verdict.verify_bundle(bundle, store, _weights(weights), **how)
-    return 2 if _told(bundle, faults, done, level) else 0
+    judged, level = verify_bundle(bundle, Here(store, _weights(weights), data), Check(**how), counting)
+    return 2 if _told(bundle, texts(judged.faults), [*judged.done, *judged.notes], level) else 0
 
 
 def _told(what: Path, faults: Sequence[str], good: Sequence[str], end: str) -> int:

@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Protocol
 
 from bench import parent
+from bench.outcome import Context, Outcome
 from bench.plan import Plan
 from bench.targets import Target
-from bench.units import LOG, Context, Outcome, Unit
+from bench.unit_folder import LOG
+from bench.units import CorpusUnit, Unit
 from pretrain_sources.sockets import shorten_socket_paths
 from results.store import Store
 
@@ -117,7 +119,8 @@ def local(units: Sequence[Unit], context: Context, show: Show, jobs: int) -> Ite
     """(unit, outcome) of every unit as they end, `jobs` at a time. Leaving early (Ctrl-C, an error) kills the workers."""
     frontier = Frontier(units)
     running: dict[Connection, _Worker] = {}
-    _start_server(["bench.work", "bench.stages", *sorted({f"backbones.{unit.backbone.builder}" for unit in units})])
+    builders = {f"backbones.{unit.backbone.builder}" for unit in units if not isinstance(unit, CorpusUnit)}
+    _start_server(["bench.work", "bench.stages", *sorted(builders)])
     try:
         while frontier or running:
             while len(running) < jobs and (unit := frontier.take()) is not None:

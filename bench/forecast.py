@@ -8,18 +8,20 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median, stdev
 
+from bench.cost import paced_by, work_of
 from bench.matrix import Matrix
-from bench.plan import Known, Plan, is_done
+from bench.plan import Known, Plan
 from bench.run import look
 from bench.targets import Target
-from bench.units import KINDS, SPENT, Unit
+from bench.unit_folder import SPENT, is_done
+from bench.units import KINDS, FinalUnit, Unit, all_needed
 from bench.watch import Watch, duration
 from results import stats
 from results.escape import for_terminal
 from results.store import Store
 
 READ = 300  # measured units of a kind that are looked at
-Rates = dict[tuple[str, str, str], dict[str, float]]  # (kind, Unit.by, protocol) -> device -> seconds a step of work
+Rates = dict[tuple[str, str, str], dict[str, float]]  # (kind, paced_by, protocol) -> device -> seconds a step of work
 
 
 def plan_report(matrix: Matrix, store: Path, data: Path, weights: Path, retry: Sequence[str]) -> str:
@@ -46,7 +48,7 @@ def _lines(matrix: Matrix, target: Target, plan: Plan, store: Store) -> Iterable
     users: dict[str, set[str]] = defaultdict(set)
     units: dict[str, Unit] = {}
     for final in plan.finals:
-        for unit in _all(final):
+        for unit in (*all_needed(final), final):
             units[unit.fingerprint] = unit
             users[unit.fingerprint].add(str(final.cell))
     todo = {unit.fingerprint for unit in plan.todo}
@@ -71,14 +73,8 @@ def _lines(matrix: Matrix, target: Target, plan: Plan, store: Store) -> Iterable
     yield from _power(matrix, plan)
 
 
-def _all(unit: Unit) -> Iterable[Unit]:
-    yield unit
-    for need in unit.needs:
-        yield from _all(need)
-
-
 def _is_done(store: Store, unit: Unit, plan: Plan) -> bool:
-    if unit.kind == "final":
+    if isinstance(unit, FinalUnit):
         record = plan.records.get(unit.fingerprint)
         return record is not None and record.status == "ok"
     return is_done(store, unit)
@@ -95,8 +91,8 @@ def _time(plan: Plan, target: Target, store: Store) -> Iterable[str]:
     for device in sorted(devices):
         known = [(unit, rate) for unit in plan.todo if (rate := rates.get(_key(unit), {}).get(device)) is not None]
         if known:
-            seconds = sum(unit.work(target) * rate for unit, rate in known)
-            longest = max(unit.work(target) * rate for unit, rate in known)
+            seconds = sum(work_of(unit, target) * rate for unit, rate in known)
+            longest = max(work_of(unit, target) * rate for unit, rate in known)
             yield (
                 f"  time on {device}: {duration(seconds)} of one worker for {len(known)} of {len(plan.todo)} units, "
                 f"the longest {duration(longest)}"
@@ -107,7 +103,7 @@ def _time(plan: Plan, target: Target, store: Store) -> Iterable[str]:
 
 
 def _key(unit: Unit) -> tuple[str, str, str]:
-    return unit.kind, unit.by, unit.protocol.name
+    return unit.kind, paced_by(unit), unit.protocol.name
 
 
 def _rates(store: Store) -> Rates:

@@ -8,15 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.plan import is_done
-from bench.units import CLAIM, Unit
+from bench.unit_folder import CLAIM, folder_of, is_done
+from bench.units import Unit
 from results.store import Store
-
-SAYING = {  # kind of a unit -> its files that say what the others hold
-    "corpus": ("manifest.json",),
-    "pretrain": ("certificate.json",),
-    "tune": ("tune.json", "trials.jsonl"),
-}
 
 
 class NeedsLostError(Exception):
@@ -45,7 +39,7 @@ class Held:
         """What is gone, or other than it was; None where all is there."""
         for need in self.unit.needs:
             if not is_done(self.store, need):
-                return f"{self.store.unit_dir(need.kind, need.fingerprint)}, what {need} left, was deleted or torn"
+                return f"{folder_of(self.store, need)}, what {need} left, was deleted or torn"
         for path, content in self.files.items():
             if _content(path) != content:
                 return f"{path} was changed"
@@ -68,15 +62,15 @@ def hold(store: Store, unit: Unit) -> Held:
 
 def _files(store: Store, unit: Unit) -> Iterator[Path]:
     for need in unit.needs:
-        for name in SAYING[need.kind]:
-            yield store.unit_dir(need.kind, need.fingerprint) / name
+        for name in need.telling:
+            yield folder_of(store, need) / name
     learner = unit.learner
     if learner is not None and learner != unit:
-        yield store.unit_dir("pretrain", learner.fingerprint) / "pretrain.json"
+        yield folder_of(store, learner) / "pretrain.json"
 
 
 def _claim(store: Store, unit: Unit) -> Path:
-    return store.unit_dir(unit.kind, unit.fingerprint) / CLAIM
+    return folder_of(store, unit) / CLAIM
 
 
 def _content(path: Path) -> str | None:

@@ -1,27 +1,17 @@
 """The plan of a matrix: its cells, held against what the store has. Loads no torch and writes nothing."""
 
-import functools
-import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from bench import Diverged
+from bench.graph import Graph, InputsHere
 from bench.matrix import Matrix
-from bench.sources import Sources
 from bench.targets import Target
-from bench.trials import read_trials, tuning_of
-from bench.units import KINDS, NETWORK, Unit
-from pretrain_sources.corpus import CorpusError, read_corpus
+from bench.unit_folder import is_done, is_kept
+from bench.units import KINDS, FinalUnit, Unit
 from pretrain_sources.pool import Pool
-from results.record import FAILED_STATUSES, Pretraining, RunRecord, Status, Tuning
+from results.record import FAILED_STATUSES, Status
 from results.store import Store
-
-TABLES = ("images.parquet", "masks.parquet")  # of a corpus
 
 
 @dataclass(frozen=True)
@@ -38,9 +28,9 @@ class Known:
 class Plan:
     """What a matrix asks for, held against what the store has."""
 
-    finals: tuple[Unit, ...]
+    finals: tuple[FinalUnit, ...]
     todo: tuple[Unit, ...]  # each after those that it needs
-    skipped: tuple[tuple[Unit, str], ...]  # finals that cannot be run here, and why
+    skipped: tuple[tuple[FinalUnit, str], ...]  # finals that cannot be run here, and why
     records: dict[str, Known] = field(default_factory=dict)  # of finals that are in the store, by fingerprint
 
     def count(self, *statuses: Status) -> int:
@@ -58,16 +48,17 @@ def make_plan(
     keep: bool = False,
 ) -> Plan:
     """What is to do. `retry` names the failed statuses that count as not done; `keep`: a network that is not there is not done."""
-    finals: list[Unit] = []
+    finals: list[FinalUnit] = []
     todo: dict[str, Unit] = {}
-    skipped: list[tuple[Unit, str]] = []
+    skipped: list[tuple[FinalUnit, str]] = []
     records: dict[str, Known] = {}
     in_store = _known(store)
-    sources = Sources(matrix.cards, matrix.protocol, target.content_hash, pool, weights, store)
+    inputs = InputsHere(matrix.target, pool, weights, store)
+    graph = Graph(matrix.cards, matrix.protocol, target.content_hash, inputs)
     turn: dict[str, int] = {}  # fingerprint -> place of the first cell that needs it, among those with something to do
     place = 0
     for cell in matrix.cells:
-        cell_finals = sources.finals(cell, matrix.backbones[cell.backbone])
+        cell_finals = graph.finals(cell, matrix.backbones[cell.backbone])
         finals += cell_finals
         found = {unit.fingerprint: in_store[unit.fingerprint] for unit in cell_finals if unit.fingerprint in in_store}
         records |= found
@@ -77,7 +68,7 @@ def make_plan(
             if not _settled(found.get(unit.fingerprint), retry) or (keep and not is_kept(store, unit.fingerprint))
         ]
         needed = _needed(missing, store)
-        if stops := [stop for need in needed.values() if (stop := sources.obstacle(need))]:
+        if stops := [stop for need in needed.values() if (stop := inputs.obstacle(need))]:
             skipped += [(unit, stops[0]) for unit in missing]
         else:
             for unit in (*needed.values(), *missing):
@@ -112,75 +103,6 @@ def _needed(units: Iterable[Unit], store: Store) -> dict[str, Unit]:
             if need.fingerprint not in needed and not is_done(store, need):
                 needed |= _needed([need], store) | {need.fingerprint: need}
     return needed
-
-
-def find_record(store: Store, unit: Unit) -> RunRecord | None:
-    """The record of this very final, or None where there is none that can be read."""
-    cell = unit.cell
-    folder = store.run_dir(
-        cell.target, cell.protocol, cell.source, cell.backbone, unit.replicate or 0, unit.fingerprint
-    )
-    return store.find_record(folder, unit.fingerprint)
-
-
-def is_done(store: Store, unit: Unit) -> bool:
-    """Whether a unit that is no final has left its result whole; what was torn since is made anew."""
-    learner = (
-        unit.learner if unit.kind == "pretrain" else None
-    )  # of what is permuted another unit tells how it was trained
-    told = learner is None or _is_told(store.unit_dir("pretrain", learner.fingerprint))
-    return told and is_left(store, unit.kind, unit.fingerprint)
-
-
-def is_left(store: Store, kind: str, fingerprint: str) -> bool:
-    """Whether the result of a unit that is no final is there, whole."""
-    folder = store.unit_dir(kind, fingerprint)
-    try:
-        if kind == "tune":
-            tuning = Tuning.model_validate_json((folder / "tune.json").read_bytes())
-            return tuning == tuning_of(read_trials(folder / "trials.jsonl"))
-        if kind == "corpus":
-            return _is_corpus(folder, *(_state(folder / name) for name in ("manifest.json", *TABLES)))
-        certificate = json.loads((folder / "certificate.json").read_bytes())
-        sizes = {"encoder.safetensors": certificate["encoder_bytes"], **certificate.get("file_bytes", {})}
-        return all((folder / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, Diverged):
-        return False
-
-
-def is_kept(store: Store, run: str) -> bool:
-    """Whether the network of this run is there, whole."""
-    try:
-        with (store.unit_dir("final", run) / NETWORK).open("rb") as file:
-            head = int.from_bytes(file.read(8), "little")  # a safetensors file: length of its head, head, values
-            ends = [held["data_offsets"][1] for name, held in json.loads(file.read(head)).items() if name[:2] != "__"]
-            return bool(file.seek(0, os.SEEK_END) == 8 + head + max(ends))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError):
-        return False
-
-
-def _is_told(folder: Path) -> bool:
-    """Whether a pretraining on a corpus says how it went."""
-    try:
-        return bool(Pretraining.model_validate_json((folder / "pretrain.json").read_bytes()))
-    except (OSError, ValueError):
-        return False
-
-
-def _state(path: Path) -> tuple[int, int]:
-    info = path.stat()
-    return info.st_size, info.st_mtime_ns
-
-
-@functools.lru_cache(maxsize=1024)
-def _is_corpus(folder: Path, *states: tuple[int, int]) -> bool:
-    """Whether a corpus and its tables are whole; of a label map only who reads it can say. Looked at once for each state."""
-    try:
-        read_corpus(folder)
-        pq.read_metadata(folder / TABLES[1])
-    except (OSError, CorpusError, pa.ArrowException):
-        return False
-    return True
 
 
 def _settled(record: Known | None, retry: Sequence[str]) -> bool:

@@ -19,13 +19,24 @@ from backbones.transfer import Certificate, EncoderWeights, load_encoder, state_
 from bench.batches import Batches, Decoded, class_weights, fitted, resized_label
 from bench.checkpoints import brought
 from bench.needs import NeedsLostError, hold
-from bench.plan import is_done
+from bench.outcome import Context
 from bench.score import confusion_matrix
+from bench.spec import Protocol, Size
 from bench.targets import Target
 from bench.targets.frames import decode_image
-from bench.train import Progress, SegmentationLoss, fit, mean_loss, predict
-from bench.units import CHECKPOINT, Context, Unit
-from pretrain_sources.card import SourceCard
+from bench.train import History, Progress, SegmentationLoss, fit, history_csv, mean_loss, predict
+from bench.unit_folder import CHECKPOINT, folder_of, is_done
+from bench.units import (
+    CorpusUnit,
+    FinalUnit,
+    FromCheckpoint,
+    FromImageNet,
+    Learned,
+    Permuted,
+    PretrainUnit,
+    ReadyLabels,
+    TuneUnit,
+)
 from pretrain_sources.corpus import Corpus, CorpusImage, check_corpus, deranged, random_ranks, read_corpus
 from pretrain_sources.files import Changed, read_unchanged
 from pretrain_sources.identity import derive_seed, fingerprint
@@ -45,7 +56,7 @@ HELD_OUT_BATCHES = 16
 KEPT_BYTES = 2**29  # decoded images and labels that a training keeps
 
 
-def corpus(unit: Unit, context: Context, report: Progress) -> None:
+def corpus(unit: CorpusUnit, context: Context, report: Progress) -> None:
     """Leaves a corpus: label maps, sidecar, contact sheet, manifest. The teacher's pass is shared with other recipes.
 
     Raises:
@@ -55,7 +66,7 @@ def corpus(unit: Unit, context: Context, report: Progress) -> None:
     assert recipe is not None
     assert context.pool is not None
     images = evenly(choose(context.pool.images, unit.card.subset), unit.protocol.max_frames)
-    teacher, settings = unit.inputs["teacher"], recipe.teacher
+    teacher, settings = dict(unit.teacher), recipe.teacher
     if isinstance(settings, SamTeacher):  # the checkpoint must be the one that was planned with
         settings = settings.model_copy(update={"sha256": teacher["sha256"]})
     kept = store.unit_dir("teacher", fingerprint(teacher))
@@ -64,31 +75,30 @@ def corpus(unit: Unit, context: Context, report: Progress) -> None:
         if is_done(store, unit):  # by another run, meanwhile
             return
         asked = Pass(settings, context.weights, kept).over(images)
-        folder = store.unit_dir("corpus", unit.fingerprint)
+        folder = folder_of(store, unit)
         make_corpus(
             folder, context.pool.root, asked, recipe, teacher, total=len(images), keep_images=False, report=report
         )
 
 
-def pretrain(unit: Unit, context: Context, report: Progress) -> None:
+def pretrain(unit: PretrainUnit, context: Context, report: Progress) -> None:
     """Leaves encoder.safetensors and certificate.json, strictly loaded once, and pretrain.json where a corpus was trained on."""
     held = hold(Store(context.store), unit)
-    folder = Store(context.store).unit_dir("pretrain", unit.fingerprint)
+    folder = folder_of(Store(context.store), unit)
     texts: dict[str, bytes] = {}
-    if "checkpoint" in unit.inputs:
-        weights = brought(unit.card, unit.backbone, context.weights)
-    elif "origin" in unit.inputs:
-        if unit.origin is None:
-            raise ValueError(f"no origin for the weights of {unit}")
-        weights = imagenet.fetch(unit.backbone, unit.origin, context.weights)
-    elif "permuted" in unit.inputs:
-        start = unit.need("pretrain")
-        assert start is not None
-        weights = _permuted(left_by(start, context), unit)
-    else:
-        weights, learned, history = _trained(unit, context, report)
-        text = "step,loss,lr\n" + "".join(f"{step},{loss:.6g},{lr:.6g}\n" for step, loss, lr in history)
-        texts = {"pretrain.json": f"{learned.model_dump_json(indent=1)}\n".encode(), "history.csv": text.encode()}
+    match unit.weights:
+        case FromCheckpoint():
+            weights = brought(unit.card, unit.backbone, context.weights)
+        case FromImageNet(origin):
+            if origin is None:
+                raise ValueError(f"no origin for the weights of {unit}")
+            weights = imagenet.fetch(unit.backbone, origin, context.weights)
+        case Permuted(start, seed):
+            weights = _permuted(left_by(start, context), seed, unit.replicate or 0)
+        case Learned():
+            weights, learned, history = _trained(unit, unit.weights, context, report)
+            texts["pretrain.json"] = f"{learned.model_dump_json(indent=1)}\n".encode()
+            texts["history.csv"] = history_csv(history).encode()
     net = fresh_network(unit, "pretrain", len(context.target.spec.classes))
     certificate = load(net, weights, context.target)
     facts = {"mean": json.dumps(weights.mean), "std": json.dumps(weights.std), "origin": weights.origin}
@@ -102,13 +112,13 @@ def pretrain(unit: Unit, context: Context, report: Progress) -> None:
     write_atomic(folder / "certificate.json", f"{passed}\n".encode())
 
 
-def left_by(unit: Unit, context: Context) -> EncoderWeights:
+def left_by(unit: PretrainUnit, context: Context) -> EncoderWeights:
     """The encoder that a pretrain unit left.
 
     Raises:
         NeedsLostError: the file is not what its certificate was made of; the unit counts as not done from now on.
     """
-    folder = Store(context.store).unit_dir("pretrain", unit.fingerprint)
+    folder = folder_of(Store(context.store), unit)
     path, certificate = folder / "encoder.safetensors", folder / "certificate.json"
     told = json.loads(certificate.read_bytes())["sha256"]
     try:
@@ -123,15 +133,15 @@ def left_by(unit: Unit, context: Context) -> EncoderWeights:
     return EncoderWeights(tensors, tuple(json.loads(facts["mean"])), tuple(json.loads(facts["std"])), facts["origin"])
 
 
-def learned_by(unit: Unit, context: Context) -> Pretraining | None:
+def learned_by(unit: FinalUnit, context: Context) -> Pretraining | None:
     """What the pretraining on a corpus that a unit's weights come from says of itself; None where there was none."""
     if unit.learner is None:
         return None
-    path = Store(context.store).unit_dir("pretrain", unit.learner.fingerprint) / "pretrain.json"
+    path = folder_of(Store(context.store), unit.learner) / "pretrain.json"
     return Pretraining.model_validate_json(path.read_bytes())
 
 
-def fresh_network(unit: Unit, replicate: str, num_classes: int) -> Network:
+def fresh_network(unit: PretrainUnit | TuneUnit | FinalUnit, replicate: str, num_classes: int) -> Network:
     """Random weights of a replicate: the same for every source, so that sources differ in nothing else."""
     torch.manual_seed(derive_seed(unit.protocol.seed, "init", replicate))
     return network.build(unit.backbone, num_classes)
@@ -152,10 +162,11 @@ class Pictures(Sequence[Decoded]):
     Of the last ones asked for, half a gigabyte is kept.
     """
 
-    def __init__(self, found: Corpus, card: SourceCard, unit: Unit, manifest: Path | None = None) -> None:
+    def __init__(self, found: Corpus, learned: Learned, image_px: Size | None, manifest: Path | None = None) -> None:
         """manifest: of a corpus that a unit made, which is made anew where a label map turns out to be torn."""
-        self._images, self._classes, self._size = found.images, found.num_classes, unit.protocol.image_px
-        kind, seed = (card.control.kind, card.control.seed) if card.control else (None, 0)
+        self._images, self._classes, self._size = found.images, found.num_classes, image_px
+        control = learned.control
+        kind, seed = (control.kind, control.seed) if control else (None, 0)
         n = len(found.images)
         self._owner = deranged(n, seed) if kind == "shuffled" else np.arange(n)  # whose label map an image gets
         self._random_seed = seed if kind == "random-rank" else None
@@ -228,21 +239,21 @@ class _Part(Sequence[Decoded]):
     def __getitem__(self, i: Any) -> Any:  # noqa: ANN401
         return [self[j] for j in range(*i.indices(len(self)))] if isinstance(i, slice) else self.pictures[self.picks[i]]
 
-    def batches(self, unit: Unit, num_classes: int, seed: int, steps: int) -> Batches:
+    def batches(self, protocol: Protocol, num_classes: int, seed: int, steps: int) -> Batches:
         """Batches of crops, as on the target."""
         held = [set(np.flatnonzero(pixels).tolist()) for pixels in self.class_px]
-        return Batches(self, unit.protocol, num_classes, seed, steps, held)
+        return Batches(self, protocol, num_classes, seed, steps, held)
 
 
 def _trained(
-    unit: Unit, context: Context, report: Progress
-) -> tuple[EncoderWeights, Pretraining, list[tuple[int, float, float]]]:
+    unit: PretrainUnit, learned: Learned, context: Context, report: Progress
+) -> tuple[EncoderWeights, Pretraining, History]:
     """Pretraining on the corpus with the protocol's default schedule, by the same loop as on the target."""
-    found, protocol, replicate = _corpus_of(unit, context), unit.protocol, f"r{unit.replicate}"
+    found, protocol, replicate = _corpus_of(unit, learned.labels, context), unit.protocol, f"r{unit.replicate}"
     classes = found.num_classes
-    made = unit.need("corpus")
-    folder = Store(context.store).unit_dir("corpus", made.fingerprint) if made else None
-    pictures = Pictures(found, unit.card, unit, folder and folder / "manifest.json")
+    labels = learned.labels
+    made_here = folder_of(Store(context.store), labels) / "manifest.json" if isinstance(labels, CorpusUnit) else None
+    pictures = Pictures(found, learned, protocol.image_px, made_here)
     train, held_out = (_Part(pictures, picks) for picks in _split(found))
     steps = protocol.steps_on(len(train))
     net = fresh_network(unit, replicate, classes)
@@ -250,26 +261,25 @@ def _trained(
     net.decoder = network.build(
         unit.backbone, classes
     ).decoder  # finetuning begins with another one, whatever its classes
-    start = unit.need("pretrain")
-    if start is not None:
-        load(net, left_by(start, context), context.target)
+    if learned.start is not None:
+        load(net, left_by(learned.start, context), context.target)
     loss = SegmentationLoss(protocol.loss, class_weights(np.sum(train.class_px, axis=0), protocol.loss))
     seed = derive_seed(protocol.seed, "pretrain", replicate)
-    probe = held_out.batches(unit, classes, derive_seed(protocol.seed, "held out"), HELD_OUT_BATCHES)
+    probe = held_out.batches(protocol, classes, derive_seed(protocol.seed, "held out"), HELD_OUT_BATCHES)
     count = min(HELD_OUT_BATCHES, len(held_out))
     before = mean_loss(net, probe, count, loss, protocol) if count else None
     history = fit(
         net,
-        train.batches(unit, classes, seed, steps),
+        train.batches(protocol, classes, seed, steps),
         steps,
         loss,
         protocol.default,
         protocol,
         seed=seed,
         report=report,
-        checkpoint=Store(context.store).unit_dir("pretrain", unit.fingerprint) / CHECKPOINT,
+        checkpoint=folder_of(Store(context.store), unit) / CHECKPOINT,
     )
-    learned = Pretraining(
+    told = Pretraining(
         corpus=found.content_hash,
         pretrain_images=len(train),
         pretrain_steps=steps,
@@ -277,25 +287,24 @@ def _trained(
         heldout_images=len(held_out),
         heldout_loss_before=before,
         heldout_loss=mean_loss(net, probe, count, loss, protocol) if count else None,
-        **_pseudo_miou(net, held_out, unit, classes),
+        **_pseudo_miou(net, held_out, protocol, classes),
     )
     tensors = {name: tensor.detach().cpu().clone() for name, tensor in net.encoder.state_dict().items()}
     mean, std = (tuple(values.flatten().tolist()) for values in (net.mean, net.std))
     origin = f"{unit.card.name}, {steps} steps on corpus {found.content_hash[:12]}"
-    return EncoderWeights(tensors, mean, std, origin), learned, history
+    return EncoderWeights(tensors, mean, std, origin), told, history
 
 
-def _corpus_of(unit: Unit, context: Context) -> Corpus:
-    made = unit.need("corpus")
+def _corpus_of(unit: PretrainUnit, labels: CorpusUnit | ReadyLabels, context: Context) -> Corpus:
     store, card = Store(context.store), unit.card
-    if made is not None:
+    if isinstance(labels, CorpusUnit):
         assert context.pool is not None
-        return read_corpus(store.unit_dir("corpus", made.fingerprint), context.pool.root)
+        return read_corpus(folder_of(store, labels), context.pool.root)
     assert card.corpus is not None
     cache = store.cache_file("corpora.json")
     found, _ = check_corpus(card.corpus.path, num_classes=card.corpus.num_classes, cache=cache)
     chosen = Corpus(found.num_classes, evenly(choose(found.images, card.subset), unit.protocol.max_frames))
-    if chosen.content_hash != unit.inputs["corpus"]:
+    if chosen.content_hash != labels.content_hash:
         raise Changed(f"{card.corpus.path} has changed since the run was planned; run the same command again")
     return chosen
 
@@ -307,14 +316,12 @@ def _split(found: Corpus) -> tuple[list[int], list[int]]:
     return sorted(order[n:]), sorted(order[:n])
 
 
-def _pseudo_miou(net: Network, held_out: _Part, unit: Unit, classes: int) -> dict[str, float | None]:
+def _pseudo_miou(net: Network, held_out: _Part, protocol: Protocol, classes: int) -> dict[str, float | None]:
     """mIoU on the held-out pseudo-labels: of the network, and of the class that would be the best constant."""
     if not len(held_out):
         return {"heldout_miou": None, "heldout_miou_constant": None}
     total = np.zeros((classes, classes), dtype=np.int64)
-    whole = unit.protocol.model_copy(
-        update={"window_px": None, "stride_px": None}
-    )  # protocols that share this differ there
+    whole = protocol.model_copy(update={"window_px": None, "stride_px": None})  # protocols that share this differ there
     for frame, pred in predict(net, held_out, whole, _unheard):
         total += confusion_matrix(pred, frame.label, classes)
     truth = total.sum(1)
@@ -327,11 +334,11 @@ def _unheard(done: int, total: int, /, **facts: float) -> None:
     """Tells nobody."""
 
 
-def _permuted(weights: EncoderWeights, unit: Unit) -> EncoderWeights:
+def _permuted(weights: EncoderWeights, seed: int, replicate: int) -> EncoderWeights:
     """The values of each tensor permuted within it: their distribution stays, what they learned is gone."""
     tensors: dict[str, Tensor] = {}
     for name, tensor in weights.tensors.items():
-        seed = derive_seed("permuted", unit.inputs["permuted"], unit.replicate or 0, name)
-        order = torch.randperm(tensor.numel(), generator=torch.Generator().manual_seed(seed))
+        drawn = torch.Generator().manual_seed(derive_seed("permuted", seed, replicate, name))
+        order = torch.randperm(tensor.numel(), generator=drawn)
         tensors[name] = tensor.flatten()[order].reshape(tensor.shape)
     return EncoderWeights(tensors, weights.mean, weights.std, f"{weights.origin}, permuted")

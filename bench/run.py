@@ -9,13 +9,14 @@ from pathlib import Path
 from bench import BenchError, StoppedEarly, provenance, slurm
 from bench.executors import Show, inline, local
 from bench.matrix import Matrix
+from bench.outcome import Context
 from bench.plan import Plan, make_plan
 from bench.records import unfinished
 from bench.spec import Protocol
 from bench.status import keep_plan
 from bench.targets import Target, open_pool, open_target
 from bench.targets.mapping import map_target
-from bench.units import Context, Unit
+from bench.units import Unit
 from pretrain_sources.identity import fingerprint
 from pretrain_sources.pool import Pool
 from results.record import FAILED_STATUSES

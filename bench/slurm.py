@@ -19,7 +19,8 @@ from typing import Any
 
 from bench import BenchError
 from bench.executors import LOOK_AGAIN_S
-from bench.units import KINDS, Context, Unit
+from bench.outcome import Context
+from bench.units import KINDS, Unit
 from pretrain_sources.identity import fingerprint
 from results.escape import for_terminal
 from results.store import Store, write_atomic

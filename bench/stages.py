@@ -1,7 +1,5 @@
 """What a unit does: pretrain -> tune -> final. One function a kind; `execute` turns whatever goes wrong into an outcome."""
 
-import csv
-import io
 import json
 import time
 import traceback
@@ -20,15 +18,18 @@ from backbones.network import Network
 from backbones.transfer import Certificate, LoadFailed, state_sha256
 from bench import Diverged, provenance, tune
 from bench.batches import Batches, Decoded, choose, class_pixels, class_weights, open_split
+from bench.cost import work_of
 from bench.needs import NeedsLostError, hold
+from bench.outcome import Context, Outcome, held_by
 from bench.pretrain import corpus, fresh_network, learned_by, left_by, load, pretrain
 from bench.records import known_fields, now
 from bench.score import confusion_matrix, weighted_fmeasure
 from bench.spec import Schedule
 from bench.targets import Target
-from bench.train import Progress, SegmentationLoss, device_of, fit, half_precision, predict
+from bench.train import History, Progress, SegmentationLoss, device_of, fit, half_precision, history_csv, predict
 from bench.trials import tuning_of
-from bench.units import CHECKPOINT, NETWORK, Context, Kind, Outcome, Unit, held_by
+from bench.unit_folder import CHECKPOINT, NETWORK, folder_of
+from bench.units import FinalUnit, Kind, TuneUnit, Unit
 from pretrain_sources.corpus import CorpusError
 from pretrain_sources.files import Changed
 from pretrain_sources.identity import derive_seed
@@ -93,20 +94,20 @@ def _bug(error: Exception) -> Outcome:
     return Outcome("failed", why, (("error.txt", traceback.format_exc()),))
 
 
-def tune_schedule(unit: Unit, context: Context, report: Progress) -> None:
+def tune_schedule(unit: TuneUnit, context: Context, report: Progress) -> None:
     """Leaves tune.json: the schedule with the best validation mIoU, on a replicate of its own that is never reported."""
     held = hold(Store(context.store), unit)
-    folder = Store(context.store).unit_dir("tune", unit.fingerprint)
+    folder = folder_of(Store(context.store), unit)
     protocol, classes = unit.protocol, len(context.target.spec.classes)
     train = open_split(context.target, "train", protocol, unit.cell.train_frac)
     judged = open_split(context.target, protocol.select_on, protocol)
-    each = unit.finetune_steps + len(judged)
+    each = unit.steps + len(judged)
 
     def score(number: int, schedule: Schedule) -> float:
         begin, whole = number * each, protocol.trials * each
         net, _, _ = _finetuned(unit, "tune", schedule, train, context, _shifted(report, begin, whole))
         total = np.zeros((classes, classes), dtype=np.int64)
-        for frame, pred in predict(net, judged, protocol, _shifted(report, begin + unit.finetune_steps, whole)):
+        for frame, pred in predict(net, judged, protocol, _shifted(report, begin + unit.steps, whole)):
             total += confusion_matrix(pred, frame.label, classes)
         value = metrics.miou(total)
         report(begin + each, whole, val_miou=value)
@@ -117,21 +118,21 @@ def tune_schedule(unit: Unit, context: Context, report: Progress) -> None:
     write_atomic(folder / "tune.json", (tuning.model_dump_json(indent=1) + "\n").encode())
 
 
-def final(unit: Unit, context: Context, report: Progress) -> None:
+def final(unit: FinalUnit, context: Context, report: Progress) -> None:
     """Leaves the run's folder: finetuned with the chosen schedule, scored on the test split."""
     started, clock = now(), time.monotonic()
     store = Store(context.store)
     held = hold(store, unit)
     tuning, trials = _tuned(unit, store)
-    work = unit.work(context.target)
+    work = work_of(unit, context.target)
     train = open_split(context.target, "train", unit.protocol, unit.cell.train_frac)
     schedule = Schedule.model_validate(tuning.schedule)
-    kept = store.unit_dir("final", unit.fingerprint) / CHECKPOINT
+    kept = folder_of(store, unit) / CHECKPOINT
     net, history, certificate = _finetuned(
         unit, f"r{unit.replicate}", schedule, train, context, _shifted(report, 0, work), kept
     )
     train_s = time.monotonic() - clock
-    evidence, seen = score_on_test(net, unit, context.target, _shifted(report, unit.finetune_steps, work))
+    evidence, seen = score_on_test(net, unit, context.target, _shifted(report, unit.steps, work))
     device = device_of(unit.protocol)
     tail = [loss for _, loss, _ in history[-max(1, len(history) // 10) :]]
     made = Provenance(
@@ -162,14 +163,14 @@ def final(unit: Unit, context: Context, report: Progress) -> None:
     _keep_sample(store, unit, seen)
     if context.keep:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
-        write_atomic(store.unit_dir("final", unit.fingerprint) / NETWORK, safetensors.torch.save(tensors))
-    extra = {"history.csv": _csv(history), "trials.jsonl": trials}
+        write_atomic(folder_of(store, unit) / NETWORK, safetensors.torch.save(tensors))
+    extra = {"history.csv": history_csv(history), "trials.jsonl": trials}
     extra |= {"certificate.json": _json(certificate.to_json())} if certificate else {}
     store.write_record(RunRecord(**known_fields(unit) | measured), evidence, extra)
 
 
 def score_on_test(
-    net: Network, unit: Unit, target: Target, report: Progress
+    net: Network, unit: FinalUnit, target: Target, report: Progress
 ) -> tuple[Evidence, dict[str, tuple[Pixels, Pixels, Pixels]]]:
     """(evidence of a finetuned network, image, truth and prediction of the fixed sample by image id).
 
@@ -189,43 +190,41 @@ def score_on_test(
     return Evidence(ids, groups, np.stack(confusions), np.stack(weighted)), seen
 
 
-def _keep_sample(store: Store, unit: Unit, seen: dict[str, tuple[Pixels, Pixels, Pixels]]) -> None:
+def _keep_sample(store: Store, unit: FinalUnit, seen: dict[str, tuple[Pixels, Pixels, Pixels]]) -> None:
     images, labels = samples.truth_files(store, unit.target_hash, unit.protocol.identity_hash)
     for number, path in enumerate((images, labels, samples.predictions_file(store, unit.fingerprint))):
         if not samples.read(path):
             samples.write(path, {name: pictures[number] for name, pictures in seen.items()})
 
 
-def _tuned(unit: Unit, store: Store) -> tuple[Tuning, str]:
+def _tuned(unit: FinalUnit, store: Store) -> tuple[Tuning, str]:
     """What its tuning chose, and the trials, a line each."""
-    tuned = unit.need("tune")
-    assert tuned is not None
-    folder = store.unit_dir("tune", tuned.fingerprint)
+    folder = folder_of(store, unit.tuned)
     return Tuning.model_validate_json((folder / "tune.json").read_bytes()), (folder / "trials.jsonl").read_text()
 
 
 def _finetuned(
-    unit: Unit,
+    unit: TuneUnit | FinalUnit,
     replicate: str,
     schedule: Schedule,
     train: Sequence[Decoded],
     context: Context,
     report: Progress,
     checkpoint: Path | None = None,
-) -> tuple[Network, list[tuple[int, float, float]], Certificate | None]:
+) -> tuple[Network, History, Certificate | None]:
     """(network, history, certificate or None for random weights) after finetuning one replicate; nothing here knows val or test."""
     net = fresh_network(unit, replicate, len(context.target.spec.classes))
-    pretrained = unit.need("pretrain")
-    certificate = None if pretrained is None else load(net, left_by(pretrained, context), context.target)
+    start = unit.pretrained
+    certificate = None if start is None else load(net, left_by(start, context), context.target)
     frames = choose(context.target, "train", unit.protocol, unit.cell.train_frac)
     weights = class_weights(class_pixels(context.target, frames), unit.protocol.loss)
     seed = derive_seed(unit.protocol.seed, "finetune", replicate)
-    batches = Batches(train, unit.protocol, len(context.target.spec.classes), seed, unit.finetune_steps)
+    batches = Batches(train, unit.protocol, len(context.target.spec.classes), seed, unit.steps)
     loss = SegmentationLoss(unit.protocol.loss, weights)
     history = fit(
         net,
         batches,
-        unit.finetune_steps,
+        unit.steps,
         loss,
         schedule,
         unit.protocol,
@@ -249,15 +248,7 @@ def _json(value: dict[str, Any]) -> str:
     return json.dumps(value, indent=1, allow_nan=False) + "\n"
 
 
-def _csv(history: Sequence[tuple[int, float, float]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("step", "loss", "lr"))
-    writer.writerows((step, f"{loss:.6g}", f"{lr:.6g}") for step, loss, lr in history)
-    return text.getvalue()
-
-
-_STAGES: dict[Kind, Callable[[Unit, Context, Progress], None]] = {
+_STAGES: dict[Kind, Callable[..., None]] = {  # each takes (unit of that kind, Context, Progress)
     "corpus": corpus,
     "pretrain": pretrain,
     "tune": tune_schedule,

@@ -12,10 +12,11 @@ from filelock import FileLock, Timeout
 
 from bench import BenchError
 from bench.matrix import Matrix
-from bench.plan import Plan, is_left
+from bench.plan import Plan
 from bench.records import known_fields
 from bench.spec import Cell
-from bench.units import CLAIM, KINDS, LOG, OUTCOME, PROGRESS, Unit
+from bench.unit_folder import CLAIM, LOG, OUTCOME, PROGRESS, is_left
+from bench.units import KINDS, FinalUnit, all_needed
 from pretrain_sources.yamlfile import suggestion
 from results.escape import for_terminal
 from results.record import MOST, RunRecord
@@ -35,18 +36,14 @@ def keep_plan(matrix: Matrix, plan: Plan, store: Store) -> None:
     for final in plan.finals:
         kept = cells.setdefault(final.cell, {"cell": final.cell_fingerprint, "expected": _expected(final), "runs": []})
         kept["runs"].append(final.fingerprint)
-        waiting = [final]
-        while waiting:
-            unit = waiting.pop()
-            if unit.fingerprint not in units:
-                needs = [need.fingerprint for need in unit.needs]
-                units[unit.fingerprint] = {"kind": unit.kind, "unit": str(unit), "needs": needs}
-                waiting += unit.needs
+        for unit in (final, *all_needed(final)):
+            needs = [need.fingerprint for need in unit.needs]
+            units[unit.fingerprint] = {"kind": unit.kind, "unit": str(unit), "needs": needs}
     data = json.dumps({"cells": list(cells.values()), "units": units}).encode()
     write_atomic(store.root / "plans" / f"{matrix.name}.json.gz", gzip.compress(data, 1, mtime=0))
 
 
-def _expected(unit: Unit) -> Json:
+def _expected(unit: FinalUnit) -> Json:
     """What a record of this cell says of its inputs."""
     fields = known_fields(unit)
     return {name: fields[name] for name in (*NAMES, *INPUTS)}

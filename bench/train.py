@@ -35,6 +35,9 @@ from results.store import write_atomic
 KEPT_EVERY_S = 30.0  # between two checkpoints of a training
 
 
+History = list[tuple[int, float, float]]  # (step from 1, loss, learning rate of the decoder)
+
+
 class Progress(typing.Protocol):
     """Told after every step: steps done, steps in all, and what is known by then, such as loss or val_miou."""
 
@@ -100,7 +103,7 @@ def fit(
     seed: int,
     report: Progress,
     checkpoint: Path | None = None,
-) -> list[tuple[int, float, float]]:
+) -> History:
     """Trains `network` in place over items 0..steps-1 of `batches`; returns (step, loss, learning rate) of every step.
 
     checkpoint: a file that is written now and then. Where it is there already, training goes on from it, to the same result.
@@ -147,7 +150,9 @@ def fit(
     return history
 
 
-History = list[tuple[int, float, float]]
+def history_csv(history: History) -> str:
+    """history.csv: a row for each step."""
+    return "step,loss,lr\n" + "".join(f"{step},{loss:.6g},{lr:.6g}\n" for step, loss, lr in history)
 
 
 def _keep(path: Path, parts: Mapping[str, Any], history: History) -> None:

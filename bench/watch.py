@@ -12,6 +12,7 @@ from typing import IO, TextIO, cast
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+from bench.cost import work_of
 from bench.matrix import Matrix
 from bench.plan import Plan
 from bench.targets import Target
@@ -96,7 +97,7 @@ class Watch:
         for reason in dict.fromkeys(f"{unit.cell}: {reason}" for unit, reason in plan.skipped):
             self._say(f"  skipped {reason}")
         self._units_left = len(plan.todo)
-        self._pieces = {unit.fingerprint: _Piece(unit.kind, unit.work(target)) for unit in plan.todo}
+        self._pieces = {unit.fingerprint: _Piece(unit.kind, work_of(unit, target)) for unit in plan.todo}
         self._started = self._spoke = time.monotonic()
         if self._live:
             total = sum(piece.total for piece in self._pieces.values())

@@ -6,10 +6,12 @@ from dataclasses import asdict
 from typing import Any
 
 from bench import provenance
-from bench.plan import find_record, is_done, is_kept
+from bench.cost import paced_by
+from bench.outcome import Context, Outcome, held_by
 from bench.records import now, unfinished
 from bench.train import Progress, device_of
-from bench.units import CHECKPOINT, CLAIM, LOG, OUTCOME, PROGRESS, SPENT, Context, Outcome, Unit, held_by
+from bench.unit_folder import CHECKPOINT, CLAIM, LOG, OUTCOME, PROGRESS, SPENT, find_record, folder_of, is_done, is_kept
+from bench.units import FinalUnit, Unit
 from pretrain_sources.sockets import shorten_socket_paths
 from results.locks import HeldError, LocksError, locked
 from results.store import Store, StoreError, cannot_write, write_atomic
@@ -22,7 +24,7 @@ def perform(unit: Unit, context: Context, report: Progress) -> Outcome:
     from bench.stages import execute
 
     store = Store(context.store)
-    folder = store.unit_dir(unit.kind, unit.fingerprint)
+    folder = folder_of(store, unit)
     try:
         shorten_socket_paths()
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,13 +55,13 @@ def settle(unit: Unit, context: Context, outcome: Outcome) -> Outcome:
         StoreError: it cannot be written.
     """
     store = Store(context.store)
-    folder = store.unit_dir(unit.kind, unit.fingerprint)
+    folder = folder_of(store, unit)
     if outcome.status == "ok":
         (folder / OUTCOME).unlink(missing_ok=True)
         (folder / CHECKPOINT).unlink(missing_ok=True)
     elif outcome.fatal or outcome.again or outcome.status in ("busy", "waiting"):
         return outcome
-    elif unit.kind == "final":
+    elif isinstance(unit, FinalUnit):
         reason = outcome.reason or "no reason given"
         store.write_record(unfinished(unit, outcome.status, reason), extra=dict(outcome.files))  # type: ignore[arg-type]
     else:
@@ -69,7 +71,7 @@ def settle(unit: Unit, context: Context, outcome: Outcome) -> Outcome:
 
 def _has_ended(store: Store, unit: Unit, keep: bool) -> bool:
     """Whether there is nothing to do, because another run was quicker."""
-    if unit.kind != "final":
+    if not isinstance(unit, FinalUnit):
         return is_done(store, unit)
     record = find_record(store, unit)
     return record is not None and record.status == "ok" and (not keep or is_kept(store, unit.fingerprint))
@@ -80,7 +82,7 @@ def _unmet(store: Store, unit: Unit) -> Outcome | None:
     for need in unit.needs:
         if not is_done(store, need):
             try:
-                path = store.unit_dir(need.kind, need.fingerprint) / OUTCOME
+                path = folder_of(store, need) / OUTCOME
                 fields: dict[str, Any] = json.loads(path.read_bytes())
                 files = tuple((str(name), str(text)) for name, text in fields["files"])
                 return Outcome(fields["status"], fields["reason"], files, inherited=True)
@@ -97,11 +99,11 @@ class _Told:
     """A report that also goes to a file now and then, and knows how long the work took."""
 
     def __init__(self, unit: Unit, store: Store, report: Progress) -> None:
-        self._path = store.unit_dir(unit.kind, unit.fingerprint) / PROGRESS
+        self._path = folder_of(store, unit) / PROGRESS
         self._report, self._begun, self._written = report, time.monotonic(), 0.0
         self._first: int | None = None  # where it went on
         self._facts: dict[str, Any] = {"unit": str(unit), "since": now()}
-        self._on = {"by": unit.by, "protocol": unit.protocol.name, "device": _device(unit)}
+        self._on = {"by": paced_by(unit), "protocol": unit.protocol.name, "device": _device(unit)}
 
     def __call__(self, done: int, total: int, /, **facts: float) -> None:
         self._first = done - 1 if self._first is None else self._first

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from bench.run import How, run_matrix
 from bench.submission import submit
 from bench.targets import open_target
 from bench.targets.manifest import make_manifest, write_manifest
+from pretrain_sources.identity import fingerprint
 from results.record import RunRecord
 from results.store import Store, slug
 
@@ -32,6 +33,14 @@ CARD: dict[str, Any] = {
     "contact": "test@example.org",
     "training_data": [],
 }
+
+
+def fingerprints(tree: Mapping[str, Any]) -> tuple[str, str]:
+    """(that of a run, that of its cell) from all that they are made of, as a stranger would work them out."""
+    below = [fingerprints(unit) for unit in tree.get("needs", ())]
+    own = {name: value for name, value in tree.items() if name != "replicate"}
+    run = dict(tree) | ({"needs": [run for run, _ in below]} if "needs" in tree else {})
+    return fingerprint(run), fingerprint(own | {"needs": [cell for _, cell in below]})
 
 
 def card_folder(folder: Path, **changes: object) -> Path:

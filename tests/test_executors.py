@@ -11,10 +11,11 @@ from filelock import FileLock
 from bench import Diverged, stages
 from bench.executors import Frontier, inline, local
 from bench.matrix import load_matrix
+from bench.outcome import Context, Outcome
 from bench.plan import make_plan
-from bench.stages import Context
 from bench.targets import open_pool, open_target
-from bench.units import CLAIM, Outcome, Unit
+from bench.unit_folder import CLAIM
+from bench.units import Unit
 from results.store import Store
 
 

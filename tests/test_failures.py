@@ -10,7 +10,8 @@ import yaml
 from conftest import Bench, write_matrix
 
 from bench import executors, stages
-from bench.units import Context, Unit
+from bench.outcome import Context
+from bench.units import Unit
 from results import load_table
 
 CELLS = 6

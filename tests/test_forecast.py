@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench import forecast
-from bench.units import SPENT
+from bench.unit_folder import SPENT
 from results.store import Store
 
 

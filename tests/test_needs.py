@@ -15,8 +15,9 @@ from test_run import scores_of
 from test_safe_files import leftovers
 
 from bench import stages, tune
-from bench.plan import is_kept, is_left
-from bench.units import CLAIM, NETWORK, SPENT, Context, Unit
+from bench.outcome import Context
+from bench.unit_folder import CLAIM, NETWORK, SPENT, is_kept, is_left
+from bench.units import Unit
 from results.record import RunRecord
 from results.store import Store, read_json_lines
 
@@ -202,8 +203,7 @@ def own(store: Path, unit: Unit) -> None:
 
 def need(kind: str, name: str = "") -> Callable[[Path, Unit], None]:
     def gone(store: Path, unit: Unit) -> None:
-        made = unit.need(kind)  # type: ignore[arg-type]
-        assert made is not None
+        made = next(each for each in unit.needs if each.kind == kind)
         folder = store / "units" / kind / made.fingerprint
         (folder / name).unlink() if name else shutil.rmtree(folder)
 

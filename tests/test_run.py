@@ -16,7 +16,7 @@ from conftest import Bench, write_matrix
 
 from backbones.transfer import state_sha256
 from bench import stages
-from bench.units import CLAIM, NETWORK
+from bench.unit_folder import CLAIM, NETWORK
 from results import load_table, samples
 from results.store import Store, read_json_lines
 

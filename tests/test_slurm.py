@@ -15,7 +15,7 @@ from kills import command, environment, finished, matrix, table
 
 from bench import BenchError
 from bench.slurm import _parameters, minutes, options_of
-from bench.units import CLAIM
+from bench.unit_folder import CLAIM
 from results.store import Store
 
 

@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -8,9 +9,10 @@ from conftest import protocol_fields
 from backbones.imagenet import Origin
 from backbones.spec import BACKBONES
 from bench import units
-from bench.sources import Sources
+from bench.graph import Graph, InputsHere
+from bench.records import leak_of
 from bench.spec import Cell, Protocol
-from bench.units import Unit
+from bench.units import FinalUnit, Unit
 from pretrain_sources.card import SourceCard
 from pretrain_sources.catalog import catalog, closure, find_source
 from pretrain_sources.corpus import Corpus
@@ -28,25 +30,20 @@ def pool_of(n: int = 40, changed: str = "") -> Pool:
 
 def planned(
     source: str, backbone: str = "tiny", protocol: Protocol = PROTOCOL, **changes: object
-) -> tuple[Sources, list[Unit]]:
+) -> tuple[InputsHere, list[FinalUnit]]:
     frac = changes.get("train_frac", 1.0)
     card = find_source(source, catalog())
     name = str(changes.get("on", "soda"))
     cell = Cell(target=name, protocol=protocol.name, source=card.name, backbone=backbone, train_frac=frac)  # type: ignore[arg-type]
     cards = closure([card], catalog())
     with mock.patch("backbones.imagenet.locate", return_value=changes.get("origin", WHEEL)):
-        sources = Sources(
-            cards,
-            protocol,
-            str(changes.get("target", "t")),
-            changes.get("pool", pool_of()),  # type: ignore[arg-type]
-            Path("nowhere"),
-            Store("nowhere"),
-        )
-        return sources, sources.finals(cell, BACKBONES[backbone])
+        pool: Pool = changes.get("pool", pool_of())  # type: ignore[assignment]
+        inputs = InputsHere(name, pool, Path("nowhere"), Store("nowhere"))
+        graph = Graph(cards, protocol, str(changes.get("target", "t")), inputs)
+        return inputs, graph.finals(cell, BACKBONES[backbone])
 
 
-def make(source: str = "imagenet", *args: object, **changes: object) -> dict[str, Unit]:
+def make(source: str = "imagenet", *args: object, **changes: object) -> dict[str, Any]:
     """Units by kind and replicate, those that come first too."""
     _, waiting = planned(source, *args, **changes)  # type: ignore[arg-type]
     made = {}
@@ -100,8 +97,8 @@ def test_more_replicates_keep_the_old_ones() -> None:
 
 
 def test_long_sources_get_the_pretraining_steps_on_top() -> None:
-    assert make("none")["final0"].finetune_steps == 3
-    assert make("none/long")["final0"].finetune_steps == 5
+    assert make("none")["final0"].steps == 3
+    assert make("none/long")["final0"].steps == 5
 
 
 def test_text_for_people_is_no_identity() -> None:
@@ -117,9 +114,9 @@ DOWNSTREAM = {"pretrain0", "pretrain1", "tune", "final0", "final1"}
 def test_a_corpus_is_made_once_and_learned_from_once_a_replicate() -> None:
     made = make(SATIR)
     assert set(made) == {"corpus", *DOWNSTREAM}
-    assert made["tune"].need("pretrain") == made["pretrain0"]
-    assert made["final1"].need("pretrain") == made["pretrain1"]
-    assert made["pretrain0"].need("corpus") == made["pretrain1"].need("corpus") == made["corpus"]
+    assert made["tune"].pretrained == made["pretrain0"]
+    assert made["final1"].pretrained == made["pretrain1"]
+    assert made["pretrain0"].needs == made["pretrain1"].needs == (made["corpus"],)
 
 
 @pytest.mark.parametrize(
@@ -163,9 +160,9 @@ def test_permuted_weights_are_drawn_once_a_replicate() -> None:
 
 def test_equal_passes_give_a_larger_corpus_more_steps() -> None:
     passes = PROTOCOL.model_copy(update={"pretrain_steps": None, "pretrain_epochs": 2.0, "batch": 4})
-    assert make(SATIR, protocol=passes)["pretrain0"].pretrain_steps == 20
-    assert make(f"{SATIR}/n-10", protocol=passes)["pretrain0"].pretrain_steps == 5
-    assert make(f"{SATIR}/n-10")["pretrain0"].pretrain_steps == make(SATIR)["pretrain0"].pretrain_steps == 2
+    assert make(SATIR, protocol=passes)["pretrain0"].steps == 20
+    assert make(f"{SATIR}/n-10", protocol=passes)["pretrain0"].steps == 5
+    assert make(f"{SATIR}/n-10")["pretrain0"].steps == make(SATIR)["pretrain0"].steps == 2
 
 
 @pytest.mark.parametrize(
@@ -177,10 +174,10 @@ def test_equal_passes_give_a_larger_corpus_more_steps() -> None:
     ],
 )
 def test_a_subset_larger_than_the_pool_cannot_be_done(name: str, says: str) -> None:
-    sources, finals = planned(f"{SATIR}/{name}")
-    assert sources.obstacle(finals[0].needs[0]) == says
-    sources, finals = planned(SATIR)
-    assert sources.obstacle(finals[0].needs[0]) is None
+    inputs, finals = planned(f"{SATIR}/{name}")
+    assert inputs.obstacle(finals[0].needs[0]) == says
+    inputs, finals = planned(SATIR)
+    assert inputs.obstacle(finals[0].needs[0]) is None
 
 
 def test_what_has_learned_from_sam_tiny_is_marked_on_scenes_and_nowhere_else() -> None:
@@ -193,11 +190,12 @@ def test_what_has_learned_from_sam_tiny_is_marked_on_scenes_and_nowhere_else() -
         "none",
     ):
         for target in ("scenes", "soda", "hit-uav"):
-            leaks = {unit.leak for unit in planned(source, on=target)[1]}
+            leaks = {leak_of(unit, target) for unit in planned(source, on=target)[1]}
             assert (leaks != {None}) == (target == "scenes" and "sam-tiny" in source), (source, target)
             assert len(leaks) == 1
     assert (
-        planned(marked[0], on="scenes")[1][0].leak == "its teacher sam-tiny was trained on this generator's own masks"
+        leak_of(planned(marked[0], on="scenes")[1][0], "scenes")
+        == "its teacher sam-tiny was trained on this generator's own masks"
     )
 
 
@@ -209,9 +207,9 @@ def test_a_ready_made_corpus_is_marked_by_what_its_manifest_says(model: str | No
     manifest = None if model is None else mock.Mock(teacher={"kind": "sam", "model": model})
     with (
         mock.patch(f"{__name__}.catalog", return_value={**catalog(), card.name: card}),
-        mock.patch("bench.sources.check_corpus", return_value=(Corpus(10, ()), [])),
-        mock.patch("bench.sources.read_manifest", return_value=manifest),
+        mock.patch("bench.graph.check_corpus", return_value=(Corpus(10, ()), [])),
+        mock.patch("bench.graph.read_manifest", return_value=manifest),
     ):
         for source in (card.name, "handed-round~shuffled"):
             (first, *_) = planned(source, on="scenes")[1]
-            assert (first.leak is not None) == marked
+            assert (leak_of(first, "scenes") is not None) == marked

@@ -21,8 +21,8 @@ class Told:
         monkeypatch.setattr(watch.time, "monotonic", lambda: self.now)
         self.units: dict[str, Any] = {}
         for name, steps in work.items():
-            fields = {"fingerprint": name, "kind": name.partition("_")[0], "work": lambda _, steps=steps: steps}
-            self.units[name] = SimpleNamespace(**fields)
+            self.units[name] = SimpleNamespace(fingerprint=name, kind=name.partition("_")[0], steps=steps)
+        monkeypatch.setattr(watch, "work_of", lambda unit, target: unit.steps)
         matrix: Any = SimpleNamespace(name="m", protocol=SimpleNamespace(name="p"), cells=[])
         plan: Any = SimpleNamespace(todo=list(self.units.values()), finals=[], skipped=[])
         self.watch = watch.Watch(matrix, Path("store"))
@@ -31,7 +31,7 @@ class Told:
     def after(self, seconds: float, **done: int) -> float | None:
         self.now += seconds
         for name, steps in done.items():
-            self.watch.progress(self.units[name], steps, self.units[name].work(None))
+            self.watch.progress(self.units[name], steps, self.units[name].steps)
         return self.watch._seconds_left()
 
 

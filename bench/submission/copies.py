@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import results
+from bench.submission.faults import Fault
 from results import bundle
 from results.evidence import Evidence
 from results.record import RunRecord
@@ -148,7 +149,7 @@ class Comparison:
     notes: list[str] = field(default_factory=list)
     compared: dict[str, int] = field(default_factory=dict)  # place -> runs
 
-    def faults(self) -> Iterator[str]:
+    def faults(self) -> Iterator[Fault]:
         """Every own run that is another, or nearly; both are named, and where they are."""
         for a, b in itertools.combinations(self.own, 2):
             yield from self._pair_faults(a, b)
@@ -186,43 +187,48 @@ class Comparison:
     def _targets(self) -> list[str]:
         return sorted({known.record.target for known in self.own})
 
-    def _pair_faults(self, a: Known, b: Known) -> Iterator[str]:
+    def _pair_faults(self, a: Known, b: Known) -> Iterator[Fault]:
         if a.record.run == b.record.run or not _comparable(a, b):
             return
         yield from _weight_faults(a, b)
-        if (why := self._why_copied(a, b)) is None:
+        if (found := self._copied(a, b)) is None:
             return
         if explained(a.record, b.record):
-            self.notes.append(f"{a}: {why} {b}, as the same weights give it")
+            self.notes.append(f"{a}: {found} {b}, as the same weights give it")
         else:
-            yield f"{a}: {why} {b}"
+            yield Fault(found.code, f"{a}: {found} {b}")
 
-    def _why_copied(self, a: Known, b: Known) -> str | None:
+    def _copied(self, a: Known, b: Known) -> Fault | None:
+        """In what `a` is `b`; its text goes on with whose it is."""
         if a.record.network_sha256 is not None and a.record.network_sha256 == b.record.network_sha256:
-            return "its network is that of"
+            return Fault("copy.network", "its network is that of")
         found = nearness(a.errors, b.errors)
         if found is None:
             return None
         if found.distance == 0:
-            return "its errors are, pixel for pixel, those of"
+            return Fault("copy.errors", "its errors are, pixel for pixel, those of")
         if found.distance < self.threshold:
             told = f"its errors are {found.distance:.2%} away from"
-            return f"{told} (honest trainings are more than {self.threshold:.1%} apart) those of"
+            return Fault("copy.errors", f"{told} (honest trainings are more than {self.threshold:.1%} apart) those of")
         if found.copied > COPIED_SHARE:
-            return f"{found.copied:.0%} of its errors lie on images that are predicted nearly as by"
+            return Fault(
+                "copy.errors", f"{found.copied:.0%} of its errors lie on images that are predicted nearly as by"
+            )
         return None
 
 
-def _weight_faults(a: Known, b: Known) -> Iterator[str]:
+def _weight_faults(a: Known, b: Known) -> Iterator[Fault]:
     """Encoder weights of two runs whose hashes contradict what the runs say that these are made of."""
     mine, theirs = weights_of(a.record), weights_of(b.record)
     same = a.record.weights_sha256 == b.record.weights_sha256
     if not mine or not theirs or None in (a.record.weights_sha256, b.record.weights_sha256):
         return
     if mine == theirs and all(unit.get("replicate") is None for unit in mine) and not same:
-        yield f"{a}: weights_sha256 is not that of {b}, whose weights are the same by their identity"
+        why = f"{a}: weights_sha256 is not that of {b}, whose weights are the same by their identity"
+        yield Fault("copy.weights", why)
     if same and a.record.cell == b.record.cell and any(unit.get("replicate") is not None for unit in mine):
-        yield f"{a}: its encoder weights are those of {b}, and each replicate is to be pretrained anew"
+        why = f"{a}: its encoder weights are those of {b}, and each replicate is to be pretrained anew"
+        yield Fault("copy.weights", why)
 
 
 def _comparable(a: Known, b: Known) -> bool:

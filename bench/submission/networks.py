@@ -12,11 +12,13 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from bench.submission.copies import Place
-from bench.units import NETWORK
+from bench.unit_folder import NETWORK
 from results.record import RunRecord
 
 # relative distance of weights below which one is a copy; replicates that start from the same weights are 0.345 apart
 NEAR = 0.05
+Tensors = Mapping[str, Tensor]
+
 SAMPLED = 4096  # values of one tensor that are compared
 
 

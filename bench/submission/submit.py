@@ -13,9 +13,8 @@ import yaml
 from backbones.spec import BACKBONES, BackboneSpec, Refused, find_backbone
 from bench import BenchError, checkpoints
 from bench.matrix import CARD
-from bench.plan import is_kept
 from bench.records import now
-from bench.units import NETWORK
+from bench.unit_folder import NETWORK, is_kept
 from pretrain_sources import teachers
 from pretrain_sources.card import Checkpoint, SourceCard
 from pretrain_sources.catalog import UnknownSource, catalog, collect, find_source

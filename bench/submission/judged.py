@@ -1,0 +1,46 @@
+"""What a check has found of a bundle so far; each check adds to it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from bench.submission.copies import Place
+from bench.submission.faults import Fault
+from pretrain_sources.card import SourceCard
+from pretrain_sources.catalog import catalog, collect
+from results import bundle
+from results.record import RunRecord
+
+
+@dataclass
+class Judged:
+    """A bundle, or a plain store of shipped sources (`name` is None), and what was found of it. No `faults`: it passed."""
+
+    folder: Path
+    runs: Path
+    name: str | None
+    faults: list[Fault]
+    records: list[RunRecord] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    done: list[str] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)  # where other runs are at hand
+
+    @cached_property
+    def cards(self) -> Mapping[str, SourceCard]:
+        """The shipped cards and the bundle's own.
+
+        Raises:
+            FileError: its card is wrong, or takes another's name.
+        """
+        return catalog() if self.name is None else collect([self.folder / bundle.CARD], catalog())
+
+    @property
+    def measured(self) -> list[RunRecord]:
+        """The runs that ended well, in the order of their fingerprints."""
+        return sorted((record for record in self.records if record.status == "ok"), key=lambda record: record.run)
+
+    @property
+    def brings_checkpoints(self) -> bool:
+        """Whether its card names files of weights."""
+        return self.name is not None and not self.faults and bool(self.cards[self.name].checkpoints)

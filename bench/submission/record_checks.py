@@ -1,0 +1,145 @@
+"""Everything that can be wrong with one run of a bundle: against card, protocol, its own identity, its evidence and the images."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+
+from backbones.spec import BACKBONES, Refused, find_backbone
+from bench import BenchError, spec
+from bench.matrix import lookup
+from bench.records import known_fields
+from bench.spec import SMOKE, Protocol
+from bench.submission.evidence_checks import evidence_faults
+from bench.submission.faults import Fault
+from bench.submission.identity import Definitions, IdentityError, identity_faults, unit_of
+from bench.submission.training_checks import training_faults
+from bench.targets import TARGETS
+from bench.targets.manifest import Manifest, read_manifest, shipped_manifest
+from bench.targets.mapping import map_spec
+from bench.units import FinalUnit
+from pretrain_sources.catalog import Cards, UnknownSource, find_source
+from pretrain_sources.yamlfile import read_yaml, suggestion
+from results import bundle
+from results.record import RunRecord
+from results.store import Store, StoreError
+
+FOLLOWING = (  # fields of a record that follow from its unit
+    *("classes", "label_note", "ranked", "selected_on_test", "replicates", "finetune_steps", "result_version"),
+    *("protocol_hash", "weights"),
+)
+
+
+def run_faults(
+    record: RunRecord, store: Store, name: str | None, cards: Cards, manifests: Mapping[str, Manifest]
+) -> Iterator[Fault]:
+    """Everything that is wrong with one run of a bundle of `name`; of a plain store where that is None."""
+    if name is not None and not bundle.is_of(record.source, name):
+        yield Fault("record.source", f"it is a run of '{record.source}', and the bundle is of '{name}'")
+        return
+    try:
+        meant = _definitions(record, cards)
+    except KeyError:
+        why = f"unknown backbone {record.backbone!r}{suggestion(record.backbone, BACKBONES)}"
+        yield Fault("record.unknown_name", why)
+        return
+    except (BenchError, UnknownSource, Refused, ValueError) as error:
+        yield Fault("record.unknown_name", " ".join(str(error).split()))
+        return
+    yield from _settings_faults(record, meant)
+    if "identity" not in record.settings:
+        yield Fault("identity.missing", "its settings do not spell out its identity: run it again with this version")
+        return
+    try:
+        final = unit_of(record, meant)
+    except IdentityError as error:
+        yield Fault("identity.unreadable", str(error))
+        return
+    yield from identity_faults(record, final)
+    yield from _field_faults(record, final)
+    yield from _time_faults(record)
+    if record.status != "ok":
+        return
+    yield from training_faults(record, final, store.folder_of(record))
+    try:
+        evidence = store.read_evidence(record)
+    except (StoreError, ValueError) as error:
+        yield Fault("evidence.unreadable", str(error).replace(f"{store.root}/", ""))
+        return
+    manifest = manifests.get(record.target) or shipped(record.target)
+    yield from evidence_faults(record, evidence, meant.protocol, manifest)
+
+
+def shipped(target: str) -> Manifest | None:
+    """The manifest that ships for a target, or None."""
+    path = shipped_manifest(target)
+    return read_manifest(path) if path else None
+
+
+def _definitions(record: RunRecord, cards: Cards) -> Definitions:
+    """What the names in a record mean here: a protocol that somebody has at home is not equal for all.
+
+    Raises:
+        KeyError: of the backbone. BenchError, UnknownSource, Refused, ValueError: of another name.
+    """
+    name = record.protocol
+    protocol = read_yaml(lookup("protocol", name.removesuffix(SMOKE), spec.shipped("protocols")), Protocol)
+    protocol = protocol.smoke() if name.endswith(SMOKE) else protocol
+    card = find_source(record.source, cards)
+    map_spec(lookup("target", record.target, TARGETS), protocol.class_map)
+    return Definitions(protocol, card, cards, find_backbone(record.backbone))
+
+
+def _settings_faults(record: RunRecord, meant: Definitions) -> Iterator[Fault]:
+    """What the record tells of card, backbone and protocol, against the card here, the row here, the shipped protocol."""
+    told, protocol = record.settings, meant.protocol
+    try:
+        theirs = Protocol.model_validate(told["protocol"]).identity()
+    except (KeyError, ValueError, TypeError):
+        theirs = {}
+    if differing := [name for name, value in protocol.identity().items() if theirs.get(name) != value]:
+        names = ", ".join(differing)
+        why = f"it was run under another {protocol.name} than the one that ships: {names} differ"
+        yield Fault("settings.protocol", why)
+    if told.get("card") != meant.card.identity():
+        why = f"the card in its settings is not that of '{meant.card.name}' in {bundle.CARD}"
+        yield Fault("settings.card", why)
+    if told.get("backbone") != json.loads(json.dumps(asdict(meant.backbone))):
+        why = f"the backbone in its settings is not {record.backbone} as it is defined here"
+        yield Fault("settings.backbone", why)
+
+
+def _field_faults(record: RunRecord, final: FinalUnit) -> Iterator[Fault]:
+    """What a record tells of itself, against what follows from its unit."""
+    expected = known_fields(final)
+    for name in FOLLOWING:
+        if (found := getattr(record, name)) != (value := expected[name]):
+            why = f"{name} is {found!r}, and for {final.card.name} under {final.protocol.name} it must be {value!r}"
+            yield Fault("record.field", why)
+    if expected["leak"] is not None and record.leak is None:
+        why = f"the source has seen {record.target}, by its card or its teacher, and the record says no word of it"
+        yield Fault("record.leak", why)
+    if record.reason is not None and not record.reason.isprintable():
+        yield Fault("record.text", "its reason holds characters that cannot be printed")
+    if record.status != "ok":
+        return
+    assert record.provenance is not None
+    if final.protocol.device == "cpu" and record.provenance.precision != "fp32":
+        why = f"precision is {record.provenance.precision!r}, and {final.protocol.name} runs on a CPU in fp32"
+        yield Fault("record.precision", why)
+    if (trained := final.learner is not None) != (record.pretraining is not None):
+        why = (
+            f"'{final.card.name}' has {'a' if trained else 'no'} pretraining on a corpus, and the record says otherwise"
+        )
+        yield Fault("record.pretraining", why)
+
+
+def _time_faults(record: RunRecord) -> Iterator[Fault]:
+    times = {"finished": record.finished} | ({"started": record.provenance.started} if record.provenance else {})
+    for name, told in times.items():
+        try:
+            late = datetime.fromisoformat(told).replace(tzinfo=UTC) > datetime.now(UTC) + timedelta(days=1)
+        except ValueError:
+            late = True
+        if late:
+            yield Fault("record.time", f"{name} is {told[:40]!r}, which is no time that has been")

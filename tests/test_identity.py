@@ -1,0 +1,107 @@
+"""A record's identity held against the unit that its names make here."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from submitted import fingerprints
+
+from backbones.spec import find_backbone
+from bench.spec import load_protocol
+from bench.submission.identity import Definitions, IdentityError, differing, identity_faults, unit_of
+from pretrain_sources.catalog import catalog, find_source
+from results.record import RunRecord
+from results.store import Store
+
+RUNS = Path(__file__).parent.parent / "results" / "runs"
+RECORDS = Store(RUNS).read_records()[0]
+
+
+def definitions(record: RunRecord) -> Definitions:
+    card = find_source(record.source, catalog())
+    return Definitions(load_protocol(record.protocol), card, catalog(), find_backbone(record.backbone))
+
+
+def first(source: str) -> RunRecord:
+    return next(record for record in RECORDS if record.source == source)
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: f"{record.source} r{record.replicate}")
+def test_every_shipped_run_is_made_anew_from_its_names(record: RunRecord) -> None:
+    """The same unit, and so the same fingerprints, as when it was run; a stranger's own arithmetic agrees."""
+    final = unit_of(record, definitions(record))
+    assert (final.fingerprint, final.cell_fingerprint) == (record.run, record.cell)
+    assert fingerprints(record.settings["identity"]) == (record.run, record.cell)
+    assert list(differing(final.spelled_out(), record.settings["identity"])) == []
+
+
+def need(tree: Any, *kinds: str) -> Any:
+    for kind in kinds:
+        tree = next(unit for unit in tree["needs"] if unit["kind"] == kind)
+    return tree
+
+
+@pytest.mark.parametrize(
+    ("source", "change", "code"),
+    [
+        ("satir/sam-tiny", lambda t: need(t, "pretrain").update(replicate=3), "identity.field"),
+        ("satir/sam-tiny", lambda t: need(t, "pretrain").update(backbone="0" * 64), "identity.field"),
+        ("satir/sam-tiny", lambda t: need(t, "pretrain").update(protocol="0" * 64), "identity.field"),
+        ("satir/sam-tiny", lambda t: need(t, "pretrain").update(shuffled=0), "identity.extra"),
+        ("satir/sam-tiny", lambda t: need(t, "pretrain", "corpus")["labelling"].update(top=3), "identity.field"),
+        ("satir/sam-tiny", lambda t: need(t, "pretrain", "corpus")["teacher"].update(model="x"), "identity.field"),
+        (
+            "satir/sam-tiny",
+            lambda t: need(t, "pretrain", "corpus")["teacher"].update(sha256="0" * 64),
+            "identity.field",
+        ),
+        ("satir/sam-tiny", lambda t: need(t, "pretrain", "corpus").update(version=True), "identity.version"),
+        ("satir/sam-tiny", lambda t: need(t, "pretrain", "corpus").update(needs=[]), "identity.extra"),
+        ("satir/sam-tiny", lambda t: need(t, "tune", "pretrain").update(replicate=1), "identity.field"),
+        ("imagenet", lambda t: need(t, "tune").update(needs=[]), "identity.needs"),
+        ("imagenet", lambda t: t.update(version=2), "identity.version"),
+        ("imagenet", lambda t: t["needs"].reverse(), "identity.needs"),
+        ("none", lambda t: t.update(train_frac=0.1), "identity.field"),
+        ("none", lambda t: t.update(train_frac=1), "identity.field"),
+        ("none", lambda t: t.update(salt=1), "identity.extra"),
+        ("none", lambda t: t.update(needs="tune"), "identity.needs"),
+        ("none", lambda t: t.update(needs=[7]), "identity.needs"),
+        ("none", lambda t: t["needs"].append(deepcopy(t)), "identity.needs"),
+    ],
+)
+def test_whatever_else_an_identity_says_is_a_fault(source: str, change: Callable[[Any], None], code: str) -> None:
+    """Though the forger works the fingerprints out anew."""
+    record = first(source)
+    tree = deepcopy(record.settings["identity"])
+    change(tree)
+    try:
+        run, cell = fingerprints(tree)
+    except (AttributeError, TypeError):
+        run, cell = record.run, record.cell
+    forged = record.model_copy(update={"run": run, "cell": cell, "settings": record.settings | {"identity": tree}})
+    try:
+        final = unit_of(forged, definitions(record))
+    except IdentityError:
+        assert code == "identity.needs"
+        return
+    assert {fault.code for fault in identity_faults(forged, final)} == {code}
+
+
+@pytest.mark.parametrize("images", ["", "x" * 64, 7, None, {"a": 1}, "0" * 63])
+def test_the_hash_of_a_pool_is_one(images: object) -> None:
+    record = first("satir/felzenszwalb")
+    tree = deepcopy(record.settings["identity"])
+    need(tree, "pretrain", "corpus")["images"] = images
+    with pytest.raises(IdentityError):
+        unit_of(record.model_copy(update={"settings": {"identity": tree}}), definitions(record))
+
+
+@pytest.mark.parametrize("origin", ["", "mine", 7, None])
+def test_imagenet_weights_come_from_a_known_place(origin: object) -> None:
+    record = first("imagenet")
+    tree = deepcopy(record.settings["identity"])
+    need(tree, "pretrain")["origin"] = origin
+    with pytest.raises(IdentityError):
+        unit_of(record.model_copy(update={"settings": {"identity": tree}}), definitions(record))
