@@ -22,7 +22,7 @@ test: check
 
 # what README and RESULTS.md tell of measurements, written by the commands that they name
 published: $(READY)
-	$(BIN)/python -m bench.published README.md results/RESULTS.md
+	$(BIN)/python -m bench.cli.published README.md results/RESULTS.md
 
 stress: $(READY)
 	BENCH_FUZZ=200 $(BIN)/pytest -n auto tests/test_fuzz.py

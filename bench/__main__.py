@@ -11,9 +11,9 @@ def main() -> None:
     """Runs the command line."""
     signal.signal(signal.SIGINT, _interrupt)
     try:
-        from bench import cli
+        from bench.cli import app
 
-        cli.main()
+        app.main()
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is said, and a second Ctrl-C would only print a traceback
 

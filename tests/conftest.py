@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
-from bench.cli import main
-from bench.targets.scenes import make
+from bench.cli.app import main
+from bench.scenes import make
 
 # the first test that starts a fork server starts it for all: without this, workers of every later test import torch anew
-multiprocessing.set_forkserver_preload(["bench.work", "bench.stages", "backbones.tiny"])
+multiprocessing.set_forkserver_preload(["bench.run.worker", "bench.train.stages", "backbones.tiny"])
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test depends on a hub, or on there being none
 SCENES = (90, (120, 160))  # labelled frames, height and width
 STRICT = os.environ.get("BENCH_TEST_STRICT") == "1"

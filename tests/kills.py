@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 from conftest import write_matrix
 
-from bench.unit_folder import SPENT
+from bench.plan.unit_folder import SPENT
 from results import load_table
 
 MEASURED = ("miou", "weighted_f", "weights_sha256", "schedule", "tuned_val_miou", "pretrain_loss", "heldout_loss")

@@ -16,8 +16,8 @@ from conftest import protocol_fields
 from backbones import network
 from backbones.spec import BACKBONES
 from bench import spec
-from bench.matrix import load_matrix
-from bench.run import How, run_matrix
+from bench.plan.matrix import load_matrix
+from bench.run.run import How, run_matrix
 from bench.submission import submit
 from bench.targets import open_target
 from bench.targets.manifest import make_manifest, write_manifest

@@ -13,7 +13,7 @@ import yaml
 from conftest import Bench
 from examples import as_submission, record, write
 
-from bench.ask import view_text
+from bench.cli.questions import view_text
 from results import load_table, metrics
 from results.evidence import Evidence, sha256
 from results.store import Store

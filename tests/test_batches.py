@@ -5,9 +5,9 @@ import pytest
 import torch
 from conftest import protocol_fields
 
-from bench.batches import Batches, Decoded, choose, class_pixels, class_weights, open_split
 from bench.spec import Loss, Protocol
 from bench.targets import Target, open_target
+from bench.train.batches import Batches, Decoded, choose, class_pixels, class_weights, open_split
 from pretrain_sources.images import IGNORE
 
 

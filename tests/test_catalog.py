@@ -7,7 +7,7 @@ from conftest import write_matrix
 from pydantic import ValidationError
 
 from bench import BenchError
-from bench.matrix import load_matrix
+from bench.plan.matrix import load_matrix
 from pretrain_sources.card import Checkpoint
 from pretrain_sources.catalog import STUDIES, UnknownSource, catalog, closure, collect, fields_of, find_source, grid
 from pretrain_sources.yamlfile import FileError

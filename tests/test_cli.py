@@ -16,7 +16,7 @@ import pytest
 from conftest import Bench, write_matrix
 from PIL import Image
 
-from bench.cli import cli
+from bench.cli.app import cli
 from pretrain_sources.recipe import Recipe
 
 
@@ -143,7 +143,7 @@ def test_whatever_is_given_to_an_option_is_refused_or_taken_in_words(
     """Never a traceback, never long. What is empty, cannot be printed or is of 5,000 characters is always refused."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("os.execv", lambda *_: None)  # a dashboard would take this process
-    monkeypatch.setattr("bench.targets.scenes._fill", lambda folder, *_: folder.mkdir(parents=True))
+    monkeypatch.setattr("bench.scenes._fill", lambda folder, *_: folder.mkdir(parents=True))
     if path[0] in ("table", "compare", "claim", "scaling", "status"):
         shutil.copytree(Path(__file__).parents[1] / "results" / "runs", tmp_path / "store")
     command = found(path)
@@ -365,7 +365,7 @@ def test_python_m_bench_is_the_same_command() -> None:
 
 def test_help_does_not_load_what_is_heavy() -> None:
     heavy = ("torch", "pandas", "numpy", "optuna", "scipy", "pydantic")
-    code = f"import sys, bench.cli; sys.exit(sorted({set(heavy)} & set(sys.modules)) or 0)"
+    code = f"import sys, bench.cli.app; sys.exit(sorted({set(heavy)} & set(sys.modules)) or 0)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=dict(os.environ)
     )
@@ -375,7 +375,7 @@ def test_help_does_not_load_what_is_heavy() -> None:
 @pytest.mark.parametrize("words", [["ls"], ["table", "--store", "results/runs"], ["--help"], ["claim", "a"]])
 def test_a_command_whose_output_nobody_reads_ends_quietly_as_sigpipe_does(words: list[str]) -> None:
     root = Path(__file__).parents[1]
-    call = [sys.executable, "-c", "from bench.cli import main; main()", *words]
+    call = [sys.executable, "-c", "from bench.cli.app import main; main()", *words]
     running = subprocess.Popen(
         call,
         cwd=root,

@@ -15,7 +15,7 @@ from conftest import Bench
 from filelock import FileLock
 from PIL import Image
 
-from bench.cli import cli
+from bench.cli.app import cli
 from pretrain_sources import corpus, making
 from pretrain_sources.card import Subset
 from pretrain_sources.corpus import (

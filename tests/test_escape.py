@@ -25,7 +25,7 @@ from rich.console import Console
 from streamlit.testing.v1 import AppTest
 from test_dashboard import PAGES, Open, opened  # noqa: F401 - opened is a fixture
 
-from bench import watch
+from bench.cli import progress
 from results import escape, leaks, samples
 from results.evidence import Evidence, sha256
 from results.record import RunRecord
@@ -438,13 +438,13 @@ class Made:
 def test_the_live_display(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     said = io.StringIO()
     held = {"file": said, "force_terminal": terminal, "width": 4000, "color_system": None}
-    monkeypatch.setattr(watch, "Console", lambda **how: Console(**how | held))
+    monkeypatch.setattr(progress, "Console", lambda **how: Console(**how | held))
     text = f"[red]x[/red] :smile: [/] {HOSTILE}"
     unit: Any = Made(text)
     matrix: Any = SimpleNamespace(name=text, protocol=SimpleNamespace(name=text), cells=[])
     plan: Any = SimpleNamespace(todo=[unit], finals=[], skipped=[(unit, text)], count=lambda *_: 1)
     target: Any = SimpleNamespace(spec=SimpleNamespace(name=text), notes=[text])
-    shown = watch.Watch(matrix, Path(text))
+    shown = progress.Watch(matrix, Path(text))
     with shown.display():
         shown.noted(text)
         shown.checking(text, 1, 500)
@@ -453,7 +453,7 @@ def test_the_live_display(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> No
         shown.progress(unit, 2, 10, loss=1.0)
         shown.finished(unit, "failed", text)
     shown.closing(plan)
-    with watch.counting(text, "images") as report:
+    with progress.counting(text, "images") as report:
         report(1, 2)
     out = said.getvalue()
     assert out.count("[red]x[/red] :smile: [/]") >= 8

@@ -8,14 +8,15 @@ import pytest
 from conftest import write_matrix
 from filelock import FileLock
 
-from bench import Diverged, stages
-from bench.executors import Frontier, inline, local
-from bench.matrix import load_matrix
-from bench.outcome import Context, Outcome
-from bench.plan import make_plan
+from bench import Diverged
+from bench.plan.matrix import load_matrix
+from bench.plan.outcome import Context, Outcome
+from bench.plan.plan import make_plan
+from bench.plan.unit_folder import CLAIM
+from bench.plan.units import Unit
+from bench.run.executors import Frontier, inline, local
 from bench.targets import open_pool, open_target
-from bench.unit_folder import CLAIM
-from bench.units import Unit
+from bench.train import stages
 from results.store import Store
 
 
@@ -94,7 +95,7 @@ def test_a_unit_that_another_run_is_at_is_looked_at_again(
     todo: tuple[tuple[Unit, ...], Context], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     units, context = todo
-    monkeypatch.setattr("bench.executors.LOOK_AGAIN_S", 0.2)
+    monkeypatch.setattr("bench.run.executors.LOOK_AGAIN_S", 0.2)
     claim = FileLock(context.store / "units" / units[0].kind / units[0].fingerprint / CLAIM)
     Path(claim.lock_file).parent.mkdir(parents=True)
     claim.acquire()

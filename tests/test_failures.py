@@ -9,9 +9,10 @@ import torch
 import yaml
 from conftest import Bench, write_matrix
 
-from bench import executors, stages
-from bench.outcome import Context
-from bench.units import Unit
+from bench.plan.outcome import Context
+from bench.plan.units import Unit
+from bench.run import executors
+from bench.train import stages
 from results import load_table
 
 CELLS = 6

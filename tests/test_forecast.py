@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import forecast
-from bench.unit_folder import SPENT
+from bench.cli import plan_report
+from bench.plan.unit_folder import SPENT
 from results.store import Store
 
 
@@ -20,5 +20,5 @@ def test_a_unit_of_no_steps_says_nothing_of_a_step(tmp_path: Path) -> None:
     (tmp_path / "units" / "pretrain" / "b" / "torn").write_text("")
     (folder.with_name("torn")).mkdir()
     (folder.with_name("torn") / SPENT).write_text("{")
-    rates = forecast._rates(Store(tmp_path))
+    rates = plan_report._rates(Store(tmp_path))
     assert rates == {("pretrain", "x", "p"): {"d": pytest.approx(800 / 6000)}}

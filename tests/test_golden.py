@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from conftest import Bench, make_scenes, write_matrix
 
-from bench.units import RESULT_VERSION
+from bench.plan.units import RESULT_VERSION
 from results.store import Store
 
 GOLDEN = Path(__file__).with_name("golden.json")
@@ -82,7 +82,7 @@ def test_the_numbers_have_not_moved_unless_the_version_did(bench: Bench, wheel: 
 if __name__ == "__main__":
     import tempfile
 
-    from bench.cli import main
+    from bench.cli.app import main
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

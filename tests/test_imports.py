@@ -93,9 +93,9 @@ def test_a_run_leaves_torch_to_its_workers(matrix_file: Path, scenes: Path, tmp_
 def leaves_torch_unloaded(words: list[str], scenes: Path, tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     code = (
-        "import sys, dashboard, bench.cli\n"
+        "import sys, dashboard, bench.cli.app\n"
         f"sys.argv = ['bench', *{words!r}]\n"
-        "try:\n bench.cli.main()\n"
+        "try:\n bench.cli.app.main()\n"
         "except SystemExit as stop:\n assert not stop.code, stop.code\n"
         "assert 'torch' not in sys.modules, 'torch was loaded'"
     )

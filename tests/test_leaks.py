@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.targets.scenes import draw
+from bench.scenes import draw
 from pretrain_sources.images import decode_thermal
 from pretrain_sources.leaks import (
     LEAST_DISTINCT,

@@ -12,8 +12,8 @@ import pytest
 from conftest import Bench
 from filelock import FileLock
 
-from bench.outcome import held_by
-from bench.unit_folder import CLAIM
+from bench.plan.outcome import held_by
+from bench.plan.unit_folder import CLAIM
 from results import locks
 from results.locks import HeldError, LocksError, locked, try_locks
 from safe_files import this_process

@@ -9,11 +9,11 @@ import yaml
 from conftest import Bench, protocol_fields, write_matrix
 
 from bench import BenchError
-from bench.batches import open_split
-from bench.matrix import load_matrix
+from bench.plan.matrix import load_matrix
 from bench.spec import Protocol
 from bench.targets import TARGETS, open_target
 from bench.targets.mapping import map_target
+from bench.train.batches import open_split
 from pretrain_sources.images import decode_label
 from pretrain_sources.yamlfile import FileError
 from results import load_table

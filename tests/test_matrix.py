@@ -7,7 +7,7 @@ from conftest import write_matrix
 
 from backbones.spec import BACKBONES
 from bench import BenchError
-from bench.matrix import load_matrix
+from bench.plan.matrix import load_matrix
 from bench.spec import shipped
 from pretrain_sources.yamlfile import FileError
 

@@ -14,10 +14,10 @@ from kills import command, environment
 from test_run import scores_of
 from test_safe_files import leftovers
 
-from bench import stages, tune
-from bench.outcome import Context
-from bench.unit_folder import CLAIM, NETWORK, SPENT, is_kept, is_left
-from bench.units import Unit
+from bench.plan.outcome import Context
+from bench.plan.unit_folder import CLAIM, NETWORK, SPENT, is_kept, is_left
+from bench.plan.units import Unit
+from bench.train import stages, tune
 from results.record import RunRecord
 from results.store import Store, read_json_lines
 
@@ -54,7 +54,7 @@ def whole(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of both sources that were run to the end. Read only."""
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
-        from bench.cli import main
+        from bench.cli.app import main
 
         words = ["run", "--matrix", str(matrix(folder)), "--executor", "inline", "--store", str(folder / "store")]
         patch.setattr("sys.argv", ["bench", *words, "--data", str(scenes)])

@@ -15,8 +15,8 @@ import torch
 from conftest import Bench, write_matrix
 
 from backbones.transfer import state_sha256
-from bench import stages
-from bench.unit_folder import CLAIM, NETWORK
+from bench.plan.unit_folder import CLAIM, NETWORK
+from bench.train import stages
 from results import load_table, samples
 from results.store import Store, read_json_lines
 
@@ -300,7 +300,16 @@ def test_a_claim_that_a_dead_process_left_keeps_nobody_away(bench: Bench, matrix
 
 
 def start(path: Path, store: Path, scenes: Path) -> subprocess.Popen[str]:
-    words = [sys.executable, "-c", "from bench.cli import main; main()", "run", "--matrix", str(path), "--jobs", "2"]
+    words = [
+        sys.executable,
+        "-c",
+        "from bench.cli.app import main; main()",
+        "run",
+        "--matrix",
+        str(path),
+        "--jobs",
+        "2",
+    ]
     words += ["--store", str(store), "--data", str(scenes)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
     return subprocess.Popen(

@@ -12,12 +12,12 @@ from examples import record, write
 from safetensors import safe_open
 from segment_anything import SamAutomaticMaskGenerator, SamPredictor
 
-from bench import corpora
-from bench.matrix import load_matrix
+from bench.cli import corpora
+from bench.plan.matrix import load_matrix
 from bench.sam_tiny.__main__ import Training, begin, main, unlabelled
 from bench.sam_tiny.learn import losses_of
 from bench.sam_tiny.pictures import LEAST_PX, picture
-from bench.targets.scenes import draw
+from bench.scenes import draw
 from pretrain_sources.recipe import META_MODELS, SAM_TINY, Recipe, SamTeacher
 from pretrain_sources.teachers import identity, open_teacher
 from pretrain_sources.teachers.checkpoints import SHIPPED, load_tensors

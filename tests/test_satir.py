@@ -14,9 +14,10 @@ from conftest import Bench, write_matrix
 from PIL import Image
 from safetensors.torch import load_file
 
-from bench import plan, stages
-from bench.matrix import load_matrix
-from bench.pretrain import Pictures
+from bench.plan import plan
+from bench.plan.matrix import load_matrix
+from bench.train import stages
+from bench.train.pretrain import Pictures
 from pretrain_sources.catalog import catalog, find_source
 from pretrain_sources.corpus import Corpus, CorpusImage
 from pretrain_sources.files import Changed

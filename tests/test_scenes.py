@@ -9,13 +9,13 @@ import pytest
 from conftest import SCENES, Bench
 from PIL import Image
 
-from bench import BenchError
-from bench.targets import open_target, scenes
-from bench.targets.scenes import Scene, draw, make, render, split_of
-from bench.targets.scenes.camera import expose, planck, radiance
-from bench.targets.scenes.heat import Weather
-from bench.targets.scenes.painter import View
-from bench.targets.scenes.street import street
+from bench import BenchError, scenes
+from bench.scenes import Scene, draw, make, render, split_of
+from bench.scenes.camera import expose, planck, radiance
+from bench.scenes.heat import Weather
+from bench.scenes.painter import View
+from bench.scenes.street import street
+from bench.targets import open_target
 from bench.targets.soda import CLASSES
 
 BASE = "InfraredSemanticLabel"

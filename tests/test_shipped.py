@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from bench import BenchError
-from bench.published import BLOCK, refreshed
+from bench.cli.published import BLOCK, refreshed
 from bench.submission import verify
 from pretrain_sources.yamlfile import read_yaml_list
 from results import metrics
@@ -63,7 +63,7 @@ def test_what_is_written_about_results_is_what_the_commands_print(name: str, mon
     monkeypatch.chdir(ROOT)
     text = (ROOT / name).read_text()
     assert "<!-- $ bench claim --file results/claims.yaml" in text
-    assert refreshed(text) == text, f"python -m bench.published {name}"
+    assert refreshed(text) == text, f"python -m bench.cli.published {name}"
 
 
 def test_no_score_stands_outside_of_what_commands_print() -> None:

@@ -14,8 +14,8 @@ from conftest import Bench, write_matrix
 from kills import command, environment, finished, matrix, table
 
 from bench import BenchError
-from bench.slurm import _parameters, minutes, options_of
-from bench.unit_folder import CLAIM
+from bench.plan.unit_folder import CLAIM
+from bench.run.slurm import _parameters, minutes, options_of
 from results.store import Store
 
 

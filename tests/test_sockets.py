@@ -72,7 +72,7 @@ def test_a_run_takes_any_tmpdir(kind: str, matrix_file: Path, scenes: Path, tmp_
 
 
 def test_a_corpus_is_made_by_processes_under_a_long_tmpdir(scenes: Path, tmp_path: Path) -> None:
-    words = [sys.executable, "-c", "from bench.cli import main; main()", "corpus", "make", "--recipe"]
+    words = [sys.executable, "-c", "from bench.cli.app import main; main()", "corpus", "make", "--recipe"]
     words += [
         "satir/felzenszwalb",
         "--pool",

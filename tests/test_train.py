@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from backbones.network import Network, build
 from backbones.spec import BACKBONES
 from bench import Diverged
-from bench.batches import Batches, Decoded, open_split
 from bench.spec import Loss, Protocol, Schedule
 from bench.targets import open_target
-from bench.train import Progress, SegmentationLoss, _offsets, fit, lr_factor, predict
+from bench.train.batches import Batches, Decoded, open_split
+from bench.train.loop import Progress, SegmentationLoss, _offsets, fit, lr_factor, predict
 
 LOSS = Loss(dice_background=False, class_weight_power=0.5, class_weight_cap=5)
 
@@ -53,7 +53,7 @@ class Killed(BaseException):
 def test_a_training_that_was_killed_goes_on_to_the_same_weights(
     torn: bool, backbone: str, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.train.KEPT_EVERY_S", 0)
+    monkeypatch.setattr("bench.train.loop.KEPT_EVERY_S", 0)
     whole, history = train(scenes, protocol(), backbone=backbone)
     seen = []
 
@@ -84,7 +84,7 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit(scenes: Path) -> None:
 
 def test_processes_that_make_batches_change_no_number(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a, _ = train(scenes, protocol())
-    monkeypatch.setattr("bench.train.loading_processes", lambda device: 2)
+    monkeypatch.setattr("bench.train.loop.loading_processes", lambda device: 2)
     b, _ = train(scenes, protocol())
     assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 

@@ -9,7 +9,7 @@ from conftest import protocol_fields
 
 from bench import Diverged
 from bench.spec import Protocol, Schedule
-from bench.tune import Trial, best, candidates, propose, read_trials, tune
+from bench.train.tune import Trial, best, candidates, propose, read_trials, tune
 
 
 def protocol(trials: int, **changes: object) -> Protocol:

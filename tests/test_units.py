@@ -8,11 +8,11 @@ from conftest import protocol_fields
 
 from backbones.imagenet import Origin
 from backbones.spec import BACKBONES
-from bench import units
-from bench.graph import Graph, InputsHere
-from bench.records import leak_of
+from bench.plan import units
+from bench.plan.graph import Graph, InputsHere
+from bench.plan.records import leak_of
+from bench.plan.units import FinalUnit, Unit
 from bench.spec import Cell, Protocol
-from bench.units import FinalUnit, Unit
 from pretrain_sources.card import SourceCard
 from pretrain_sources.catalog import catalog, closure, find_source
 from pretrain_sources.corpus import Corpus
@@ -207,8 +207,8 @@ def test_a_ready_made_corpus_is_marked_by_what_its_manifest_says(model: str | No
     manifest = None if model is None else mock.Mock(teacher={"kind": "sam", "model": model})
     with (
         mock.patch(f"{__name__}.catalog", return_value={**catalog(), card.name: card}),
-        mock.patch("bench.graph.check_corpus", return_value=(Corpus(10, ()), [])),
-        mock.patch("bench.graph.read_manifest", return_value=manifest),
+        mock.patch("bench.plan.graph.check_corpus", return_value=(Corpus(10, ()), [])),
+        mock.patch("bench.plan.graph.read_manifest", return_value=manifest),
     ):
         for source in (card.name, "handed-round~shuffled"):
             (first, *_) = planned(source, on="scenes")[1]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from kills import command, environment
 
-from bench import watch
+from bench.cli import progress
 from results import load_table
 
 
@@ -18,14 +18,14 @@ class Told:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **work: int) -> None:
         self.now = 0.0
-        monkeypatch.setattr(watch.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
         self.units: dict[str, Any] = {}
         for name, steps in work.items():
             self.units[name] = SimpleNamespace(fingerprint=name, kind=name.partition("_")[0], steps=steps)
-        monkeypatch.setattr(watch, "work_of", lambda unit, target: unit.steps)
+        monkeypatch.setattr(progress, "work_of", lambda unit, target: unit.steps)
         matrix: Any = SimpleNamespace(name="m", protocol=SimpleNamespace(name="p"), cells=[])
         plan: Any = SimpleNamespace(todo=list(self.units.values()), finals=[], skipped=[])
-        self.watch = watch.Watch(matrix, Path("store"))
+        self.watch = progress.Watch(matrix, Path("store"))
         self.watch.planned(plan, SimpleNamespace(spec=SimpleNamespace(name="t"), notes=[]))  # type: ignore[arg-type]
 
     def after(self, seconds: float, **done: int) -> float | None:
@@ -94,8 +94,8 @@ def test_a_run_that_nobody_reads_still_ends_by_its_results(matrix_file: Path, sc
     words = [*command(matrix_file, store, scenes, "--executor", "inline"), "--fail-fast"]
     code = (
         words[2]
-        .replace("main()", "bench.stages._STAGES['tune'] = None; main()")
-        .replace("from", "import bench.stages; from")
+        .replace("main()", "bench.train.stages._STAGES['tune'] = None; main()")
+        .replace("from", "import bench.train.stages; from")
     )
     running = subprocess.Popen(
         [*words[:2], code, *words[3:]], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.targets.scenes import render
+from bench.scenes import render
 from pretrain_sources.identity import derive_seed
 from pretrain_sources.images import decode_thermal
 from pretrain_sources.recipe import FelzenszwalbTeacher

@@ -14,11 +14,11 @@ from typing import Any
 
 from backbones.imagenet import Origin
 from backbones.spec import BackboneSpec
-from bench import checkpoints
-from bench.graph import Graph
+from bench.plan import card_weights
+from bench.plan.graph import Graph
+from bench.plan.units import CorpusUnit, FinalUnit, FromCheckpoint, FromImageNet, Json, ReadyLabels
 from bench.spec import Cell, Protocol
 from bench.submission.faults import Fault
-from bench.units import CorpusUnit, FinalUnit, FromCheckpoint, FromImageNet, Json, ReadyLabels
 from pretrain_sources import teachers
 from pretrain_sources.card import SHA256, SourceCard
 from pretrain_sources.catalog import Cards, closure
@@ -87,7 +87,7 @@ class InputsTold:
     def checkpoint(self, card: SourceCard, backbone: str) -> FromCheckpoint:
         """The card says it all."""
         one = card.checkpoint_for(backbone)
-        return FromCheckpoint(None, None) if one is None else FromCheckpoint(*checkpoints.shaping(one, one.sha256))
+        return FromCheckpoint(None, None) if one is None else FromCheckpoint(*card_weights.shaping(one, one.sha256))
 
     def imagenet(self, card: SourceCard, backbone: BackboneSpec) -> FromImageNet:
         """Where they were taken from."""

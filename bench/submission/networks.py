@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor
 
+from bench.plan.unit_folder import NETWORK
 from bench.submission.copies import Place
-from bench.unit_folder import NETWORK
 from results.record import RunRecord
 
 # relative distance of weights below which one is a copy; replicates that start from the same weights are 0.345 apart

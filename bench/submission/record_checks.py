@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 from backbones.spec import BACKBONES, Refused, find_backbone
 from bench import BenchError, spec
-from bench.matrix import lookup
-from bench.records import known_fields
+from bench.plan.matrix import lookup
+from bench.plan.records import known_fields
+from bench.plan.units import FinalUnit
 from bench.spec import SMOKE, Protocol
 from bench.submission.evidence_checks import evidence_faults
 from bench.submission.faults import Fault
@@ -17,7 +18,6 @@ from bench.submission.training_checks import training_faults
 from bench.targets import TARGETS
 from bench.targets.manifest import Manifest, read_manifest, shipped_manifest
 from bench.targets.mapping import map_spec
-from bench.units import FinalUnit
 from pretrain_sources.catalog import Cards, UnknownSource, find_source
 from pretrain_sources.yamlfile import read_yaml, suggestion
 from results import bundle

@@ -9,19 +9,21 @@ from scipy import stats
 
 from backbones.spec import find_backbone
 from backbones.transfer import LoadFailed, state_sha256
-from bench import BenchError, checkpoints, provenance
-from bench.graph import Graph, InputsHere
-from bench.outcome import Context
+from bench import BenchError
+from bench.plan import card_weights
+from bench.plan.graph import Graph, InputsHere
+from bench.plan.outcome import Context
+from bench.plan.unit_folder import folder_of
+from bench.plan.units import FinalUnit, TuneUnit, all_needed
+from bench.run.worker import perform
 from bench.spec import Cell, Protocol
 from bench.submission.faults import Fault
 from bench.submission.identity import differing
 from bench.submission.judged import Judged
 from bench.submission.target import target_of
 from bench.targets import open_pool
-from bench.train import Progress
-from bench.unit_folder import folder_of
-from bench.units import FinalUnit, TuneUnit, all_needed
-from bench.work import perform
+from bench.train import provenance
+from bench.train.loop import Progress
 from pretrain_sources.card import SourceCard
 from pretrain_sources.catalog import catalog, closure, collect, find_source
 from results.bundle import CARD
@@ -64,7 +66,7 @@ def load_weights(judged: Judged, source: Path, weights: Path) -> str:
         if not card.checkpoints:
             continue
         try:
-            found = state_sha256(checkpoints.brought(card, find_backbone(backbone), weights).tensors)
+            found = state_sha256(card_weights.brought(card, find_backbone(backbone), weights).tensors)
         except LoadFailed as error:
             raise BenchError(str(error)) from error
         loaded += 1

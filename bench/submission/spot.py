@@ -12,7 +12,6 @@ from safetensors import SafetensorError
 from backbones import network
 from backbones.spec import find_backbone
 from backbones.transfer import state_sha256
-from bench.batches import open_split
 from bench.score import confusion_matrix, weighted_fmeasure
 from bench.spec import Protocol
 from bench.submission import networks
@@ -21,7 +20,8 @@ from bench.submission.faults import Fault
 from bench.submission.judged import Judged
 from bench.submission.target import target_of
 from bench.targets import Target
-from bench.train import Progress, predict
+from bench.train.batches import open_split
+from bench.train.loop import Progress, predict
 from results import metrics
 from results.evidence import Evidence
 from results.record import RunRecord

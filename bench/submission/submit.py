@@ -11,10 +11,11 @@ from pathlib import Path
 import yaml
 
 from backbones.spec import BACKBONES, BackboneSpec, Refused, find_backbone
-from bench import BenchError, checkpoints
-from bench.matrix import CARD
-from bench.records import now
-from bench.unit_folder import NETWORK, is_kept
+from bench import BenchError
+from bench.plan import card_weights
+from bench.plan.matrix import CARD
+from bench.plan.records import now
+from bench.plan.unit_folder import NETWORK, is_kept
 from pretrain_sources import teachers
 from pretrain_sources.card import Checkpoint, SourceCard
 from pretrain_sources.catalog import UnknownSource, catalog, collect, find_source
@@ -112,15 +113,15 @@ def _checkpoint(card: SourceCard, one: Checkpoint, weights: Path) -> tuple[list[
             specs |= {(spec.builder, spec.encoder): spec for spec in found}  # a decoder makes no difference
         except (KeyError, Refused) as error:
             why = suggestion(wanted, BACKBONES) if isinstance(error, KeyError) else f": {error}"
-            faults.append(f"checkpoints.backbones: '{wanted}' is no backbone{why}")
+            faults.append(f"card_weights.backbones: '{wanted}' is no backbone{why}")
     for spec in specs.values():
         try:
-            if stop := checkpoints.obstacle(card, spec.name, weights):
+            if stop := card_weights.obstacle(card, spec.name, weights):
                 faults.append(f"checkpoints: {stop}")
                 continue
-            checkpoints.identify(card, spec.name, weights)  # refuses another sha256
+            card_weights.identify(card, spec.name, weights)  # refuses another sha256
         except BenchError as error:
-            faults.append(f"checkpoints.path: {error}")
+            faults.append(f"card_weights.path: {error}")
             continue
         more, told = _loaded(card, spec, weights)
         faults += [f"checkpoints for {spec.name}: {problem}" for problem in more[:SHOWN]]
@@ -136,13 +137,13 @@ def _loaded(card: SourceCard, spec: BackboneSpec, weights: Path) -> tuple[tuple[
 
     from backbones import network
     from backbones.transfer import LoadFailed, load_encoder
-    from bench.targets import scenes
+    from bench import scenes
 
     torch.manual_seed(0)
     frame = torch.from_numpy(scenes.render(np.random.default_rng(0), (128, 160)).thermal)[None, None].float() / 255
     try:
         told = load_encoder(
-            network.build(spec, 2), checkpoints.brought(card, spec, weights), frame, ["a rendered scene"]
+            network.build(spec, 2), card_weights.brought(card, spec, weights), frame, ["a rendered scene"]
         )
     except LoadFailed as error:
         return error.certificate.problems, []

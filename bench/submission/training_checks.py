@@ -12,10 +12,10 @@ import numpy as np
 
 from backbones.encoder_sizes import encoder_sizes
 from backbones.spec import BackboneSpec
+from bench.plan.trials import Trial, best, read_trials
+from bench.plan.units import FinalUnit
 from bench.spec import Protocol, Schedule
 from bench.submission.faults import Fault
-from bench.trials import Trial, best, read_trials
-from bench.units import FinalUnit
 from results.record import RunRecord
 from safe_files import MOST_TEXT_BYTES, read_regular
 
@@ -58,7 +58,7 @@ def _trial_faults(record: RunRecord, protocol: Protocol, folder: Path) -> Iterat
 
 def _proposed(protocol: Protocol, trials: Sequence[Trial]) -> bool:
     """Whether these schedules are those of the protocol; past the shared candidates, whether they could be."""
-    from bench import tune  # Optuna takes its time
+    from bench.train import tune  # Optuna takes its time
 
     shared = [protocol.default] if protocol.trials >= tune.TPE_FROM_TRIALS else tune.candidates(protocol)
     try:

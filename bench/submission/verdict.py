@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from bench import BenchError
-from bench.records import now
+from bench.plan.records import now
 from bench.submission import verify
 from bench.submission.faults import Fault, texts
 from bench.submission.judged import Judged

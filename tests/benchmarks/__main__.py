@@ -19,7 +19,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench.targets.scenes import make as render
+from bench.scenes import make as render
 
 HERE = Path(__file__).parent
 Row = tuple[str, str, str, str, str, bool | None]  # what, measured, reference, ratio, aim, reached

@@ -22,11 +22,11 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
 import examples  # noqa: E402
 from conftest import protocol_fields  # noqa: E402
 
-from bench.matrix import load_matrix  # noqa: E402
-from bench.records import known_fields  # noqa: E402
-from bench.run import look  # noqa: E402
-from bench.targets.scenes import make as render  # noqa: E402
-from bench.watch import Watch  # noqa: E402
+from bench.cli.progress import Watch  # noqa: E402
+from bench.plan.matrix import load_matrix  # noqa: E402
+from bench.plan.records import known_fields  # noqa: E402
+from bench.run.run import look  # noqa: E402
+from bench.scenes import make as render  # noqa: E402
 from results.record import RunRecord  # noqa: E402
 from results.store import Store  # noqa: E402
 

@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
 from conftest import make_scenes, protocol_fields  # noqa: E402
 
-from bench.unit_folder import SPENT  # noqa: E402
+from bench.plan.unit_folder import SPENT  # noqa: E402
 
 STEPS = 120
 UNITS = 30  # five label shares, for each a tuning and five replicates

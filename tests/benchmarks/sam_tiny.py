@@ -23,10 +23,10 @@ from skimage.segmentation import felzenszwalb
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT)]
 
-from bench.corpora import recipe_of  # noqa: E402
+from bench.cli.corpora import recipe_of  # noqa: E402
 from bench.sam_tiny.__main__ import begin  # noqa: E402
+from bench.scenes import render  # noqa: E402
 from bench.targets import open_target  # noqa: E402
-from bench.targets.scenes import render  # noqa: E402
 from pretrain_sources.identity import derive_seed  # noqa: E402
 from pretrain_sources.images import decode_thermal  # noqa: E402
 from pretrain_sources.recipe import SamTeacher  # noqa: E402

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 from PIL import Image
 
-from bench.targets.scenes import draw
+from bench.scenes import draw
 from bench.targets.soda import CLASSES
 
 ROWS, COLUMNS, SIZE = 6, 5, (240, 320)

@@ -6,7 +6,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.targets import scenes
+from bench import scenes
 
 FRAMES = 120
 

@@ -23,10 +23,10 @@ from transformers.models.segformer.modeling_segformer import SegformerDecodeHead
 from backbones.network import build
 from backbones.segformer import config_of
 from backbones.spec import BACKBONES, BackboneSpec
-from bench.batches import Batches, open_split
 from bench.spec import load_protocol
 from bench.targets import Target, open_target
-from bench.train import SegmentationLoss, device_of, fit
+from bench.train.batches import Batches, open_split
+from bench.train.loop import SegmentationLoss, device_of, fit
 
 BACKBONE_NAMES = ("fpn-efficientnet-lite0", "unet-resnet34", "segformer-b0")
 ROUNDS = 5

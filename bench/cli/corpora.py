@@ -1,0 +1,197 @@
+"""`bench corpus make`, `rerank` and `check`: corpora outside of a matrix. Loads torch only where the teacher needs it."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from bench import BenchError
+from bench.cli.progress import counting
+from bench.plan.matrix import lookup
+from pretrain_sources import teachers
+from pretrain_sources.catalog import UnknownSource, catalog, find_source, own_card
+from pretrain_sources.corpus import HALF, Corpus, Manifest, check_corpus, made_manifest, read_manifest
+from pretrain_sources.making import make_corpus, redrawn
+from pretrain_sources.pool import read_pool
+from pretrain_sources.recipe import SAM_TINY, FelzenszwalbTeacher, Recipe, SamTeacher
+from pretrain_sources.teachers.passes import Pass
+from results.escape import for_terminal
+from results.locks import HeldError, LocksError, locked
+from safe_files import write_whole
+
+
+def recipe_of(name: str, teacher: str | None, changes: Mapping[str, Any], **sam: Any) -> Recipe:  # noqa: ANN401
+    """The recipe of a source or of a card's file, with another teacher and other settings where they are given.
+
+    teacher: sam, felzenszwalb, or module:function. sam: settings of SamTeacher that are not None.
+
+    Raises:
+        BenchError: a name is unknown, or a value does not fit.
+    """
+    try:
+        card = own_card(Path(name), catalog()) if name.endswith((".yaml", ".yml")) else find_source(name, catalog())
+    except UnknownSource as error:
+        raise BenchError(str(error)) from error
+    recipe = card.recipe
+    if recipe is None:
+        raise BenchError(f"source '{name}' has no recipe: take satir or one of its variants")
+    if card.subset or card.control or card.start != "random":
+        raise BenchError(f"'{name}' is more than a recipe: a subset, control or start belongs into a matrix")
+    settings = recipe.teacher if teacher in (None, recipe.teacher.kind) else _teacher(str(teacher))
+    sam = {field: value for field, value in sam.items() if value is not None}
+    if sam.get("checkpoint") == "sam-tiny" and isinstance(settings, SamTeacher):  # by its name: with its own settings
+        shipped = catalog()["satir/sam-tiny"].recipe
+        assert shipped is not None
+        settings = shipped.teacher
+        del sam["checkpoint"]
+    if sam and not isinstance(settings, SamTeacher):
+        raise BenchError(f"--{next(iter(sam)).replace('_', '-')} is for the teacher sam, not for {settings.kind}")
+    return _valid(recipe.model_dump() | {"teacher": settings.model_dump() | sam}, changes)
+
+
+def make(
+    pool: Path,
+    recipe: Recipe,
+    out: Path,
+    weights: Path,
+    jobs: int | None,
+    noted: Callable[[str], None] = lambda note: None,
+) -> tuple[Manifest, float | None]:
+    """(manifest, images a second or None where it is there already). A killed call goes on when it is called again.
+
+    noted: told what in the pool does not match or was passed over.
+
+    Raises:
+        BenchError: the teacher cannot be had, or `out` holds something else.
+    """
+    out = out.resolve()
+    if pool.resolve() in (out, *out.parents):
+        raise BenchError(f"--out {out} lies in the pool: its label maps would count as unlabelled images")
+    if stop := teachers.obstacle(recipe.teacher, weights):
+        raise BenchError(f"{stop.reason}; {stop.mend}")
+    identity = teachers.identity(recipe.teacher, weights)
+    with counting(f"hashing {pool}", "images") as report:
+        images = read_pool(pool, cache=_remembered(out), report=report)
+    for note in images.notes:
+        noted(f"the pool: {note}")
+    key = {"teacher": identity, "labelling": recipe.labelling(), "pool": images.content_hash}
+    if (known := _there(out, key)) is not None:
+        return known, None
+    workers = _jobs(recipe) if jobs is None else jobs
+    started = time.monotonic()
+    with _alone(out, key), counting(f"making {out}", "images") as report:
+        asked = Pass(recipe.teacher, weights, out / HALF).over(images.images, workers)
+        manifest = make_corpus(out, pool, asked, recipe, identity, total=len(images.images), report=report)
+    shutil.rmtree(out / HALF, ignore_errors=True)  # the sidecar has it all now
+    return manifest, len(images.images) / (time.monotonic() - started)
+
+
+def rerank(corpus: Path, out: Path, changes: Mapping[str, Any]) -> tuple[Manifest, float | None]:
+    """(manifest, images a second or None) of another corpus of the masks that this one holds; no teacher is asked.
+
+    Raises:
+        BenchError: a value does not fit, or `out` holds something else.
+    """
+    known = made_manifest(corpus)
+    recipe = _valid(known.recipe, changes)
+    key = {"teacher": known.teacher, "labelling": recipe.labelling(), "pool": known.pool_hash}
+    if (there := _there(out, key)) is not None:
+        return there, None
+    total, started = known.images + sum(known.refused.values()), time.monotonic()
+    out = out.resolve()
+    with _alone(out, key), counting(f"making {out}", "images") as report:
+        made = make_corpus(out, corpus / "images", redrawn(corpus), recipe, known.teacher, total=total, report=report)
+    shutil.rmtree(out / HALF, ignore_errors=True)
+    return made, total / (time.monotonic() - started)
+
+
+def check(folder: Path, num_classes: int | None, images: Path | None) -> tuple[Corpus, list[str]]:
+    """(corpus, notes) after every file was read."""
+    with counting(f"checking {folder}", "images") as report:
+        return check_corpus(folder, images, num_classes, report=report)
+
+
+def told(manifest: Manifest, out: Path, speed: float | None) -> str:
+    """What a person should know of a corpus that was made."""
+    lines = [
+        f"{out}: {manifest.images} images with {manifest.masks} masks, {manifest.num_classes} classes, "
+        f"{manifest.uncovered_frac:.0%} of the pixels in no mask that was kept"
+    ]
+    lines += [
+        f"  refused: {count} images, {kind} (images.parquet names them)" for kind, count in manifest.refused.items()
+    ]
+    lines += [f"  {speed:.2f} images a second"] if speed else ["  it was there already"]
+    return "\n".join(map(for_terminal, [*lines, f"  look at {out / 'contact.png'} before you train on it"]))
+
+
+def _valid(recipe: Mapping[str, Any], changes: Mapping[str, Any]) -> Recipe:
+    try:
+        return Recipe.model_validate(
+            {**recipe, **{name: value for name, value in changes.items() if value is not None}}
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = f"{str(first['loc'][-1]).replace('_', '-')} {first['input']}: " if first["loc"] else ""
+        raise BenchError(f"{where}{first['msg'].removeprefix('Value error, ')}") from error
+
+
+def _teacher(name: str) -> teachers.Settings:
+    if ":" in name:
+        return teachers.own(name)
+    known: dict[str, SamTeacher | FelzenszwalbTeacher] = {"sam": SamTeacher(), "felzenszwalb": FelzenszwalbTeacher()}
+    return lookup("teacher", name, known)
+
+
+@contextmanager
+def _alone(out: Path, key: Mapping[str, Any]) -> Iterator[None]:
+    """No two calls make one folder, and none goes on with what was begun with other settings or images."""
+    (out / HALF).mkdir(parents=True, exist_ok=True)
+    begun = out / HALF / "begun.json"
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(out / HALF / ".lock"))
+        except HeldError as error:
+            again = "wait for it, or name another folder with --out"
+            raise BenchError(f"another call is making {out}: {error}; {again}") from None
+        except LocksError as error:
+            raise BenchError(str(error)) from error
+        wanted = json.dumps(key, sort_keys=True).encode()
+        if begun.exists() and begun.read_bytes() != wanted:
+            raise BenchError(
+                f"{out} was begun with other settings or images and is not finished: "
+                "name another folder with --out, or delete it"
+            )
+        write_whole(begun, wanted)
+        yield
+
+
+def _there(out: Path, key: Mapping[str, Any]) -> Manifest | None:
+    """The manifest in `out` where it is of this very corpus."""
+    if not out.exists():
+        return None
+    known = read_manifest(out)
+    if known is not None and {"teacher": known.teacher, "labelling": known.recipe, "pool": known.pool_hash} == key:
+        return known
+    if known is not None or (any(out.iterdir()) and not (out / HALF).is_dir()):
+        raise BenchError(f"{out} holds something else already: name another folder with --out, or delete it")
+    return None
+
+
+def _remembered(out: Path) -> Path:
+    return out.with_name(f".{out.name}.hashes.json")
+
+
+def _jobs(recipe: Recipe) -> int:
+    """Images at a time: one where the teacher uses the GPU or, being large, every core itself; else one a core."""
+    if isinstance(recipe.teacher, SamTeacher):
+        import torch
+
+        if recipe.teacher.model != SAM_TINY or torch.cuda.is_available():
+            return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,92 @@
+"""Text for `bench ls` and `bench data check`: what there is to run, and what a target holds. Loads no torch."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from backbones.spec import BACKBONES, DECODERS
+from bench.plan.matrix import MatrixFile
+from bench.spec import load_protocol, shipped
+from bench.targets import TARGETS, Target, find_root
+from pretrain_sources.catalog import STUDIES, catalog
+from pretrain_sources.corpus import Corpus
+from pretrain_sources.yamlfile import read_yaml
+from results.escape import for_terminal
+
+
+def listing(data: Path) -> str:
+    """Every name that a matrix can use, and where the data are."""
+    lines = [f"targets (data in {data})"]
+    for spec in TARGETS.values():
+        root = find_root(spec, data)
+        where = f"found in {root}" if root else f"not there: {spec.how_to_get}"
+        lines.append(_entry(spec.name, f"{len(spec.classes)} classes; {where}"))
+    lines.append("matrices (bench run --matrix NAME)")
+    lines += [_entry(name, _matrix_line(path)) for name, path in shipped("matrices").items()]
+    lines.append("protocols")
+    for name in shipped("protocols"):
+        protocol = load_protocol(name)
+        flags = [] if protocol.ranked else ["not ranked"]
+        flags += ["selects on test"] if protocol.select_on == "test" else []
+        size = f"{protocol.finetune_steps} steps, {protocol.trials} trials, {protocol.replicates} replicates, {protocol.device}"
+        lines.append(_entry(name, ", ".join([size, *flags])))
+    lines.append("sources")
+    lines += [_entry(card.name, card.description) for card in catalog().values()]
+    lines.append(_entry("and variants of them", ", ".join(STUDIES)))
+    lines.append("backbones")
+    lines += [
+        _entry(spec.name, f"{spec.encoder} encoder, {spec.decoder} decoder")
+        for spec in BACKBONES.values()
+        if not spec.for_tests
+    ]
+    lines.append(
+        _entry("DECODER:ENCODER", f"another of timm's encoders under {', '.join(DECODERS)}, for example fpn:resnet18")
+    )
+    return "\n".join(map(for_terminal, lines))
+
+
+def data_report(target: Target, pool_notes: Sequence[str] = ()) -> str:
+    """What `bench data check` prints: counts, sizes, class balance, oddities, and what is known of the unlabelled images."""
+    spec, lines = target.spec, [f"{target.spec.name} in {target.root}: can be used"]
+    for split, frames in target.splits.items():
+        groups = len({frame.group for frame in frames})
+        sizes = Counter(f"{target.facts[f.id].width}x{target.facts[f.id].height}" for f in frames)
+        shown = ", ".join(f"{size} ({count})" for size, count in sizes.most_common(3))
+        lines.append(f"  {split:6} {len(frames):6} frames in {groups} groups, {shown}")
+    lines += [
+        f"  group: {spec.group_note}",
+        f"  labels: {spec.label_note}",
+        "",
+        f"  {'class':16}" + "".join(f"{s:>10} px{'images':>8}" for s in target.splits),
+    ]
+    pixels = {split: [target.facts[frame.id].pixels for frame in frames] for split, frames in target.splits.items()}
+    for k, name in enumerate((*spec.classes, "(ignore)")):
+        shares = [sum(row[k] for row in rows) / max(1, sum(map(sum, rows))) for rows in pixels.values()]
+        counts = [sum(row[k] > 0 for row in rows) for rows in pixels.values()]
+        lines.append(f"  {name:16}" + "".join(f"{s:>13.2%}{n:>8}" for s, n in zip(shares, counts, strict=True)))
+    absent = [name for k, name in enumerate(spec.classes) if not sum(row[k] for row in pixels["test"])]
+    lines += [f"  not in test, so not scored: {', '.join(absent)}"] if absent else []
+    notes = [f"  note: {note}" for note in (*target.notes, *pool_notes)]
+    return "\n".join(map(for_terminal, [*lines, *notes, f"  content hash {target.content_hash}"]))
+
+
+def corpus_report(folder: Path, corpus: Corpus, notes: Sequence[str]) -> str:
+    """What `bench corpus check` prints."""
+    total = [sum(column) for column in zip(*(image.class_px for image in corpus.images), strict=True)]
+    groups = len({image.group for image in corpus.images})
+    lines = [f"{folder}: can be used; {len(corpus.images)} images in {groups} groups, {corpus.num_classes} classes", ""]
+    for k, px in enumerate(total):
+        name = "(ignore)" if k == corpus.num_classes else "0, no mask" if k == 0 else str(k)
+        count = sum(image.class_px[k] > 0 for image in corpus.images)
+        lines.append(f"  {name:12}{px / max(1, sum(total)):>10.2%} px{count:>9} images")
+    lines += [*(f"  note: {note}" for note in notes), f"  content hash {corpus.content_hash}"]
+    return "\n".join(map(for_terminal, lines))
+
+
+def _entry(name: str, text: str) -> str:
+    return f"  {name:24} {text}"
+
+
+def _matrix_line(path: Path) -> str:
+    written = read_yaml(path, MatrixFile)
+    return f"{len(written.sources)} sources x {len(written.backbones)} backbones on {written.target}. {written.description}"

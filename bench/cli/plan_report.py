@@ -1,0 +1,150 @@
+"""What `bench plan` says: what there is to do and why, what it will take, and what it could show. Loads no torch."""
+
+import json
+import shutil
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import median, stdev
+
+from bench.cli.progress import Watch, duration
+from bench.plan.cost import paced_by, work_of
+from bench.plan.matrix import Matrix
+from bench.plan.plan import Known, Plan
+from bench.plan.unit_folder import SPENT, is_done
+from bench.plan.units import KINDS, FinalUnit, Unit, all_needed
+from bench.run.run import look
+from bench.targets import Target
+from results import stats
+from results.escape import for_terminal
+from results.store import Store
+
+READ = 300  # measured units of a kind that are looked at
+Rates = dict[tuple[str, str, str], dict[str, float]]  # (kind, paced_by, protocol) -> device -> seconds a step of work
+
+
+def plan_report(matrix: Matrix, store: Path, data: Path, weights: Path, retry: Sequence[str]) -> str:
+    """The plan of a matrix in words; the store is read, and what was read of the data is remembered elsewhere.
+
+    Raises:
+        BenchError: the data cannot be used.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        if (store / "cache").is_dir():
+            shutil.copytree(store / "cache", folder, dirs_exist_ok=True)
+        watch = Watch(matrix, store)
+        held = Store(store, cache=Path(folder))
+        target, _, plan = look(matrix, held, data, weights, watch, retry)
+        return "\n".join(map(for_terminal, _lines(matrix, target, plan, held)))
+
+
+def _lines(matrix: Matrix, target: Target, plan: Plan, store: Store) -> Iterable[str]:
+    protocol = matrix.protocol
+    yield (
+        f"{matrix.name}: {protocol.name} on {matrix.target}, {len(matrix.cells)} cells, "
+        f"{protocol.replicates} replicates each: {len(plan.finals)} runs"
+    )
+    users: dict[str, set[str]] = defaultdict(set)
+    units: dict[str, Unit] = {}
+    for final in plan.finals:
+        for unit in (*all_needed(final), final):
+            units[unit.fingerprint] = unit
+            users[unit.fingerprint].add(str(final.cell))
+    todo = {unit.fingerprint for unit in plan.todo}
+    skipped = {unit.fingerprint for unit, _ in plan.skipped}
+    for kind in KINDS:
+        those = [unit for unit in units.values() if unit.kind == kind]
+        if those:
+            left = sum(unit.fingerprint in todo for unit in those)
+            shared = sum(len(users[unit.fingerprint]) > 1 for unit in those)
+            cannot = sum(unit.fingerprint in skipped for unit in those)
+            done = sum(_is_done(store, unit, plan) for unit in those)
+            notes = [f"{done} done", f"{left} to do"]
+            notes += [f"{shared} shared by several cells"] if shared else []
+            notes += [f"{cannot} skipped"] if cannot else []
+            yield f"  {kind:8} {len(those):6} units: {', '.join(notes)}"
+    failed = Counter(record.status for record in plan.records.values() if record.status not in ("ok", "skipped"))
+    for status, count in failed.items():
+        yield f"  {count} runs are {status} and stay so (--retry; `bench status` says why)"
+    for reason in dict.fromkeys(f"{unit.cell}: {why}" for unit, why in plan.skipped):
+        yield f"  skipped {reason}"
+    yield from _time(plan, target, store)
+    yield from _power(matrix, plan)
+
+
+def _is_done(store: Store, unit: Unit, plan: Plan) -> bool:
+    if isinstance(unit, FinalUnit):
+        record = plan.records.get(unit.fingerprint)
+        return record is not None and record.status == "ok"
+    return is_done(store, unit)
+
+
+def _time(plan: Plan, target: Target, store: Store) -> Iterable[str]:
+    """How long what is left takes, for each device on which such units were measured."""
+    if not plan.todo:
+        yield "  time: none, everything is settled"
+        return
+    rates = _rates(store)
+    devices = {device for found in rates.values() for device in found}
+    unknown = Counter(unit.kind for unit in plan.todo if _key(unit) not in rates)
+    for device in sorted(devices):
+        known = [(unit, rate) for unit in plan.todo if (rate := rates.get(_key(unit), {}).get(device)) is not None]
+        if known:
+            seconds = sum(work_of(unit, target) * rate for unit, rate in known)
+            longest = max(work_of(unit, target) * rate for unit, rate in known)
+            yield (
+                f"  time on {device}: {duration(seconds)} of one worker for {len(known)} of {len(plan.todo)} units, "
+                f"the longest {duration(longest)}"
+            )
+    if unknown:
+        told = ", ".join(f"{count} {kind}" for kind, count in unknown.items())
+        yield f"  time: unknown for {told}: nothing like them has been measured in this store"
+
+
+def _key(unit: Unit) -> tuple[str, str, str]:
+    return unit.kind, paced_by(unit), unit.protocol.name
+
+
+def _rates(store: Store) -> Rates:
+    """Over what the store has measured: seconds of all by work of all."""
+    found: dict[tuple[str, str, str], dict[str, tuple[float, float]]] = defaultdict(dict)
+    for kind in KINDS:
+        folder = store.root / "units" / kind
+        paths = sorted(folder.iterdir())[:READ] if folder.is_dir() else []
+        for path in paths:
+            try:
+                spent = json.loads((path / SPENT).read_bytes())
+                key = (kind, spent["by"], spent["protocol"])
+                if spent["work"] < 2:  # weights that were loaded
+                    continue
+                seconds, work = found[key].get(spent["device"], (0.0, 0.0))
+                found[key][spent["device"]] = seconds + spent["seconds"], work + spent["work"]
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+    return {key: {device: seconds / work for device, (seconds, work) in by.items()} for key, by in found.items()}
+
+
+def _power(matrix: Matrix, plan: Plan) -> Iterable[str]:
+    """The smallest difference between two sources that these replicates can find."""
+    replicates, backbones = matrix.protocol.replicates, len({cell.backbone for cell in matrix.cells})
+    one = stats.detectable(replicates)
+    if one is None:
+        yield "  no difference can be shown: one replicate has no variance"
+        return
+    sds = _deviations(plan.records.values())
+    spread = f", that is {{:.3f}} mIoU at the {median(sds):.3f} measured here" if sds else ""
+    text = "  a difference of two sources is found (80 % power at 5 %) from {:.1f} standard deviations of a replicate"
+    yield (text + spread).format(one, *([one * median(sds)] if sds else [])) + " on one backbone"
+    if backbones > 1:
+        pooled = stats.detectable(replicates, backbones)
+        assert pooled is not None
+        yield f"  and from {pooled:.1f}, pooled over {backbones} backbones"
+
+
+def _deviations(records: Iterable[Known]) -> list[float]:
+    by_cell: dict[str, list[float]] = defaultdict(list)
+    for record in records:
+        if record.miou is not None:
+            by_cell[record.cell].append(record.miou)
+    return [stdev(values) for values in by_cell.values() if len(values) > 1]

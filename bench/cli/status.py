@@ -1,0 +1,246 @@
+"""What `bench status` says: of a store, or of one cell; from any process or machine that sees the files. Loads no torch."""
+
+import fnmatch
+import gzip
+import json
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from bench import BenchError
+from bench.plan.matrix import Matrix
+from bench.plan.plan import Plan
+from bench.plan.records import known_fields
+from bench.plan.unit_folder import CLAIM, LOG, OUTCOME, PROGRESS, is_left
+from bench.plan.units import KINDS, FinalUnit, all_needed
+from bench.spec import Cell
+from pretrain_sources.yamlfile import suggestion
+from results.escape import for_terminal
+from results.record import MOST, RunRecord
+from results.store import Store, write_atomic
+
+LINES = 8  # of a log that are shown
+NAMES = ("target", "protocol", "source", "backbone", "train_frac")  # of a cell
+INPUTS = ("target_hash", "result_version", "weights", "settings")  # that a record tells of
+SHOWN = {"loss": "loss", "val_miou": "val mIoU of the last trial"}
+Json = dict[str, Any]
+
+
+def keep_plan(matrix: Matrix, plan: Plan, store: Store) -> None:
+    """Writes down what a matrix consists of, so that its cells can be asked about without it: one file a matrix."""
+    units: dict[str, Json] = {}
+    cells: dict[Cell, Json] = {}
+    for final in plan.finals:
+        kept = cells.setdefault(final.cell, {"cell": final.cell_fingerprint, "expected": _expected(final), "runs": []})
+        kept["runs"].append(final.fingerprint)
+        for unit in (final, *all_needed(final)):
+            needs = [need.fingerprint for need in unit.needs]
+            units[unit.fingerprint] = {"kind": unit.kind, "unit": str(unit), "needs": needs}
+    data = json.dumps({"cells": list(cells.values()), "units": units}).encode()
+    write_atomic(store.root / "plans" / f"{matrix.name}.json.gz", gzip.compress(data, 1, mtime=0))
+
+
+def _expected(unit: FinalUnit) -> Json:
+    """What a record of this cell says of its inputs."""
+    fields = known_fields(unit)
+    return {name: fields[name] for name in (*NAMES, *INPUTS)}
+
+
+def store_status(store: Store) -> Json:
+    """Every cell with how many of its runs ended how, and what is at work; JSON values.
+
+    Raises:
+        StoreError: there is no store.
+    """
+    from results.table import own_runs  # pandas takes its time
+
+    frame = own_runs(store)
+    by_cell: dict[str, list[Mapping[Hashable, Any]]] = defaultdict(list)
+    for run in frame[[*NAMES, "replicates", "cell", "status", "reason"]].to_dict("records"):
+        by_cell[run["cell"]].append(run)
+    cells = []
+    for cell, runs in by_cell.items():
+        counts = Counter(run["status"] for run in runs)
+        reasons = list(dict.fromkeys(f"{run['status']}: {run['reason']}" for run in runs if run["status"] != "ok"))
+        names = {name: runs[0][name] for name in (*NAMES, "replicates")}
+        cells.append(names | {"cell": cell, "runs": dict(counts), "reasons": reasons})
+    cells.sort(key=lambda row: [row[name] for name in NAMES])
+    at_work = [row for kind in KINDS for row in _at_work(store, kind)]
+    return {"cells": cells, "at_work": at_work, "unreadable": frame.attrs["unreadable"]}
+
+
+def cell_status(store: Store, name: str) -> list[Json]:
+    """Of every cell of that name (`SOURCE x BACKBONE`, globs, or a SOURCE alone): its units, how they stand, what changed.
+
+    Raises:
+        BenchError: no run of this store has asked for such a cell.
+    """
+    plans = [_read_plan(path) for path in sorted(store.root.glob("plans/*.json.gz"))]
+    found = {cell["cell"]: (cell, plan["units"]) for plan in plans for cell in plan["cells"]}
+    titles = {cell: _title(row["expected"]) for cell, (row, _) in found.items()}
+    wanted = [c for c, t in titles.items() if any(fnmatch.fnmatchcase(x, name) for x in (t, t.split(" x ")[0]))]
+    if not wanted:
+        known = suggestion(name, titles.values()) if titles else ": no `bench run` has left a plan in it"
+        raise BenchError(f"no run of this store has asked for a cell '{name}'{known}")
+    records, _ = store.read_records()
+    return [_cell(store, found[cell][0], found[cell][1], records) for cell in wanted]
+
+
+def _cell(store: Store, row: Json, units: Json, records: Sequence[RunRecord]) -> Json:
+    by_run = {record.run: record for record in records}
+    order: dict[str, None] = {}
+    for run in row["runs"]:
+        _before(run, units, order)
+    expected = row["expected"]
+    others = [r for r in records if r.cell != row["cell"] and all(getattr(r, n) == expected[n] for n in NAMES)]
+    done = any(by_run[run].status == "ok" for run in row["runs"] if run in by_run)
+    newest = max(others, key=lambda record: record.finished, default=None)
+    changed = [] if done or newest is None else _changes(newest.model_dump(mode="json"), expected)
+    return {
+        "cell": row["cell"],
+        **{name: expected[name] for name in NAMES},
+        "units": [_unit(store, run, units[run], by_run.get(run)) for run in order],
+        "changed": changed,
+    }
+
+
+def _before(run: str, units: Json, order: dict[str, None]) -> None:
+    for need in units[run]["needs"]:
+        _before(need, units, order)
+    order.setdefault(run)
+
+
+def _unit(store: Store, fingerprint: str, unit: Json, record: RunRecord | None) -> Json:
+    """How a unit stands: done, a failed status, running, interrupted or to do; with the end of its log where it failed."""
+    kind = unit["kind"]
+    folder = store.unit_dir(kind, fingerprint)
+    row: Json = {"kind": kind, "unit": unit["unit"], "fingerprint": fingerprint}
+    if record is not None:
+        row |= {"state": "done" if record.status == "ok" else record.status, "reason": record.reason}
+        logs = [store.folder_of(record) / "error.txt", folder / LOG]
+    elif kind != "final" and is_left(store, kind, fingerprint):
+        row |= {"state": "done", "reason": None}
+        logs = []
+    else:
+        logs = [folder / LOG]
+        row |= {"state": "to do", "reason": None}
+    failed = _json(folder / OUTCOME)
+    if row["state"] == "to do" and failed:
+        row |= {"state": failed.get("status"), "reason": failed.get("reason")}
+    if (working := _working(folder)) and row["state"] not in ("done",):
+        row |= working
+    if row["state"] not in ("done", "to do", "running"):
+        log = next((path for path in logs if path.is_file() and path.stat().st_size), None)
+        text = log.read_text(errors="replace").splitlines()[-LINES:] if log else []
+        row |= {"log": str(log) if log else None, "last_lines": text}
+    return row
+
+
+def _at_work(store: Store, kind: str) -> Iterable[Json]:
+    """The units of a kind that a process is at, or that lost theirs."""
+    for path in sorted((store.root / "units" / kind).glob(f"*/{PROGRESS}")):
+        if (found := _working(path.parent)) is not None:
+            yield found | {"kind": kind, "fingerprint": path.parent.name}
+
+
+def _working(folder: Path) -> Json | None:
+    """How far a unit has got, or None where it has not begun or is done."""
+    facts = _json(folder / PROGRESS)
+    numbers = [facts.get(name, 0.0) for name in SHOWN] + [facts.get("done"), facts.get("total")]
+    if not all(isinstance(number, int | float) and abs(number) < MOST for number in numbers):  # torn, or not ours
+        return None
+    try:
+        with FileLock(folder / CLAIM, timeout=0, fallback_to_soft=False):
+            state = "interrupted"
+    except Timeout:
+        state = "running"
+    except OSError:  # a store that can only be read
+        state = "begun"
+    return facts | {"state": state}
+
+
+def _changes(old: Json, new: Json) -> list[str]:
+    """What of the inputs is other than in a record, by name and value."""
+    before, after = (_flat({name: values[name] for name in INPUTS}) for values in (old, new))
+    names = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
+    told = [f"{name}: {_short(before.get(name))} -> {_short(after.get(name))}" for name in names]
+    return told or ["the pool, the teacher's checkpoint or the corpus"]
+
+
+def _flat(value: Any, name: str = "") -> Json:  # noqa: ANN401
+    if isinstance(value, dict):
+        return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{name}.{key}".lstrip(".")).items()}
+    return {name.removeprefix("settings."): value}
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:18]}...{text[-18:]}"
+
+
+def _title(fields: Json) -> str:
+    share = "" if fields["train_frac"] == 1 else f" at {fields['train_frac']:g}"
+    return f"{fields['source']} x {fields['backbone']}{share}"
+
+
+def _json(path: Path) -> Json:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _read_plan(path: Path) -> Json:
+    try:
+        return json.loads(gzip.decompress(path.read_bytes()))  # type: ignore[no-any-return]
+    except (OSError, ValueError, EOFError) as error:
+        raise BenchError(
+            f"{path} cannot be read: {error}; the next `bench run` of that matrix writes it anew"
+        ) from error
+
+
+# -- in words ----------------------------------------------------------------------------------------------------------
+
+
+def store_text(found: Json) -> str:
+    """What `bench status` prints."""
+    names = Counter(tuple(row[name] for name in NAMES) for row in found["cells"])
+    lines, reasons = [], []
+    for row in found["cells"]:
+        title = _title(row)
+        title += (
+            f" [{row['cell'][:6]}]" if names[tuple(row[name] for name in NAMES)] > 1 else ""
+        )  # its inputs have changed
+        counts = ", ".join(f"{count} {status}" for status, count in row["runs"].items())
+        lines.append(f"{row['target']}  {row['protocol']}  {title:44} {counts} of {row['replicates']}")
+        reasons += [f"{title}: {reason}" for reason in row["reasons"]]
+    lines += ["", *dict.fromkeys(reasons)] if reasons else []
+    lines += ["", *map(_progress, found["at_work"])] if found["at_work"] else []
+    lines += [f"cannot be read, the next run makes it anew: {text}" for text in found["unreadable"]]
+    return "\n".join(map(for_terminal, lines or ["no runs yet"]))
+
+
+def cell_text(found: Sequence[Json]) -> str:
+    """What `bench status CELL` prints."""
+    lines = []
+    for cell in found:
+        lines.append(f"{_title(cell)}, {cell['target']}, {cell['protocol']} [{cell['cell'][:6]}]")
+        lines += [
+            f"  not done, because this is other than in the results of that name: {text}" for text in cell["changed"]
+        ]
+        for unit in cell["units"]:
+            lines.append(f"  {_progress(unit)}" if "done" in unit else f"  {unit['state']:11} {unit['unit']}")
+            lines += [f"    {unit['reason']}"] if unit["reason"] else []
+            lines += [f"    {unit['log']} ends:"] if unit.get("log") else []
+            lines += [f"    | {text.expandtabs()}" for text in unit.get("last_lines", ())]
+    return "\n".join(map(for_terminal, lines))
+
+
+def _progress(row: Json) -> str:
+    facts = "".join(f", {label} {row[name]:.3f}" for name, label in SHOWN.items() if name in row)
+    share = row["done"] / max(1, row["total"])
+    return f"{row['state']:11} {row.get('unit')}, {share:.0%}{facts}, since {row.get('since')}"

@@ -1,0 +1,170 @@
+"""The units of a cell: which corpus, which pretrainings and which runs a source asks for.
+
+What a card stands on (pool, checkpoint, corpus) comes from `Inputs`: looked up here before a run, or read from a record after one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol as Interface
+
+from backbones import imagenet
+from backbones.spec import BackboneSpec
+from bench import BenchError
+from bench.plan import card_weights
+from bench.plan.units import (
+    CorpusUnit,
+    FinalUnit,
+    FromCheckpoint,
+    FromImageNet,
+    Learned,
+    Permuted,
+    PretrainUnit,
+    ReadyLabels,
+    TuneUnit,
+    Unit,
+)
+from bench.spec import Cell, Protocol
+from pretrain_sources import teachers
+from pretrain_sources.card import SourceCard
+from pretrain_sources.corpus import Corpus, CorpusError, check_corpus, read_manifest
+from pretrain_sources.pool import Pool, PoolError, choose, evenly, images_hash
+from results.store import Store
+
+
+class Inputs(Interface):
+    """What cards stand on, as far as it shapes a result."""
+
+    def labels(self, card: SourceCard, protocol: Protocol) -> CorpusUnit | ReadyLabels:
+        """The pseudo-labels of a card with a recipe, or with a ready-made corpus."""
+
+    def checkpoint(self, card: SourceCard, backbone: str) -> FromCheckpoint:
+        """The file that a card names for this backbone."""
+
+    def imagenet(self, card: SourceCard, backbone: BackboneSpec) -> FromImageNet:
+        """The ImageNet weights of a backbone."""
+
+
+class Graph:
+    """Makes the units of cells. What several cells need is made once."""
+
+    def __init__(self, cards: Mapping[str, SourceCard], protocol: Protocol, target_hash: str, inputs: Inputs) -> None:
+        self._cards, self._protocol, self._target_hash, self._inputs = cards, protocol, target_hash, inputs
+        self._labels: dict[str, CorpusUnit | ReadyLabels] = {}  # by card name
+        self._made: dict[tuple[str, str, int], PretrainUnit | None] = {}
+
+    def finals(self, cell: Cell, backbone: BackboneSpec) -> list[FinalUnit]:
+        """The runs of one cell, one a replicate; what else has to be done stands in their `needs`.
+
+        Raises:
+            BenchError: a ready-made corpus or a checkpoint cannot be used.
+        """
+        return [self.final(cell, backbone, replicate) for replicate in range(self._protocol.replicates)]
+
+    def final(self, cell: Cell, backbone: BackboneSpec, replicate: int) -> FinalUnit:
+        """One run of a cell. Tuning shares the pretraining of the first replicate."""
+        card = self._cards[cell.source]
+        shared = (cell, card, backbone, self._protocol, self._target_hash)
+        tuned = TuneUnit(*shared, self._pretrained(backbone, card, 0))
+        return FinalUnit(*shared, self._pretrained(backbone, card, replicate), tuned, replicate)
+
+    def _pretrained(self, backbone: BackboneSpec, card: SourceCard, replicate: int) -> PretrainUnit | None:
+        """The pretraining that a source brings: none for random weights, one for all replicates of a fixed checkpoint.
+
+        Cells that differ in nothing but the train fraction share it.
+        """
+        key = (backbone.name, card.name, replicate)
+        if key not in self._made:
+            self._made[key] = self._make_pretrained(backbone, card, replicate)
+        return self._made[key]
+
+    def _make_pretrained(self, backbone: BackboneSpec, card: SourceCard, replicate: int) -> PretrainUnit | None:
+        if card.is_random:
+            return None
+        own = (card, self._protocol, backbone)
+        if card.checkpoints:
+            return PretrainUnit(*own, self._inputs.checkpoint(card, backbone.name))
+        start = None
+        if card.start not in ("random", card.name):
+            start = self._pretrained(backbone, self._cards[card.start], replicate)
+        if card.control is not None and card.control.kind == "permuted":
+            assert start is not None
+            return PretrainUnit(*own, Permuted(start, card.control.seed), replicate)
+        if card.pretrains:
+            if card.name not in self._labels:
+                self._labels[card.name] = self._inputs.labels(card, self._protocol)
+            return PretrainUnit(*own, Learned(self._labels[card.name], card.control, start), replicate)
+        return PretrainUnit(*own, self._inputs.imagenet(card, backbone))
+
+
+class InputsHere:
+    """What is found on this machine; each thing is looked at once."""
+
+    def __init__(self, target: str, pool: Pool | None, weights: Path, store: Store) -> None:
+        self._target, self._pool, self._weights, self._store = target, pool, weights, store
+
+    def labels(self, card: SourceCard, protocol: Protocol) -> CorpusUnit | ReadyLabels:
+        """Counts and hashes the images; a subset that cannot be drawn is an obstacle, so that other sources can still be run.
+
+        Raises:
+            BenchError: a ready-made corpus, or the checkpoint of a teacher, cannot be used.
+        """
+        try:
+            return self._ready(card, protocol) if card.recipe is None else self._planned(card, protocol)
+        except (CorpusError, teachers.TeacherError) as error:
+            raise BenchError(f"source '{card.name}': {error}") from error
+
+    def checkpoint(self, card: SourceCard, backbone: str) -> FromCheckpoint:
+        """Looks at the file."""
+        return FromCheckpoint(*card_weights.identify(card, backbone, self._weights))
+
+    def imagenet(self, card: SourceCard, backbone: BackboneSpec) -> FromImageNet:
+        """Looks where they are."""
+        return FromImageNet(imagenet.locate(backbone, self._weights))
+
+    def obstacle(self, unit: Unit) -> str | None:
+        """Why this unit cannot be done here and now, and what to do; or None."""
+        if isinstance(unit, CorpusUnit):
+            return unit.undrawable or self._corpus_obstacle(unit)
+        if not isinstance(unit, PretrainUnit):
+            return None
+        match unit.weights:
+            case FromCheckpoint():
+                return card_weights.obstacle(unit.card, unit.backbone.name, self._weights)
+            case FromImageNet(origin):
+                stop = imagenet.obstacle(unit.backbone, origin, self._weights)
+                return f"{stop.reason}; to fetch: {stop.command}" if stop else None
+            case Learned(labels):
+                return labels.undrawable
+        return None
+
+    def _ready(self, card: SourceCard, protocol: Protocol) -> ReadyLabels:
+        assert card.corpus is not None
+        cache = self._store.cache_file("corpora.json")
+        corpus, _ = check_corpus(card.corpus.path, num_classes=card.corpus.num_classes, cache=cache)
+        try:
+            chosen = evenly(choose(corpus.images, card.subset), protocol.max_frames)
+        except PoolError as error:
+            return ReadyLabels("", 0, undrawable=str(error))
+        made = read_manifest(card.corpus.path)
+        return ReadyLabels(
+            Corpus(corpus.num_classes, chosen).content_hash, len(chosen), None if made is None else made.teacher
+        )
+
+    def _planned(self, card: SourceCard, protocol: Protocol) -> CorpusUnit:
+        assert card.recipe is not None
+        unit = CorpusUnit(card, protocol, teachers.identity(card.recipe.teacher, self._weights), images_hash(()), 0)
+        if self._pool is None:
+            return unit
+        try:
+            members = evenly(choose(self._pool.images, card.subset), protocol.max_frames)
+        except PoolError as error:
+            return replace(unit, undrawable=str(error))
+        return replace(unit, images_hash=images_hash(members), images=len(members))
+
+    def _corpus_obstacle(self, unit: CorpusUnit) -> str | None:
+        assert unit.card.recipe is not None
+        if self._pool is None:
+            return f"{self._target} has no unlabelled images: name a folder with --pool DIR"
+        found = teachers.obstacle(unit.card.recipe.teacher, self._weights)
+        return f"{found.reason}; {found.mend}" if found else None

@@ -1,0 +1,101 @@
+"""Records from units: the fields that are known before a run starts, and the records of runs that did not get far."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from bench.plan.units import (
+    RESULT_VERSION,
+    CorpusUnit,
+    FinalUnit,
+    FromCheckpoint,
+    FromImageNet,
+    Learned,
+    Permuted,
+    PretrainUnit,
+    ReadyLabels,
+    Unit,
+)
+from bench.targets import TARGETS
+from bench.targets.mapping import map_spec
+from pretrain_sources.recipe import HAS_SEEN
+from results.record import MOST_CHARACTERS, RunRecord, Status
+
+
+def now() -> str:
+    """UTC time, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def known_fields(unit: FinalUnit) -> dict[str, Any]:
+    """The fields of a final unit's record that follow from the unit alone; the others null."""
+    spec = map_spec(TARGETS[unit.cell.target], unit.protocol.class_map)
+    return {
+        "run": unit.fingerprint,
+        "cell": unit.cell_fingerprint,
+        "target": unit.cell.target,
+        "target_hash": unit.target_hash,
+        "label_note": spec.label_note,
+        "classes": list(spec.classes),
+        "protocol": unit.protocol.name,
+        "protocol_hash": unit.protocol.identity_hash,
+        "result_version": ", ".join(f"{kind} {version}" for kind, version in RESULT_VERSION.items()),
+        "source": unit.cell.source,
+        "backbone": unit.cell.backbone,
+        "train_frac": unit.cell.train_frac,
+        "replicate": unit.replicate,
+        "replicates": unit.protocol.replicates,
+        "ranked": unit.protocol.ranked,
+        "selected_on_test": unit.protocol.select_on == "test",
+        "leak": leak_of(unit, unit.cell.target),
+        "finetune_steps": unit.steps,
+        "weights": described(unit.pretrained),
+        "settings": {
+            "card": unit.card.identity(),
+            "backbone": asdict(unit.backbone),
+            "protocol": unit.protocol.model_dump(mode="json"),
+            "identity": unit.spelled_out(),
+        },
+        **dict.fromkeys(
+            (
+                *("reason", "normalisation", "weights_sha256", "scores", "tuning", "pretraining", "provenance"),
+                *("evidence_sha256", "network_sha256"),
+            )
+        ),
+    }
+
+
+def unfinished(unit: FinalUnit, status: Status, reason: str) -> RunRecord:
+    """The record of a final that failed or was skipped."""
+    cut = reason if len(reason) <= MOST_CHARACTERS else f"{reason[: MOST_CHARACTERS - 4]} ..."
+    return RunRecord(**known_fields(unit) | {"status": status, "reason": cut, "finished": now()})
+
+
+def described(unit: PretrainUnit | None) -> str | None:
+    """Where an encoder's weights come from, in words; None for random ones."""
+    if unit is None:
+        return None
+    match unit.weights:
+        case FromImageNet(origin) | FromCheckpoint(origin) if origin is not None:
+            return origin.name
+        case Permuted(start):
+            return f"permuted, from {described(start)}"
+        case Learned(_, _, start) if start is not None:
+            return f"pretrained here, {unit.card.name}, from {described(start)}"
+    return f"pretrained here, {unit.card.name}"
+
+
+def leak_of(unit: Unit, target: str) -> str | None:
+    """What a card, or a teacher on the way to these weights, has seen of the target; None where nothing is known."""
+    if target in unit.card.training_data:
+        return f"its card names {target} among what it has seen"
+    seen = HAS_SEEN.get(str(_teacher(unit).get("model")), {}).get(target)
+    return seen or next((leak for need in unit.needs if (leak := leak_of(need, target))), None)
+
+
+def _teacher(unit: Unit) -> Mapping[str, Any]:
+    if isinstance(unit, CorpusUnit):
+        return unit.teacher
+    ready = isinstance(unit, PretrainUnit) and isinstance(unit.weights, Learned) and unit.weights.labels
+    return (ready.teacher or {}) if isinstance(ready, ReadyLabels) else {}

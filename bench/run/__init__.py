@@ -1,0 +1,1 @@
+"""Running units: here, in worker processes, or as jobs of a cluster."""

@@ -1,0 +1,1 @@
+"""Training: batches, the one loop, tuning, pretraining, and what each unit does."""

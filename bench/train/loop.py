@@ -1,0 +1,254 @@
+"""The one training loop, and prediction with what it trained.
+
+Notable: the last iterate is what counts, no checkpoint is picked; a loss that is not finite ends the run; on a CPU the same
+seed gives the same weights, bit for bit.
+"""
+
+import contextlib
+import io
+import math
+import os
+import pickle
+import time
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import segmentation_models_pytorch as smp
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from backbones.network import Network
+from bench import Diverged
+from bench.spec import Loss, Protocol, Schedule
+from bench.train.batches import Decoded
+from pretrain_sources.identity import derive_seed
+from pretrain_sources.images import IGNORE, Pixels
+from results.store import write_atomic
+
+KEPT_EVERY_S = 30.0  # between two checkpoints of a training
+
+
+History = list[tuple[int, float, float]]  # (step from 1, loss, learning rate of the decoder)
+
+
+class Progress(typing.Protocol):
+    """Told after every step: steps done, steps in all, and what is known by then, such as loss or val_miou."""
+
+    def __call__(self, done: int, total: int, /, **facts: float) -> None:
+        """It has got so far."""
+
+
+def device_of(protocol: Protocol) -> torch.device:
+    """The protocol's processor; for 'any' a GPU where there is one."""
+    cuda = protocol.device == "cuda" or (protocol.device == "any" and torch.cuda.is_available())
+    return torch.device("cuda" if cuda else "cpu")
+
+
+def loading_processes(device: torch.device) -> int:
+    """How many processes make batches: none on a CPU, where the protocol counts threads. It changes no number."""
+    return 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
+
+
+def half_precision(device: torch.device) -> bool:
+    """Whether the forward pass runs under bf16 autocast: on a GPU that has it. On the CPUs tried it did not speed up training."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported()
+
+
+def _autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    return torch.autocast(device.type, torch.bfloat16) if half_precision(device) else contextlib.nullcontext()
+
+
+class SegmentationLoss(nn.Module):
+    """Cross-entropy with class weights, plus Dice (segmentation-models-pytorch), over logits (B, K, H, W) and labels (B, H, W)."""
+
+    def __init__(self, settings: Loss, weights: NDArray[np.float64]) -> None:
+        super().__init__()
+        self.cross_entropy = nn.CrossEntropyLoss(weight=torch.tensor(weights, dtype=torch.float32), ignore_index=IGNORE)
+        classes = None if settings.dice_background else list(range(1, len(weights)))
+        self.dice = smp.losses.DiceLoss("multiclass", classes=classes, ignore_index=IGNORE)
+        self.dice_weight = settings.dice_weight
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """A scalar; 0 where every pixel is ignored."""
+        if not bool((labels != IGNORE).any()):
+            return logits.sum() * 0.0  # cross-entropy over no pixel is 0 / 0
+        loss: Tensor = self.cross_entropy(logits, labels) + self.dice_weight * self.dice(logits, labels)
+        return loss
+
+
+def lr_factor(schedule: Schedule, step: int, steps: int) -> float:
+    """The learning rate of a step as a share of the peak: linear warm-up, then poly (1 - t)^0.9 or half a cosine, in (0, 1]."""
+    warmup = round(schedule.warmup_frac * steps)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    t = (step - warmup) / max(1, steps - warmup)
+    return float((1 - t) ** 0.9) if schedule.decay == "poly" else 0.5 * (1 + math.cos(math.pi * t))
+
+
+def fit(
+    network: Network,
+    batches: Dataset[tuple[Tensor, Tensor]],
+    steps: int,
+    loss: nn.Module,
+    schedule: Schedule,
+    protocol: Protocol,
+    *,
+    seed: int,
+    report: Progress,
+    checkpoint: Path | None = None,
+) -> History:
+    """Trains `network` in place over items 0..steps-1 of `batches`; returns (step, loss, learning rate) of every step.
+
+    checkpoint: a file that is written now and then. Where it is there already, training goes on from it, to the same result.
+
+    Raises:
+        Diverged: the loss is not finite.
+    """
+    device = device_of(protocol)
+    network.to(device).train()
+    loss.to(device)
+    optimiser = torch.optim.AdamW(_parameter_groups(network, schedule), fused=True)
+    decay = LambdaLR(optimiser, lambda step: lr_factor(schedule, step, steps))
+    parts = {"network": network, "optimiser": optimiser, "decay": decay}
+    history = _resumed(checkpoint, parts, device)
+    workers = loading_processes(device)
+    rest = Subset(batches, range(len(history), steps))
+    loader: Iterator[tuple[Tensor, Tensor]] = iter(
+        DataLoader(rest, batch_size=None, num_workers=workers, pin_memory=device.type == "cuda")
+    )
+    kept = time.monotonic()
+    for step in range(len(history), steps):
+        images, labels = next(loader)
+        torch.manual_seed(
+            derive_seed(seed, "step", step)
+        )  # dropout and stochastic depth; also makes a step repeatable alone
+        images = images.to(device, non_blocking=True).float() / 255
+        with _autocast(device):
+            logits = network(images)
+        value = loss(logits.float(), labels.to(device, non_blocking=True))
+        if not math.isfinite(value.item()):
+            raise Diverged(
+                f"the training loss is {value.item()} at step {step + 1} of {steps} (learning rate {schedule.lr:g})"
+            )
+        optimiser.zero_grad(set_to_none=True)
+        value.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), protocol.grad_clip)
+        history.append((step + 1, value.item(), optimiser.param_groups[-1]["lr"]))
+        optimiser.step()
+        decay.step()
+        if checkpoint is not None and time.monotonic() - kept > KEPT_EVERY_S:
+            _keep(checkpoint, parts, history)
+            kept = time.monotonic()
+        report(step + 1, steps, loss=value.item())
+    return history
+
+
+def history_csv(history: History) -> str:
+    """history.csv: a row for each step."""
+    return "step,loss,lr\n" + "".join(f"{step},{loss:.6g},{lr:.6g}\n" for step, loss, lr in history)
+
+
+def _keep(path: Path, parts: Mapping[str, Any], history: History) -> None:
+    data = io.BytesIO()
+    torch.save({name: part.state_dict() for name, part in parts.items()} | {"history": history}, data)
+    write_atomic(path, data.getvalue())
+
+
+def _resumed(path: Path | None, parts: Mapping[str, Any], device: torch.device) -> History:
+    """The history so far, with everything as it was then; an empty one where there is no checkpoint, or a torn one."""
+    if path is None or not path.is_file():
+        return []
+    try:
+        held = torch.load(path, map_location=device, weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
+        return []
+    for name, part in parts.items():
+        part.load_state_dict(held[name])
+    return [tuple(row) for row in held["history"]]
+
+
+@torch.inference_mode()
+def mean_loss(
+    network: Network, batches: Dataset[tuple[Tensor, Tensor]], count: int, loss: nn.Module, protocol: Protocol
+) -> float:
+    """The mean loss over items 0..count-1 of `batches`; trains nothing."""
+    device = device_of(protocol)
+    network.to(device).eval()
+    loss.to(device)
+    values = []
+    for i in range(count):
+        images, labels = batches[i]
+        with _autocast(device):
+            logits = network(images.to(device).float() / 255)
+        values.append(float(loss(logits.float(), labels.to(device))))
+    return sum(values) / count
+
+
+def _parameter_groups(network: Network, schedule: Schedule) -> list[dict[str, object]]:
+    """Encoder and decoder with their learning rates; vectors (biases, norms) without weight decay."""
+    groups: list[dict[str, object]] = []
+    for part, lr in ((network.encoder, schedule.lr * schedule.encoder_lr_scale), (network.decoder, schedule.lr)):
+        parameters = list(part.parameters())
+        groups.append({"params": [p for p in parameters if p.ndim < 2], "lr": lr, "weight_decay": 0.0})
+        groups.append(
+            {"params": [p for p in parameters if p.ndim >= 2], "lr": lr, "weight_decay": schedule.weight_decay}
+        )
+    return groups
+
+
+@torch.inference_mode()
+def predict(
+    network: Network, frames: Sequence[Decoded], protocol: Protocol, report: Progress
+) -> Iterator[tuple[Decoded, Pixels]]:
+    """(frame, (H, W) class indices at the label's own resolution) for each frame.
+
+    Raises:
+        Diverged: an output is not finite.
+    """
+    device = device_of(protocol)
+    network.to(device).eval()
+    for done, frame in enumerate(frames, start=1):
+        image = torch.from_numpy(frame.image.copy())[None, None].to(device).float() / 255
+        with _autocast(device):
+            logits = _windows(network, image, protocol).float()
+        if logits.shape[-2:] != frame.label.shape:
+            logits = F.interpolate(logits, size=frame.label.shape, mode="bilinear", align_corners=False)
+        if not bool(torch.isfinite(logits).all()):  # argmax would call it background
+            raise Diverged(f"the network's output for {frame.id} is not finite")
+        yield frame, logits[0].argmax(0).to(torch.uint8).cpu().numpy()
+        report(done, len(frames))
+
+
+def _windows(network: Network, image: Tensor, protocol: Protocol) -> Tensor:
+    """Logits (1, K, H, W): in one pass, or as the mean over sliding windows."""
+    if protocol.window_px is None or protocol.stride_px is None:
+        logits: Tensor = network(image)
+        return logits
+    corners = [
+        _offsets(size, *ws)
+        for size, ws in zip(image.shape[-2:], zip(protocol.window_px, protocol.stride_px, strict=True), strict=True)
+    ]
+    total: Tensor | float = 0.0
+    count = torch.zeros_like(image)
+    for top in corners[0]:
+        for left in corners[1]:
+            box = (..., slice(top, top + protocol.window_px[0]), slice(left, left + protocol.window_px[1]))
+            part = network(image[box]).float()
+            total = part.new_zeros(1, part.shape[1], *image.shape[-2:]) if isinstance(total, float) else total
+            total[box] += part
+            count[box] += 1
+    assert isinstance(total, Tensor)
+    return total / count
+
+
+def _offsets(size: int, window: int, stride: int) -> list[int]:
+    """Where windows start so that they cover `size`; the last one is moved back to end at the border."""
+    last = max(0, size - window)
+    return [*range(0, last, stride), last]

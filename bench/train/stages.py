@@ -1,0 +1,257 @@
+"""What a unit does: pretrain -> tune -> final. One function a kind; `execute` turns whatever goes wrong into an outcome."""
+
+import json
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from PIL import Image
+
+from backbones import imagenet
+from backbones.network import Network
+from backbones.transfer import Certificate, LoadFailed, state_sha256
+from bench import Diverged
+from bench.plan.cost import work_of
+from bench.plan.outcome import Context, Outcome, held_by
+from bench.plan.records import known_fields, now
+from bench.plan.trials import tuning_of
+from bench.plan.unit_folder import CHECKPOINT, NETWORK, folder_of
+from bench.plan.units import FinalUnit, Kind, TuneUnit, Unit
+from bench.score import confusion_matrix, weighted_fmeasure
+from bench.spec import Schedule
+from bench.targets import Target
+from bench.train import provenance, tune
+from bench.train.batches import Batches, Decoded, choose, class_pixels, class_weights, open_split
+from bench.train.loop import History, Progress, SegmentationLoss, device_of, fit, half_precision, history_csv, predict
+from bench.train.needs import NeedsLostError, hold
+from bench.train.pretrain import corpus, fresh_network, learned_by, left_by, load, pretrain
+from pretrain_sources.corpus import CorpusError
+from pretrain_sources.files import Changed
+from pretrain_sources.identity import derive_seed
+from pretrain_sources.images import Pixels
+from pretrain_sources.teachers import TeacherError
+from results import metrics, samples
+from results.evidence import Evidence, sha256
+from results.locks import HeldError, LocksError
+from results.record import FAILED_STATUSES, Provenance, RunRecord, Tuning
+from results.store import Store, StoreError, cannot_write, is_unwritable, write_atomic
+
+
+def execute(unit: Unit, context: Context, report: Progress) -> Outcome:
+    """Does the unit's work and leaves its result in the store. Raises for nothing but an interrupt."""
+    torch.set_num_threads(unit.protocol.threads)
+    try:
+        held = hold(Store(context.store), unit)
+        outcome = _attempt(unit, context, report)
+        if outcome.status in FAILED_STATUSES and not outcome.fatal and not outcome.again:
+            held.check()  # it may have failed for want of what was deleted under it
+    except NeedsLostError as error:
+        return Outcome("failed", str(error), again=True)
+    return outcome
+
+
+def _attempt(unit: Unit, context: Context, report: Progress) -> Outcome:
+    try:
+        _STAGES[unit.kind](unit, context, report)
+    except NeedsLostError:
+        raise
+    except HeldError as error:
+        return held_by(error)
+    except LocksError as error:
+        return Outcome("failed", str(error), fatal=True)
+    except LoadFailed as error:
+        return Outcome("load_failed", str(error), (("certificate.json", _json(error.certificate.to_json())),))
+    except Diverged as error:
+        return Outcome("diverged", str(error))
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        return _out_of_memory(unit, error)
+    except imagenet.Unreachable as error:
+        return Outcome("skipped", str(error))
+    except StoreError as error:
+        return Outcome("failed", str(error), fatal=True)
+    except (CorpusError, TeacherError, Changed) as error:
+        return Outcome("failed", str(error))
+    except OSError as error:
+        if is_unwritable(error):
+            return Outcome("failed", str(cannot_write(Path(error.filename or context.store), error)), fatal=True)
+        return _bug(error)
+    except Exception as error:  # the one place where a bug in a unit becomes a record
+        return _out_of_memory(unit, error) if "DefaultCPUAllocator" in str(error) else _bug(error)
+    return Outcome("ok")
+
+
+def _out_of_memory(unit: Unit, error: Exception) -> Outcome:
+    return Outcome("oom", f"out of memory at batch {unit.protocol.batch}: {[*str(error).splitlines(), ''][0]}")
+
+
+def _bug(error: Exception) -> Outcome:
+    why = f"{type(error).__name__}: {error} (error.txt beside the record has the traceback)"
+    return Outcome("failed", why, (("error.txt", traceback.format_exc()),))
+
+
+def tune_schedule(unit: TuneUnit, context: Context, report: Progress) -> None:
+    """Leaves tune.json: the schedule with the best validation mIoU, on a replicate of its own that is never reported."""
+    held = hold(Store(context.store), unit)
+    folder = folder_of(Store(context.store), unit)
+    protocol, classes = unit.protocol, len(context.target.spec.classes)
+    train = open_split(context.target, "train", protocol, unit.cell.train_frac)
+    judged = open_split(context.target, protocol.select_on, protocol)
+    each = unit.steps + len(judged)
+
+    def score(number: int, schedule: Schedule) -> float:
+        begin, whole = number * each, protocol.trials * each
+        net, _, _ = _finetuned(unit, "tune", schedule, train, context, _shifted(report, begin, whole))
+        total = np.zeros((classes, classes), dtype=np.int64)
+        for frame, pred in predict(net, judged, protocol, _shifted(report, begin + unit.steps, whole)):
+            total += confusion_matrix(pred, frame.label, classes)
+        value = metrics.miou(total)
+        report(begin + each, whole, val_miou=value)
+        return value
+
+    tuning = tuning_of(tune.tune(protocol, folder / "trials.jsonl", score))
+    held.check()
+    write_atomic(folder / "tune.json", (tuning.model_dump_json(indent=1) + "\n").encode())
+
+
+def final(unit: FinalUnit, context: Context, report: Progress) -> None:
+    """Leaves the run's folder: finetuned with the chosen schedule, scored on the test split."""
+    started, clock = now(), time.monotonic()
+    store = Store(context.store)
+    held = hold(store, unit)
+    tuning, trials = _tuned(unit, store)
+    work = work_of(unit, context.target)
+    train = open_split(context.target, "train", unit.protocol, unit.cell.train_frac)
+    schedule = Schedule.model_validate(tuning.schedule)
+    kept = folder_of(store, unit) / CHECKPOINT
+    net, history, certificate = _finetuned(
+        unit, f"r{unit.replicate}", schedule, train, context, _shifted(report, 0, work), kept
+    )
+    train_s = time.monotonic() - clock
+    evidence, seen = score_on_test(net, unit, context.target, _shifted(report, unit.steps, work))
+    device = device_of(unit.protocol)
+    tail = [loss for _, loss, _ in history[-max(1, len(history) // 10) :]]
+    made = Provenance(
+        version=metadata.version("satir-bench"),
+        commit=context.commit,
+        packages=provenance.package_versions(),
+        device=provenance.device_name(device),
+        threads=unit.protocol.threads,
+        precision="bf16 autocast" if half_precision(device) else "fp32",
+        started=started,
+        train_s=round(train_s, 1),
+        score_s=round(time.monotonic() - clock - train_s, 1),
+        final_loss=float(np.mean(tail)),
+    )
+    measured: dict[str, Any] = {
+        "status": "ok",
+        "normalisation": {"mean": net.mean.flatten().tolist(), "std": net.std.flatten().tolist()},
+        "weights_sha256": certificate.sha256 if certificate else None,
+        "scores": metrics.scores(evidence),
+        "tuning": tuning,
+        "pretraining": learned_by(unit, context),
+        "provenance": made,
+        "evidence_sha256": sha256(evidence.to_bytes()),
+        "network_sha256": state_sha256(net.state_dict()),
+        "finished": now(),
+    }
+    held.check()
+    _keep_sample(store, unit, seen)
+    if context.keep:
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+        write_atomic(folder_of(store, unit) / NETWORK, safetensors.torch.save(tensors))
+    extra = {"history.csv": history_csv(history), "trials.jsonl": trials}
+    extra |= {"certificate.json": _json(certificate.to_json())} if certificate else {}
+    store.write_record(RunRecord(**known_fields(unit) | measured), evidence, extra)
+
+
+def score_on_test(
+    net: Network, unit: FinalUnit, target: Target, report: Progress
+) -> tuple[Evidence, dict[str, tuple[Pixels, Pixels, Pixels]]]:
+    """(evidence of a finetuned network, image, truth and prediction of the fixed sample by image id).
+
+    The only place that reads the test split (but for a protocol that selects on it).
+    """
+    frames = open_split(target, "test", unit.protocol)
+    classes = len(target.spec.classes)
+    confusions, weighted = [], []
+    sample, seen = samples.sample_ids([frame.id for frame in frames]), {}
+    for frame, pred in predict(net, frames, unit.protocol, report):
+        confusions.append(confusion_matrix(pred, frame.label, classes))
+        weighted.append(weighted_fmeasure(pred, frame.label, classes, beta_squared=unit.protocol.beta_squared))
+        if frame.id in sample:
+            image = np.asarray(Image.fromarray(frame.image).resize(frame.label.shape[::-1]))
+            seen[frame.id] = (image, frame.label, pred)
+    ids, groups = np.array([f.id for f in frames]), np.array([f.group for f in frames])
+    return Evidence(ids, groups, np.stack(confusions), np.stack(weighted)), seen
+
+
+def _keep_sample(store: Store, unit: FinalUnit, seen: dict[str, tuple[Pixels, Pixels, Pixels]]) -> None:
+    images, labels = samples.truth_files(store, unit.target_hash, unit.protocol.identity_hash)
+    for number, path in enumerate((images, labels, samples.predictions_file(store, unit.fingerprint))):
+        if not samples.read(path):
+            samples.write(path, {name: pictures[number] for name, pictures in seen.items()})
+
+
+def _tuned(unit: FinalUnit, store: Store) -> tuple[Tuning, str]:
+    """What its tuning chose, and the trials, a line each."""
+    folder = folder_of(store, unit.tuned)
+    return Tuning.model_validate_json((folder / "tune.json").read_bytes()), (folder / "trials.jsonl").read_text()
+
+
+def _finetuned(
+    unit: TuneUnit | FinalUnit,
+    replicate: str,
+    schedule: Schedule,
+    train: Sequence[Decoded],
+    context: Context,
+    report: Progress,
+    checkpoint: Path | None = None,
+) -> tuple[Network, History, Certificate | None]:
+    """(network, history, certificate or None for random weights) after finetuning one replicate; nothing here knows val or test."""
+    net = fresh_network(unit, replicate, len(context.target.spec.classes))
+    start = unit.pretrained
+    certificate = None if start is None else load(net, left_by(start, context), context.target)
+    frames = choose(context.target, "train", unit.protocol, unit.cell.train_frac)
+    weights = class_weights(class_pixels(context.target, frames), unit.protocol.loss)
+    seed = derive_seed(unit.protocol.seed, "finetune", replicate)
+    batches = Batches(train, unit.protocol, len(context.target.spec.classes), seed, unit.steps)
+    loss = SegmentationLoss(unit.protocol.loss, weights)
+    history = fit(
+        net,
+        batches,
+        unit.steps,
+        loss,
+        schedule,
+        unit.protocol,
+        seed=seed,
+        report=report,
+        checkpoint=checkpoint,
+    )
+    return net, history, certificate
+
+
+def _shifted(report: Progress, begin: int, whole: int) -> Progress:
+    """A report of one phase as a part of the whole unit."""
+
+    def shifted(done: int, total: int, /, **facts: float) -> None:
+        report(begin + done, whole, **facts)
+
+    return shifted
+
+
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, indent=1, allow_nan=False) + "\n"
+
+
+_STAGES: dict[Kind, Callable[..., None]] = {  # each takes (unit of that kind, Context, Progress)
+    "corpus": corpus,
+    "pretrain": pretrain,
+    "tune": tune_schedule,
+    "final": final,
+}

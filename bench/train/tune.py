@@ -1,0 +1,88 @@
+"""Choosing a cell's schedule with Optuna, in a way that a killed study can go on and equals an unbroken one.
+
+A seeded sampler starts its sequence anew when it is rebuilt, so a resumed study would repeat its first trials. Therefore a
+finished trial is one JSON line, which is the truth; the study is rebuilt from the lines, in memory, for each trial. Below
+16 trials Optuna's quasi-random sampler gives every cell the same candidates; from 16 on each trial gets a fresh TPE sampler.
+"""
+
+import json
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.trial import TrialState, create_trial
+
+from bench import Diverged
+from bench.plan.trials import Trial, best, read_trials
+from bench.spec import Protocol, Range, Schedule
+from pretrain_sources.identity import derive_seed
+from results.store import write_atomic
+
+TPE_FROM_TRIALS = 16
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning, message="QMCSampler")
+
+
+def tune(protocol: Protocol, path: Path, score: Callable[[int, Schedule], float]) -> list[Trial]:
+    """All trials of a study; those that `path` holds are not run again. `score` gives a schedule's validation mIoU.
+
+    Raises:
+        Diverged: every trial did.
+    """
+    trials = read_trials(path)
+    if len(trials) == protocol.trials and all(trial.val_miou is None for trial in trials):
+        trials = []  # a study of failures is only asked for again by --retry
+    while len(trials) < protocol.trials:
+        schedule = propose(protocol, trials)
+        try:
+            value: float | None = score(len(trials), schedule)
+        except Diverged:
+            value = None
+        trials = [*trials, Trial(len(trials), schedule.model_dump(), value)]
+        write_atomic(path, "".join(json.dumps(asdict(trial)) + "\n" for trial in trials).encode())
+    best(trials)
+    return trials
+
+
+def propose(protocol: Protocol, done: list[Trial]) -> Schedule:
+    """The schedule of trial number len(done): a pure function of the protocol and the trials before it."""
+    if not done:
+        return protocol.default
+    if protocol.trials < TPE_FROM_TRIALS:
+        return candidates(protocol)[len(done)]
+    sampler = optuna.samplers.TPESampler(seed=derive_seed(protocol.seed, "trial", len(done)) % 2**32)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    for trial in done:
+        study.add_trial(_frozen(protocol, trial))
+    return Schedule(**study.ask(_space(protocol)).params)
+
+
+def candidates(protocol: Protocol) -> list[Schedule]:
+    """Every schedule of a short study: the default, then a scrambled Sobol sequence. The same for every cell."""
+    sampler = optuna.samplers.QMCSampler(scramble=True, seed=derive_seed(protocol.seed, "candidates") % 2**32)
+    study = optuna.create_study(sampler=sampler)
+    default = Trial(0, protocol.default.model_dump(), 0.0)
+    study.add_trial(_frozen(protocol, default))  # the sampler learns the space from it
+    drawn = [Schedule(**study.ask(_space(protocol)).params) for _ in range(protocol.trials - 1)]
+    return [protocol.default, *drawn]
+
+
+def _space(protocol: Protocol) -> dict[str, BaseDistribution]:
+    space: dict[str, BaseDistribution] = {}
+    for name, values in protocol.search:
+        space[name] = (
+            FloatDistribution(values.low, values.high, log=values.log)
+            if isinstance(values, Range)
+            else CategoricalDistribution(values)
+        )
+    return space
+
+
+def _frozen(protocol: Protocol, trial: Trial) -> optuna.trial.FrozenTrial:
+    result: dict[str, Any] = {"state": TrialState.FAIL} if trial.val_miou is None else {"value": trial.val_miou}
+    return create_trial(params=trial.schedule, distributions=_space(protocol), **result)
