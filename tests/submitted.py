@@ -17,6 +17,7 @@ from backbones import network
 from backbones.spec import BACKBONES
 from bench import spec
 from bench.plan.matrix import load_matrix
+from bench.plan.plan import Sweep
 from bench.run.run import How, run_matrix
 from bench.submission import submit
 from bench.targets import open_target
@@ -111,8 +112,8 @@ def pack_one(data: Path, here: Path) -> Packed:
     folder, store = card_folder(here / "mine"), Store(here / "store")
     manifest = here / "scenes.json"
     write_manifest(make_manifest(open_target("scenes", data)), manifest)
-    how = How("inline", keep=True)
-    run_matrix(load_matrix(str(matrix), sources=[str(folder)]), store, data, here / "weights", how, Silent())
+    sweep = Sweep(load_matrix(str(matrix), sources=[str(folder)]), store, data, here / "weights", keep=True)
+    run_matrix(sweep, How("inline"), Silent())
     made, _ = submit.pack(folder, here / "out", store)
     return Packed(folder, store.root, made, here / "out" / "mine-networks", manifest, matrix)
 

@@ -11,7 +11,7 @@ from filelock import FileLock
 from bench import Diverged
 from bench.plan.matrix import load_matrix
 from bench.plan.outcome import Context, Outcome
-from bench.plan.plan import make_plan
+from bench.plan.plan import Sweep, make_plan
 from bench.plan.unit_folder import CLAIM
 from bench.plan.units import Unit
 from bench.run.executors import Frontier, inline, local
@@ -57,7 +57,8 @@ class Assassin(Silent):
 def todo(scenes: Path, tmp_path: Path) -> tuple[tuple[Unit, ...], Context]:
     matrix = load_matrix(str(write_matrix(tmp_path, ("none", "none/long"))))
     target = open_target("scenes", scenes)
-    plan = make_plan(matrix, target, None, Store(tmp_path / "store"), tmp_path)
+    sweep = Sweep(matrix, Store(tmp_path / "store"), scenes, tmp_path)
+    plan = make_plan(sweep, target, None)
     return plan.todo, Context(tmp_path / "store", target, tmp_path)
 
 
@@ -68,7 +69,7 @@ def test_cells_come_one_after_the_other_and_the_next_ones_tuning_before_the_fina
     matrix = load_matrix(str(write_matrix(tmp_path, ("none", "imagenet", "none/long", "satir/felzenszwalb"))))
     target = open_target("scenes", scenes)
     pool = open_pool(target, None)
-    plan = make_plan(matrix, target, pool, Store(tmp_path / "store"), tmp_path)
+    plan = make_plan(Sweep(matrix, Store(tmp_path / "store"), scenes, tmp_path), target, pool)
     assert {unit.cell.source for unit, _ in plan.skipped} == {"imagenet"}
     short = {"none": "none", "none/long": "long", "satir/felzenszwalb": "satir"}
     assert [f"{u.kind} {short[u.cell.source]} {u.replicate}" for u in plan.todo if u.kind in ("tune", "final")] == [

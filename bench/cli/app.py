@@ -283,8 +283,11 @@ def plan(store: Path, data: Path, weights: Path, retry: str | None, **matrix: An
     """Say what `bench run` would do, how long it would take, and how small a difference it could find. Writes nothing."""
     from bench.cli import plan_report
     from bench.plan.matrix import load_matrix
+    from bench.plan.plan import Sweep
+    from results.store import Store
 
-    _say(plan_report.plan_report(load_matrix(**matrix), store, data, _weights(weights), _statuses(retry)))
+    sweep = Sweep(load_matrix(**matrix), Store(store), data, _weights(weights), _statuses(retry))
+    _say(plan_report.plan_report(sweep))
 
 
 @cli.command()
@@ -321,6 +324,7 @@ def run(
     """Run what is not done of a matrix: tune, finetune, score, store."""
     from bench.cli.progress import Watch
     from bench.plan.matrix import load_matrix
+    from bench.plan.plan import Sweep
     from bench.run.run import How, run_matrix
     from results.store import Store
 
@@ -328,10 +332,10 @@ def run(
         raise BenchError("--slurm is for --executor slurm")
     if jobs is not None and executor != "local":
         raise BenchError("--jobs is for --executor local")
-    how = How(executor, jobs, slurm, fail_fast, keep_weights)
-    watch = Watch(load_matrix(**matrix), store)
+    sweep = Sweep(load_matrix(**matrix), Store(store), data, _weights(weights), _statuses(retry), keep_weights)
+    watch = Watch(sweep.matrix, store)
     with watch.display():
-        plan = run_matrix(watch.matrix, Store(store), data, _weights(weights), how, watch, _statuses(retry))
+        plan = run_matrix(sweep, How(executor, jobs, slurm, fail_fast), watch)
     return watch.closing(plan, queued=executor == "slurm")
 
 

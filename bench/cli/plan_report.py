@@ -4,17 +4,18 @@ import json
 import shutil
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from statistics import median, stdev
 
 from bench.cli.progress import Watch, duration
 from bench.plan.cost import paced_by, work_of
 from bench.plan.matrix import Matrix
-from bench.plan.plan import Known, Plan
+from bench.plan.plan import Known, Plan, Sweep
+from bench.plan.prepare import look
 from bench.plan.unit_folder import SPENT, is_done
 from bench.plan.units import KINDS, FinalUnit, Unit, all_needed
-from bench.run.run import look
 from bench.targets import Target
 from results import stats
 from results.escape import for_terminal
@@ -24,19 +25,19 @@ READ = 300  # measured units of a kind that are looked at
 Rates = dict[tuple[str, str, str], dict[str, float]]  # (kind, paced_by, protocol) -> device -> seconds a step of work
 
 
-def plan_report(matrix: Matrix, store: Path, data: Path, weights: Path, retry: Sequence[str]) -> str:
+def plan_report(sweep: Sweep) -> str:
     """The plan of a matrix in words; the store is read, and what was read of the data is remembered elsewhere.
 
     Raises:
         BenchError: the data cannot be used.
     """
     with tempfile.TemporaryDirectory() as folder:
-        if (store / "cache").is_dir():
-            shutil.copytree(store / "cache", folder, dirs_exist_ok=True)
-        watch = Watch(matrix, store)
-        held = Store(store, cache=Path(folder))
-        target, _, plan = look(matrix, held, data, weights, watch, retry)
-        return "\n".join(map(for_terminal, _lines(matrix, target, plan, held)))
+        root = sweep.store.root
+        if (root / "cache").is_dir():
+            shutil.copytree(root / "cache", folder, dirs_exist_ok=True)
+        held = Store(root, cache=Path(folder))
+        target, _, plan = look(replace(sweep, store=held), Watch(sweep.matrix, root))
+        return "\n".join(map(for_terminal, _lines(sweep.matrix, target, plan, held)))
 
 
 def _lines(matrix: Matrix, target: Target, plan: Plan, store: Store) -> Iterable[str]:

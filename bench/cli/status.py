@@ -1,7 +1,6 @@
 """What `bench status` says: of a store, or of one cell; from any process or machine that sees the files. Loads no torch."""
 
 import fnmatch
-import gzip
 import json
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -11,42 +10,16 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from bench import BenchError
-from bench.plan.matrix import Matrix
-from bench.plan.plan import Plan
-from bench.plan.records import known_fields
+from bench.plan.saved_plans import INPUTS, NAMES, read_plan
 from bench.plan.unit_folder import CLAIM, LOG, OUTCOME, PROGRESS, is_left
-from bench.plan.units import KINDS, FinalUnit, all_needed
-from bench.spec import Cell
+from bench.plan.units import KINDS, Json
 from pretrain_sources.yamlfile import suggestion
 from results.escape import for_terminal
 from results.record import MOST, RunRecord
-from results.store import Store, write_atomic
+from results.store import Store
 
 LINES = 8  # of a log that are shown
-NAMES = ("target", "protocol", "source", "backbone", "train_frac")  # of a cell
-INPUTS = ("target_hash", "result_version", "weights", "settings")  # that a record tells of
 SHOWN = {"loss": "loss", "val_miou": "val mIoU of the last trial"}
-Json = dict[str, Any]
-
-
-def keep_plan(matrix: Matrix, plan: Plan, store: Store) -> None:
-    """Writes down what a matrix consists of, so that its cells can be asked about without it: one file a matrix."""
-    units: dict[str, Json] = {}
-    cells: dict[Cell, Json] = {}
-    for final in plan.finals:
-        kept = cells.setdefault(final.cell, {"cell": final.cell_fingerprint, "expected": _expected(final), "runs": []})
-        kept["runs"].append(final.fingerprint)
-        for unit in (final, *all_needed(final)):
-            needs = [need.fingerprint for need in unit.needs]
-            units[unit.fingerprint] = {"kind": unit.kind, "unit": str(unit), "needs": needs}
-    data = json.dumps({"cells": list(cells.values()), "units": units}).encode()
-    write_atomic(store.root / "plans" / f"{matrix.name}.json.gz", gzip.compress(data, 1, mtime=0))
-
-
-def _expected(unit: FinalUnit) -> Json:
-    """What a record of this cell says of its inputs."""
-    fields = known_fields(unit)
-    return {name: fields[name] for name in (*NAMES, *INPUTS)}
 
 
 def store_status(store: Store) -> Json:
@@ -78,7 +51,7 @@ def cell_status(store: Store, name: str) -> list[Json]:
     Raises:
         BenchError: no run of this store has asked for such a cell.
     """
-    plans = [_read_plan(path) for path in sorted(store.root.glob("plans/*.json.gz"))]
+    plans = [read_plan(path) for path in sorted(store.root.glob("plans/*.json.gz"))]
     found = {cell["cell"]: (cell, plan["units"]) for plan in plans for cell in plan["cells"]}
     titles = {cell: _title(row["expected"]) for cell, (row, _) in found.items()}
     wanted = [c for c, t in titles.items() if any(fnmatch.fnmatchcase(x, name) for x in (t, t.split(" x ")[0]))]
@@ -192,15 +165,6 @@ def _json(path: Path) -> Json:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _read_plan(path: Path) -> Json:
-    try:
-        return json.loads(gzip.decompress(path.read_bytes()))  # type: ignore[no-any-return]
-    except (OSError, ValueError, EOFError) as error:
-        raise BenchError(
-            f"{path} cannot be read: {error}; the next `bench run` of that matrix writes it anew"
-        ) from error
 
 
 # -- in words ----------------------------------------------------------------------------------------------------------

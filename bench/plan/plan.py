@@ -38,22 +38,32 @@ class Plan:
         return sum(record.status in statuses for record in self.records.values())
 
 
-def make_plan(
-    matrix: Matrix,
-    target: Target,
-    pool: Pool | None,
-    store: Store,
-    weights: Path,
-    retry: Sequence[str] = (),
-    keep: bool = False,
-) -> Plan:
-    """What is to do. `retry` names the failed statuses that count as not done; `keep`: a network that is not there is not done."""
+@dataclass(frozen=True)
+class Sweep:
+    """A matrix, and where it is run.
+
+    Attributes:
+        data: folder of targets. weights: the user's folder of weights. retry: failed statuses that count as not done. keep: the
+            finetuned networks too, so that one that is not there is not done.
+    """
+
+    matrix: Matrix
+    store: Store
+    data: Path
+    weights: Path
+    retry: Sequence[str] = ()
+    keep: bool = False
+
+
+def make_plan(sweep: Sweep, target: Target, pool: Pool | None) -> Plan:
+    """What is to do of it."""
+    matrix, store = sweep.matrix, sweep.store
     finals: list[FinalUnit] = []
     todo: dict[str, Unit] = {}
     skipped: list[tuple[FinalUnit, str]] = []
     records: dict[str, Known] = {}
     in_store = _known(store)
-    inputs = InputsHere(matrix.target, pool, weights, store)
+    inputs = InputsHere(matrix.target, pool, sweep.weights, store)
     graph = Graph(matrix.cards, matrix.protocol, target.content_hash, inputs)
     turn: dict[str, int] = {}  # fingerprint -> place of the first cell that needs it, among those with something to do
     place = 0
@@ -65,7 +75,8 @@ def make_plan(
         missing = [
             unit
             for unit in cell_finals
-            if not _settled(found.get(unit.fingerprint), retry) or (keep and not is_kept(store, unit.fingerprint))
+            if not _settled(found.get(unit.fingerprint), sweep.retry)
+            or (sweep.keep and not is_kept(store, unit.fingerprint))
         ]
         needed = _needed(missing, store)
         if stops := [stop for need in needed.values() if (stop := inputs.obstacle(need))]:

@@ -15,40 +15,16 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Protocol
 
+from bench.plan.events import Show
 from bench.plan.outcome import Context, Outcome
-from bench.plan.plan import Plan
 from bench.plan.unit_folder import LOG
 from bench.plan.units import CorpusUnit, Unit
 from bench.run import parent
-from bench.targets import Target
 from pretrain_sources.sockets import shorten_socket_paths
 from results.store import Store
 
 LOOK_AGAIN_S = 2.0  # at a unit that another run is at
-
-
-class Show(Protocol):
-    """What a run tells whoever watches."""
-
-    def checking(self, what: str, done: int, total: int) -> None:
-        """So many of the files were read for the first time."""
-
-    def noted(self, text: str) -> None:
-        """Something that whoever watches should know."""
-
-    def planned(self, plan: Plan, target: Target) -> None:
-        """This is what there is to do, before it starts."""
-
-    def started(self, unit: Unit) -> None:
-        """A unit starts."""
-
-    def progress(self, unit: Unit, done: int, total: int, /, **facts: float) -> None:
-        """A unit has got so far, in about training steps; facts: its loss, or the val_miou of its last trial."""
-
-    def finished(self, unit: Unit, status: str, reason: str | None) -> None:
-        """A unit ended."""
 
 
 class Frontier:

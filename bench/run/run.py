@@ -2,54 +2,37 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from bench import BenchError, StoppedEarly
-from bench.cli.status import keep_plan
-from bench.plan.matrix import Matrix
+from bench.plan.events import Show
 from bench.plan.outcome import Context
-from bench.plan.plan import Plan, make_plan
+from bench.plan.plan import Plan, Sweep, make_plan
+from bench.plan.prepare import look
 from bench.plan.records import unfinished
+from bench.plan.saved_plans import write_plan
 from bench.plan.units import Unit
 from bench.run import slurm
-from bench.run.executors import Show, inline, local
+from bench.run.executors import inline, local
 from bench.spec import Protocol
-from bench.targets import Target, open_pool, open_target
-from bench.targets.mapping import map_target
 from bench.train import provenance
-from pretrain_sources.identity import fingerprint
-from pretrain_sources.pool import Pool
 from results.record import FAILED_STATUSES
-from results.store import Store, StoreError
+from results.store import StoreError
 
 SAME_IN_A_ROW = 5  # failures alike, after which there is no point in going on
 
 
 @dataclass(frozen=True)
 class How:
-    """Who runs the units. jobs: workers, None for one a core. slurm: options of sbatch. fail_fast: stop at the first failure.
-
-    keep: the finetuned networks too.
-    """
+    """Who runs the units. jobs: workers, None for one a core. slurm: options of sbatch. fail_fast: stop at the first failure."""
 
     executor: str = "local"  # or inline, slurm
     jobs: int | None = None
     slurm: Sequence[str] = ()
     fail_fast: bool = False
-    keep: bool = False
 
 
-def run_matrix(
-    matrix: Matrix,
-    store: Store,
-    data: Path,
-    weights: Path,
-    how: How,
-    show: Show,
-    retry: Sequence[str] = (),
-) -> Plan:
+def run_matrix(sweep: Sweep, how: How, show: Show) -> Plan:
     """Runs what is not done and returns the plan as it stands afterwards.
 
     Raises:
@@ -58,49 +41,24 @@ def run_matrix(
         StoppedEarly: by fail_fast, or because units keep failing alike.
     """
     options = slurm.options_of(how.slurm)
+    store = sweep.store
     store.make()
-    target, pool, plan = look(matrix, store, data, weights, show, retry, how.keep)
+    target, pool, plan = look(sweep, show)
     show.planned(plan, target)
     if plan.todo and how.executor != "slurm":
-        _require_device(matrix.protocol)
+        _require_device(sweep.matrix.protocol)
     for unit, reason in plan.skipped:
         known = plan.records.get(unit.fingerprint)
         if known is None or (known.status, known.reason) != ("skipped", reason):
             store.write_record(unfinished(unit, "skipped", reason))
     if plan.todo:
-        keep_plan(matrix, plan, store)
-        context = Context(store.root.absolute(), target, weights.absolute(), pool, provenance.commit(), how.keep)
-        _run_units(plan.todo, context, how, show, options)
-    return make_plan(matrix, target, pool, store, weights) if plan.todo or plan.skipped else plan
-
-
-def look(
-    matrix: Matrix, store: Store, data: Path, weights: Path, show: Show, retry: Sequence[str] = (), keep: bool = False
-) -> tuple[Target, Pool | None, Plan]:
-    """The data of a matrix, and its plan. Writes nothing but caches of what was read.
-
-    Raises:
-        BenchError: the data cannot be used.
-    """
-    cache = store.cache_file(f"scan-{matrix.target}.json")
-    checking = partial(show.checking, f"checking {matrix.target}")
-    target = map_target(open_target(matrix.target, data, cache, checking), matrix.protocol.class_map)
-    pool = _pool(matrix, target, store, show) if matrix.needs_pool else None
-    return target, pool, make_plan(matrix, target, pool, store, weights, retry, keep)
-
-
-def _pool(matrix: Matrix, target: Target, store: Store, show: Show) -> Pool | None:
-    hashing = partial(show.checking, "hashing the pool")
-    pool = open_pool(target, matrix.pool, store.cache_file(f"pool-{fingerprint(str(matrix.pool))[:12]}.json"), hashing)
-    if pool is not None and pool.root.resolve() in (store.root / "x").resolve().parents:
-        raise BenchError(
-            f"the store {store.root} lies in the pool {pool.root}: what it holds would count as unlabelled images"
+        write_plan(sweep.matrix, plan, store)
+        context = Context(
+            store.root.absolute(), target, sweep.weights.absolute(), pool, provenance.commit(), sweep.keep
         )
-    if pool is not None and pool.repeated:
-        show.noted(f"{pool.repeated} images of the pool are byte-identical to another one and count once")
-    for note in pool.notes if pool is not None else ():
-        show.noted(f"the pool: {note}")
-    return pool
+        _run_units(plan.todo, context, how, show, options)
+    again = replace(sweep, retry=(), keep=False)
+    return make_plan(again, target, pool) if plan.todo or plan.skipped else plan
 
 
 def _run_units(units: Sequence[Unit], context: Context, how: How, show: Show, options: slurm.Options) -> None:

@@ -24,8 +24,9 @@ from conftest import protocol_fields  # noqa: E402
 
 from bench.cli.progress import Watch  # noqa: E402
 from bench.plan.matrix import load_matrix  # noqa: E402
+from bench.plan.plan import Sweep  # noqa: E402
+from bench.plan.prepare import look  # noqa: E402
 from bench.plan.records import known_fields  # noqa: E402
-from bench.run.run import look  # noqa: E402
 from bench.scenes import make as render  # noqa: E402
 from results.record import RunRecord  # noqa: E402
 from results.store import Store  # noqa: E402
@@ -52,7 +53,7 @@ def make_matrix(folder: Path, runs: int) -> Path:
 def fill(path: Path, store: Store, data: Path) -> int:
     """Writes a record for every run of the matrix; returns how many there are."""
     matrix = load_matrix(str(path))
-    _, _, plan = look(matrix, store, data, Path("weights"), Watch(matrix, store.root))
+    _, _, plan = look(Sweep(matrix, store, data, Path("weights")), Watch(matrix, store.root))
     proof = examples.evidence()
     pattern = examples.record(seed=0).model_dump()
     tuning = json.dumps(pattern["tuning"]).encode()
