@@ -56,16 +56,16 @@ def card(here: Path, **fields: object) -> Path:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"checkpoints": [{"backbones": ["tiny"], "path": "../x"}]},
-        {"recipe": {"teacher": {"kind": "sam", "model": "vit_b", "checkpoint": "../x"}}},
-        {"corpus": {"path": "../x"}},
+        {"checkpoints": [{"backbones": ["tiny"], "path": "../odd-file"}]},
+        {"recipe": {"teacher": {"kind": "sam", "model": "vit_b", "checkpoint": "../odd-file"}}},
+        {"corpus": {"path": "../odd-file"}},
     ],
     ids=lambda fields: next(iter(fields)),
 )
 def test_what_a_card_names_is_a_regular_file_for_every_command(
     make: Callable[[Path], None], fields: dict[str, object], scenes: Path, bench: Bench, tmp_path: Path
 ) -> None:
-    make(tmp_path / "x")
+    make(tmp_path / "odd-file")
     mine = card(tmp_path, **fields)
     matrix = write_matrix(tmp_path)
     started = time.monotonic()
@@ -74,7 +74,7 @@ def test_what_a_card_names_is_a_regular_file_for_every_command(
     for words in calls:
         told = bench(*words)
         assert told.code == 1
-        assert "/x" in told.out + told.err
+        assert "/odd-file" in told.out + told.err
         assert "Traceback" not in told.err
     assert time.monotonic() - started < 30
 
