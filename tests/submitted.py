@@ -19,7 +19,7 @@ from bench import spec
 from bench.plan.matrix import load_matrix
 from bench.plan.plan import Sweep
 from bench.run.run import How, run_matrix
-from bench.submission import submit
+from bench.submission import pack
 from bench.targets import open_target
 from bench.targets.manifest import make_manifest, write_manifest
 from pretrain_sources.identity import fingerprint
@@ -114,7 +114,7 @@ def pack_one(data: Path, here: Path) -> Packed:
     write_manifest(make_manifest(open_target("scenes", data)), manifest)
     sweep = Sweep(load_matrix(str(matrix), sources=[str(folder)]), store, data, here / "weights", keep=True)
     run_matrix(sweep, How("inline"), Silent())
-    made, _ = submit.pack(folder, here / "out", store)
+    made, _ = pack.pack(folder, here / "out", store)
     return Packed(folder, store.root, made, here / "out" / "mine-networks", manifest, matrix)
 
 

@@ -3,8 +3,6 @@
 import hashlib
 import json
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,8 +14,9 @@ from safetensors.torch import load_file
 
 from bench.plan import plan
 from bench.plan.matrix import load_matrix
+from bench.plan.units import Learned, ReadyLabels
 from bench.train import stages
-from bench.train.pretrain import Pictures
+from bench.train.corpus_images import CorpusImages
 from pretrain_sources.catalog import catalog, find_source
 from pretrain_sources.corpus import Corpus, CorpusImage
 from pretrain_sources.files import Changed
@@ -313,9 +312,9 @@ def test_a_label_map_of_another_size_is_stretched_for_the_control_alone(tmp_path
         digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (image, label)]
         ones = int(np.tri(*size).sum())
         members.append(CorpusImage(name, image, label, "g", *digests, (480 - ones, ones, 0)))
-    unit: Any = SimpleNamespace(protocol=SimpleNamespace(image_px=None))
-    cards = [find_source(name, catalog()) for name in ("satir", "satir~shuffled")]
-    plain, shuffled = (Pictures(Corpus(2, tuple(members)), card, unit) for card in cards)
+    controls = [find_source(name, catalog()).control for name in ("satir", "satir~shuffled")]
+    labels = ReadyLabels("", 2)
+    plain, shuffled = (CorpusImages(Corpus(2, tuple(members)), Learned(labels, c), None) for c in controls)
     assert plain[0].label.shape == (20, 24)
     assert shuffled[0].label.shape == (20, 24)
     with pytest.raises(Changed, match=r"b-label.png is not of the size of .*b.png; make the corpus anew"):

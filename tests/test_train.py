@@ -12,7 +12,7 @@ from bench import Diverged
 from bench.spec import Loss, Protocol, Schedule
 from bench.targets import open_target
 from bench.train.batches import Batches, Decoded, open_split
-from bench.train.loop import Progress, SegmentationLoss, _offsets, fit, lr_factor, predict
+from bench.train.loop import Progress, SegmentationLoss, Training, _offsets, fit, lr_factor, predict
 
 LOSS = Loss(dice_background=False, class_weight_power=0.5, class_weight_cap=5)
 
@@ -39,8 +39,8 @@ def train(
     net = build(BACKBONES[backbone], 21)
     source = Batches(frames, settings, 21, seed=0, steps=steps)
     loss = SegmentationLoss(LOSS, np.ones(21))
-    schedule = schedule or settings.default
-    history = fit(net, source, steps, loss, schedule, settings, seed=0, report=report, checkpoint=checkpoint)
+    training = Training(settings, schedule or settings.default, loss, steps, seed=0)
+    history = fit(net, source, training, report, checkpoint)
     return net, history
 
 

@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bench.cli.options import DATA, FOLDER, SEED, STORE, WEIGHTS, Group, checked_weights, say, with_
+
+if TYPE_CHECKING:
+    from pretrain_sources.images import Pixels
 
 
 @click.group(cls=Group)
@@ -43,7 +46,7 @@ def submit_check(folder: Path, weights: Path, target: str | None, pool: Path | N
     from bench.submission import submit
     from results.store import Store
 
-    faults, good = submit.check(folder, weights)
+    faults, good = submit.check(folder, weights, _scene)
     if target is not None and not faults:
         from bench.cli import leak_check
 
@@ -51,7 +54,7 @@ def submit_check(folder: Path, weights: Path, target: str | None, pool: Path | N
             good += leak_check.look([str(folder)], target, data, pool, Store(store)).splitlines()
         except leak_check.NoImages as error:
             good.append(f"not looked for leaks: {error}")
-    return judgement(folder, faults, good, f"it can be run: bench run --matrix ... --source {folder}")
+    return _print_judgement(folder, faults, good, f"it can be run: bench run --matrix ... --source {folder}")
 
 
 @submit.command("pack")
@@ -60,13 +63,13 @@ def submit_check(folder: Path, weights: Path, target: str | None, pool: Path | N
 @STORE
 def submit_pack(folder: Path, out: Path, store: Path) -> int:
     """Make a bundle of the card in FOLDER and of its runs: records, evidence, certificates, checksums; no images, no weights."""
-    from bench.submission import submit, verify
+    from bench.submission import pack, verify
     from bench.submission.faults import texts
     from results.store import Store
 
-    made, notes = submit.pack(folder, out, Store(store))
+    made, notes = pack.pack(folder, out, Store(store))
     judged = verify.judge(made)
-    return judgement(
+    return _print_judgement(
         made, texts(judged.faults), [*notes, *judged.done, *judged.notes], "it can be handed in; see CONTRIBUTING.md"
     )
 
@@ -101,10 +104,19 @@ def submit_verify(bundle: Path, store: Path, weights: Path, data: Path, **how: A
     from bench.submission.verdict import Check, Here, verify_bundle
 
     judged, level = verify_bundle(bundle, Here(store, checked_weights(weights), data), Check(**how), counting)
-    return 2 if judgement(bundle, texts(judged.faults), [*judged.done, *judged.notes], level) else 0
+    return 2 if _print_judgement(bundle, texts(judged.faults), [*judged.done, *judged.notes], level) else 0
 
 
-def judgement(what: Path, faults: Sequence[str], good: Sequence[str], end: str) -> int:
+def _scene() -> "Pixels":
+    """A rendered frame, on which networks are tried."""
+    import numpy as np
+
+    from bench import scenes
+
+    return scenes.render(np.random.default_rng(0), (128, 160)).thermal
+
+
+def _print_judgement(what: Path, faults: Sequence[str], good: Sequence[str], end: str) -> int:
     """Prints a judgement; 1 where there is a fault."""
     from results.escape import for_terminal
 

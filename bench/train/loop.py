@@ -12,6 +12,7 @@ import pickle
 import time
 import typing
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from results.store import write_atomic
 KEPT_EVERY_S = 30.0  # between two checkpoints of a training
 
 
+Batch = tuple[Tensor, Tensor]  # images (B, 1, H, W) and labels (B, H, W), uint8
 History = list[tuple[int, float, float]]  # (step from 1, loss, learning rate of the decoder)
 
 
@@ -92,15 +94,21 @@ def lr_factor(schedule: Schedule, step: int, steps: int) -> float:
     return float((1 - t) ** 0.9) if schedule.decay == "poly" else 0.5 * (1 + math.cos(math.pi * t))
 
 
+@dataclass(frozen=True)
+class Training:
+    """What a training is, besides the network and its batches. loss: over logits (B, K, H, W) and labels (B, H, W)."""
+
+    protocol: Protocol
+    schedule: Schedule
+    loss: nn.Module
+    steps: int
+    seed: int
+
+
 def fit(
     network: Network,
-    batches: Dataset[tuple[Tensor, Tensor]],
-    steps: int,
-    loss: nn.Module,
-    schedule: Schedule,
-    protocol: Protocol,
-    *,
-    seed: int,
+    batches: Dataset[Batch],
+    training: Training,
     report: Progress,
     checkpoint: Path | None = None,
 ) -> History:
@@ -111,35 +119,24 @@ def fit(
     Raises:
         Diverged: the loss is not finite.
     """
-    device = device_of(protocol)
+    device, schedule, steps = device_of(training.protocol), training.schedule, training.steps
     network.to(device).train()
-    loss.to(device)
+    training.loss.to(device)
     optimiser = torch.optim.AdamW(_parameter_groups(network, schedule), fused=True)
     decay = LambdaLR(optimiser, lambda step: lr_factor(schedule, step, steps))
     parts = {"network": network, "optimiser": optimiser, "decay": decay}
     history = _resumed(checkpoint, parts, device)
-    workers = loading_processes(device)
-    rest = Subset(batches, range(len(history), steps))
-    loader: Iterator[tuple[Tensor, Tensor]] = iter(
-        DataLoader(rest, batch_size=None, num_workers=workers, pin_memory=device.type == "cuda")
-    )
     kept = time.monotonic()
-    for step in range(len(history), steps):
-        images, labels = next(loader)
-        torch.manual_seed(
-            derive_seed(seed, "step", step)
-        )  # dropout and stochastic depth; also makes a step repeatable alone
-        images = images.to(device, non_blocking=True).float() / 255
-        with _autocast(device):
-            logits = network(images)
-        value = loss(logits.float(), labels.to(device, non_blocking=True))
+    for step, batch in enumerate(_loaded(batches, len(history), steps, device), start=len(history)):
+        # of dropout and stochastic depth; also makes a step repeatable alone
+        torch.manual_seed(derive_seed(training.seed, "step", step))
+        value = _loss_of(network, training.loss, batch, device)
         if not math.isfinite(value.item()):
-            raise Diverged(
-                f"the training loss is {value.item()} at step {step + 1} of {steps} (learning rate {schedule.lr:g})"
-            )
+            at = f"step {step + 1} of {steps} (learning rate {schedule.lr:g})"
+            raise Diverged(f"the training loss is {value.item()} at {at}")
         optimiser.zero_grad(set_to_none=True)
-        value.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), protocol.grad_clip)
+        value.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(network.parameters(), training.protocol.grad_clip)
         history.append((step + 1, value.item(), optimiser.param_groups[-1]["lr"]))
         optimiser.step()
         decay.step()
@@ -148,6 +145,22 @@ def fit(
             kept = time.monotonic()
         report(step + 1, steps, loss=value.item())
     return history
+
+
+def _loaded(batches: Dataset[Batch], first: int, steps: int, device: torch.device) -> Iterator[Batch]:
+    """Items first..steps-1."""
+    workers, rest = loading_processes(device), Subset(batches, range(first, steps))
+    return iter(DataLoader(rest, batch_size=None, num_workers=workers, pin_memory=device.type == "cuda"))
+
+
+def _loss_of(network: Network, loss: nn.Module, batch: Batch, device: torch.device) -> Tensor:
+    """The loss of a batch: images (B, 1, H, W) uint8, labels (B, H, W)."""
+    images, labels = batch
+    images = images.to(device, non_blocking=True).float() / 255
+    with _autocast(device):
+        logits = network(images)
+    value: Tensor = loss(logits.float(), labels.to(device, non_blocking=True))
+    return value
 
 
 def history_csv(history: History) -> str:
@@ -175,20 +188,12 @@ def _resumed(path: Path | None, parts: Mapping[str, Any], device: torch.device) 
 
 
 @torch.inference_mode()
-def mean_loss(
-    network: Network, batches: Dataset[tuple[Tensor, Tensor]], count: int, loss: nn.Module, protocol: Protocol
-) -> float:
+def mean_loss(network: Network, batches: Dataset[Batch], count: int, loss: nn.Module, protocol: Protocol) -> float:
     """The mean loss over items 0..count-1 of `batches`; trains nothing."""
     device = device_of(protocol)
     network.to(device).eval()
     loss.to(device)
-    values = []
-    for i in range(count):
-        images, labels = batches[i]
-        with _autocast(device):
-            logits = network(images.to(device).float() / 255)
-        values.append(float(loss(logits.float(), labels.to(device))))
-    return sum(values) / count
+    return sum(float(_loss_of(network, loss, batches[i], device)) for i in range(count)) / count
 
 
 def _parameter_groups(network: Network, schedule: Schedule) -> list[dict[str, object]]:

@@ -1,46 +1,37 @@
 """What comes before the target: the corpus, and the encoder that is pretrained on it, brought, or permuted."""
 
-import functools
 import json
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import safetensors.torch
 import torch
-from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from backbones import imagenet, network
 from backbones.network import Network
-from backbones.transfer import Certificate, EncoderWeights, load_encoder, state_sha256
+from backbones.transfer import EncoderWeights
 from bench.plan.card_weights import brought
 from bench.plan.outcome import Context
 from bench.plan.unit_folder import CHECKPOINT, folder_of, is_done
 from bench.plan.units import (
     CorpusUnit,
-    FinalUnit,
     FromCheckpoint,
     FromImageNet,
     Learned,
     Permuted,
     PretrainUnit,
     ReadyLabels,
-    TuneUnit,
 )
 from bench.score import confusion_matrix
-from bench.spec import Protocol, Size
-from bench.targets import Target
-from bench.targets.frames import decode_image
-from bench.train.batches import Batches, Decoded, class_weights, fitted, resized_label
-from bench.train.loop import History, Progress, SegmentationLoss, fit, history_csv, mean_loss, predict
-from bench.train.needs import NeedsLostError, hold
-from pretrain_sources.corpus import Corpus, CorpusImage, check_corpus, deranged, random_ranks, read_corpus
-from pretrain_sources.files import Changed, read_unchanged
+from bench.spec import Protocol
+from bench.train.batches import class_weights
+from bench.train.corpus_images import CorpusImages, Part
+from bench.train.loop import History, Progress, SegmentationLoss, Training, fit, history_csv, mean_loss, predict
+from bench.train.needs import hold
+from bench.train.weights import fresh_network, left_by, load
+from pretrain_sources.corpus import Corpus, check_corpus, read_corpus
+from pretrain_sources.files import Changed
 from pretrain_sources.identity import derive_seed, fingerprint
-from pretrain_sources.images import IGNORE, decode_label, decode_thermal
 from pretrain_sources.making import make_corpus
 from pretrain_sources.pool import choose, evenly
 from pretrain_sources.recipe import SamTeacher
@@ -50,10 +41,8 @@ from results.locks import locked
 from results.record import Pretraining
 from results.store import Store, write_atomic
 
-PROBE_FRAMES = 2  # train frames on which a certificate measures how far the features moved
 HELD_OUT = (10, 64)  # every tenth image of a corpus, at most 64
 HELD_OUT_BATCHES = 16
-KEPT_BYTES = 2**29  # decoded images and labels that a training keeps
 
 
 def corpus(unit: CorpusUnit, context: Context, report: Progress) -> None:
@@ -112,139 +101,6 @@ def pretrain(unit: PretrainUnit, context: Context, report: Progress) -> None:
     write_atomic(folder / "certificate.json", f"{passed}\n".encode())
 
 
-def left_by(unit: PretrainUnit, context: Context) -> EncoderWeights:
-    """The encoder that a pretrain unit left.
-
-    Raises:
-        NeedsLostError: the file is not what its certificate was made of; the unit counts as not done from now on.
-    """
-    folder = folder_of(Store(context.store), unit)
-    path, certificate = folder / "encoder.safetensors", folder / "certificate.json"
-    told = json.loads(certificate.read_bytes())["sha256"]
-    try:
-        with safe_open(path, framework="pt") as file:
-            facts = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        if state_sha256(tensors) != told:
-            raise SafetensorError("its tensors are not those of certificate.json")
-    except SafetensorError as error:
-        certificate.unlink(missing_ok=True)
-        raise NeedsLostError(f"{path} is torn ({error}): run the same command again, which makes it anew") from error
-    return EncoderWeights(tensors, tuple(json.loads(facts["mean"])), tuple(json.loads(facts["std"])), facts["origin"])
-
-
-def learned_by(unit: FinalUnit, context: Context) -> Pretraining | None:
-    """What the pretraining on a corpus that a unit's weights come from says of itself; None where there was none."""
-    if unit.learner is None:
-        return None
-    path = folder_of(Store(context.store), unit.learner) / "pretrain.json"
-    return Pretraining.model_validate_json(path.read_bytes())
-
-
-def fresh_network(unit: PretrainUnit | TuneUnit | FinalUnit, replicate: str, num_classes: int) -> Network:
-    """Random weights of a replicate: the same for every source, so that sources differ in nothing else."""
-    torch.manual_seed(derive_seed(unit.protocol.seed, "init", replicate))
-    return network.build(unit.backbone, num_classes)
-
-
-def load(net: Network, weights: EncoderWeights, target: Target) -> Certificate:
-    """Strict loading, judged on the target's first train frames of one size."""
-    first, *others = target.splits["train"][:PROBE_FRAMES]
-    images = {frame.id: decode_image(frame.image.read_bytes()) for frame in (first, *others)}
-    images = {name: image for name, image in images.items() if image.shape == images[first.id].shape}
-    probe = torch.from_numpy(np.stack(list(images.values())))[:, None].float() / 255
-    return load_encoder(net, weights, probe, list(images))
-
-
-class Pictures(Sequence[Decoded]):
-    """The images of a corpus with their label maps, or with those that a control gives them; decoded when asked for.
-
-    Of the last ones asked for, half a gigabyte is kept.
-    """
-
-    def __init__(self, found: Corpus, learned: Learned, image_px: Size | None, manifest: Path | None = None) -> None:
-        """manifest: of a corpus that a unit made, which is made anew where a label map turns out to be torn."""
-        self._images, self._classes, self._size = found.images, found.num_classes, image_px
-        control = learned.control
-        kind, seed = (control.kind, control.seed) if control else (None, 0)
-        n = len(found.images)
-        self._owner = deranged(n, seed) if kind == "shuffled" else np.arange(n)  # whose label map an image gets
-        self._random_seed = seed if kind == "random-rank" else None
-        self._manifest = manifest
-        self._keep()
-
-    def _keep(self) -> None:
-        largest = max(sum(image.class_px) for image in self._images)
-        room = KEPT_BYTES // (2 * largest)  # a byte for a pixel of the image, one for its label
-        self._decoded = functools.lru_cache(maxsize=max(1, room))(self._decode)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_decoded"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._keep()
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, i: Any) -> Any:  # noqa: ANN401 - a slice gives a list, as Sequence has it
-        return [self[j] for j in range(*i.indices(len(self)))] if isinstance(i, slice) else self._decoded(int(i))
-
-    def class_px(self, i: int) -> NDArray[np.int64]:
-        """(K,) label pixels of each class in item i, ignore left out."""
-        owner = self._images[self._owner[i]]
-        pixels = np.zeros(self._classes, np.int64)
-        np.add.at(pixels, self._relabel(owner)[: self._classes], owner.class_px[:-1])
-        return pixels
-
-    def _relabel(self, owner: CorpusImage) -> NDArray[np.uint8]:
-        return np.arange(256, dtype=np.uint8) if self._random_seed is None else random_ranks(owner, self._random_seed)
-
-    def _decode(self, i: int) -> Decoded:
-        member, owner = self._images[i], self._images[self._owner[i]]
-        image = decode_thermal(read_unchanged(member.image, member.sha256))
-        stored = decode_label(self._label(owner))
-        counts = np.bincount(stored.ravel(), minlength=256)
-        if (*counts[: self._classes].tolist(), int(counts[IGNORE])) != owner.class_px:
-            raise Changed(f"{owner.label} does not hold the labels that its corpus says; make the corpus anew")
-        label = self._relabel(owner)[stored]
-        if label.shape != image.shape and owner is member:
-            raise Changed(f"{owner.label} is not of the size of {member.image}; make the corpus anew")
-        if label.shape != image.shape:  # a shuffled label map of an image of another size
-            label = resized_label(label, (image.shape[0], image.shape[1]))
-        return Decoded(member.id, member.group, *fitted(image, label, self._size))
-
-    def _label(self, owner: CorpusImage) -> bytes:
-        try:
-            return read_unchanged(owner.label, owner.label_sha256)
-        except (OSError, Changed) as error:
-            if self._manifest is None:
-                raise
-            self._manifest.unlink(missing_ok=True)
-            again = "run the same command again, which makes the corpus anew"
-            raise NeedsLostError(f"{owner.label} is not the label map that was made: {again}") from error
-
-
-class _Part(Sequence[Decoded]):
-    """Some of the pictures."""
-
-    def __init__(self, pictures: Pictures, picks: Sequence[int]) -> None:
-        self.pictures, self.picks = pictures, picks
-        self.class_px = [pictures.class_px(i) for i in picks]
-
-    def __len__(self) -> int:
-        return len(self.picks)
-
-    def __getitem__(self, i: Any) -> Any:  # noqa: ANN401
-        return [self[j] for j in range(*i.indices(len(self)))] if isinstance(i, slice) else self.pictures[self.picks[i]]
-
-    def batches(self, protocol: Protocol, num_classes: int, seed: int, steps: int) -> Batches:
-        """Batches of crops, as on the target."""
-        held = [set(np.flatnonzero(pixels).tolist()) for pixels in self.class_px]
-        return Batches(self, protocol, num_classes, seed, steps, held)
-
-
 def _trained(
     unit: PretrainUnit, learned: Learned, context: Context, report: Progress
 ) -> tuple[EncoderWeights, Pretraining, History]:
@@ -253,14 +109,13 @@ def _trained(
     classes = found.num_classes
     labels = learned.labels
     made_here = folder_of(Store(context.store), labels) / "manifest.json" if isinstance(labels, CorpusUnit) else None
-    pictures = Pictures(found, learned, protocol.image_px, made_here)
-    train, held_out = (_Part(pictures, picks) for picks in _split(found))
+    images = CorpusImages(found, learned, protocol.image_px, made_here)
+    train, held_out = (Part(images, picks) for picks in _split(found))
     steps = protocol.steps_on(len(train))
     net = fresh_network(unit, replicate, classes)
     torch.manual_seed(derive_seed(protocol.seed, "pretrain init", replicate))
-    net.decoder = network.build(
-        unit.backbone, classes
-    ).decoder  # finetuning begins with another one, whatever its classes
+    # finetuning begins with another decoder, whatever its classes
+    net.decoder = network.build(unit.backbone, classes).decoder
     if learned.start is not None:
         load(net, left_by(learned.start, context), context.target)
     loss = SegmentationLoss(protocol.loss, class_weights(np.sum(train.class_px, axis=0), protocol.loss))
@@ -268,17 +123,9 @@ def _trained(
     probe = held_out.batches(protocol, classes, derive_seed(protocol.seed, "held out"), HELD_OUT_BATCHES)
     count = min(HELD_OUT_BATCHES, len(held_out))
     before = mean_loss(net, probe, count, loss, protocol) if count else None
-    history = fit(
-        net,
-        train.batches(protocol, classes, seed, steps),
-        steps,
-        loss,
-        protocol.default,
-        protocol,
-        seed=seed,
-        report=report,
-        checkpoint=folder_of(Store(context.store), unit) / CHECKPOINT,
-    )
+    training = Training(protocol, protocol.default, loss, steps, seed)
+    checkpoint = folder_of(Store(context.store), unit) / CHECKPOINT
+    history = fit(net, train.batches(protocol, classes, seed, steps), training, report, checkpoint)
     told = Pretraining(
         corpus=found.content_hash,
         pretrain_images=len(train),
@@ -316,7 +163,7 @@ def _split(found: Corpus) -> tuple[list[int], list[int]]:
     return sorted(order[n:]), sorted(order[:n])
 
 
-def _pseudo_miou(net: Network, held_out: _Part, protocol: Protocol, classes: int) -> dict[str, float | None]:
+def _pseudo_miou(net: Network, held_out: Part, protocol: Protocol, classes: int) -> dict[str, float | None]:
     """mIoU on the held-out pseudo-labels: of the network, and of the class that would be the best constant."""
     if not len(held_out):
         return {"heldout_miou": None, "heldout_miou_constant": None}

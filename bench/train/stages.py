@@ -28,9 +28,20 @@ from bench.spec import Schedule
 from bench.targets import Target
 from bench.train import provenance, tune
 from bench.train.batches import Batches, Decoded, choose, class_pixels, class_weights, open_split
-from bench.train.loop import History, Progress, SegmentationLoss, device_of, fit, half_precision, history_csv, predict
+from bench.train.loop import (
+    History,
+    Progress,
+    SegmentationLoss,
+    Training,
+    device_of,
+    fit,
+    half_precision,
+    history_csv,
+    predict,
+)
 from bench.train.needs import NeedsLostError, hold
-from bench.train.pretrain import corpus, fresh_network, learned_by, left_by, load, pretrain
+from bench.train.pretrain import corpus, pretrain
+from bench.train.weights import fresh_network, learned_by, left_by, load
 from pretrain_sources.corpus import CorpusError
 from pretrain_sources.files import Changed
 from pretrain_sources.identity import derive_seed
@@ -222,17 +233,8 @@ def _finetuned(
     seed = derive_seed(unit.protocol.seed, "finetune", replicate)
     batches = Batches(train, unit.protocol, len(context.target.spec.classes), seed, unit.steps)
     loss = SegmentationLoss(unit.protocol.loss, weights)
-    history = fit(
-        net,
-        batches,
-        unit.steps,
-        loss,
-        schedule,
-        unit.protocol,
-        seed=seed,
-        report=report,
-        checkpoint=checkpoint,
-    )
+    training = Training(unit.protocol, schedule, loss, unit.steps, seed)
+    history = fit(net, batches, training, report, checkpoint)
     return net, history, certificate
 
 

@@ -26,7 +26,7 @@ from backbones.spec import BACKBONES, BackboneSpec
 from bench.spec import load_protocol
 from bench.targets import Target, open_target
 from bench.train.batches import Batches, open_split
-from bench.train.loop import SegmentationLoss, device_of, fit
+from bench.train.loop import SegmentationLoss, Training, device_of, fit
 
 BACKBONE_NAMES = ("fpn-efficientnet-lite0", "unet-resnet34", "segformer-b0")
 ROUNDS = 5
@@ -130,7 +130,7 @@ def harness(spec: BackboneSpec, batches: Batches, loss: nn.Module, protocol) -> 
     times: list[float] = []
     net = build(spec, protocol_classes(loss))
     stamp = lambda done, whole: times.append(time.perf_counter())  # noqa: E731
-    fit(net, batches, STEPS, loss, protocol.default, protocol, seed=0, report=stamp)
+    fit(net, batches, Training(protocol, protocol.default, loss, STEPS, seed=0), stamp)
     return list(np.diff(times)[WARM - 1 :])
 
 

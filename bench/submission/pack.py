@@ -1,0 +1,123 @@
+"""Making the bundle of a source: its card, its runs, their evidence and checksums; no images, no weights."""
+
+import platform
+import re
+import shutil
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import yaml
+
+from bench import BenchError
+from bench.plan.matrix import CARD
+from bench.plan.records import now
+from bench.plan.unit_folder import NETWORK, is_kept
+from pretrain_sources.card import SourceCard
+from pretrain_sources.catalog import catalog, collect
+from pretrain_sources.download import sha256_of
+from pretrain_sources.yamlfile import read_yaml
+from results import bundle
+from results import leaks as findings
+from results.bundle import BUNDLE, OF_A_RUN, Listing
+from results.record import RunRecord
+from results.store import LEAKS, RUNS, Store, slug, write_atomic
+from results.table import board, own_runs
+from safe_files import aside_of, clear_leftovers_of
+
+
+def pack(folder: Path, out: Path, store: Store) -> tuple[Path, list[str]]:
+    """Makes OUT/<name> of a source's card and of its runs in the store; (the bundle, what is worth knowing).
+
+    Networks that were kept go into OUT/<name>-networks, which is no part of the bundle: they are large.
+
+    Raises:
+        FileError: the card is wrong. BenchError: the store has no finished run of it.
+    """
+    cards = collect([folder / CARD], catalog())
+    card = cards[read_yaml(folder / CARD, SourceCard).name]
+    records = _current(store, card.name)
+    if not any(record.status == "ok" for record in records):
+        raise BenchError(
+            f"{store.root} holds no finished run of '{card.name}'; make some with `bench run --matrix ... --source {folder}`"
+        )
+    made = out / slug(card.name)
+    clear_leftovers_of(made)
+    aside = aside_of(made)
+    try:
+        count = _fill(aside, card, records, store)
+        if made.exists():
+            shutil.rmtree(made)
+        aside.rename(made)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    size = sum(path.stat().st_size for path in made.rglob("*") if path.is_file())
+    notes = [f"{len(records)} runs, {count} files, {size / 1e6:.1f} MB"]
+    if not (made / RUNS / LEAKS).is_dir():
+        notes.append(f"nobody has looked whether it has seen test images: bench leaks --source {folder} --target ...")
+    return made, [*notes, _copy_networks(made, records, store)]
+
+
+def _fill(folder: Path, card: SourceCard, records: list[RunRecord], store: Store) -> int:
+    """Puts everything into the folder of a bundle, the listing last; returns how many files it lists."""
+    for record in records:
+        here = store.folder_of(record)
+        there = folder / RUNS / here.relative_to(store.root)
+        there.mkdir(parents=True)
+        for name in OF_A_RUN:
+            if (here / name).is_file():
+                shutil.copyfile(here / name, there / name)
+    for path in (store.root / LEAKS).glob("*/*.json"):
+        if (found := findings.read_one(path)) is not None and bundle.is_of(found.source, card.name):
+            findings.write(Store(folder / RUNS), found)
+    (folder / CARD).write_text(_card_text(card))
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    files = {path.relative_to(folder).as_posix(): sha256_of(path) for path in paths}
+    version = metadata.version("satir-bench")
+    listing = Listing(name=card.name, made=now(), version=version, environment=_environment(), files=files)
+    write_atomic(folder / BUNDLE, (listing.model_dump_json(indent=1) + "\n").encode())
+    return len(files)
+
+
+def _copy_networks(made: Path, records: list[RunRecord], store: Store) -> str:
+    """Copies the networks that were kept into a folder beside the bundle; says so."""
+    kept = [record.run for record in records if record.status == "ok" and is_kept(store, record.run)]
+    if not kept:
+        return "no networks were kept, so nobody can spot-check it: `bench run ... --keep-weights` makes and keeps them"
+    networks = made.with_name(f"{made.name}-networks")
+    networks.mkdir(exist_ok=True)
+    for run in kept:
+        shutil.copyfile(store.unit_dir("final", run) / NETWORK, networks / f"{run}.safetensors")
+    where = f"{len(kept)} networks in {networks}"
+    return f"{where}: publish them, so that others can spot-check; they are no part of the bundle"
+
+
+def _current(store: Store, name: str) -> list[RunRecord]:
+    """The records of a source, of its variants and of its controls, but for those whose inputs have changed since."""
+    runs = own_runs(store)
+    runs = runs[[bundle.is_of(source, name) for source in runs["source"]]]
+    cells = board(runs)
+    good = set(cells[cells["status"] != "stale"]["cell"])
+    records, _ = store.read_records()
+    return [record for record in records if record.cell in good and bundle.is_of(record.source, name)]
+
+
+def _card_text(card: SourceCard) -> str:
+    """The card for the bundle: what shapes a result or tells of it; of paths only the last part, of files their sha256."""
+    shown = {name: value for name, value in card.model_dump(mode="json", exclude_none=True).items() if value != []}
+    shown |= {"training_data": card.training_data if isinstance(card.training_data, str) else list(card.training_data)}
+    for one, full in zip(shown.get("checkpoints", []), card.checkpoints, strict=True):
+        if full.path is not None:
+            one |= {"path": full.path.name, "sha256": full.sha256 or sha256_of(full.path)}
+    if card.corpus is not None:
+        shown["corpus"]["path"] = card.corpus.path.name
+    if "checkpoint" in (teacher := shown.get("recipe", {}).get("teacher", {})):
+        teacher["checkpoint"] = Path(teacher["checkpoint"]).name
+    return yaml.safe_dump(shown, sort_keys=False, allow_unicode=True)
+
+
+def _environment() -> dict[str, str]:
+    """Python, operating system, and the packages that the harness needs: nothing else of the machine or its user."""
+    needs = [need for need in metadata.requires("satir-bench") or () if "extra ==" not in need]
+    found = {name: metadata.version(name) for name in sorted(re.split(r"[^\w.-]", need)[0] for need in needs)}
+    return {"python": sys.version.split()[0], "system": f"{platform.system()} {platform.machine()}"} | found
