@@ -20,9 +20,12 @@ demo: $(READY)
 test: check
 	$(BIN)/pytest -n auto --dist worksteal
 
+TEXTS := README.md results/RESULTS.md
+COG := $(BIN)/cog -p "from bench.cli.published import show"
+
 # what README and RESULTS.md tell of measurements, written by the commands that they name
 published: $(READY)
-	$(BIN)/python -m bench.cli.published README.md results/RESULTS.md
+	$(COG) -r $(TEXTS)
 
 stress: $(READY)
 	BENCH_FUZZ=200 $(BIN)/pytest -n auto tests/test_fuzz.py

@@ -7,9 +7,9 @@ class BenchError(Exception):
     """The call is wrong or cannot be done here; the message says what, where and what to do."""
 
 
-class StoppedEarly(Exception):
+class StoppedEarlyError(Exception):
     """A run ended before all was done; what was finished is kept."""
 
 
-class Diverged(Exception):
+class DivergedError(Exception):
     """The training loss is not finite."""

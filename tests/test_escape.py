@@ -464,7 +464,7 @@ def test_the_live_display(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> No
 # -- the dashboard -----------------------------------------------------------------------------------------------------
 
 
-def shown_of(app: AppTest) -> Iterator[tuple[str, str]]:
+def shown_of(app: AppTest) -> Iterator[tuple[str, str]]:  # noqa: C901 - a case for each kind of page
     """(kind, text) of all that a page shows."""
     for kind in ("markdown", "caption", "info", "warning", "error", "title", "subheader"):
         for part in app.get(kind):

@@ -8,7 +8,7 @@ import pytest
 from conftest import write_matrix
 from filelock import FileLock
 
-from bench import Diverged
+from bench import DivergedError
 from bench.plan.matrix import load_matrix
 from bench.plan.outcome import Context, Outcome
 from bench.plan.plan import Sweep, make_plan
@@ -135,7 +135,7 @@ def test_a_failed_unit_takes_those_that_need_it_with_it_and_no_others(
 
     def tune(unit: Unit, context: Context, report: object) -> None:
         if unit == units[0]:
-            raise Diverged("why")
+            raise DivergedError("why")
         real(unit, context, report)  # type: ignore[arg-type]
 
     monkeypatch.setitem(stages._STAGES, "tune", tune)

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from conftest import Bench, make_scenes, write_matrix
 
-from bench.plan.units import RESULT_VERSION
+from bench.plan.unit import RESULT_VERSION
 from results.store import Store
 
 GOLDEN = Path(__file__).with_name("golden.json")

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from backbones.network import Network, build
 from backbones.spec import BACKBONES
-from bench import Diverged
+from bench import DivergedError
 from bench.spec import Loss, Protocol, Schedule
 from bench.targets import open_target
 from bench.train.batches import Batches, Decoded, open_split
@@ -97,7 +97,7 @@ def test_training_learns(scenes: Path) -> None:
 
 def test_a_loss_that_is_not_finite_ends_the_run(scenes: Path) -> None:
     wild = Schedule(lr=1e30, encoder_lr_scale=1, weight_decay=0, warmup_frac=0, decay="poly")
-    with pytest.raises(Diverged, match=r"at step \d+ of 20"):
+    with pytest.raises(DivergedError, match=r"at step \d+ of 20"):
         train(scenes, protocol(), wild, steps=20)
 
 
@@ -160,7 +160,7 @@ def test_an_output_that_is_not_finite_is_not_scored_as_background() -> None:
 
     network: Network = Broken()  # type: ignore[assignment]
     frame = Decoded("a", "g", np.zeros((8, 8), np.uint8), np.zeros((8, 8), np.uint8))
-    with pytest.raises(Diverged, match="output for a is not finite"):
+    with pytest.raises(DivergedError, match="output for a is not finite"):
         list(predict(network, [frame], protocol(), ignore_progress))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import protocol_fields
 
-from bench import Diverged
+from bench import DivergedError
 from bench.spec import Protocol, Schedule
 from bench.train.tune import Trial, best, candidates, propose, read_trials, tune
 
@@ -101,7 +101,7 @@ def test_tpe_proposes_from_what_was_seen() -> None:
 def test_a_diverged_trial_is_no_choice(tmp_path: Path) -> None:
     def half(number: int, schedule: Schedule) -> float:
         if number % 2 == 0:
-            raise Diverged("not finite")
+            raise DivergedError("not finite")
         return 0.1 * number
 
     trials = tune(protocol(4), tmp_path / "trials", half)
@@ -112,9 +112,9 @@ def test_a_diverged_trial_is_no_choice(tmp_path: Path) -> None:
 
 def test_nothing_but_divergence_is_a_failure(tmp_path: Path) -> None:
     def never(number: int, schedule: Schedule) -> float:
-        raise Diverged("not finite")
+        raise DivergedError("not finite")
 
-    with pytest.raises(Diverged, match="any of the 3 tuning trials"):
+    with pytest.raises(DivergedError, match="any of the 3 tuning trials"):
         tune(protocol(3), tmp_path / "trials", never)
 
 

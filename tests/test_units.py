@@ -8,7 +8,7 @@ from conftest import protocol_fields
 
 from backbones.imagenet import Origin
 from backbones.spec import BACKBONES
-from bench.plan import units
+from bench.plan import unit as units
 from bench.plan.graph import Graph, InputsHere
 from bench.plan.records import leak_of
 from bench.plan.units import FinalUnit, Unit

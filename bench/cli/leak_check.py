@@ -27,7 +27,7 @@ from results.table import runs_frame
 SHOWN = 20  # near-duplicates that are printed; all stand in the store
 
 
-class NoImages(BenchError):
+class NoImagesError(BenchError):
     """A source brings no images that could be looked through."""
 
 
@@ -87,7 +87,7 @@ def _images(card: SourceCard, known: Cards, target: Target, pool: Path | None) -
             raise BenchError(f"'{each.name}': {error}") from error
     if not found:
         more = ": name the folder of the images that they were trained on with --pool DIR" if card.checkpoints else ""
-        raise NoImages(f"'{card.name}' brings no thermal images of its own to look through{more}")
+        raise NoImagesError(f"'{card.name}' brings no thermal images of its own to look through{more}")
     return list(found.values())
 
 

@@ -14,8 +14,9 @@ from bench.plan.cost import paced_by, work_of
 from bench.plan.matrix import Matrix
 from bench.plan.plan import Known, Plan, Sweep
 from bench.plan.prepare import look
+from bench.plan.unit import KINDS
 from bench.plan.unit_folder import SPENT, is_done
-from bench.plan.units import KINDS, FinalUnit, Unit, all_needed
+from bench.plan.units import FinalUnit, Unit, all_needed
 from bench.targets import Target
 from results import stats
 from results.escape import for_terminal

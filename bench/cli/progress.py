@@ -15,7 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from bench.plan.cost import work_of
 from bench.plan.matrix import Matrix
 from bench.plan.plan import Plan
-from bench.plan.units import KINDS, Unit
+from bench.plan.unit import KINDS
+from bench.plan.units import Unit
 from bench.targets import Target
 from results.escape import for_terminal
 from results.record import FAILED_STATUSES, RETRIED

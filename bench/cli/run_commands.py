@@ -61,7 +61,7 @@ def plan(store: Path, data: Path, weights: Path, retry: str | None, **matrix: An
 @click.option("--retry", metavar="STATUS,...", help="Run these again: failed, oom, load_failed.")
 @click.option("--keep-weights", is_flag=True, help="Keep each run's network: `bench submit verify --spot` asks for it.")
 @click.option("--fail-fast", is_flag=True, help="Stop at the first failure. Default: go on with all that can be done.")
-def run(
+def run(  # noqa: PLR0913 - an argument for each option
     store: Path,
     data: Path,
     weights: Path,

@@ -11,8 +11,8 @@ from filelock import FileLock, Timeout
 
 from bench import BenchError
 from bench.plan.saved_plans import INPUTS, NAMES, read_plan
+from bench.plan.unit import KINDS, Json
 from bench.plan.unit_folder import CLAIM, LOG, OUTCOME, PROGRESS, is_left
-from bench.plan.units import KINDS, Json
 from pretrain_sources.yamlfile import suggestion
 from results.escape import for_terminal
 from results.record import MOST, RunRecord

@@ -52,7 +52,7 @@ def submit_check(folder: Path, weights: Path, target: str | None, pool: Path | N
 
         try:
             good += leak_check.look([str(folder)], target, data, pool, Store(store)).splitlines()
-        except leak_check.NoImages as error:
+        except leak_check.NoImagesError as error:
             good.append(f"not looked for leaks: {error}")
     return _print_judgement(folder, faults, good, f"it can be run: bench run --matrix ... --source {folder}")
 

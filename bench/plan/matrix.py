@@ -3,7 +3,7 @@
 import fnmatch
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -106,12 +106,7 @@ def load_matrix(
     specs = {n: _backbone(n, path) for n in _once(written.backbones, path)}
     own = {read_yaml(Path(name), SourceCard).name for name in added}
     cards = _keep("source", cards, [name for name in sources if name not in added_by], always=own)
-    if protocol.pretrain_steps is None and (long := [card.name for card in cards.values() if card.long]):
-        raise BenchError(
-            f"{path}: '{long[0]}' takes the steps of a pretraining, and {protocol.name} counts passes instead"
-        )
-    if protocol.pretrain_steps == 0 and (idle := [card.name for card in cards.values() if card.pretrains]):
-        raise BenchError(f"{path}: '{idle[0]}' needs pretraining, and {protocol.name} has no steps for it")
+    _refuse_without_steps(cards.values(), protocol, path)
     specs = _keep("backbone", specs, backbones)
     target = target or written.target
     _refuse_above(len(cards), written, protocol, path)
@@ -125,6 +120,15 @@ def load_matrix(
     )
     everything = closure(cards.values(), known)
     return Matrix(path.stem, target, protocol, cells, everything, specs, pool or _beside(path, written.pool))
+
+
+def _refuse_without_steps(cards: Iterable[SourceCard], protocol: Protocol, path: Path) -> None:
+    if protocol.pretrain_steps is None and (long := [card.name for card in cards if card.long]):
+        raise BenchError(
+            f"{path}: '{long[0]}' takes the steps of a pretraining, and {protocol.name} counts passes instead"
+        )
+    if protocol.pretrain_steps == 0 and (idle := [card.name for card in cards if card.pretrains]):
+        raise BenchError(f"{path}: '{idle[0]}' needs pretraining, and {protocol.name} has no steps for it")
 
 
 def _combinations(entry: str | Grid) -> int:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from bench.plan.graph import Graph, InputsHere
 from bench.plan.matrix import Matrix
+from bench.plan.unit import KINDS
 from bench.plan.unit_folder import is_done, is_kept
-from bench.plan.units import KINDS, FinalUnit, Unit
+from bench.plan.units import FinalUnit, Unit
 from bench.targets import Target
 from pretrain_sources.pool import Pool
 from results.record import FAILED_STATUSES, Status

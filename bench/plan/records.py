@@ -5,8 +5,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from bench.plan.unit import RESULT_VERSION
 from bench.plan.units import (
-    RESULT_VERSION,
     CorpusUnit,
     FinalUnit,
     FromCheckpoint,

@@ -8,7 +8,8 @@ from bench import BenchError
 from bench.plan.matrix import Matrix
 from bench.plan.plan import Plan
 from bench.plan.records import known_fields
-from bench.plan.units import FinalUnit, Json, all_needed
+from bench.plan.unit import Json
+from bench.plan.units import FinalUnit, all_needed
 from bench.spec import Cell
 from results.store import Store, write_atomic
 

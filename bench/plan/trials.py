@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from bench import Diverged
+from bench import DivergedError
 from results.record import Tuning
 from results.store import read_json_lines
 
@@ -42,11 +42,11 @@ def best(trials: list[Trial]) -> tuple[Trial, float]:
     """(trial, its validation mIoU) of the trial with the highest; of equals the first.
 
     Raises:
-        Diverged: there is none.
+        DivergedError: there is none.
     """
     finished = [(trial.val_miou, -trial.number, trial) for trial in trials if trial.val_miou is not None]
     if not finished:
-        raise Diverged(f"the training loss was not finite in any of the {len(trials)} tuning trials")
+        raise DivergedError(f"the training loss was not finite in any of the {len(trials)} tuning trials")
     value, _, trial = max(finished, key=lambda f: f[:2])
     return trial, value
 
@@ -55,7 +55,7 @@ def tuning_of(trials: list[Trial]) -> Tuning:
     """What a study of these trials gives: tune.json holds it.
 
     Raises:
-        Diverged: no trial has a score.
+        DivergedError: no trial has a score.
     """
     chosen, value = best(trials)
     return Tuning(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bench import Diverged
+from bench import DivergedError
 from bench.plan.trials import read_trials, tuning_of
 from bench.plan.units import FinalUnit, PretrainUnit, Unit
 from pretrain_sources.corpus import CorpusError, read_corpus
@@ -58,7 +58,7 @@ def is_left(store: Store, kind: str, fingerprint: str) -> bool:
         certificate = json.loads((folder / "certificate.json").read_bytes())
         sizes = {"encoder.safetensors": certificate["encoder_bytes"], **certificate.get("file_bytes", {})}
         return all((folder / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, Diverged):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, DivergedError):
         return False
 
 

@@ -1,86 +1,20 @@
-"""The four kinds of unit: a corpus, a pretraining, a tuning and a final run. What each is made of stands here and nowhere else.
-
-A unit's fingerprint is a hash of all that shapes its result, so a store can say what is done, and a record that spells it out can
-be held against it. Git commit, package versions and device are provenance, not identity: an edit of the README must not rerun a
-matrix.
-"""
+"""The four kinds of unit: a corpus, a pretraining, a tuning and a final run. What each is made of stands here and nowhere else."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import cache, cached_property
-from typing import Any, ClassVar, Literal, get_args
+from functools import cache
+from typing import Any
 
 from backbones.imagenet import Origin
 from backbones.spec import BackboneSpec
+from bench.plan.unit import Json, UnitBase
 from bench.spec import Cell, Protocol
 from pretrain_sources.card import Control, SourceCard
 from pretrain_sources.identity import fingerprint
 
-Kind = Literal["corpus", "pretrain", "tune", "final"]
-KINDS: tuple[Kind, ...] = get_args(Kind)  # in the order of the stages
-Json = dict[str, Any]
-
-# Raise a stage's number by hand when its code changes what it computes: tests/test_golden.py fails until that is done.
-RESULT_VERSION: dict[Kind, int] = {"corpus": 1, "pretrain": 1, "tune": 1, "final": 1}
-
-
-class _Unit:
-    """The smallest piece of work. Equal fingerprints mean the same result, so shared units are done once.
-
-    Attributes:
-        kind: of the four. replicate: of a final, and of a pretraining that is drawn anew for each; None for all others.
-        telling: files it leaves that say what the others hold.
-    """
-
-    kind: ClassVar[Kind]
-    telling: ClassVar[tuple[str, ...]] = ()
-    card: SourceCard
-    protocol: Protocol
-    replicate: int | None
-
-    @property
-    def needs(self) -> "tuple[Unit, ...]":
-        """The units whose results this one takes."""
-        return ()
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hash of all that shapes its result."""
-        return fingerprint(self._identity(lambda unit: unit.fingerprint) | {"replicate": self.replicate})
-
-    @cached_property
-    def cell_fingerprint(self) -> str:
-        """The same for all replicates of a cell."""
-        needs = [unit.cell_fingerprint for unit in self.needs]
-        return fingerprint(self._identity(lambda unit: None) | {"needs": needs})
-
-    def spelled_out(self) -> Json:
-        """All that the fingerprint is made of, needed units included, so that a stranger can recompute it."""
-        return self._identity(lambda unit: unit.spelled_out()) | {"replicate": self.replicate}
-
-    @property
-    def learner(self) -> "PretrainUnit | None":
-        """The pretraining on a corpus that the weights come from, permuted since or not; None where there is none."""
-        return None
-
-    def _shaping(self) -> Json:
-        """What shapes the result besides code and needed units; JSON values."""
-        raise NotImplementedError
-
-    def _identity(self, of: Callable[["Unit"], Any]) -> Json:
-        # what many units share stands by its hash: a matrix may have 20,000 of them
-        made: Json = {"kind": self.kind, "version": RESULT_VERSION[self.kind], **self._shaping()}
-        return made | {"needs": [of(unit) for unit in self.needs]}
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Unit) and self.fingerprint == other.fingerprint
-
-    def __hash__(self) -> int:
-        return hash(self.fingerprint)
-
 
 @dataclass(frozen=True, eq=False)
-class CorpusUnit(_Unit):
+class CorpusUnit(UnitBase):
     """Pseudo-labels by a teacher over images of the pool.
 
     Attributes:
@@ -98,15 +32,25 @@ class CorpusUnit(_Unit):
     images: int
     undrawable: str | None = None
 
+    @property
+    def needs(self) -> "tuple[Unit, ...]":
+        """Nothing: it is the ground."""
+        return ()
+
+    @property
+    def learner(self) -> "PretrainUnit | None":
+        """None: it has no weights."""
+        return None
+
     def _shaping(self) -> Json:
         if self.undrawable is not None:
             return {"cannot be drawn": self.undrawable}
         assert self.card.recipe is not None
         return {"teacher": self.teacher, "labelling": self.card.recipe.labelling(), "images": self.images_hash}
 
-    def _identity(self, of: Callable[["Unit"], Any]) -> Json:
+    def _identity(self, of: Callable[[UnitBase], Any]) -> Json:
         made = super()._identity(of)
-        del made["needs"]  # a corpus is the ground
+        del made["needs"]
         return made
 
     def __str__(self) -> str:
@@ -173,7 +117,7 @@ Weights = FromImageNet | FromCheckpoint | Permuted | Learned
 
 
 @dataclass(frozen=True, eq=False)
-class PretrainUnit(_Unit):
+class PretrainUnit(UnitBase):
     """The weights of an encoder: trained on a corpus, brought, or permuted."""
 
     kind = "pretrain"
@@ -235,7 +179,7 @@ class PretrainUnit(_Unit):
 
 
 @dataclass(frozen=True, eq=False)
-class _OnTarget(_Unit):
+class _OnTarget(UnitBase):
     """A training on the target. pretrained: where the encoder's weights come from; None for random ones."""
 
     cell: Cell
@@ -320,5 +264,5 @@ def backbone_hash(spec: BackboneSpec) -> str:
     return fingerprint(shaping)
 
 
-def _number(unit: _Unit) -> str:
+def _number(unit: UnitBase) -> str:
     return "" if unit.replicate is None else f" r{unit.replicate}"

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from bench import BenchError, StoppedEarly
+from bench import BenchError, StoppedEarlyError
 from bench.plan.events import Show
 from bench.plan.outcome import Context
 from bench.plan.plan import Plan, Sweep, make_plan
@@ -38,7 +38,7 @@ def run_matrix(sweep: Sweep, how: How, show: Show) -> Plan:
     Raises:
         BenchError: the data or an option of Slurm cannot be used, or the protocol's device is not there.
         StoreError: the store cannot be written; what was finished is kept.
-        StoppedEarly: by fail_fast, or because units keep failing alike.
+        StoppedEarlyError: by fail_fast, or because units keep failing alike.
     """
     options = slurm.options_of(how.slurm)
     store = sweep.store
@@ -80,10 +80,10 @@ def _run_units(units: Sequence[Unit], context: Context, how: How, show: Show, op
             in_a_row = 0 if outcome.status == "ok" else in_a_row
             continue
         if how.fail_fast:
-            raise StoppedEarly(f"stopped at the first failure (--fail-fast): {unit}: {outcome.reason}")
+            raise StoppedEarlyError(f"stopped at the first failure (--fail-fast): {unit}: {outcome.reason}")
         in_a_row, last = in_a_row + 1 if outcome.reason == last else 1, outcome.reason or ""
         if in_a_row == SAME_IN_A_ROW:
-            raise StoppedEarly(f"stopped: {in_a_row} units in a row failed alike, the last of them {unit}: {last}")
+            raise StoppedEarlyError(f"stopped: {in_a_row} units in a row failed alike, the last of them {unit}: {last}")
 
 
 def _require_device(protocol: Protocol) -> None:

@@ -19,7 +19,8 @@ from typing import Any
 
 from bench import BenchError
 from bench.plan.outcome import Context
-from bench.plan.units import KINDS, Unit
+from bench.plan.unit import KINDS
+from bench.plan.units import Unit
 from bench.run.executors import LOOK_AGAIN_S
 from pretrain_sources.identity import fingerprint
 from results.escape import for_terminal

@@ -163,7 +163,7 @@ def _gradient(parameter: torch.nn.Parameter) -> torch.Tensor:
 @click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Pictures a step.")
 @click.option("--prompts", type=click.IntRange(2), default=7, show_default=True, help="Prompts a picture.")
 @click.option("--seed", default=0, show_default=True)
-def main(
+def main(  # noqa: PLR0913 - an argument for each option
     out: Path, real: Path | None, weights: Path, steps: int, stop: int | None, batch: int, prompts: int, seed: int
 ) -> None:
     """Trains, and writes the weights in half precision."""

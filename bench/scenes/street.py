@@ -67,7 +67,7 @@ def _beyond(p: Painter, way: Way, strips: list[Strip]) -> None:
             building(p, s, size)
 
 
-def _rows(p: Painter, way: Way, strips: list[Strip], bare: bool) -> list[Prop]:
+def _rows(p: Painter, way: Way, strips: list[Strip], bare: bool) -> list[Prop]:  # noqa: C901 - a case for each kind of strip
     """Things that stand in rows: trees, poles, lamps, parked cars, fences, hedges; and the trees of a park."""
     dice = p.dice
     props: list[Prop] = []

@@ -16,7 +16,8 @@ from backbones.imagenet import Origin
 from backbones.spec import BackboneSpec
 from bench.plan import card_weights
 from bench.plan.graph import Graph
-from bench.plan.units import CorpusUnit, FinalUnit, FromCheckpoint, FromImageNet, Json, ReadyLabels
+from bench.plan.unit import Json
+from bench.plan.units import CorpusUnit, FinalUnit, FromCheckpoint, FromImageNet, ReadyLabels
 from bench.spec import Cell, Protocol
 from bench.submission.faults import Fault
 from pretrain_sources import teachers

@@ -26,7 +26,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from backbones.network import Network
-from bench import Diverged
+from bench import DivergedError
 from bench.spec import Loss, Protocol, Schedule
 from bench.train.batches import Decoded
 from pretrain_sources.identity import derive_seed
@@ -117,7 +117,7 @@ def fit(
     checkpoint: a file that is written now and then. Where it is there already, training goes on from it, to the same result.
 
     Raises:
-        Diverged: the loss is not finite.
+        DivergedError: the loss is not finite.
     """
     device, schedule, steps = device_of(training.protocol), training.schedule, training.steps
     network.to(device).train()
@@ -133,7 +133,7 @@ def fit(
         value = _loss_of(network, training.loss, batch, device)
         if not math.isfinite(value.item()):
             at = f"step {step + 1} of {steps} (learning rate {schedule.lr:g})"
-            raise Diverged(f"the training loss is {value.item()} at {at}")
+            raise DivergedError(f"the training loss is {value.item()} at {at}")
         optimiser.zero_grad(set_to_none=True)
         value.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(network.parameters(), training.protocol.grad_clip)
@@ -215,7 +215,7 @@ def predict(
     """(frame, (H, W) class indices at the label's own resolution) for each frame.
 
     Raises:
-        Diverged: an output is not finite.
+        DivergedError: an output is not finite.
     """
     device = device_of(protocol)
     network.to(device).eval()
@@ -226,7 +226,7 @@ def predict(
         if logits.shape[-2:] != frame.label.shape:
             logits = F.interpolate(logits, size=frame.label.shape, mode="bilinear", align_corners=False)
         if not bool(torch.isfinite(logits).all()):  # argmax would call it background
-            raise Diverged(f"the network's output for {frame.id} is not finite")
+            raise DivergedError(f"the network's output for {frame.id} is not finite")
         yield frame, logits[0].argmax(0).to(torch.uint8).cpu().numpy()
         report(done, len(frames))
 

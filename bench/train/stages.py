@@ -16,13 +16,14 @@ from PIL import Image
 from backbones import imagenet
 from backbones.network import Network
 from backbones.transfer import Certificate, LoadFailed, state_sha256
-from bench import Diverged
+from bench import DivergedError
 from bench.plan.cost import work_of
 from bench.plan.outcome import Context, Outcome, held_by
 from bench.plan.records import known_fields, now
 from bench.plan.trials import tuning_of
+from bench.plan.unit import Kind
 from bench.plan.unit_folder import CHECKPOINT, NETWORK, folder_of
-from bench.plan.units import FinalUnit, Kind, TuneUnit, Unit
+from bench.plan.units import FinalUnit, TuneUnit, Unit
 from bench.score import confusion_matrix, weighted_fmeasure
 from bench.spec import Schedule
 from bench.targets import Target
@@ -78,7 +79,7 @@ def _attempt(unit: Unit, context: Context, report: Progress) -> Outcome:
         return Outcome("failed", str(error), fatal=True)
     except LoadFailed as error:
         return Outcome("load_failed", str(error), (("certificate.json", _json(error.certificate.to_json())),))
-    except Diverged as error:
+    except DivergedError as error:
         return Outcome("diverged", str(error))
     except (torch.OutOfMemoryError, MemoryError) as error:
         return _out_of_memory(unit, error)

@@ -16,7 +16,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
-from bench import Diverged
+from bench import DivergedError
 from bench.plan.trials import Trial, best, read_trials
 from bench.spec import Protocol, Range, Schedule
 from pretrain_sources.identity import derive_seed
@@ -32,7 +32,7 @@ def tune(protocol: Protocol, path: Path, score: Callable[[int, Schedule], float]
     """All trials of a study; those that `path` holds are not run again. `score` gives a schedule's validation mIoU.
 
     Raises:
-        Diverged: every trial did.
+        DivergedError: every trial did.
     """
     trials = read_trials(path)
     if len(trials) == protocol.trials and all(trial.val_miou is None for trial in trials):
@@ -41,7 +41,7 @@ def tune(protocol: Protocol, path: Path, score: Callable[[int, Schedule], float]
         schedule = propose(protocol, trials)
         try:
             value: float | None = score(len(trials), schedule)
-        except Diverged:
+        except DivergedError:
             value = None
         trials = [*trials, Trial(len(trials), schedule.model_dump(), value)]
         write_atomic(path, "".join(json.dumps(asdict(trial)) + "\n" for trial in trials).encode())

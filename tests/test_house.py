@@ -1,0 +1,118 @@
+"""The shape of the house: rooms on floors, imports that go one way, files and functions of a size that can be read."""
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("safe_files.py", "results", "backbones", "pretrain_sources", "bench", "dashboard")
+MOST_LINES = 300  # of a file
+MOST_OF_A_FUNCTION = 50
+LONG = {  # functions above that, each with its reason
+    "bench/score/weighted_f.py:_missed_sum": "one compiled pass; cut up it is slower",
+}
+# The floors of bench/, from the ground up: each may import those before it. Beside them stand two isolated rooms.
+FLOORS = ("score", "spec", "targets", "plan", "train", "run", "submission", "cli", "__main__")
+ISOLATED = {"scenes": {"targets"}, "sam_tiny": {"targets", "scenes"}}
+MAY_KNOW_SCENES = {"cli", "sam_tiny"}
+
+
+def files() -> Iterator[Path]:
+    for name in PACKAGES:
+        path = ROOT / name
+        yield from [path] if path.is_file() else sorted(path.rglob("*.py"))
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_of(path): path for path in files()}
+
+
+def imports_of(module: str) -> set[str]:
+    """Modules of the house that a module imports anywhere in it, late imports too."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {
+                name if (name := f"{node.module}.{alias.name}") in MODULES else node.module for alias in node.names
+            }
+    return (found & MODULES.keys()) - {module}
+
+
+GRAPH = {module: imports_of(module) for module in MODULES}
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """A circle of imports from each module that stands in one."""
+    found = []
+    for start in sorted(graph):
+        came_from: dict[str, str] = {}
+        waiting = [start]
+        while waiting and start not in came_from:
+            module = waiting.pop()
+            for after in graph[module]:
+                if after not in came_from:
+                    came_from[after] = module
+                    waiting.append(after)
+        if start in came_from:
+            path = [start, came_from[start]]
+            while path[-1] != start:
+                path.append(came_from[path[-1]])
+            found.append(path[::-1])
+    return found
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == [["b", "c", "b"], ["c", "b", "c"]], "they are seen"
+    assert circles(GRAPH) == []
+
+
+def room_of(module: str) -> str | None:
+    parts = module.split(".")
+    return parts[1] if parts[0] == "bench" and len(parts) > 1 else None
+
+
+def test_the_rooms_of_bench_import_downwards_alone() -> None:
+    arrows = defaultdict(set)
+    for module, imported in GRAPH.items():
+        for other in imported:
+            here, there = room_of(module), room_of(other)
+            if here and there and here != there:
+                arrows[here].add(there)
+    assert arrows.keys() | {"score"} <= {*FLOORS, *ISOLATED}, "a new room needs a floor"
+    allowed = {"scenes": ISOLATED["scenes"], "sam_tiny": ISOLATED["sam_tiny"]}
+    for floor, room in enumerate(FLOORS):
+        allowed[room] = {*FLOORS[:floor], *({"scenes"} if room in MAY_KNOW_SCENES else ())}
+    wrong = {here: there - allowed[here] for here, there in arrows.items() if there - allowed[here]}
+    assert not wrong
+
+
+def test_bench_itself_holds_no_more_than_four_modules() -> None:
+    assert len(list((ROOT / "bench").glob("*.py"))) <= 4
+
+
+def test_every_package_is_shipped() -> None:
+    import tomllib
+
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    assert {module for module, path in MODULES.items() if path.name == "__init__.py"} <= set(listed)
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_files_and_functions_can_be_read_at_once(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= MOST_LINES
+    if "scenes" in path.parts:
+        return  # the renderer: a drawing is a long list of strokes
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            name = f"{path.relative_to(ROOT).as_posix()}:{node.name}"
+            assert lines <= MOST_OF_A_FUNCTION or name in LONG, f"{name} has {lines} lines"
