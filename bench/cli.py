@@ -619,7 +619,7 @@ def _weights(folder: Path) -> Path:
 
 
 def _statuses(retry: str | None) -> list[str]:
-    from pretrain_sources.yamlfile import suggestion
+    from pretrain_sources.config_file import suggestion
     from results.record import RETRIED
 
     names = [name.strip() for name in (retry or "").split(",") if name.strip()]
@@ -636,11 +636,11 @@ def _statuses(retry: str | None) -> list[str]:
 def _errors_of_use() -> tuple[type[Exception], ...]:
     """Looked up only once something went wrong, so that `bench --help` stays quick."""
     from pretrain_sources.catalog import UnknownSource
+    from pretrain_sources.config_file import FileError
     from pretrain_sources.corpus import CorpusError
     from pretrain_sources.files import Changed
     from pretrain_sources.pool import PoolError
     from pretrain_sources.teachers import TeacherError
-    from pretrain_sources.yamlfile import FileError
     from results.bundle import BundleError
     from results.compare import Unanswerable
     from results.store import StoreError

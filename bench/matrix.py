@@ -18,9 +18,9 @@ from bench.targets import TARGETS
 from bench.targets.mapping import map_spec
 from pretrain_sources.card import SourceCard
 from pretrain_sources.catalog import STUDIES, UnknownSource, catalog, closure, collect, find_source, grid, own_card
+from pretrain_sources.config_file import Number, read_yaml, suggestion
 from pretrain_sources.recipe import Recipe
 from pretrain_sources.teachers import own
-from pretrain_sources.yamlfile import Number, read_yaml, suggestion
 
 T = TypeVar("T")  # Python 3.11 has no def f[T]
 

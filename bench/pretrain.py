@@ -28,7 +28,7 @@ from bench.units import CHECKPOINT, Context, Unit
 from pretrain_sources.card import SourceCard
 from pretrain_sources.corpus import Corpus, CorpusImage, check_corpus, deranged, random_ranks, read_corpus
 from pretrain_sources.files import Changed, read_unchanged
-from pretrain_sources.identity import derive_seed, fingerprint
+from pretrain_sources.hashing import derive_seed, fingerprint
 from pretrain_sources.images import IGNORE, decode_label, decode_thermal
 from pretrain_sources.making import make_corpus
 from pretrain_sources.pool import choose, evenly

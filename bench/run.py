@@ -16,7 +16,7 @@ from bench.status import keep_plan
 from bench.targets import Target, open_pool, open_target
 from bench.targets.mapping import map_target
 from bench.units import Context, Unit
-from pretrain_sources.identity import fingerprint
+from pretrain_sources.hashing import fingerprint
 from pretrain_sources.pool import Pool
 from results.record import FAILED_STATUSES
 from results.store import Store, StoreError

@@ -20,7 +20,7 @@ from typing import Any
 from bench import BenchError
 from bench.executors import LOOK_AGAIN_S
 from bench.units import KINDS, Context, Unit
-from pretrain_sources.identity import fingerprint
+from pretrain_sources.hashing import fingerprint
 from results.escape import for_terminal
 from results.store import Store, write_atomic
 

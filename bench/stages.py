@@ -31,7 +31,7 @@ from bench.trials import tuning_of
 from bench.units import CHECKPOINT, NETWORK, Context, Kind, Outcome, Unit, held_by
 from pretrain_sources.corpus import CorpusError
 from pretrain_sources.files import Changed
-from pretrain_sources.identity import derive_seed
+from pretrain_sources.hashing import derive_seed
 from pretrain_sources.images import Pixels
 from pretrain_sources.teachers import TeacherError
 from results import metrics, samples

@@ -16,7 +16,7 @@ from bench.plan import Plan, is_left
 from bench.records import known_fields
 from bench.spec import Cell
 from bench.units import CLAIM, KINDS, LOG, OUTCOME, PROGRESS, Unit
-from pretrain_sources.yamlfile import suggestion
+from pretrain_sources.config_file import suggestion
 from results.escape import for_terminal
 from results.record import MOST, RunRecord
 from results.store import Store, write_atomic

@@ -28,7 +28,7 @@ from backbones.network import Network
 from bench import Diverged
 from bench.batches import Decoded
 from bench.spec import Loss, Protocol, Schedule
-from pretrain_sources.identity import derive_seed
+from pretrain_sources.hashing import derive_seed
 from pretrain_sources.images import IGNORE, Pixels
 from results.store import write_atomic
 

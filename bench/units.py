@@ -14,7 +14,7 @@ from backbones.spec import BackboneSpec
 from bench.spec import Cell, Protocol
 from bench.targets import Target
 from pretrain_sources.card import SourceCard
-from pretrain_sources.identity import fingerprint
+from pretrain_sources.hashing import fingerprint
 from pretrain_sources.pool import Pool
 from pretrain_sources.recipe import HAS_SEEN
 from results.locks import HeldError

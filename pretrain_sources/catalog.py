@@ -16,8 +16,8 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from pretrain_sources.card import Control, SourceCard, Subset
+from pretrain_sources.config_file import FileError, read_yaml, suggestion
 from pretrain_sources.recipe import META_MODELS, Recipe, SamTeacher
-from pretrain_sources.yamlfile import FileError, read_yaml, suggestion
 
 MOST_CHARACTERS, MOST_STEPS = 500, 50  # of a name, and of a chain of sources
 Value = bool | int | float | str

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pretrain_sources.files import stamp
-from pretrain_sources.identity import derive_seed, fingerprint
+from pretrain_sources.hashing import derive_seed, fingerprint
 from pretrain_sources.images import IGNORE, MASK_MEND, ImageError, counted, read_image, read_label, strange_labels
 from pretrain_sources.lists import Folder, composed
 from pretrain_sources.pool import PoolError, read_pool, walk

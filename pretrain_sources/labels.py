@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pretrain_sources.identity import derive_seed
+from pretrain_sources.hashing import derive_seed
 from pretrain_sources.images import IGNORE, Pixels
 from pretrain_sources.recipe import Recipe
 from pretrain_sources.teachers import Masks

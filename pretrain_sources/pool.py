@@ -18,7 +18,7 @@ import numpy as np
 
 from pretrain_sources.card import Subset
 from pretrain_sources.files import stamp
-from pretrain_sources.identity import fingerprint
+from pretrain_sources.hashing import fingerprint
 from pretrain_sources.images import ImageError, counted, read_image
 from pretrain_sources.lists import SUFFIXES, ListError, composed, plain, read_rows
 from safe_files import read_regular, sealed, unsealed, write_whole

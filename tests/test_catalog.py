@@ -10,7 +10,7 @@ from bench import BenchError
 from bench.matrix import load_matrix
 from pretrain_sources.card import Checkpoint
 from pretrain_sources.catalog import STUDIES, UnknownSource, catalog, closure, collect, fields_of, find_source, grid
-from pretrain_sources.yamlfile import FileError
+from pretrain_sources.config_file import FileError
 
 KNOWN = catalog()
 

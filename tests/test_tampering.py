@@ -21,7 +21,7 @@ from backbones.transfer import state_sha256
 from bench.submission import runs, verify
 from bench.submission.bounds import weighted_f_bounds
 from bench.targets.manifest import read_manifest, write_manifest
-from pretrain_sources.identity import fingerprint
+from pretrain_sources.hashing import fingerprint
 from results import bundle, leaks, load_table, metrics
 from results.bundle import BundleError
 from results.compare import one_board, samples

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.targets.scenes import render
-from pretrain_sources.identity import derive_seed
+from pretrain_sources.hashing import derive_seed
 from pretrain_sources.images import decode_thermal
 from pretrain_sources.recipe import FelzenszwalbTeacher
 from pretrain_sources.teachers.felzenszwalb import open_teacher

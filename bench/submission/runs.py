@@ -26,9 +26,9 @@ from bench.units import RESULT_VERSION, backbone_hash
 from pretrain_sources import teachers
 from pretrain_sources.card import SourceCard
 from pretrain_sources.catalog import Cards, UnknownSource, closure, find_source
-from pretrain_sources.identity import fingerprint
+from pretrain_sources.config_file import read_yaml, suggestion
+from pretrain_sources.hashing import fingerprint
 from pretrain_sources.recipe import HAS_SEEN
-from pretrain_sources.yamlfile import read_yaml, suggestion
 from results import bundle, metrics
 from results.evidence import Evidence
 from results.record import RunRecord

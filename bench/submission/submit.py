@@ -19,10 +19,10 @@ from bench.units import NETWORK
 from pretrain_sources import teachers
 from pretrain_sources.card import Checkpoint, SourceCard
 from pretrain_sources.catalog import UnknownSource, catalog, collect, find_source
+from pretrain_sources.config_file import FileError, read_yaml, suggestion
 from pretrain_sources.corpus import CorpusError, check_corpus
 from pretrain_sources.download import sha256_of
 from pretrain_sources.template import SCHEMA, TO_DO, Kind, schema, template
-from pretrain_sources.yamlfile import FileError, read_yaml, suggestion
 from results import bundle
 from results import leaks as findings
 from results.bundle import BUNDLE, OF_A_RUN, Listing

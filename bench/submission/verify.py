@@ -17,7 +17,7 @@ from bench.submission.runs import run_faults, shipped
 from bench.targets.manifest import Manifest, read_manifest
 from pretrain_sources.card import SourceCard
 from pretrain_sources.catalog import catalog, collect
-from pretrain_sources.yamlfile import FileError, read_yaml
+from pretrain_sources.config_file import FileError, read_yaml
 from results import bundle
 from results import leaks as findings
 from results.leaks import Found
