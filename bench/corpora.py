@@ -15,7 +15,7 @@ from bench import BenchError
 from bench.matrix import lookup
 from bench.watch import counting
 from pretrain_sources import teachers
-from pretrain_sources.catalog import UnknownSource, catalog, find_source, own_card
+from pretrain_sources.catalog import UnknownSourceError, catalog, find_source, own_card
 from pretrain_sources.corpus import HALF, Corpus, Manifest, check_corpus, made_manifest, read_manifest
 from pretrain_sources.making import make_corpus, redrawn
 from pretrain_sources.pool import read_pool
@@ -36,7 +36,7 @@ def recipe_of(name: str, teacher: str | None, changes: Mapping[str, Any], **sam:
     """
     try:
         card = own_card(Path(name), catalog()) if name.endswith((".yaml", ".yml")) else find_source(name, catalog())
-    except UnknownSource as error:
+    except UnknownSourceError as error:
         raise BenchError(str(error)) from error
     recipe = card.recipe
     if recipe is None:

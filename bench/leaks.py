@@ -13,7 +13,7 @@ from bench.targets import Target, open_pool, open_target
 from bench.watch import counting
 from pretrain_sources import leaks
 from pretrain_sources.card import SourceCard
-from pretrain_sources.catalog import Cards, UnknownSource, catalog, closure, find_source, own_card
+from pretrain_sources.catalog import Cards, UnknownSourceError, catalog, closure, find_source, own_card
 from pretrain_sources.corpus import CorpusError, check_corpus
 from pretrain_sources.images import decode_thermal
 from pretrain_sources.leaks import LeaksError, Prepared, read_frames
@@ -63,7 +63,7 @@ def _card(name: str) -> tuple[SourceCard, Cards]:
             card = own_card(path, catalog())
             return card, {**catalog(), card.name: card}
         return find_source(name, catalog()), catalog()
-    except UnknownSource as error:
+    except UnknownSourceError as error:
         raise BenchError(str(error)) from error
 
 

@@ -27,7 +27,7 @@ from bench.train import Progress, SegmentationLoss, fit, mean_loss, predict
 from bench.units import CHECKPOINT, Context, Unit
 from pretrain_sources.card import SourceCard
 from pretrain_sources.corpus import Corpus, CorpusImage, check_corpus, deranged, random_ranks, read_corpus
-from pretrain_sources.files import Changed, read_unchanged
+from pretrain_sources.file_state import FileChangedError, read_unchanged
 from pretrain_sources.hashing import derive_seed, fingerprint
 from pretrain_sources.images import IGNORE, decode_label, decode_thermal
 from pretrain_sources.making import make_corpus
@@ -196,10 +196,10 @@ class Pictures(Sequence[Decoded]):
         stored = decode_label(self._label(owner))
         counts = np.bincount(stored.ravel(), minlength=256)
         if (*counts[: self._classes].tolist(), int(counts[IGNORE])) != owner.class_px:
-            raise Changed(f"{owner.label} does not hold the labels that its corpus says; make the corpus anew")
+            raise FileChangedError(f"{owner.label} does not hold the labels that its corpus says; make the corpus anew")
         label = self._relabel(owner)[stored]
         if label.shape != image.shape and owner is member:
-            raise Changed(f"{owner.label} is not of the size of {member.image}; make the corpus anew")
+            raise FileChangedError(f"{owner.label} is not of the size of {member.image}; make the corpus anew")
         if label.shape != image.shape:  # a shuffled label map of an image of another size
             label = resized_label(label, (image.shape[0], image.shape[1]))
         return Decoded(member.id, member.group, *fitted(image, label, self._size))
@@ -207,7 +207,7 @@ class Pictures(Sequence[Decoded]):
     def _label(self, owner: CorpusImage) -> bytes:
         try:
             return read_unchanged(owner.label, owner.label_sha256)
-        except (OSError, Changed) as error:
+        except (OSError, FileChangedError) as error:
             if self._manifest is None:
                 raise
             self._manifest.unlink(missing_ok=True)
@@ -296,7 +296,7 @@ def _corpus_of(unit: Unit, context: Context) -> Corpus:
     found, _ = check_corpus(card.corpus.path, num_classes=card.corpus.num_classes, cache=cache)
     chosen = Corpus(found.num_classes, evenly(choose(found.images, card.subset), unit.protocol.max_frames))
     if chosen.content_hash != unit.inputs["corpus"]:
-        raise Changed(f"{card.corpus.path} has changed since the run was planned; run the same command again")
+        raise FileChangedError(f"{card.corpus.path} has changed since the run was planned; run the same command again")
     return chosen
 
 

@@ -30,7 +30,7 @@ from bench.train import Progress, SegmentationLoss, device_of, fit, half_precisi
 from bench.trials import tuning_of
 from bench.units import CHECKPOINT, NETWORK, Context, Kind, Outcome, Unit, held_by
 from pretrain_sources.corpus import CorpusError
-from pretrain_sources.files import Changed
+from pretrain_sources.file_state import FileChangedError
 from pretrain_sources.hashing import derive_seed
 from pretrain_sources.images import Pixels
 from pretrain_sources.teachers import TeacherError
@@ -73,7 +73,7 @@ def _attempt(unit: Unit, context: Context, report: Progress) -> Outcome:
         return Outcome("skipped", str(error))
     except StoreError as error:
         return Outcome("failed", str(error), fatal=True)
-    except (CorpusError, TeacherError, Changed) as error:
+    except (CorpusError, TeacherError, FileChangedError) as error:
         return Outcome("failed", str(error))
     except OSError as error:
         if is_unwritable(error):

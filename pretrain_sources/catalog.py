@@ -58,7 +58,7 @@ _SUBSET = re.compile(r"(?:n-(?P<n>\d+(?:\.\d+)?(?:pct)?))?-?(?:groups-(?P<groups
 _CONTROLS = get_args(Control.model_fields["kind"].annotation)
 
 
-class UnknownSource(Exception):
+class UnknownSourceError(Exception):
     """No source of that name can be made; the message says why."""
 
 
@@ -92,7 +92,7 @@ def own_card(path: Path, known: Cards) -> SourceCard:
     """The card in this file, which may name others.
 
     Raises:
-        FileError: the file is wrong, or its name is taken. UnknownSource: it names a source that is not known.
+        FileError: the file is wrong, or its name is taken. UnknownSourceError: it names a source that is not known.
     """
     cards = collect([path], known)
     return find_source(next(name for name in cards if name not in known), cards)
@@ -102,7 +102,7 @@ def _means_something(name: str, known: Cards) -> bool:
     """Whether a name says what it is by itself, so that no card may give it another meaning."""
     try:
         find_source(name, known)
-    except UnknownSource:
+    except UnknownSourceError:
         return False
     return True
 
@@ -128,15 +128,17 @@ def find_source(name: str, known: Cards, passed: tuple[str, ...] = ()) -> Source
     """The card of that name, or the one that the name describes; its own `name` is the canonical one.
 
     Raises:
-        UnknownSource: a part of the name is unknown, a setting does not fit, or a chain comes back to itself.
+        UnknownSourceError: a part of the name is unknown, a setting does not fit, or a chain comes back to itself.
     """
     if len(name) > MOST_CHARACTERS:
-        raise UnknownSource(f"a source's name of {len(name)} characters, {name[:40]}...; at most {MOST_CHARACTERS}")
+        raise UnknownSourceError(
+            f"a source's name of {len(name)} characters, {name[:40]}...; at most {MOST_CHARACTERS}"
+        )
     if name in passed:
-        raise UnknownSource(f"the chain loops: {' -> '.join((*passed, name))}")
+        raise UnknownSourceError(f"the chain loops: {' -> '.join((*passed, name))}")
     passed = (*passed, name)
     if len(passed) > MOST_STEPS:
-        raise UnknownSource(f"'{passed[0]}' starts from more than {MOST_STEPS} others, one after the other")
+        raise UnknownSourceError(f"'{passed[0]}' starts from more than {MOST_STEPS} others, one after the other")
     if name in known:
         card = known[name]
         if card.start not in ("random", "imagenet"):
@@ -145,12 +147,12 @@ def find_source(name: str, known: Cards, passed: tuple[str, ...] = ()) -> Source
     if "~" in name:
         base, _, kind = name.rpartition("~")
         if kind not in _CONTROLS:
-            raise UnknownSource(f"unknown control '{kind}' in '{name}'{suggestion(kind, _CONTROLS)}")
+            raise UnknownSourceError(f"unknown control '{kind}' in '{name}'{suggestion(kind, _CONTROLS)}")
         description = f"Control of {base}: {_TOLD[kind]}."
         try:
             card = SourceCard(name=name, description=description, control=Control(of=base, kind=kind))  # type: ignore[arg-type]
         except ValidationError as error:
-            raise UnknownSource(
+            raise UnknownSourceError(
                 f"'{name}' cannot be a source's name: it is too long, or holds other characters"
             ) from error
         return _controlled(card, known, passed, derived=True)
@@ -158,11 +160,11 @@ def find_source(name: str, known: Cards, passed: tuple[str, ...] = ()) -> Source
         begin, _, rest = name.rpartition("+")
         start, last = find_source(begin, known, passed), find_source(rest, known, passed)
         if not last.pretrains or last.start != "random":
-            raise UnknownSource(
+            raise UnknownSourceError(
                 f"'{name}': '{rest}' cannot go on from another source, it has no pretraining of its own"
             )
         if start.is_random:
-            raise UnknownSource(f"'{name}': '{begin}' is random already, so '{rest}' alone says the same")
+            raise UnknownSourceError(f"'{name}': '{begin}' is random already, so '{rest}' alone says the same")
         text = f"{last.description} Started from {start.name}."
         seen = [card.training_data for card in (start, last)]
         data = "unknown" if "unknown" in seen else tuple(dict.fromkeys(name for names in seen for name in names))
@@ -187,11 +189,11 @@ def grid(base: str, settings: Mapping[str, Iterable[Value]], known: Cards) -> li
     """One card for every combination of these values.
 
     Raises:
-        UnknownSource: the base or a setting is unknown, or a value does not fit.
+        UnknownSourceError: the base or a setting is unknown, or a value does not fit.
     """
     card = find_source(base, known)
     if empty := [name for name, values in settings.items() if not list(values)]:
-        raise UnknownSource(f"'{base}': no value is given for {empty[0]}")
+        raise UnknownSourceError(f"'{base}': no value is given for {empty[0]}")
     return [
         changed(card, dict(zip(settings, values, strict=True)))
         for values in product(*(tuple(v) for v in settings.values()))
@@ -202,17 +204,17 @@ def changed(card: SourceCard, changes: Mapping[str, Value]) -> SourceCard:
     """The card with other settings of its recipe, of its teacher or of its subset; the name says which.
 
     Raises:
-        UnknownSource: the card has no recipe, a setting is unknown, or a value does not fit.
+        UnknownSourceError: the card has no recipe, a setting is unknown, or a value does not fit.
     """
     recipe = card.recipe
     if not card.pretrains or card.control is not None:
-        raise UnknownSource(f"'{card.name}' has no settings of its own to change")
+        raise UnknownSourceError(f"'{card.name}' has no settings of its own to change")
     if recipe is None and set(changes) - set(Subset.model_fields):
-        raise UnknownSource(f"'{card.name}' has no recipe whose settings could be changed")
+        raise UnknownSourceError(f"'{card.name}' has no recipe whose settings could be changed")
     fields = _fields(recipe)
     for name in changes:
         if name not in fields:
-            raise UnknownSource(f"'{card.name}' has no setting '{name}'{suggestion(name, fields)}")
+            raise UnknownSourceError(f"'{card.name}' has no setting '{name}'{suggestion(name, fields)}")
     subset = {name: value for name, value in changes.items() if name in Subset.model_fields}
     try:
         new = recipe and _changed_recipe(recipe, {k: v for k, v in changes.items() if k not in subset})
@@ -224,7 +226,7 @@ def changed(card: SourceCard, changes: Mapping[str, Value]) -> SourceCard:
         where = ", ".join(str(p) for p in first["loc"] if p in fields) or ", ".join(changes)
         found = "" if isinstance(first["input"], dict) else f" {first['input']!r}"
         why = first["msg"].removeprefix("Value error, ")
-        raise UnknownSource(f"'{card.name}' with {where}{found}: {why}") from error
+        raise UnknownSourceError(f"'{card.name}' with {where}{found}: {why}") from error
     if (new, part) == (recipe, card.subset):
         return card
     tokens = [_token(name, fields_of(new)[name]) for name in fields_of(new) if _differs(recipe, new, name)]
@@ -249,17 +251,17 @@ def _controlled(card: SourceCard, known: Cards, passed: tuple[str, ...], derived
     kind, name = card.control.kind, f"{base.name}~{card.control.kind}" if derived else card.name
     control = card.control.model_copy(update={"of": base.name})
     if base.control is not None:
-        raise UnknownSource(f"'{name}': '{base.name}' is a control already")
+        raise UnknownSourceError(f"'{name}': '{base.name}' is a control already")
     if kind == "permuted":
         if base.is_random:
-            raise UnknownSource(f"'{name}': '{base.name}' has no weights to permute")
+            raise UnknownSourceError(f"'{name}': '{base.name}' has no weights to permute")
         data = base.training_data
         return card.model_copy(update={"name": name, "control": control, "start": base.name, "training_data": data})
     if not base.pretrains:
-        raise UnknownSource(f"'{name}': '{base.name}' has no pseudo-labels to control")
+        raise UnknownSourceError(f"'{name}': '{base.name}' has no pseudo-labels to control")
     classes = base.recipe.num_classes if base.recipe else base.corpus.num_classes if base.corpus else None
     if kind == "random-rank" and classes == 2:
-        raise UnknownSource(f"'{name}': '{base.name}' has one rank only, so there is nothing to draw at random")
+        raise UnknownSourceError(f"'{name}': '{base.name}' has one rank only, so there is nothing to draw at random")
     return base.model_copy(update={"name": name, "description": card.description, "control": control})
 
 
@@ -272,7 +274,7 @@ def _with_settings(name: str, known: Cards) -> SourceCard:
             for token in parts[length:]:
                 changes |= _parsed(token, base, name)
             return changed(base, changes)
-    raise UnknownSource(f"unknown source '{name}'{suggestion(name, [*known, *STUDIES])}")
+    raise UnknownSourceError(f"unknown source '{name}'{suggestion(name, [*known, *STUDIES])}")
 
 
 def _parsed(token: str, base: SourceCard, name: str) -> dict[str, Value]:
@@ -288,7 +290,7 @@ def _parsed(token: str, base: SourceCard, name: str) -> dict[str, Value]:
         all_fields = _fields(base.recipe)
         words = {word for word, (field, _) in _WORDS.items() if field in all_fields}
         known = sorted({*words, *(f"{_prefix(field)}-..." for field in all_fields)})
-        raise UnknownSource(f"'{token}' in '{name}' is no setting of {base.name}{suggestion(token, known)}")
+        raise UnknownSourceError(f"'{token}' in '{name}' is no setting of {base.name}{suggestion(token, known)}")
     field = max(fields, key=lambda f: len(_prefix(f)))
     return {field: token.removeprefix(f"{_prefix(field)}-")}
 

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pretrain_sources.files import stamp
+from pretrain_sources.file_state import stamp
 from pretrain_sources.hashing import derive_seed, fingerprint
 from pretrain_sources.images import IGNORE, MASK_MEND, ImageError, counted, read_image, read_label, strange_labels
 from pretrain_sources.lists import Folder, composed

@@ -27,7 +27,7 @@ from pretrain_sources.corpus import (
     read_corpus,
     read_manifest,
 )
-from pretrain_sources.files import Changed
+from pretrain_sources.file_state import FileChangedError
 from pretrain_sources.making import make_corpus, redrawn
 from pretrain_sources.pool import choose, read_pool
 from pretrain_sources.recipe import PythonTeacher, Recipe
@@ -232,9 +232,9 @@ def test_what_was_too_small_can_come_back(pool: Path, tmp_path: Path, bench: Ben
 def test_a_file_that_changes_while_it_is_used_is_found_out(pool: Path, tmp_path: Path) -> None:
     images = read_pool(pool).images
     Image.fromarray(np.zeros((20, 24), np.uint8)).save(pool / "frame_04.png")
-    with pytest.raises(Changed, match=r"frame_04.png has changed since it was listed"):
+    with pytest.raises(FileChangedError, match=r"frame_04.png has changed since it was listed"):
         list(Pass(teacher(), pool, tmp_path / "kept").over(images))
-    with pytest.raises(Changed, match=r"frame_04.png"):
+    with pytest.raises(FileChangedError, match=r"frame_04.png"):
         list(Pass(teacher(), pool, tmp_path / "kept").over(images, jobs=2))
 
 

@@ -25,7 +25,7 @@ from bench.trials import best, read_trials
 from bench.units import RESULT_VERSION, backbone_hash
 from pretrain_sources import teachers
 from pretrain_sources.card import SourceCard
-from pretrain_sources.catalog import Cards, UnknownSource, closure, find_source
+from pretrain_sources.catalog import Cards, UnknownSourceError, closure, find_source
 from pretrain_sources.config_file import read_yaml, suggestion
 from pretrain_sources.hashing import fingerprint
 from pretrain_sources.recipe import HAS_SEEN
@@ -57,7 +57,7 @@ def run_faults(
     except KeyError:
         yield f"unknown backbone {record.backbone!r}{suggestion(record.backbone, BACKBONES)}"
         return
-    except (BenchError, UnknownSource, Refused, ValueError) as error:
+    except (BenchError, UnknownSourceError, Refused, ValueError) as error:
         yield " ".join(str(error).split())
         return
     yield from _settings_faults(record, protocol, card, asdict(backbone))

@@ -18,7 +18,7 @@ from bench.records import now
 from bench.units import NETWORK
 from pretrain_sources import teachers
 from pretrain_sources.card import Checkpoint, SourceCard
-from pretrain_sources.catalog import UnknownSource, catalog, collect, find_source
+from pretrain_sources.catalog import UnknownSourceError, catalog, collect, find_source
 from pretrain_sources.config_file import FileError, read_yaml, suggestion
 from pretrain_sources.corpus import CorpusError, check_corpus
 from pretrain_sources.download import sha256_of
@@ -49,7 +49,7 @@ def init(name: str, kind: Kind) -> Path:
         raise BenchError(f"{folder} is there already; nothing was written")
     try:
         find_source(name, catalog())
-    except UnknownSource:
+    except UnknownSourceError:
         write_atomic(folder / CARD, template(name, kind).encode())
         write_atomic(folder / SCHEMA, schema().encode())
         return folder
@@ -62,7 +62,7 @@ def check(folder: Path, weights: Path) -> tuple[list[str], list[str]]:
         cards = collect([folder / CARD], catalog())
         card = cards[read_yaml(folder / CARD, SourceCard).name]
         find_source(card.name, cards)
-    except (FileError, UnknownSource) as error:
+    except (FileError, UnknownSourceError) as error:
         return str(error).splitlines(), []
     faults = list(_missing(card))
     good: list[str] = []

@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pretrain_sources.files import read_unchanged
+from pretrain_sources.file_state import read_unchanged
 from pretrain_sources.images import read_image
 from pretrain_sources.labels import DRAWN, Drawn, encode
 from pretrain_sources.pool import PoolImage
@@ -78,7 +78,7 @@ class Pass:
 
         Raises:
             TeacherError: the teacher cannot be opened, a user's own fails, or a process ends.
-        Changed: a file is not the one that was listed.
+        FileChangedError: a file is not the one that was listed.
         """
         if jobs <= 1:
             yield from map(self.ask, images)
