@@ -15,7 +15,7 @@ from pretrain_sources import leaks
 from pretrain_sources.card import SourceCard
 from pretrain_sources.catalog import Cards, UnknownSourceError, catalog, closure, find_source, own_card
 from pretrain_sources.corpus import CorpusError, check_corpus
-from pretrain_sources.images import decode_thermal
+from pretrain_sources.image_files import decode_thermal
 from pretrain_sources.leaks import LeaksError, Prepared, read_frames
 from pretrain_sources.pool import PoolError, PoolImage, choose, images_hash, read_pool
 from results import leaks as findings

@@ -27,13 +27,13 @@ from bench.train import Progress, SegmentationLoss, fit, mean_loss, predict
 from bench.units import CHECKPOINT, Context, Unit
 from pretrain_sources.card import SourceCard
 from pretrain_sources.corpus import Corpus, CorpusImage, check_corpus, deranged, random_ranks, read_corpus
+from pretrain_sources.corpus.mask_cache import MaskCache
+from pretrain_sources.corpus.writer import CorpusWriter
 from pretrain_sources.file_state import FileChangedError, read_unchanged
 from pretrain_sources.hashing import derive_seed, fingerprint
-from pretrain_sources.images import IGNORE, decode_label, decode_thermal
-from pretrain_sources.making import make_corpus
+from pretrain_sources.image_files import IGNORE, decode_label, decode_thermal
 from pretrain_sources.pool import choose, evenly
 from pretrain_sources.recipe import SamTeacher
-from pretrain_sources.teachers.passes import Pass
 from results import metrics
 from results.locks import locked
 from results.record import Pretraining
@@ -63,11 +63,10 @@ def corpus(unit: Unit, context: Context, report: Progress) -> None:
     with locked(kept / ".lock"):  # another corpus of the same teacher comes later, and then finds its masks here
         if is_done(store, unit):  # by another run, meanwhile
             return
-        asked = Pass(settings, context.weights, kept).over(images)
+        masks = MaskCache(settings, context.weights, kept).over(images)
         folder = store.unit_dir("corpus", unit.fingerprint)
-        make_corpus(
-            folder, context.pool.root, asked, recipe, teacher, total=len(images), keep_images=False, report=report
-        )
+        writer = CorpusWriter(folder, context.pool.root, recipe, teacher, keep_images=False)
+        writer.write(masks, len(images), report)
 
 
 def pretrain(unit: Unit, context: Context, report: Progress) -> None:

@@ -32,7 +32,7 @@ from bench.units import CHECKPOINT, NETWORK, Context, Kind, Outcome, Unit, held_
 from pretrain_sources.corpus import CorpusError
 from pretrain_sources.file_state import FileChangedError
 from pretrain_sources.hashing import derive_seed
-from pretrain_sources.images import Pixels
+from pretrain_sources.image_files import Pixels
 from pretrain_sources.teachers import TeacherError
 from results import metrics, samples
 from results.evidence import Evidence, sha256

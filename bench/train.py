@@ -29,7 +29,7 @@ from bench import Diverged
 from bench.batches import Decoded
 from bench.spec import Loss, Protocol, Schedule
 from pretrain_sources.hashing import derive_seed
-from pretrain_sources.images import IGNORE, Pixels
+from pretrain_sources.image_files import IGNORE, Pixels
 from results.store import write_atomic
 
 KEPT_EVERY_S = 30.0  # between two checkpoints of a training

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.fft import dct
 
-from pretrain_sources.images import Pixels, read_image
+from pretrain_sources.image_files import Pixels, read_image
 from safe_files import read_regular
 
 SIDE = 128  # of a thumbnail in pixels; it is square, whatever the image's shape
@@ -261,7 +261,7 @@ def _thumb(name: str, pixels: Pixels) -> tuple[Pixels | None, str]:
     if pixels.ndim != 2 or pixels.dtype != np.uint8:
         raise LeaksError(
             f"{name}: an array of shape {pixels.shape} and type {pixels.dtype}, not (H, W) of uint8; "
-            "read it with pretrain_sources.images.decode_thermal"
+            "read it with pretrain_sources.image_files.decode_thermal"
         )
     if min(pixels.shape) < LEAST_SIDE:
         return None, f"a side below {LEAST_SIDE} pixels, so not compared"

@@ -18,7 +18,7 @@ import numpy as np
 from pretrain_sources.card import Subset
 from pretrain_sources.file_state import FactCache, stamp
 from pretrain_sources.hashing import fingerprint
-from pretrain_sources.images import ImageError, counted, read_image
+from pretrain_sources.image_files import ImageError, counted, read_image
 from pretrain_sources.lists import SUFFIXES, ListError, composed, plain, read_rows
 from safe_files import read_regular
 

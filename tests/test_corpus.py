@@ -16,7 +16,6 @@ from filelock import FileLock
 from PIL import Image
 
 from bench.cli import cli
-from pretrain_sources import corpus, making
 from pretrain_sources.card import Subset
 from pretrain_sources.corpus import (
     CorpusError,
@@ -27,11 +26,13 @@ from pretrain_sources.corpus import (
     read_corpus,
     read_manifest,
 )
+from pretrain_sources.corpus import check as corpus_check
+from pretrain_sources.corpus import writer as corpus_writer
+from pretrain_sources.corpus.mask_cache import MaskCache
+from pretrain_sources.corpus.writer import CorpusWriter, stored_masks
 from pretrain_sources.file_state import FileChangedError
-from pretrain_sources.making import make_corpus, redrawn
 from pretrain_sources.pool import choose, read_pool
 from pretrain_sources.recipe import PythonTeacher, Recipe
-from pretrain_sources.teachers.passes import Pass
 
 
 @pytest.fixture
@@ -48,11 +49,15 @@ def teacher(**settings: bool | int | float | str | None) -> PythonTeacher:
     return PythonTeacher(entry="fake_teacher:make", version="1", settings=settings)
 
 
+def writer(out: Path, images: Path, recipe: Recipe | None = None) -> CorpusWriter:
+    return CorpusWriter(out, images, recipe or Recipe(), {"kind": "fake"})
+
+
 def make(
     pool: Path, out: Path, recipe: Recipe | None = None, kept: Path | None = None, **settings: bool | int | str
 ) -> None:
-    asked = Pass(teacher(**settings), pool, kept or out / ".teacher").over(read_pool(pool).images)
-    make_corpus(out, pool, asked, recipe or Recipe(), {"kind": "fake"}, total=7)
+    masks = MaskCache(teacher(**settings), pool, kept or out / ".teacher").over(read_pool(pool).images)
+    writer(out, pool, recipe).write(masks, total=7)
     if kept is None:
         shutil.rmtree(out / ".teacher")
 
@@ -84,8 +89,8 @@ def test_a_corpus_holds_labels_and_says_what_it_is(pool: Path, tmp_path: Path) -
 def test_the_same_call_gives_the_same_bytes_whatever_the_processes(pool: Path, tmp_path: Path) -> None:
     make(pool, tmp_path / "one")
     images = read_pool(pool).images
-    asked = Pass(teacher(), pool, tmp_path / "kept").over(images, jobs=2)
-    make_corpus(tmp_path / "two", pool, asked, Recipe(), {"kind": "fake"}, total=7)
+    masks = MaskCache(teacher(), pool, tmp_path / "kept").over(images, jobs=2)
+    writer(tmp_path / "two", pool).write(masks, total=7)
     assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "two")
 
 
@@ -93,15 +98,9 @@ def test_a_killed_call_goes_on_to_the_same_bytes(pool: Path, tmp_path: Path) -> 
     calls, kept = tmp_path / "calls", tmp_path / "kept"
     make(pool, tmp_path / "whole", calls=str(tmp_path / "calls of the whole"))
     unbroken = teacher(calls=str(calls), die_after=4)
+    masks = MaskCache(unbroken, pool, kept).over(read_pool(pool).images)
     with pytest.raises(KeyboardInterrupt):
-        make_corpus(
-            tmp_path / "broken",
-            pool,
-            Pass(unbroken, pool, kept).over(read_pool(pool).images),
-            Recipe(),
-            {"kind": "fake"},
-            total=7,
-        )
+        writer(tmp_path / "broken", pool).write(masks, total=7)
     assert read_manifest(tmp_path / "broken") is None
     make(pool, tmp_path / "broken", kept=kept, calls=str(calls))
     assert len(calls.read_text().splitlines()) == 7 + 1  # the fifth was asked, died, and was asked again
@@ -112,15 +111,15 @@ KILLED = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
 from bench.cli import main
-import pretrain_sources.making as making
-real, count = making._one, 0
+from pretrain_sources.corpus.writer import CorpusWriter
+real, count = CorpusWriter._label, 0
 def one(*args):
     global count
     count += 1
     if count == 4:
         os.kill(os.getpid(), signal.SIGKILL)
     return real(*args)
-making._one = one
+CorpusWriter._label = one
 main()
 """
 
@@ -150,8 +149,10 @@ def test_kill_minus_nine_leaves_nothing_that_passes_for_a_corpus(pool: Path, tmp
 
 def test_the_sheet_says_what_made_it(pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     titles = []
-    real = making.contact_sheet
-    monkeypatch.setattr(making, "contact_sheet", lambda rows, title, n: titles.append(title) or real(rows, title, n))
+    real = corpus_writer.contact_sheet
+    monkeypatch.setattr(
+        corpus_writer, "contact_sheet", lambda rows, title, n: titles.append(title) or real(rows, title, n)
+    )
     make(pool, tmp_path / "corpus", recipe=Recipe(top_k=4, rank_by="area", overlap="better_wins"))
     assert titles[0].startswith("fake: top 4 by area, better_wins; 7 images, ")
 
@@ -212,9 +213,7 @@ def test_ranking_anew_asks_no_teacher_and_equals_making_it_so(pool: Path, tmp_pa
     calls = tmp_path / "calls"
     make(pool, tmp_path / "nine", calls=str(calls))
     other = Recipe(top_k=2, overlap="better_wins", rank_by="area", uncovered="ignore")
-    make_corpus(
-        tmp_path / "anew", tmp_path / "nine" / "images", redrawn(tmp_path / "nine"), other, {"kind": "fake"}, total=7
-    )
+    writer(tmp_path / "anew", tmp_path / "nine" / "images", other).write(stored_masks(tmp_path / "nine"), total=7)
     assert len(calls.read_text().splitlines()) == 7
     make(pool, tmp_path / "two", recipe=other)
     assert bytes_of(tmp_path / "anew") == bytes_of(tmp_path / "two")
@@ -233,9 +232,9 @@ def test_a_file_that_changes_while_it_is_used_is_found_out(pool: Path, tmp_path:
     images = read_pool(pool).images
     Image.fromarray(np.zeros((20, 24), np.uint8)).save(pool / "frame_04.png")
     with pytest.raises(FileChangedError, match=r"frame_04.png has changed since it was listed"):
-        list(Pass(teacher(), pool, tmp_path / "kept").over(images))
+        list(MaskCache(teacher(), pool, tmp_path / "kept").over(images))
     with pytest.raises(FileChangedError, match=r"frame_04.png"):
-        list(Pass(teacher(), pool, tmp_path / "kept").over(images, jobs=2))
+        list(MaskCache(teacher(), pool, tmp_path / "kept").over(images, jobs=2))
 
 
 def test_a_full_disk_is_told_and_leaves_no_corpus(pool: Path, small_disk: Path, bench: Bench) -> None:
@@ -272,7 +271,7 @@ def test_no_path_leads_out_of_a_corpus(name: str, pool: Path, tmp_path: Path) ->
     with pytest.raises(CorpusError, match="leads out of the corpus"):
         read_corpus(tmp_path / "corpus")
     with pytest.raises(CorpusError, match="leads out of the corpus"):
-        list(redrawn(tmp_path / "corpus"))
+        list(stored_masks(tmp_path / "corpus"))
 
 
 # -- ready-made corpora --------------------------------------------------------------------------------------------------
@@ -349,8 +348,8 @@ def test_files_that_have_not_changed_are_not_read_again(
     ready: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache, read = tmp_path / "cache.json", list[str]()
-    real = corpus.read_label
-    monkeypatch.setattr(corpus, "read_label", lambda data, name: read.append(name) or real(data, name))
+    real = corpus_check.read_label
+    monkeypatch.setattr(corpus_check, "read_label", lambda data, name: read.append(name) or real(data, name))
     first = check_corpus(ready, num_classes=10, cache=cache)
     assert len(read) == 7
     assert check_corpus(ready, num_classes=10, cache=cache) == first
@@ -503,8 +502,8 @@ def test_a_subset_is_the_same_of_a_pool_and_of_its_corpus(
 def test_groups_that_are_known_from_elsewhere_stay_with_a_corpus(pool: Path, tmp_path: Path) -> None:
     given = {f"frame_{i:02d}": f"date {i % 3}" for i in range(7)}
     images = read_pool(pool, given).images
-    asked = Pass(teacher(), pool, tmp_path / "kept").over(images)
-    make_corpus(tmp_path / "corpus", pool, asked, Recipe(), {"kind": "fake"}, total=7)
+    masks = MaskCache(teacher(), pool, tmp_path / "kept").over(images)
+    writer(tmp_path / "corpus", pool).write(masks, total=7)
     assert [image.group for image in check_corpus(tmp_path / "corpus")[0].images] == list(given.values())
 
 
@@ -614,6 +613,6 @@ def test_masks_that_were_drawn_on_an_image_before_it_was_turned_are_not_used(poo
     old.parent.mkdir(parents=True)
     old.write_bytes(b"drawn on other pixels")
     for _ in range(2):
-        Pass(teacher(calls=str(calls)), tmp_path, kept).ask(image)
+        MaskCache(teacher(calls=str(calls)), tmp_path, kept).masks_of(image)
     assert len(calls.read_text().splitlines()) == 1
     assert old.read_bytes() == b"drawn on other pixels"

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from bench.targets.scenes import draw
-from pretrain_sources.images import decode_thermal
+from pretrain_sources.image_files import decode_thermal
 from pretrain_sources.leaks import (
     LEAST_DISTINCT,
     LOOKS,

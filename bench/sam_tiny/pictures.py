@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bench.targets.scenes import render
 from pretrain_sources.hashing import derive_seed
-from pretrain_sources.images import decode_thermal
+from pretrain_sources.image_files import decode_thermal
 from pretrain_sources.recipe import FelzenszwalbTeacher
 from pretrain_sources.teachers.felzenszwalb import open_teacher
 from pretrain_sources.teachers.sam_tiny import SIDE

@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 
 from pretrain_sources.file_state import FactCache, stamped
-from pretrain_sources.images import (
+from pretrain_sources.image_files import (
     IGNORE,
     MASK_MEND,
     ImageError,
     ImageFile,
     Pixels,
+    SizeMismatchError,
+    UnknownLabelError,
+    class_pixels,
     decode_label,
     read_image,
     read_label,
-    strange_labels,
 )
 from results.store import cannot_write
 from safe_files import read_regular
@@ -103,18 +105,17 @@ def examine(frame: Frame, num_classes: int) -> FrameFacts:
         return FrameFacts(
             f"{frame.label} and {frame.twin} differ", "move the mask folder aside that you do not want to be used"
         )
-    height, width = image.pixels.shape
-    if label.pixels.shape != image.pixels.shape:
-        sizes = f"{label.pixels.shape[1]}x{label.pixels.shape[0]}, its image {width}x{height}"
+    try:
+        pixels = class_pixels(label, image, num_classes)
+    except SizeMismatchError as error:
         turned = f" (turned by EXIF orientation {image.facts.orientation})" * (image.facts.orientation != 1)
-        return FrameFacts(f"{frame.label}: mask of {sizes}{turned}", "masks and images must have the same size")
-    counts = np.bincount(label.pixels.ravel(), minlength=256)
-    if strange := strange_labels(counts, num_classes):
+        return FrameFacts(f"{frame.label}: mask of {error}{turned}", "masks and images must have the same size")
+    except UnknownLabelError as error:
         return FrameFacts(
-            f"{frame.label}: {strange}",
+            f"{frame.label}: {error}",
             f"labels must be 0..{num_classes - 1} or {IGNORE}; is this the right mask folder?",
         )
-    pixels = tuple(int(n) for n in (*counts[:num_classes], counts[IGNORE]))
+    height, width = image.pixels.shape
     digests = (hashlib.sha256(image_bytes).hexdigest(), hashlib.sha256(label_bytes).hexdigest())
     notes = (*(f"images {note}" for note in image.notes), *(f"masks {note}" for note in label.notes))
     return FrameFacts(None, "", *digests, height, width, pixels, notes)

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT)]
 
 from pretrain_sources import leaks  # noqa: E402
-from pretrain_sources.images import decode_thermal  # noqa: E402
+from pretrain_sources.image_files import decode_thermal  # noqa: E402
 from pretrain_sources.leaks import Prepared, prepare, read_frames, side_by_side  # noqa: E402
 
 CORPUS, TESTS, PLANTED = 100_000, 1000, 500
