@@ -9,17 +9,9 @@ from pydantic import ValidationError
 from bench import BenchError
 from bench.matrix import load_matrix
 from pretrain_sources.card import Checkpoint
-from pretrain_sources.catalog import (
-    STUDIES,
-    UnknownSourceError,
-    catalog,
-    closure,
-    collect,
-    fields_of,
-    find_source,
-    grid,
-)
+from pretrain_sources.catalog import STUDIES, UnknownSourceError, catalog, closure, collect, find_source, grid
 from pretrain_sources.config_file import FileError
+from pretrain_sources.variants import fields_of
 
 KNOWN = catalog()
 
