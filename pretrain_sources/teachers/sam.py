@@ -34,7 +34,9 @@ from torch.nn import functional as F
 
 from pretrain_sources.recipe import META_MODELS, SAM_TINY, SamTeacher
 from pretrain_sources.run_lengths import run_lengths
-from pretrain_sources.teachers import Masks, Teacher, TeacherError, UnsuitableError, call_entry, checkpoints
+from pretrain_sources.teachers import checkpoints
+from pretrain_sources.teachers.contract import Masks, Teacher, TeacherError, UnsuitableError
+from pretrain_sources.teachers.user_code import call_entry
 
 CHUNK_ON_GPU = 64  # masks at full resolution at a time; on a CPU it is one
 
