@@ -34,7 +34,7 @@ class EncodedMasks:
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelMap:
     """A label map (H, W) and, for every mask in the teacher's order, what became of it."""
 
     label: Pixels
@@ -60,7 +60,7 @@ def encode_masks(masks: Masks) -> EncodedMasks:
     return EncodedMasks(table, (height, width))
 
 
-def make_label(masks: EncodedMasks, recipe: Recipe, image_sha256: str) -> Labelled | None:
+def make_label(masks: EncodedMasks, recipe: Recipe, image_sha256: str) -> LabelMap | None:
     """The label map that a recipe makes of these masks, or None where no mask takes part.
 
     Ranks go by `rank_by`, ties by the teacher's order; only masks within top_k are decoded. `random` draws from the image's
@@ -83,7 +83,7 @@ def make_label(masks: EncodedMasks, recipe: Recipe, image_sha256: str) -> Labell
     label = np.minimum(owner, 1) if recipe.binary else owner
     if recipe.uncovered == "ignore":
         label = np.where(owner == 0, IGNORE, label)
-    return Labelled(label.astype(np.uint8), key, rank, visible)
+    return LabelMap(label.astype(np.uint8), key, rank, visible)
 
 
 def _rank_key(masks: EncodedMasks, recipe: Recipe, image_sha256: str) -> NDArray[np.float64]:
