@@ -65,9 +65,9 @@ class CorpusWriter:
     keep_images: bool = True
 
     def write(self, masks: Iterable[ImageMasks], total: int, report: Report = lambda done, total: None) -> Manifest:
-        """The manifest of the corpus, which is whole then. After a kill all is made again, to the same bytes.
+        """Writes the corpus, its manifest last. After a kill all but the teacher's pass is made again, to the same bytes.
 
-        masks: of each image, in the order of names; they come from what the teacher's pass kept. total: how many these are.
+        masks: of each image, in the order of names. total: how many images these are.
 
         Raises:
             CorpusError: not one image got a label map. OSError: `out` cannot be written.
