@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from bench import BenchError
-from pretrain_sources.identity import Identified, fingerprint
-from pretrain_sources.yamlfile import Number, Whole, read_yaml, suggestion
+from pretrain_sources.config_file import Number, Whole, read_yaml, suggestion
+from pretrain_sources.hashing import Identified, fingerprint
 
 Side = Annotated[Whole, Field(ge=1, le=16_384)]
 Size = tuple[Side, Side]  # height, width in pixels

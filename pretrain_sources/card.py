@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from pretrain_sources.identity import Identified
+from pretrain_sources.config_file import Number, Whole
+from pretrain_sources.hashing import Identified
 from pretrain_sources.recipe import Recipe
-from pretrain_sources.yamlfile import Number, Whole
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._+/~@-]*$"
 SHA256 = r"^[0-9a-f]{64}$"

@@ -5,22 +5,33 @@ satir~shuffled              a control of a source      imagenet+satir           
 """
 
 import functools
-import re
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from itertools import product
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, get_args
+from typing import get_args
 
 from pydantic import ValidationError
 
-from pretrain_sources.card import Control, SourceCard, Subset
-from pretrain_sources.recipe import META_MODELS, Recipe, SamTeacher
-from pretrain_sources.yamlfile import FileError, read_yaml, suggestion
+from pretrain_sources.card import Control, SourceCard
+from pretrain_sources.config_file import FileError, read_yaml, suggestion
+from pretrain_sources.recipe import SamTeacher
+from pretrain_sources.variants import UnknownSourceError, Value, changed, parse_settings
+
+__all__ = [
+    "STUDIES",
+    "Cards",
+    "UnknownSourceError",
+    "catalog",
+    "closure",
+    "collect",
+    "find_source",
+    "grid",
+    "own_card",
+]
 
 MOST_CHARACTERS, MOST_STEPS = 500, 50  # of a name, and of a chain of sources
-Value = bool | int | float | str
 Cards = Mapping[str, SourceCard]
 
 # names that ship besides the cards: the studies of settings, size and diversity, controls and a chain
@@ -28,38 +39,11 @@ STUDIES = (
     *("satir/points-16", "satir/points-64", "satir/boxes", "satir/points-and-boxes", "satir/iou-0.8", "satir/iou-0.95"),
     *("satir/top-4", "satir/top-16", "satir/top-32", "satir/better-wins", "satir/uncovered-ignore", "satir/binary"),
     *("satir/rank-stability", "satir/rank-area", "satir/rank-area-ascending", "satir/rank-random"),
-    *(
-        "satir/n-1pct",
-        "satir/n-3pct",
-        "satir/n-10pct",
-        "satir/n-30pct",
-        "satir/n-10pct-groups-1",
-        "satir/n-10pct-groups-2",
-    ),
+    *("satir/n-1pct", "satir/n-3pct", "satir/n-10pct", "satir/n-30pct"),
+    *("satir/n-10pct-groups-1", "satir/n-10pct-groups-2"),
     *("satir~shuffled", "satir~random-rank", "imagenet~permuted", "imagenet+satir"),
 )
-_SHORT = {
-    "points_per_side": "points",
-    "pred_iou_thresh": "iou",
-    "stability_score_thresh": "stability",
-    "top_k": "top",
-    "rank_by": "rank",
-    "min_area_px": "area",
-}
-_WORDS: Mapping[str, tuple[str, Value]] = {
-    "boxes": ("prompts", "boxes"),
-    "points-and-boxes": ("prompts", "points+boxes"),
-    "worse-wins": ("overlap", "worse_wins"),
-    "better-wins": ("overlap", "better_wins"),
-    "binary": ("binary", True),
-    **{model.replace("_", "-"): ("model", model) for model in META_MODELS},
-}
-_SUBSET = re.compile(r"(?:n-(?P<n>\d+(?:\.\d+)?(?:pct)?))?-?(?:groups-(?P<groups>\d+))?(?:-seed-(?P<seed>\d+))?")
 _CONTROLS = get_args(Control.model_fields["kind"].annotation)
-
-
-class UnknownSource(Exception):
-    """No source of that name can be made; the message says why."""
 
 
 @functools.cache
@@ -92,7 +76,7 @@ def own_card(path: Path, known: Cards) -> SourceCard:
     """The card in this file, which may name others.
 
     Raises:
-        FileError: the file is wrong, or its name is taken. UnknownSource: it names a source that is not known.
+        FileError: the file is wrong, or its name is taken. UnknownSourceError: it names a source that is not known.
     """
     cards = collect([path], known)
     return find_source(next(name for name in cards if name not in known), cards)
@@ -102,7 +86,7 @@ def _means_something(name: str, known: Cards) -> bool:
     """Whether a name says what it is by itself, so that no card may give it another meaning."""
     try:
         find_source(name, known)
-    except UnknownSource:
+    except UnknownSourceError:
         return False
     return True
 
@@ -128,47 +112,59 @@ def find_source(name: str, known: Cards, passed: tuple[str, ...] = ()) -> Source
     """The card of that name, or the one that the name describes; its own `name` is the canonical one.
 
     Raises:
-        UnknownSource: a part of the name is unknown, a setting does not fit, or a chain comes back to itself.
+        UnknownSourceError: a part of the name is unknown, a setting does not fit, or a chain comes back to itself.
     """
     if len(name) > MOST_CHARACTERS:
-        raise UnknownSource(f"a source's name of {len(name)} characters, {name[:40]}...; at most {MOST_CHARACTERS}")
+        raise UnknownSourceError(
+            f"a source's name of {len(name)} characters, {name[:40]}...; at most {MOST_CHARACTERS}"
+        )
     if name in passed:
-        raise UnknownSource(f"the chain loops: {' -> '.join((*passed, name))}")
+        raise UnknownSourceError(f"the chain loops: {' -> '.join((*passed, name))}")
     passed = (*passed, name)
     if len(passed) > MOST_STEPS:
-        raise UnknownSource(f"'{passed[0]}' starts from more than {MOST_STEPS} others, one after the other")
+        raise UnknownSourceError(f"'{passed[0]}' starts from more than {MOST_STEPS} others, one after the other")
     if name in known:
         card = known[name]
         if card.start not in ("random", "imagenet"):
             card = card.model_copy(update={"start": find_source(card.start, known, passed).name})
         return card if card.control is None else _controlled(card, known, passed)
     if "~" in name:
-        base, _, kind = name.rpartition("~")
-        if kind not in _CONTROLS:
-            raise UnknownSource(f"unknown control '{kind}' in '{name}'{suggestion(kind, _CONTROLS)}")
-        description = f"Control of {base}: {_TOLD[kind]}."
-        try:
-            card = SourceCard(name=name, description=description, control=Control(of=base, kind=kind))  # type: ignore[arg-type]
-        except ValidationError as error:
-            raise UnknownSource(
-                f"'{name}' cannot be a source's name: it is too long, or holds other characters"
-            ) from error
-        return _controlled(card, known, passed, derived=True)
+        return _control(name, known, passed)
     if "+" in name:
-        begin, _, rest = name.rpartition("+")
-        start, last = find_source(begin, known, passed), find_source(rest, known, passed)
-        if not last.pretrains or last.start != "random":
-            raise UnknownSource(
-                f"'{name}': '{rest}' cannot go on from another source, it has no pretraining of its own"
-            )
-        if start.is_random:
-            raise UnknownSource(f"'{name}': '{begin}' is random already, so '{rest}' alone says the same")
-        text = f"{last.description} Started from {start.name}."
-        seen = [card.training_data for card in (start, last)]
-        data = "unknown" if "unknown" in seen else tuple(dict.fromkeys(name for names in seen for name in names))
-        name = f"{start.name}+{last.name}"
-        return last.model_copy(update={"name": name, "start": start.name, "description": text, "training_data": data})
+        return _chain(name, known, passed)
     return _with_settings(name, known)
+
+
+def _control(name: str, known: Cards, passed: tuple[str, ...]) -> SourceCard:
+    """The control that SOURCE~KIND names."""
+    base, _, kind = name.rpartition("~")
+    if kind not in _CONTROLS:
+        raise UnknownSourceError(f"unknown control '{kind}' in '{name}'{suggestion(kind, _CONTROLS)}")
+    description = f"Control of {base}: {_TOLD[kind]}."
+    try:
+        card = SourceCard(name=name, description=description, control=Control(of=base, kind=kind))  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise UnknownSourceError(
+            f"'{name}' cannot be a source's name: it is too long, or holds other characters"
+        ) from error
+    return _controlled(card, known, passed, derived=True)
+
+
+def _chain(name: str, known: Cards, passed: tuple[str, ...]) -> SourceCard:
+    """The source that START+SOURCE names: the last one, started from what stands before it."""
+    begin, _, rest = name.rpartition("+")
+    start, last = find_source(begin, known, passed), find_source(rest, known, passed)
+    if not last.pretrains or last.start != "random":
+        raise UnknownSourceError(
+            f"'{name}': '{rest}' cannot go on from another source, it has no pretraining of its own"
+        )
+    if start.is_random:
+        raise UnknownSourceError(f"'{name}': '{begin}' is random already, so '{rest}' alone says the same")
+    text = f"{last.description} Started from {start.name}."
+    seen = [card.training_data for card in (start, last)]
+    data = "unknown" if "unknown" in seen else tuple(dict.fromkeys(name for names in seen for name in names))
+    name = f"{start.name}+{last.name}"
+    return last.model_copy(update={"name": name, "start": start.name, "description": text, "training_data": data})
 
 
 def closure(cards: Iterable[SourceCard], known: Cards) -> Cards:
@@ -187,52 +183,15 @@ def grid(base: str, settings: Mapping[str, Iterable[Value]], known: Cards) -> li
     """One card for every combination of these values.
 
     Raises:
-        UnknownSource: the base or a setting is unknown, or a value does not fit.
+        UnknownSourceError: the base or a setting is unknown, or a value does not fit.
     """
     card = find_source(base, known)
     if empty := [name for name, values in settings.items() if not list(values)]:
-        raise UnknownSource(f"'{base}': no value is given for {empty[0]}")
+        raise UnknownSourceError(f"'{base}': no value is given for {empty[0]}")
     return [
         changed(card, dict(zip(settings, values, strict=True)))
         for values in product(*(tuple(v) for v in settings.values()))
     ]
-
-
-def changed(card: SourceCard, changes: Mapping[str, Value]) -> SourceCard:
-    """The card with other settings of its recipe, of its teacher or of its subset; the name says which.
-
-    Raises:
-        UnknownSource: the card has no recipe, a setting is unknown, or a value does not fit.
-    """
-    recipe = card.recipe
-    if not card.pretrains or card.control is not None:
-        raise UnknownSource(f"'{card.name}' has no settings of its own to change")
-    if recipe is None and set(changes) - set(Subset.model_fields):
-        raise UnknownSource(f"'{card.name}' has no recipe whose settings could be changed")
-    fields = _fields(recipe)
-    for name in changes:
-        if name not in fields:
-            raise UnknownSource(f"'{card.name}' has no setting '{name}'{suggestion(name, fields)}")
-    subset = {name: value for name, value in changes.items() if name in Subset.model_fields}
-    try:
-        new = recipe and _changed_recipe(recipe, {k: v for k, v in changes.items() if k not in subset})
-        part = (
-            Subset.model_validate((card.subset.model_dump() if card.subset else {}) | subset) if subset else card.subset
-        )
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ", ".join(str(p) for p in first["loc"] if p in fields) or ", ".join(changes)
-        found = "" if isinstance(first["input"], dict) else f" {first['input']!r}"
-        why = first["msg"].removeprefix("Value error, ")
-        raise UnknownSource(f"'{card.name}' with {where}{found}: {why}") from error
-    if (new, part) == (recipe, card.subset):
-        return card
-    tokens = [_token(name, fields_of(new)[name]) for name in fields_of(new) if _differs(recipe, new, name)]
-    tokens += [_subset_token(part)] if part is not None and part != card.subset else []
-    text = f"{card.name} with {', '.join(tokens)}."
-    return card.model_copy(
-        update={"name": "/".join([card.name, *tokens]), "description": text, "recipe": new, "subset": part}
-    )
 
 
 _TOLD = {
@@ -249,17 +208,17 @@ def _controlled(card: SourceCard, known: Cards, passed: tuple[str, ...], derived
     kind, name = card.control.kind, f"{base.name}~{card.control.kind}" if derived else card.name
     control = card.control.model_copy(update={"of": base.name})
     if base.control is not None:
-        raise UnknownSource(f"'{name}': '{base.name}' is a control already")
+        raise UnknownSourceError(f"'{name}': '{base.name}' is a control already")
     if kind == "permuted":
         if base.is_random:
-            raise UnknownSource(f"'{name}': '{base.name}' has no weights to permute")
+            raise UnknownSourceError(f"'{name}': '{base.name}' has no weights to permute")
         data = base.training_data
         return card.model_copy(update={"name": name, "control": control, "start": base.name, "training_data": data})
     if not base.pretrains:
-        raise UnknownSource(f"'{name}': '{base.name}' has no pseudo-labels to control")
+        raise UnknownSourceError(f"'{name}': '{base.name}' has no pseudo-labels to control")
     classes = base.recipe.num_classes if base.recipe else base.corpus.num_classes if base.corpus else None
     if kind == "random-rank" and classes == 2:
-        raise UnknownSource(f"'{name}': '{base.name}' has one rank only, so there is nothing to draw at random")
+        raise UnknownSourceError(f"'{name}': '{base.name}' has one rank only, so there is nothing to draw at random")
     return base.model_copy(update={"name": name, "description": card.description, "control": control})
 
 
@@ -270,73 +229,6 @@ def _with_settings(name: str, known: Cards) -> SourceCard:
         if base is not None and base.pretrains:
             changes: dict[str, Value] = {}
             for token in parts[length:]:
-                changes |= _parsed(token, base, name)
+                changes |= parse_settings(token, base, name)
             return changed(base, changes)
-    raise UnknownSource(f"unknown source '{name}'{suggestion(name, [*known, *STUDIES])}")
-
-
-def _parsed(token: str, base: SourceCard, name: str) -> dict[str, Value]:
-    """The settings that a part of a name stands for."""
-    if token in _WORDS and _WORDS[token][0] in _fields(base.recipe):
-        return dict([_WORDS[token]])
-    subset = _SUBSET.fullmatch(token)
-    if subset and token:
-        found = {key: value for key, value in subset.groupdict().items() if value is not None}
-        return {key: int(value) if value.isdigit() else value for key, value in found.items()}
-    fields = [field for field in _fields(base.recipe) if token.startswith(f"{_prefix(field)}-")]
-    if not fields:
-        all_fields = _fields(base.recipe)
-        words = {word for word, (field, _) in _WORDS.items() if field in all_fields}
-        known = sorted({*words, *(f"{_prefix(field)}-..." for field in all_fields)})
-        raise UnknownSource(f"'{token}' in '{name}' is no setting of {base.name}{suggestion(token, known)}")
-    field = max(fields, key=lambda f: len(_prefix(f)))
-    return {field: token.removeprefix(f"{_prefix(field)}-")}
-
-
-def _token(field: str, value: object) -> str:
-    for word, meaning in _WORDS.items():
-        if meaning == (field, value):
-            return word
-    if isinstance(value, tuple | list):
-        text = "x".join(f"{part:g}" for part in value)
-    else:
-        text = f"{value:g}" if isinstance(value, float) else str(value).lower().replace("_", "-")
-    return f"{_prefix(field)}-{re.sub(r'[^a-z0-9.-]', '-', text)}"
-
-
-def _subset_token(subset: Subset) -> str:
-    parts = [f"n-{subset.n}"] if subset.n is not None else []
-    parts += [f"groups-{subset.groups}"] if subset.groups is not None else []
-    return "-".join([*parts, *([f"seed-{subset.seed}"] if subset.seed else [])])
-
-
-def _prefix(field: str) -> str:
-    return _SHORT.get(field, field.replace("_", "-"))
-
-
-def fields_of(recipe: Recipe | None) -> dict[str, Any]:
-    """Setting -> value, of a recipe and its teacher."""
-    if recipe is None:
-        return {}
-    own = {name: getattr(recipe, name) for name in type(recipe).model_fields if name != "teacher"}
-    teacher = recipe.teacher
-    return own | {name: getattr(teacher, name) for name in type(teacher).model_fields if name != "kind"}
-
-
-def _fields(recipe: Recipe | None) -> dict[str, Any]:
-    return fields_of(recipe) | dict.fromkeys(Subset.model_fields)
-
-
-def _differs(old: Recipe | None, new: Recipe | None, field: str) -> bool:
-    return bool(fields_of(old).get(field) != fields_of(new).get(field))
-
-
-def _changed_recipe(recipe: Recipe, changes: Mapping[str, Value]) -> Recipe:
-    values, teacher = recipe.model_dump(), dict(recipe.teacher.model_dump())
-    for name, value in changes.items():
-        text = (
-            value.replace("-", "_") if isinstance(value, str) and name in ("rank_by", "overlap", "uncovered") else value
-        )
-        listed = str(value).split("x") if name in ("scales", "box_scales") else text
-        (values if name in values else teacher)[name] = listed
-    return Recipe.model_validate(values | {"teacher": teacher})
+    raise UnknownSourceError(f"unknown source '{name}'{suggestion(name, [*known, *STUDIES])}")

@@ -11,7 +11,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import IO
 
-from pretrain_sources.files import stamp
+from pretrain_sources.file_state import stamp
 from safe_files import open_regular, whole
 
 PATIENCE_S = 8.0

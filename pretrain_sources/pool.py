@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import json
 import os
 import re
 import stat
@@ -17,11 +16,11 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from pretrain_sources.card import Subset
-from pretrain_sources.files import stamp
-from pretrain_sources.identity import fingerprint
-from pretrain_sources.images import ImageError, counted, read_image
+from pretrain_sources.file_state import FactCache, stamp
+from pretrain_sources.hashing import fingerprint
+from pretrain_sources.image_files import ImageError, counted, read_image
 from pretrain_sources.lists import SUFFIXES, ListError, composed, plain, read_rows
-from safe_files import read_regular, sealed, unsealed, write_whole
+from safe_files import read_regular
 
 GROUPS_FILE = "groups.csv"  # in a pool: file, group
 CACHED = "pool 1"  # raised when the hash of the same file is another
@@ -228,29 +227,14 @@ def _entries(root: Path, below: str) -> Iterator[tuple[os.DirEntry[str], os.stat
 def _hashes(
     root: Path, files: Sequence[tuple[str, str]], cache: Path | None, report: Callable[[int, int], None]
 ) -> list[str]:
-    known = _read_cache(cache)
     base = root.absolute()
-    keys = [f"{base}/{name} {state}" for name, state in files]
-    new = [(key, root / file[0]) for key, file in zip(keys, files, strict=True) if key not in known]
-    with ThreadPoolExecutor() as threads:
-        for done, (key, sha256) in enumerate(threads.map(lambda item: (item[0], _sha256(item[1])), new), start=1):
-            known[key] = sha256
-            report(done, len(new))
-    if cache is not None and new:
-        write_whole(cache, sealed(json.dumps({key: known[key] for key in keys}).encode(), CACHED))
-    return [known[key] for key in keys]
+    paths = {f"{base}/{name} {state}": root / name for name, state in files}
+    hashes = FactCache[str](cache, CACHED, decode=str, encode=str).look_up(paths, _sha256, report)
+    return [hashes[key] for key in paths]
 
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(read_regular(path)).hexdigest()
-
-
-def _read_cache(cache: Path | None) -> dict[str, str]:
-    try:
-        known = json.loads(unsealed(cache.read_bytes(), CACHED)) if cache else {}
-    except (OSError, ValueError):
-        return {}  # a damaged cache is no cache
-    return known if isinstance(known, dict) else {}
 
 
 def _groups(root: Path, ids: Sequence[str], given: Mapping[str, str] | None) -> tuple[dict[str, str], list[str]]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pretrain_sources.yamlfile import Number, Whole
+from pretrain_sources.config_file import Number, Whole
 
 MAX_RANKS = 254  # label values 1..254: 0 is "no mask", 255 is ignore
 META_MODELS = ("vit_h", "vit_l", "vit_b")

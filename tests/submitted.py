@@ -22,7 +22,7 @@ from bench.run.run import How, run_matrix
 from bench.submission import pack
 from bench.targets import open_target
 from bench.targets.manifest import make_manifest, write_manifest
-from pretrain_sources.identity import fingerprint
+from pretrain_sources.hashing import fingerprint
 from results.record import RunRecord
 from results.store import Store, slug
 

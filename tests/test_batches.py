@@ -8,7 +8,7 @@ from conftest import protocol_fields
 from bench.spec import Loss, Protocol
 from bench.targets import Target, open_target
 from bench.train.batches import Batches, Decoded, choose, class_pixels, class_weights, open_split
-from pretrain_sources.images import IGNORE
+from pretrain_sources.image_files import IGNORE
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ from test_table import damaged
 from bench.targets import open_target
 from bench.targets.frames import examine_all
 from pretrain_sources.corpus import check_corpus
+from pretrain_sources.corpus.mask_cache import MaskCache
 from pretrain_sources.pool import read_pool
 from pretrain_sources.recipe import FelzenszwalbTeacher
-from pretrain_sources.teachers.passes import Pass
 from safe_files import sealed, unsealed
 
 
@@ -64,10 +64,10 @@ def hashes(folder: Path, scenes: Path) -> tuple[Path, Read]:
 
 def masks(folder: Path, scenes: Path) -> tuple[Path, Read]:
     image = read_pool(scenes / "scenes" / "unlabelled").images[0]
-    made = Pass(FelzenszwalbTeacher(), folder, folder / "kept")
+    made = MaskCache(FelzenszwalbTeacher(), folder, folder / "kept")
 
     def read() -> tuple[tuple[int, int], list[Any]]:
-        drawn = made.ask(image).drawn
+        drawn = made.masks_of(image).masks
         return drawn.size, drawn.table.to_pylist()  # type: ignore[union-attr]
 
     return folder / "kept" / image.sha256[:2] / f"{image.sha256}.parquet", read

@@ -9,8 +9,9 @@ from pydantic import ValidationError
 from bench import BenchError
 from bench.plan.matrix import load_matrix
 from pretrain_sources.card import Checkpoint
-from pretrain_sources.catalog import STUDIES, UnknownSource, catalog, closure, collect, fields_of, find_source, grid
-from pretrain_sources.yamlfile import FileError
+from pretrain_sources.catalog import STUDIES, UnknownSourceError, catalog, closure, collect, find_source, grid
+from pretrain_sources.config_file import FileError
+from pretrain_sources.variants import fields_of
 
 KNOWN = catalog()
 
@@ -113,7 +114,7 @@ def test_a_setting_that_is_no_change_has_no_name_of_its_own() -> None:
     ],
 )
 def test_names_that_mean_nothing_are_explained(name: str, says: str) -> None:
-    with pytest.raises(UnknownSource, match=says.replace("?", r"\?").replace("+", r"\+")):
+    with pytest.raises(UnknownSourceError, match=says.replace("?", r"\?").replace("+", r"\+")):
         find_source(name, KNOWN)
 
 

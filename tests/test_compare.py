@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from examples import record
 
-from pretrain_sources.yamlfile import FileError, read_yaml_list
+from pretrain_sources.config_file import FileError, read_yaml_list
 from results import stats
 from results.claims import Expected, judge, judge_entry, parse, sentence
 from results.compare import POOLED, Unanswerable, all_pairs, compare, one_board, samples, tier_notes, tiers

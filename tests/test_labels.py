@@ -2,10 +2,8 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from pretrain_sources.labels import Drawn, encode, from_run_lengths, make_label, run_lengths
+from pretrain_sources.corpus.labels import EncodedMasks, encode_masks, make_label
 from pretrain_sources.recipe import Recipe
 from pretrain_sources.teachers import Masks
 
@@ -16,9 +14,9 @@ A, B, C = 0, 1, 2
 ORDERS = {"predicted_iou": (B, A, C), "stability": (C, B, A), "area": (A, B, C), "area_ascending": (C, B, A)}
 
 
-def strip() -> Drawn:
+def strip() -> EncodedMasks:
     iou, stability = np.array([0.8, 0.9, 0.7], np.float32), np.array([0.1, 0.2, 0.3], np.float32)
-    return encode(Masks(STRIP, iou, stability, ((0.0, 0.0), (2.0, 0.0), (4.0, 0.0))))
+    return encode_masks(Masks(STRIP, iou, stability, ((0.0, 0.0), (2.0, 0.0), (4.0, 0.0))))
 
 
 def by_hand(order: tuple[int, ...], overlap: str, uncovered: str, binary: bool) -> list[int]:
@@ -75,7 +73,7 @@ def test_the_authors_script_is_the_default() -> None:
 
 def test_ties_go_by_the_teachers_order() -> None:
     same = np.ones(3, np.float32)
-    made = make_label(encode(Masks(STRIP, same, same, ((),) * 3)), Recipe(), "image")
+    made = make_label(encode_masks(Masks(STRIP, same, same, ((),) * 3)), Recipe(), "image")
     assert made is not None
     assert made.rank.tolist() == [1, 2, 3]
 
@@ -91,29 +89,7 @@ def test_random_ranks_depend_on_the_image_alone() -> None:
 def test_no_mask_gives_no_label() -> None:
     assert make_label(strip(), Recipe(min_area_px=5), "image") is None
     nothing = Masks(np.zeros((1, 2, 2), bool), np.ones(1, np.float32), np.ones(1, np.float32), ((),))
-    assert make_label(encode(nothing), Recipe(), "image") is None  # an empty mask is no mask
-
-
-@given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(1, 12), st.floats(0, 1))
-@settings(max_examples=60, deadline=None)
-def test_run_lengths_come_back(seed: int, height: int, width: int, share: float) -> None:
-    mask = np.random.default_rng(seed).random((height, width)) < share
-    runs = run_lengths(mask)
-    assert np.array_equal(from_run_lengths(runs, mask.shape), mask)
-    assert int(runs[1::2].sum()) == mask.sum()
-
-
-def test_run_lengths_are_in_cocos_order() -> None:
-    from segment_anything.utils.amg import rle_to_mask
-
-    mask = np.random.default_rng(0).random((7, 5)) < 0.5
-    theirs = rle_to_mask({"size": list(mask.shape), "counts": run_lengths(mask).tolist()})
-    assert np.array_equal(theirs, mask)
-
-
-def test_run_lengths_of_another_size_are_refused() -> None:
-    with pytest.raises(ValueError, match="run lengths of 6 pixels for a mask of 2 x 2"):
-        from_run_lengths(run_lengths(STRIP[0]), (2, 2))
+    assert make_label(encode_masks(nothing), Recipe(), "image") is None  # an empty mask is no mask
 
 
 def test_area_and_box_are_those_of_the_mask() -> None:

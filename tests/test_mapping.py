@@ -14,8 +14,8 @@ from bench.spec import Protocol
 from bench.targets import TARGETS, open_target
 from bench.targets.mapping import map_target
 from bench.train.batches import open_split
-from pretrain_sources.images import decode_label
-from pretrain_sources.yamlfile import FileError
+from pretrain_sources.config_file import FileError
+from pretrain_sources.image_files import decode_label
 from results import load_table
 
 NAMED = {"ground": ("road", "grass", "sidewalk"), "warm": ("person", "car"), "ignore": ("sky", "river")}

@@ -9,7 +9,7 @@ from backbones.spec import BACKBONES
 from bench import BenchError
 from bench.plan.matrix import load_matrix
 from bench.spec import shipped
-from pretrain_sources.yamlfile import FileError
+from pretrain_sources.config_file import FileError
 
 
 @pytest.mark.parametrize("name", shipped("matrices"))

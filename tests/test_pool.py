@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from pretrain_sources.card import Subset
-from pretrain_sources.images import decode_thermal
+from pretrain_sources.image_files import decode_thermal
 from pretrain_sources.pool import PoolError, PoolImage, choose, evenly, look_through, read_pool
 
 

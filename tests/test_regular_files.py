@@ -9,7 +9,7 @@ import pytest
 import yaml
 from conftest import Bench, write_matrix
 
-from pretrain_sources.files import Changed, read_unchanged
+from pretrain_sources.file_state import FileChangedError, read_unchanged
 from safe_files import read_regular
 
 
@@ -41,7 +41,7 @@ def test_no_more_is_read_than_is_allowed(tmp_path: Path) -> None:
     assert read_regular(tmp_path / "x", 10) == b"0123456789"
     with pytest.raises(OSError, match="larger than 9 bytes"):
         read_regular(tmp_path / "x", 9)
-    with pytest.raises(Changed):
+    with pytest.raises(FileChangedError):
         read_unchanged(tmp_path / "x", "0" * 64)
 
 

@@ -19,12 +19,12 @@ from segment_anything import SamAutomaticMaskGenerator, SamPredictor, sam_model_
 from segment_anything.utils.amg import batched_mask_to_box
 from torchvision.ops import nms
 
+from pretrain_sources.corpus.labels import EncodedMasks
+from pretrain_sources.corpus.mask_cache import MaskCache, Refusal
 from pretrain_sources.download import sha256_of
-from pretrain_sources.labels import Drawn
 from pretrain_sources.pool import read_pool
 from pretrain_sources.recipe import SamTeacher
 from pretrain_sources.teachers import Masks, Teacher, TeacherError, checkpoints, identity, obstacle, open_teacher
-from pretrain_sources.teachers.passes import Pass, Refusal
 
 Frame = NDArray[np.uint8]
 FRAMES = 5
@@ -204,13 +204,13 @@ def test_an_image_that_is_too_narrow_is_refused_by_name_and_the_others_go_on(
     pool.mkdir()
     for name, shape in (("a", (32, 40)), ("b", size), ("c", (40, 32))):
         Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(pool / f"{name}.png")
-    asked = Pass(settings(checkpoint, crop_n_layers=1), tmp_path, tmp_path / "kept")
-    first, narrow, last = asked.over(read_pool(pool).images)
-    assert isinstance(first.drawn, Drawn)
-    assert isinstance(last.drawn, Drawn)
-    assert isinstance(narrow.drawn, Refusal)
-    assert narrow.drawn.kind == "unsuitable"
-    assert f"b.png: {size[1]} x {size[0]} pixels are too narrow for SAM in crops of 1 layers" in narrow.drawn.why
+    cache = MaskCache(settings(checkpoint, crop_n_layers=1), tmp_path, tmp_path / "kept")
+    first, narrow, last = cache.over(read_pool(pool).images)
+    assert isinstance(first.masks, EncodedMasks)
+    assert isinstance(last.masks, EncodedMasks)
+    assert isinstance(narrow.masks, Refusal)
+    assert narrow.masks.kind == "unsuitable"
+    assert f"b.png: {size[1]} x {size[0]} pixels are too narrow for SAM in crops of 1 layers" in narrow.masks.why
 
 
 def test_metas_architecture_for_real(tmp_path: Path) -> None:

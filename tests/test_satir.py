@@ -19,7 +19,7 @@ from bench.train import stages
 from bench.train.corpus_images import CorpusImages
 from pretrain_sources.catalog import catalog, find_source
 from pretrain_sources.corpus import Corpus, CorpusImage
-from pretrain_sources.files import Changed
+from pretrain_sources.file_state import FileChangedError
 from results import load_table
 from results.store import Store
 
@@ -317,5 +317,5 @@ def test_a_label_map_of_another_size_is_stretched_for_the_control_alone(tmp_path
     plain, shuffled = (CorpusImages(Corpus(2, tuple(members)), Learned(labels, c), None) for c in controls)
     assert plain[0].label.shape == (20, 24)
     assert shuffled[0].label.shape == (20, 24)
-    with pytest.raises(Changed, match=r"b-label.png is not of the size of .*b.png; make the corpus anew"):
+    with pytest.raises(FileChangedError, match=r"b-label.png is not of the size of .*b.png; make the corpus anew"):
         plain[1]

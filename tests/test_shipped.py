@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from bench.submission import verify
-from pretrain_sources.yamlfile import read_yaml_list
+from pretrain_sources.config_file import read_yaml_list
 from results import metrics
 from results.bundle import read_verdict, submissions
 from results.claims import Expected, judge_entry, sentence

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from bench.spec import Protocol, load_protocol, shipped
 from pretrain_sources.catalog import catalog, find_source
-from pretrain_sources.identity import derive_seed, fingerprint
+from pretrain_sources.hashing import derive_seed, fingerprint
 
 SEARCH, AUGMENT = protocol_fields()["search"], protocol_fields()["augment"]
 

@@ -22,8 +22,8 @@ from bench.submission import verify
 from bench.targets import open_target
 from bench.targets.manifest import make_manifest, read_manifest, shipped_manifest
 from pretrain_sources.card import SourceCard
+from pretrain_sources.config_file import read_yaml
 from pretrain_sources.template import KINDS, schema, template
-from pretrain_sources.yamlfile import read_yaml
 from results import load_table
 from results.bundle import read_verdict
 from results.record import OF_SUBMISSIONS

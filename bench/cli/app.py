@@ -46,18 +46,18 @@ for command in (
 
 def _errors_of_use() -> tuple[type[Exception], ...]:
     """Looked up only once something went wrong, so that `bench --help` stays quick."""
-    from pretrain_sources.catalog import UnknownSource
+    from pretrain_sources.catalog import UnknownSourceError
+    from pretrain_sources.config_file import FileError
     from pretrain_sources.corpus import CorpusError
-    from pretrain_sources.files import Changed
+    from pretrain_sources.file_state import FileChangedError
     from pretrain_sources.pool import PoolError
     from pretrain_sources.teachers import TeacherError
-    from pretrain_sources.yamlfile import FileError
     from results.bundle import BundleError
     from results.compare import Unanswerable
     from results.store import StoreError
 
-    of_files = (FileError, BundleError, StoreError, CorpusError, PoolError, Changed)
-    return BenchError, Unanswerable, UnknownSource, TeacherError, *of_files
+    of_files = (FileError, BundleError, StoreError, CorpusError, PoolError, FileChangedError)
+    return BenchError, Unanswerable, UnknownSourceError, TeacherError, *of_files
 
 
 def _end_unread() -> None:

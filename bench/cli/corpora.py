@@ -15,12 +15,12 @@ from bench import BenchError
 from bench.cli.progress import counting
 from bench.plan.matrix import lookup
 from pretrain_sources import teachers
-from pretrain_sources.catalog import UnknownSource, catalog, find_source, own_card
+from pretrain_sources.catalog import UnknownSourceError, catalog, find_source, own_card
 from pretrain_sources.corpus import HALF, Corpus, Manifest, check_corpus, made_manifest, read_manifest
-from pretrain_sources.making import make_corpus, redrawn
+from pretrain_sources.corpus.mask_cache import MaskCache
+from pretrain_sources.corpus.writer import CorpusWriter, stored_masks
 from pretrain_sources.pool import read_pool
 from pretrain_sources.recipe import SAM_TINY, FelzenszwalbTeacher, Recipe, SamTeacher
-from pretrain_sources.teachers.passes import Pass
 from results.escape import for_terminal
 from results.locks import HeldError, LocksError, locked
 from safe_files import write_whole
@@ -36,7 +36,7 @@ def recipe_of(name: str, teacher: str | None, changes: Mapping[str, Any], **sam:
     """
     try:
         card = own_card(Path(name), catalog()) if name.endswith((".yaml", ".yml")) else find_source(name, catalog())
-    except UnknownSource as error:
+    except UnknownSourceError as error:
         raise BenchError(str(error)) from error
     recipe = card.recipe
     if recipe is None:
@@ -86,8 +86,8 @@ def make(
     workers = _jobs(recipe) if jobs is None else jobs
     started = time.monotonic()
     with _alone(out, key), counting(f"making {out}", "images") as report:
-        asked = Pass(recipe.teacher, weights, out / HALF).over(images.images, workers)
-        manifest = make_corpus(out, pool, asked, recipe, identity, total=len(images.images), report=report)
+        masks = MaskCache(recipe.teacher, weights, out / HALF).over(images.images, workers)
+        manifest = CorpusWriter(out, pool, recipe, identity).write(masks, len(images.images), report)
     shutil.rmtree(out / HALF, ignore_errors=True)  # the sidecar has it all now
     return manifest, len(images.images) / (time.monotonic() - started)
 
@@ -106,7 +106,8 @@ def rerank(corpus: Path, out: Path, changes: Mapping[str, Any]) -> tuple[Manifes
     total, started = known.images + sum(known.refused.values()), time.monotonic()
     out = out.resolve()
     with _alone(out, key), counting(f"making {out}", "images") as report:
-        made = make_corpus(out, corpus / "images", redrawn(corpus), recipe, known.teacher, total=total, report=report)
+        writer = CorpusWriter(out, corpus / "images", recipe, known.teacher)
+        made = writer.write(stored_masks(corpus), total, report)
     shutil.rmtree(out / HALF, ignore_errors=True)
     return made, total / (time.monotonic() - started)
 

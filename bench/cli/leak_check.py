@@ -11,12 +11,12 @@ from bench.cli.tables import grid
 from bench.plan.matrix import card_file
 from bench.plan.records import now
 from bench.targets import Target, open_pool, open_target
-from pretrain_sources import leaks
+from pretrain_sources import leak_search
 from pretrain_sources.card import SourceCard
-from pretrain_sources.catalog import Cards, UnknownSource, catalog, closure, find_source, own_card
+from pretrain_sources.catalog import Cards, UnknownSourceError, catalog, closure, find_source, own_card
 from pretrain_sources.corpus import CorpusError, check_corpus
-from pretrain_sources.images import decode_thermal
-from pretrain_sources.leaks import LeaksError, Prepared, read_frames
+from pretrain_sources.image_files import decode_thermal
+from pretrain_sources.leak_search import LeakSearch, LeakSearchError, read_frames
 from pretrain_sources.pool import PoolError, PoolImage, choose, images_hash, read_pool
 from results import leaks as findings
 from results.escape import for_terminal
@@ -41,7 +41,7 @@ def look(names: Sequence[str], target: str, data: Path, pool: Path | None, store
         BenchError: a name is unknown, its images are not at hand, or the target cannot be used.
     """
     opened = open_target(target, data, store.cache_file(f"scan-{target}.json"))
-    made: Prepared | None = None
+    made: LeakSearch | None = None
     told: list[str] = []
     seen: dict[str, Found] = {}  # sources that are made from the same images share one look
     for name in names:
@@ -63,7 +63,7 @@ def _card(name: str) -> tuple[SourceCard, Cards]:
             card = own_card(path, catalog())
             return card, {**catalog(), card.name: card}
         return find_source(name, catalog()), catalog()
-    except UnknownSource as error:
+    except UnknownSourceError as error:
         raise BenchError(str(error)) from error
 
 
@@ -91,29 +91,29 @@ def _images(card: SourceCard, known: Cards, target: Target, pool: Path | None) -
     return list(found.values())
 
 
-def _prepared(target: Target) -> Prepared:
+def _prepared(target: Target) -> LeakSearch:
     """The test images, and train images of other groups as what is distinct from them."""
     test = target.splits["test"]
     groups = {frame.id: frame.group for frame in test}
     others = [f for split in ("train", "val") for f in target.splits[split] if f.group not in set(groups.values())]
     try:
-        return leaks.prepare(
+        return leak_search.prepare(
             read_frames((frame.id, frame.image) for frame in test),
             read_frames((frame.id, frame.image) for frame in others),
             groups,
         )
-    except LeaksError as error:
+    except LeakSearchError as error:
         raise BenchError(f"{target.spec.name}: {error}") from error
 
 
 def _found(
-    made: Prepared, card: SourceCard, target: Target, images: Sequence[PoolImage], digest: str, store: Store
+    made: LeakSearch, card: SourceCard, target: Target, images: Sequence[PoolImage], digest: str, store: Store
 ) -> Found:
     paths = {image.id: image.path for image in images}
     with counting(f"looking through the images of {card.name}", "images") as report:
         try:
             told = made.find(read_frames(paths.items()), lambda done: report(done, len(paths)))
-        except LeaksError as error:
+        except LeakSearchError as error:
             raise BenchError(f"'{card.name}': {error}") from error
     touched: dict[str, findings.Near] = {}
     for suspect in told.suspects:  # the most similar of each test image first
@@ -146,7 +146,7 @@ def _draw(touched: dict[str, findings.Near], paths: dict[str, Path], target: Tar
     for test_id, near in touched.items():
         theirs, ours = (decode_thermal(path.read_bytes()) for path in (frames[test_id].image, paths[near.image]))
         folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(leaks.side_by_side(theirs, ours)).save(folder / f"{slug(test_id)}.png")
+        Image.fromarray(leak_search.side_by_side(theirs, ours)).save(folder / f"{slug(test_id)}.png")
 
 
 def _text(found: Found, path: Path, store: Store, target: Target) -> str:

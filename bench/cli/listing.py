@@ -9,8 +9,8 @@ from bench.plan.matrix import MatrixFile
 from bench.spec import load_protocol, shipped
 from bench.targets import TARGETS, Target, find_root
 from pretrain_sources.catalog import STUDIES, catalog
+from pretrain_sources.config_file import read_yaml
 from pretrain_sources.corpus import Corpus
-from pretrain_sources.yamlfile import read_yaml
 from results.escape import for_terminal
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bench.cli.tables import CLEAN, grid, page
-from pretrain_sources.yamlfile import read_yaml_list
+from pretrain_sources.config_file import read_yaml_list
 from results import images, scaling, stats
 from results.claims import Claim, Expected, Judgement, judge, judge_entry, parse, sentence
 from results.compare import (

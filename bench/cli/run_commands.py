@@ -114,7 +114,7 @@ def status(cell: str | None, store: Path, as_json: bool) -> None:
 
 
 def _statuses(retry: str | None) -> list[str]:
-    from pretrain_sources.yamlfile import suggestion
+    from pretrain_sources.config_file import suggestion
     from results.record import RETRIED
 
     names = [name.strip() for name in (retry or "").split(",") if name.strip()]

@@ -13,7 +13,7 @@ from bench import BenchError
 from bench.plan.saved_plans import INPUTS, NAMES, read_plan
 from bench.plan.unit import KINDS, Json
 from bench.plan.unit_folder import CLAIM, LOG, OUTCOME, PROGRESS, is_left
-from pretrain_sources.yamlfile import suggestion
+from pretrain_sources.config_file import suggestion
 from results.escape import for_terminal
 from results.record import MOST, RunRecord
 from results.store import Store

@@ -9,7 +9,7 @@ import click
 from bench.cli.options import DATA, FOLDER, SEED, STORE, WEIGHTS, Group, checked_weights, say, with_
 
 if TYPE_CHECKING:
-    from pretrain_sources.images import Pixels
+    from pretrain_sources.image_files import Pixels
 
 
 @click.group(cls=Group)

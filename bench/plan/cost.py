@@ -2,7 +2,7 @@
 
 from bench.plan.units import CorpusUnit, PretrainUnit, TuneUnit, Unit
 from bench.targets import Target
-from pretrain_sources.identity import fingerprint
+from pretrain_sources.hashing import fingerprint
 
 
 def work_of(unit: Unit, target: Target) -> int:

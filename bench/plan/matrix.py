@@ -17,10 +17,10 @@ from bench.spec import Cell, Frozen, Protocol, find_file, load_protocol
 from bench.targets import TARGETS
 from bench.targets.mapping import map_spec
 from pretrain_sources.card import SourceCard
-from pretrain_sources.catalog import STUDIES, UnknownSource, catalog, closure, collect, find_source, grid, own_card
+from pretrain_sources.catalog import STUDIES, UnknownSourceError, catalog, closure, collect, find_source, grid, own_card
+from pretrain_sources.config_file import Number, read_yaml, suggestion
 from pretrain_sources.recipe import Recipe
 from pretrain_sources.teachers import own
-from pretrain_sources.yamlfile import Number, read_yaml, suggestion
 
 T = TypeVar("T")  # Python 3.11 has no def f[T]
 
@@ -194,7 +194,7 @@ def _cards(entry: str | Grid, known: Mapping[str, SourceCard], path: Path) -> li
                 raise BenchError(f"{path}: '{entry}' matches no source{suggestion(entry, [*known, *STUDIES])}")
             return [find_source(name, known) for name in names]
         return [find_source(entry, known)]
-    except UnknownSource as error:
+    except UnknownSourceError as error:
         raise BenchError(f"{path}: {error}; a source of your own is named by its card's file in `sources`") from error
 
 

@@ -8,7 +8,7 @@ from bench.plan.matrix import Matrix
 from bench.plan.plan import Plan, Sweep, make_plan
 from bench.targets import Target, open_pool, open_target
 from bench.targets.mapping import map_target
-from pretrain_sources.identity import fingerprint
+from pretrain_sources.hashing import fingerprint
 from pretrain_sources.pool import Pool
 from results.store import Store
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from bench.spec import Protocol
 from pretrain_sources.card import SourceCard
-from pretrain_sources.identity import fingerprint
+from pretrain_sources.hashing import fingerprint
 
 Kind = Literal["corpus", "pretrain", "tune", "final"]
 KINDS: tuple[Kind, ...] = get_args(Kind)  # in the order of the stages

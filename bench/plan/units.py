@@ -10,7 +10,7 @@ from backbones.spec import BackboneSpec
 from bench.plan.unit import Json, UnitBase
 from bench.spec import Cell, Protocol
 from pretrain_sources.card import Control, SourceCard
-from pretrain_sources.identity import fingerprint
+from pretrain_sources.hashing import fingerprint
 
 
 @dataclass(frozen=True, eq=False)

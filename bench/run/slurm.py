@@ -22,7 +22,7 @@ from bench.plan.outcome import Context
 from bench.plan.unit import KINDS
 from bench.plan.units import Unit
 from bench.run.executors import LOOK_AGAIN_S
-from pretrain_sources.identity import fingerprint
+from pretrain_sources.hashing import fingerprint
 from results.escape import for_terminal
 from results.store import Store, write_atomic
 

@@ -21,7 +21,7 @@ from backbones import imagenet
 from backbones.spec import find_backbone
 from bench.sam_tiny.learn import losses_of
 from bench.targets import TARGETS, open_target
-from pretrain_sources.identity import derive_seed
+from pretrain_sources.hashing import derive_seed
 from pretrain_sources.pool import read_pool
 from pretrain_sources.teachers.sam_tiny import build
 from safe_files import whole, write_whole

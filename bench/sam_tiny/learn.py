@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.sam_tiny.pictures import Bools, Picture, picture
-from pretrain_sources.identity import derive_seed
+from pretrain_sources.hashing import derive_seed
 
 POINTS = 0.65  # share of the prompts that are points; the others are boxes
 SECOND_ROUND = 0.2  # share of the pictures on which a mask is mended by a second point

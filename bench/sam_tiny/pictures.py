@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.scenes import render
-from pretrain_sources.identity import derive_seed
-from pretrain_sources.images import decode_thermal
+from pretrain_sources.hashing import derive_seed
+from pretrain_sources.image_files import decode_thermal
 from pretrain_sources.recipe import FelzenszwalbTeacher
 from pretrain_sources.teachers.felzenszwalb import open_teacher
 from pretrain_sources.teachers.sam_tiny import SIDE

@@ -20,7 +20,7 @@ from bench.scenes.indoor import indoor
 from bench.scenes.painter import Painter, Size
 from bench.scenes.street import street
 from bench.targets.soda import LISTS
-from pretrain_sources.identity import derive_seed
+from pretrain_sources.hashing import derive_seed
 from pretrain_sources.pool import BLOCK
 from safe_files import aside_of, clear_leftovers_of
 

@@ -12,7 +12,7 @@ from bench.submission.record_checks import shipped
 from bench.targets.manifest import Manifest
 from pretrain_sources.card import SourceCard
 from pretrain_sources.catalog import catalog
-from pretrain_sources.yamlfile import FileError, read_yaml
+from pretrain_sources.config_file import FileError, read_yaml
 from results import bundle
 from results import leaks as findings
 from results.leaks import Found

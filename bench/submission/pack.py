@@ -15,8 +15,8 @@ from bench.plan.records import now
 from bench.plan.unit_folder import NETWORK, is_kept
 from pretrain_sources.card import SourceCard
 from pretrain_sources.catalog import catalog, collect
+from pretrain_sources.config_file import read_yaml
 from pretrain_sources.download import sha256_of
-from pretrain_sources.yamlfile import read_yaml
 from results import bundle
 from results import leaks as findings
 from results.bundle import BUNDLE, OF_A_RUN, Listing

@@ -18,8 +18,8 @@ from bench.submission.training_checks import training_faults
 from bench.targets import TARGETS
 from bench.targets.manifest import Manifest, read_manifest, shipped_manifest
 from bench.targets.mapping import map_spec
-from pretrain_sources.catalog import Cards, UnknownSource, find_source
-from pretrain_sources.yamlfile import read_yaml, suggestion
+from pretrain_sources.catalog import Cards, UnknownSourceError, find_source
+from pretrain_sources.config_file import read_yaml, suggestion
 from results import bundle
 from results.record import RunRecord
 from results.store import Store, StoreError
@@ -43,7 +43,7 @@ def run_faults(
         why = f"unknown backbone {record.backbone!r}{suggestion(record.backbone, BACKBONES)}"
         yield Fault("record.unknown_name", why)
         return
-    except (BenchError, UnknownSource, Refused, ValueError) as error:
+    except (BenchError, UnknownSourceError, Refused, ValueError) as error:
         yield Fault("record.unknown_name", " ".join(str(error).split()))
         return
     yield from _settings_faults(record, meant)
@@ -80,7 +80,7 @@ def _definitions(record: RunRecord, cards: Cards) -> Definitions:
     """What the names in a record mean here: a protocol that somebody has at home is not equal for all.
 
     Raises:
-        KeyError: of the backbone. BenchError, UnknownSource, Refused, ValueError: of another name.
+        KeyError: of the backbone. BenchError, UnknownSourceError, Refused, ValueError: of another name.
     """
     name = record.protocol
     protocol = read_yaml(lookup("protocol", name.removesuffix(SMOKE), spec.shipped("protocols")), Protocol)

@@ -10,11 +10,11 @@ from bench.plan import card_weights
 from bench.plan.matrix import CARD
 from pretrain_sources import teachers
 from pretrain_sources.card import Checkpoint, SourceCard
-from pretrain_sources.catalog import UnknownSource, catalog, collect, find_source
+from pretrain_sources.catalog import UnknownSourceError, catalog, collect, find_source
+from pretrain_sources.config_file import FileError, read_yaml, suggestion
 from pretrain_sources.corpus import CorpusError, check_corpus
-from pretrain_sources.images import Pixels
+from pretrain_sources.image_files import Pixels
 from pretrain_sources.template import SCHEMA, TO_DO, Kind, schema, template
-from pretrain_sources.yamlfile import FileError, read_yaml, suggestion
 from results import bundle
 from results.store import slug, write_atomic
 
@@ -36,7 +36,7 @@ def init(name: str, kind: Kind) -> Path:
         raise BenchError(f"{folder} is there already; nothing was written")
     try:
         find_source(name, catalog())
-    except UnknownSource:
+    except UnknownSourceError:
         write_atomic(folder / CARD, template(name, kind).encode())
         write_atomic(folder / SCHEMA, schema().encode())
         return folder
@@ -52,7 +52,7 @@ def check(folder: Path, weights: Path, draw: Callable[[], Pixels]) -> tuple[list
         cards = collect([folder / CARD], catalog())
         card = cards[read_yaml(folder / CARD, SourceCard).name]
         find_source(card.name, cards)
-    except (FileError, UnknownSource) as error:
+    except (FileError, UnknownSourceError) as error:
         return str(error).splitlines(), []
     faults = list(_missing(card))
     good: list[str] = []

@@ -10,10 +10,10 @@ from types import MappingProxyType
 from bench import BenchError
 from bench.targets import hit_uav, soda
 from bench.targets.frames import Frame, FrameFacts, LayoutError, Listing, examine_all
-from pretrain_sources.identity import fingerprint
-from pretrain_sources.images import IGNORE, Pixels, counted
+from pretrain_sources.config_file import suggestion
+from pretrain_sources.hashing import fingerprint
+from pretrain_sources.image_files import IGNORE, Pixels, counted
 from pretrain_sources.pool import Pool, PoolError, look_through, read_pool
-from pretrain_sources.yamlfile import suggestion
 
 UNLABELLED = "unlabelled"  # a target's folder of images without labels: the pool
 VAL_SHARE = 0.10  # where a target has no val, at least this share of train is cut off for it

@@ -1,28 +1,30 @@
 """One labelled frame of a target: reading it, and finding out whether it can be used."""
 
+import functools
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from pretrain_sources.files import stamp
-from pretrain_sources.images import (
+from pretrain_sources.file_state import FactCache, stamped
+from pretrain_sources.image_files import (
     IGNORE,
     MASK_MEND,
     ImageError,
     ImageFile,
     Pixels,
+    SizeMismatchError,
+    UnknownLabelError,
+    class_pixels,
     decode_label,
     read_image,
     read_label,
-    strange_labels,
 )
-from results.store import write_atomic
-from safe_files import read_regular, sealed, unsealed
+from results.store import cannot_write
+from safe_files import read_regular
 
 CACHED = "frames 2"  # raised when the facts of the same frame are found in another way
 
@@ -103,18 +105,17 @@ def examine(frame: Frame, num_classes: int) -> FrameFacts:
         return FrameFacts(
             f"{frame.label} and {frame.twin} differ", "move the mask folder aside that you do not want to be used"
         )
-    height, width = image.pixels.shape
-    if label.pixels.shape != image.pixels.shape:
-        sizes = f"{label.pixels.shape[1]}x{label.pixels.shape[0]}, its image {width}x{height}"
+    try:
+        pixels = class_pixels(label, image, num_classes)
+    except SizeMismatchError as error:
         turned = f" (turned by EXIF orientation {image.facts.orientation})" * (image.facts.orientation != 1)
-        return FrameFacts(f"{frame.label}: mask of {sizes}{turned}", "masks and images must have the same size")
-    counts = np.bincount(label.pixels.ravel(), minlength=256)
-    if strange := strange_labels(counts, num_classes):
+        return FrameFacts(f"{frame.label}: mask of {error}{turned}", "masks and images must have the same size")
+    except UnknownLabelError as error:
         return FrameFacts(
-            f"{frame.label}: {strange}",
+            f"{frame.label}: {error}",
             f"labels must be 0..{num_classes - 1} or {IGNORE}; is this the right mask folder?",
         )
-    pixels = tuple(int(n) for n in (*counts[:num_classes], counts[IGNORE]))
+    height, width = image.pixels.shape
     digests = (hashlib.sha256(image_bytes).hexdigest(), hashlib.sha256(label_bytes).hexdigest())
     notes = (*(f"images {note}" for note in image.notes), *(f"masks {note}" for note in label.notes))
     return FrameFacts(None, "", *digests, height, width, pixels, notes)
@@ -125,45 +126,29 @@ def examine_all(
 ) -> dict[Frame, FrameFacts]:
     """The facts of every frame. Files that have not changed since the last time are not read again, if `cache` names a file.
 
-    `pretrain_sources.files.stamp` says by what a change is noticed.
+    `pretrain_sources.file_state.stamp` says by what a change is noticed.
     """
-    frames = list(dict.fromkeys(frames))
-    known = _read_cache(cache)
     keys = {frame: _key(frame, num_classes) for frame in frames}
-    new = [frame for frame in frames if keys[frame] not in known]
-    facts = {frame: known[keys[frame]] for frame in frames if keys[frame] in known}
-    with ThreadPoolExecutor() as pool:  # decoding releases the GIL
-        for done, (frame, found) in enumerate(
-            zip(new, pool.map(lambda f: examine(f, num_classes), new), strict=True), start=1
-        ):
-            facts[frame] = found
-            report(done, len(new))
-    if cache is not None and new:
-        sound = {keys[f]: asdict(found) for f, found in facts.items() if found.problem is None}
-        write_atomic(cache, sealed(json.dumps(sound).encode(), CACHED))
-    return facts
+    known = FactCache(cache, CACHED, decode=_facts, encode=asdict, is_sound=lambda facts: facts.problem is None)
+    wanted = {key: frame for frame, key in keys.items()}
+    try:
+        facts = known.look_up(wanted, functools.partial(examine, num_classes=num_classes), report)
+    except OSError as error:  # `examine` raises none
+        raise cannot_write(cache or Path(), error) from error
+    return {frame: facts[key] for frame, key in keys.items()}
 
 
 def _key(frame: Frame, num_classes: int) -> str:
-    stamps = []
-    for path in (frame.image, frame.label, *([frame.twin] if frame.twin else [])):
-        try:
-            info = path.stat()
-        except (OSError, ValueError):
-            return f"missing {path}"
-        stamps.append(f"{path} {stamp(info)}")
-    return f"{num_classes} {' '.join(stamps)}"
-
-
-def _read_cache(cache: Path | None) -> Mapping[str, FrameFacts]:
-    if cache is None or not cache.is_file():
-        return {}
+    paths = (frame.image, frame.label, *([frame.twin] if frame.twin else []))
     try:
-        rows = json.loads(unsealed(cache.read_bytes(), CACHED))
-        lists = ("pixels", "notes")
-        return {key: FrameFacts(**row | {name: tuple(row[name]) for name in lists}) for key, row in rows.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return {}  # a damaged cache is no cache
+        return f"{num_classes} {stamped(*paths)}"
+    except (OSError, ValueError):
+        return f"missing {frame.id} {' '.join(map(str, paths))}"
+
+
+def _facts(row: Mapping[str, Any]) -> FrameFacts:
+    """The facts that `asdict` turned into JSON."""
+    return FrameFacts(**{**row, "pixels": tuple(row["pixels"]), "notes": tuple(row["notes"])})
 
 
 def _same_labels(label: Pixels, twin: bytes) -> bool:

@@ -16,7 +16,7 @@ from bench.spec import Protocol
 from bench.targets import TARGETS, Target
 from bench.targets.frames import Frame
 from bench.targets.mapping import map_spec, merged, relabelling
-from pretrain_sources.images import Pixels, decode_label
+from pretrain_sources.image_files import Pixels, decode_label
 from pretrain_sources.pool import evenly
 from results.metrics import WINDOW
 from results.store import write_atomic

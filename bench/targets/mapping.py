@@ -8,8 +8,8 @@ import numpy as np
 from bench import BenchError
 from bench.spec import IGNORED, MappedClass
 from bench.targets import Target, TargetSpec, unscorable
-from pretrain_sources.images import IGNORE, Pixels
-from pretrain_sources.yamlfile import suggestion
+from pretrain_sources.config_file import suggestion
+from pretrain_sources.image_files import IGNORE, Pixels
 
 ClassMap = Sequence[MappedClass] | None
 

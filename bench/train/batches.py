@@ -19,8 +19,8 @@ from torchvision.transforms.v2 import functional as F
 from bench.spec import Augment, Loss, Protocol, Size
 from bench.targets import Target
 from bench.targets.frames import Frame, decode_image
-from pretrain_sources.identity import derive_seed, fingerprint
-from pretrain_sources.images import IGNORE, Pixels, decode_label
+from pretrain_sources.hashing import derive_seed, fingerprint
+from pretrain_sources.image_files import IGNORE, Pixels, decode_label
 from pretrain_sources.pool import evenly
 
 

@@ -13,8 +13,8 @@ from bench.spec import Protocol, Size
 from bench.train.batches import Batches, Decoded, fitted, resized_label
 from bench.train.needs import NeedsLostError
 from pretrain_sources.corpus import Corpus, CorpusImage, deranged, random_ranks
-from pretrain_sources.files import Changed, read_unchanged
-from pretrain_sources.images import IGNORE, decode_label, decode_thermal
+from pretrain_sources.file_state import FileChangedError, read_unchanged
+from pretrain_sources.image_files import IGNORE, decode_label, decode_thermal
 
 KEPT_BYTES = 2**29  # decoded images and labels that a training keeps
 
@@ -70,10 +70,10 @@ class CorpusImages(Sequence[Decoded]):
         stored = decode_label(self._label(owner))
         counts = np.bincount(stored.ravel(), minlength=256)
         if (*counts[: self._classes].tolist(), int(counts[IGNORE])) != owner.class_px:
-            raise Changed(f"{owner.label} does not hold the labels that its corpus says; make the corpus anew")
+            raise FileChangedError(f"{owner.label} does not hold the labels that its corpus says; make the corpus anew")
         label = self._relabel(owner)[stored]
         if label.shape != image.shape and owner is member:
-            raise Changed(f"{owner.label} is not of the size of {member.image}; make the corpus anew")
+            raise FileChangedError(f"{owner.label} is not of the size of {member.image}; make the corpus anew")
         if label.shape != image.shape:  # a shuffled label map of an image of another size
             label = resized_label(label, (image.shape[0], image.shape[1]))
         return Decoded(member.id, member.group, *fitted(image, label, self._size))
@@ -81,7 +81,7 @@ class CorpusImages(Sequence[Decoded]):
     def _label(self, owner: CorpusImage) -> bytes:
         try:
             return read_unchanged(owner.label, owner.label_sha256)
-        except (OSError, Changed) as error:
+        except (OSError, FileChangedError) as error:
             if self._manifest is None:
                 raise
             self._manifest.unlink(missing_ok=True)

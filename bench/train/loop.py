@@ -29,8 +29,8 @@ from backbones.network import Network
 from bench import DivergedError
 from bench.spec import Loss, Protocol, Schedule
 from bench.train.batches import Decoded
-from pretrain_sources.identity import derive_seed
-from pretrain_sources.images import IGNORE, Pixels
+from pretrain_sources.hashing import derive_seed
+from pretrain_sources.image_files import IGNORE, Pixels
 from results.store import write_atomic
 
 KEPT_EVERY_S = 30.0  # between two checkpoints of a training

@@ -30,12 +30,12 @@ from bench.train.loop import History, Progress, SegmentationLoss, Training, fit,
 from bench.train.needs import hold
 from bench.train.weights import fresh_network, left_by, load
 from pretrain_sources.corpus import Corpus, check_corpus, read_corpus
-from pretrain_sources.files import Changed
-from pretrain_sources.identity import derive_seed, fingerprint
-from pretrain_sources.making import make_corpus
+from pretrain_sources.corpus.mask_cache import MaskCache
+from pretrain_sources.corpus.writer import CorpusWriter
+from pretrain_sources.file_state import FileChangedError
+from pretrain_sources.hashing import derive_seed, fingerprint
 from pretrain_sources.pool import choose, evenly
 from pretrain_sources.recipe import SamTeacher
-from pretrain_sources.teachers.passes import Pass
 from results import metrics
 from results.locks import locked
 from results.record import Pretraining
@@ -63,11 +63,10 @@ def corpus(unit: CorpusUnit, context: Context, report: Progress) -> None:
     with locked(kept / ".lock"):  # another corpus of the same teacher comes later, and then finds its masks here
         if is_done(store, unit):  # by another run, meanwhile
             return
-        asked = Pass(settings, context.weights, kept).over(images)
+        masks = MaskCache(settings, context.weights, kept).over(images)
         folder = folder_of(store, unit)
-        make_corpus(
-            folder, context.pool.root, asked, recipe, teacher, total=len(images), keep_images=False, report=report
-        )
+        writer = CorpusWriter(folder, context.pool.root, recipe, teacher, keep_images=False)
+        writer.write(masks, len(images), report)
 
 
 def pretrain(unit: PretrainUnit, context: Context, report: Progress) -> None:
@@ -152,7 +151,7 @@ def _corpus_of(unit: PretrainUnit, labels: CorpusUnit | ReadyLabels, context: Co
     found, _ = check_corpus(card.corpus.path, num_classes=card.corpus.num_classes, cache=cache)
     chosen = Corpus(found.num_classes, evenly(choose(found.images, card.subset), unit.protocol.max_frames))
     if chosen.content_hash != labels.content_hash:
-        raise Changed(f"{card.corpus.path} has changed since the run was planned; run the same command again")
+        raise FileChangedError(f"{card.corpus.path} has changed since the run was planned; run the same command again")
     return chosen
 
 

@@ -44,9 +44,9 @@ from bench.train.needs import NeedsLostError, hold
 from bench.train.pretrain import corpus, pretrain
 from bench.train.weights import fresh_network, learned_by, left_by, load
 from pretrain_sources.corpus import CorpusError
-from pretrain_sources.files import Changed
-from pretrain_sources.identity import derive_seed
-from pretrain_sources.images import Pixels
+from pretrain_sources.file_state import FileChangedError
+from pretrain_sources.hashing import derive_seed
+from pretrain_sources.image_files import Pixels
 from pretrain_sources.teachers import TeacherError
 from results import metrics, samples
 from results.evidence import Evidence, sha256
@@ -87,7 +87,7 @@ def _attempt(unit: Unit, context: Context, report: Progress) -> Outcome:
         return Outcome("skipped", str(error))
     except StoreError as error:
         return Outcome("failed", str(error), fatal=True)
-    except (CorpusError, TeacherError, Changed) as error:
+    except (CorpusError, TeacherError, FileChangedError) as error:
         return Outcome("failed", str(error))
     except OSError as error:
         if is_unwritable(error):

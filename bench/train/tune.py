@@ -19,7 +19,7 @@ from optuna.trial import TrialState, create_trial
 from bench import DivergedError
 from bench.plan.trials import Trial, best, read_trials
 from bench.spec import Protocol, Range, Schedule
-from pretrain_sources.identity import derive_seed
+from pretrain_sources.hashing import derive_seed
 from results.store import write_atomic
 
 TPE_FROM_TRIALS = 16

@@ -15,7 +15,7 @@ from bench.plan.units import FinalUnit, PretrainUnit, TuneUnit
 from bench.targets import Target
 from bench.targets.frames import decode_image
 from bench.train.needs import NeedsLostError
-from pretrain_sources.identity import derive_seed
+from pretrain_sources.hashing import derive_seed
 from results.record import Pretraining
 from results.store import Store
 

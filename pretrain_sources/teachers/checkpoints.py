@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pretrain_sources import download
 from pretrain_sources.download import NotFetched, sha256_of, short
 from pretrain_sources.recipe import SAM_TINY, SamTeacher
-from pretrain_sources.teachers import Obstacle, TeacherError
+from pretrain_sources.teachers.contract import Obstacle, TeacherError
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from skimage.segmentation import felzenszwalb
 
 from pretrain_sources.recipe import FelzenszwalbTeacher
-from pretrain_sources.teachers import Masks, Teacher
+from pretrain_sources.teachers.contract import Masks, Teacher
 
 # From a pixel to one of the ring, (down, right) in pixels and the same backwards: just beyond the blur of a thermal edge.
 STEPS = ((0, 3), (3, 0), (2, 2), (2, -2))

@@ -33,7 +33,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pretrain_sources.recipe import META_MODELS, SAM_TINY, SamTeacher
-from pretrain_sources.teachers import Masks, Teacher, TeacherError, UnsuitableError, call_entry, checkpoints
+from pretrain_sources.run_lengths import run_lengths
+from pretrain_sources.teachers import checkpoints
+from pretrain_sources.teachers.contract import Masks, Teacher, TeacherError, UnsuitableError
+from pretrain_sources.teachers.user_code import call_entry
 
 CHUNK_ON_GPU = 64  # masks at full resolution at a time; on a CPU it is one
 
@@ -216,7 +219,7 @@ class _Generator(SamAutomaticMaskGenerator):  # type: ignore[misc]  # order, sup
         keep[keep.nonzero().flatten()] = inside
         x, y = crop[:2]
         whole = uncrop_masks(masks[inside], [window[0] + x, window[1] + y, window[2] + x, window[3] + y], *frame)
-        return keep, stability[keep], boxes[inside], [_runs(mask) for mask in whole.cpu().numpy()]
+        return keep, stability[keep], boxes[inside], [_coco_rle(mask) for mask in whole.cpu().numpy()]
 
 
 def _grids(settings: SamTeacher) -> list[NDArray[np.float64]]:
@@ -239,9 +242,7 @@ def _boxes(scale: float, overlap: float) -> NDArray[np.float64]:
     return np.stack([corners, corners + scale], axis=1)
 
 
-def _runs(mask: NDArray[np.bool_]) -> dict[str, Any]:
-    """What the package's mask_to_rle_pytorch makes of one mask (H, W): lengths of runs down the columns, off first."""
-    flat = mask.ravel(order="F")
-    ends = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    counts = np.diff(ends, prepend=0, append=flat.size)  # an array, because the package copies deeply
-    return {"size": list(mask.shape), "counts": np.insert(counts, 0, 0) if flat[0] else counts}
+def _coco_rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
+    """What the package's mask_to_rle_pytorch makes of one mask (H, W)."""
+    counts = run_lengths(mask).astype(np.int64)  # an array, because the package copies deeply
+    return {"size": list(mask.shape), "counts": counts}

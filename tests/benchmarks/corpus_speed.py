@@ -18,7 +18,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from pretrain_sources.labels import encode, make_label
+from pretrain_sources.corpus.labels import encode_masks, make_label
 from pretrain_sources.pool import read_pool
 from pretrain_sources.recipe import Recipe
 from pretrain_sources.teachers import Masks
@@ -59,7 +59,7 @@ def labels() -> None:
         y, x, side = rng.integers(0, 400), rng.integers(0, 500), rng.integers(10, 140)
         mask[y : y + side, x : x + side] = True
     scores = rng.random(100).astype(np.float32)
-    drawn = encode(Masks(masks, scores, scores, ((),) * 100))
+    drawn = encode_masks(Masks(masks, scores, scores, ((),) * 100))
     took = [seconds(lambda: make_label(drawn, Recipe(), "x")) for _ in range(20)]
     plain = [seconds(lambda: _plain(masks, scores)) for _ in range(20)]
     row = {"what": "label map", "ms": 1000 * float(np.median(took)), "plain_ms": 1000 * float(np.median(plain))}

@@ -20,9 +20,8 @@ from PIL import Image
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT)]
 
-from pretrain_sources import leaks  # noqa: E402
-from pretrain_sources.images import decode_thermal  # noqa: E402
-from pretrain_sources.leaks import Prepared, prepare, read_frames, side_by_side  # noqa: E402
+from pretrain_sources.image_files import decode_thermal  # noqa: E402
+from pretrain_sources.leak_search import LeakSearch, chance, prepare, read_frames, side_by_side  # noqa: E402
 
 CORPUS, TESTS, PLANTED = 100_000, 1000, 500
 Pixels = np.ndarray
@@ -132,7 +131,7 @@ def recall(frames: Path, pictures: Path | None) -> None:
         share_found("found, beyond the aim", f"of which the test image is {side:.0%} a side", part, pool, tests)
 
 
-def share_found(what: str, kind: str, prepared: Prepared, pool: Named, copies: Named) -> float:
+def share_found(what: str, kind: str, prepared: LeakSearch, pool: Named, copies: Named) -> float:
     """Of the test images, each with its copy; `neighbours`: those that are like the copy of another frame of the flight."""
     found = prepared.find([*pool, *((f"copy of {name}", image) for name, image in copies)])
     right = [suspect for suspect in found.suspects if suspect.corpus_id == f"copy of {suspect.test_id}"]
@@ -150,14 +149,14 @@ def share_found(what: str, kind: str, prepared: Prepared, pool: Named, copies: N
     return len(right) / len(copies)
 
 
-def alarms(kind: str, prepared: Prepared, corpus: Prepared) -> None:
+def alarms(kind: str, prepared: LeakSearch, corpus: LeakSearch) -> None:
     """How many pairs pass thresholds that are set for more false alarms than the module's own. corpus: prepared with it."""
-    floor, leaks.FLOOR = leaks.FLOOR, 0.0
+    floor, chance.FLOOR = chance.FLOOR, 0.0
     for expected in (1, 3, 10, 30):
         least, at_most = prepared.chance.threshold(corpus.chance.pairs, expected)
         seen = sum(look.similarity >= least for look in corpus.chance.looked)
         told(what="false alarms", kind=kind, expected=round(at_most, 2), seen=seen, threshold=round(least, 3))
-    leaks.FLOOR = floor
+    chance.FLOOR = floor
 
 
 def parts(name: str, image: Pixels) -> Iterator[tuple[str, Pixels]]:

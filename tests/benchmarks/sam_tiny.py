@@ -27,8 +27,8 @@ from bench.cli.corpora import recipe_of  # noqa: E402
 from bench.sam_tiny.__main__ import begin  # noqa: E402
 from bench.scenes import render  # noqa: E402
 from bench.targets import open_target  # noqa: E402
-from pretrain_sources.identity import derive_seed  # noqa: E402
-from pretrain_sources.images import decode_thermal  # noqa: E402
+from pretrain_sources.hashing import derive_seed  # noqa: E402
+from pretrain_sources.image_files import decode_thermal  # noqa: E402
 from pretrain_sources.recipe import SamTeacher  # noqa: E402
 from pretrain_sources.teachers import open_teacher  # noqa: E402
 from pretrain_sources.teachers.checkpoints import SHIPPED, load_tensors  # noqa: E402

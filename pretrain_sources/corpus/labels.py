@@ -1,4 +1,4 @@
-"""From masks to a label map: run-length codes, ranking, painting."""
+"""From masks to a label map: encoding, ranking, painting."""
 
 from dataclasses import dataclass
 
@@ -6,13 +6,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pretrain_sources.identity import derive_seed
-from pretrain_sources.images import IGNORE, Pixels
+from pretrain_sources.hashing import derive_seed
+from pretrain_sources.image_files import IGNORE, Pixels
 from pretrain_sources.recipe import Recipe
+from pretrain_sources.run_lengths import from_run_lengths, run_lengths
 from pretrain_sources.teachers import Masks
 
 # what a teacher drew, a row per mask; boxes are x0, y0, x1, y1 in pixels, the right and lower edge inside
-DRAWN = pa.schema(
+MASK_SCHEMA = pa.schema(
     [
         ("predicted_iou", pa.float32()),
         ("stability", pa.float32()),
@@ -25,15 +26,15 @@ DRAWN = pa.schema(
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """The masks of one image as they are kept: a table of DRAWN, and the size (H, W) of the masks."""
+class EncodedMasks:
+    """The masks of one image as they are kept: a table of MASK_SCHEMA, and the size (H, W) of the masks."""
 
     table: pa.Table
     size: tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelMap:
     """A label map (H, W) and, for every mask in the teacher's order, what became of it."""
 
     label: Pixels
@@ -42,7 +43,7 @@ class Labelled:
     visible_px: NDArray[np.int32]  # (N,) pixels that it got in the label map
 
 
-def encode(masks: Masks) -> Drawn:
+def encode_masks(masks: Masks) -> EncodedMasks:
     """Masks as run lengths (COCO's order: column by column, the first run counts pixels outside), with area and box."""
     n, height, width = masks.masks.shape
     table = pa.table(
@@ -54,66 +55,45 @@ def encode(masks: Masks) -> Drawn:
             "prompt": [list(prompt) for prompt in masks.prompts],
             "rle": [run_lengths(mask) for mask in masks.masks],
         },
-        schema=DRAWN,
+        schema=MASK_SCHEMA,
     )
-    return Drawn(table, (height, width))
+    return EncodedMasks(table, (height, width))
 
 
-def run_lengths(mask: NDArray[np.bool_]) -> NDArray[np.uint32]:
-    """Run lengths of a mask (H, W), column by column, beginning with a run of pixels outside (which may be 0 long)."""
-    flat = mask.ravel(order="F")
-    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    edges = np.concatenate(([0], changes, [flat.size]))
-    runs = np.diff(edges).astype(np.uint32)
-    return np.concatenate((np.zeros(1, np.uint32), runs)) if flat.size and flat[0] else runs
-
-
-def from_run_lengths(runs: NDArray[np.uint32], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """The mask (H, W) of these run lengths.
-
-    Raises:
-        ValueError: they do not fill a mask of that size.
-    """
-    if int(runs.sum()) != size[0] * size[1]:
-        raise ValueError(f"run lengths of {int(runs.sum())} pixels for a mask of {size[0]} x {size[1]}")
-    inside = np.arange(len(runs)) % 2 == 1
-    return np.repeat(inside, runs).reshape(size, order="F")
-
-
-def make_label(drawn: Drawn, recipe: Recipe, image_sha256: str) -> Labelled | None:
+def make_label(masks: EncodedMasks, recipe: Recipe, image_sha256: str) -> LabelMap | None:
     """The label map that a recipe makes of these masks, or None where no mask takes part.
 
     Ranks go by `rank_by`, ties by the teacher's order; only masks within top_k are decoded. `random` draws from the image's
     own hash, so that an image gets the same ranks in any pool.
     """
-    key = _rank_key(drawn, recipe, image_sha256)
+    key = _rank_key(masks, recipe, image_sha256)
     order = np.argsort(-key, kind="stable")  # NaN last
     kept = order[: min(recipe.top_k, int(np.isfinite(key).sum()))]
     if not len(kept):
         return None
     rank = np.zeros(len(key), np.int32)
     rank[kept] = np.arange(1, len(kept) + 1)
-    runs = drawn.table["rle"]
-    owner = np.zeros(drawn.size, np.int32)  # rank of the mask that a pixel belongs to
+    runs = masks.table["rle"]
+    owner = np.zeros(masks.size, np.int32)  # rank of the mask that a pixel belongs to
     best_last = recipe.overlap == "better_wins"
     for i in reversed(kept) if best_last else kept:
-        owner[from_run_lengths(runs[int(i)].values.to_numpy(), drawn.size)] = rank[i]
+        owner[from_run_lengths(runs[int(i)].values.to_numpy(), masks.size)] = rank[i]
     seen = np.bincount(owner.ravel(), minlength=len(kept) + 1)
     visible = np.where(rank > 0, seen[rank], 0).astype(np.int32)
     label = np.minimum(owner, 1) if recipe.binary else owner
     if recipe.uncovered == "ignore":
         label = np.where(owner == 0, IGNORE, label)
-    return Labelled(label.astype(np.uint8), key, rank, visible)
+    return LabelMap(label.astype(np.uint8), key, rank, visible)
 
 
-def _rank_key(drawn: Drawn, recipe: Recipe, image_sha256: str) -> NDArray[np.float64]:
-    area = drawn.table["area_px"].to_numpy().astype(np.float64)
+def _rank_key(masks: EncodedMasks, recipe: Recipe, image_sha256: str) -> NDArray[np.float64]:
+    area = masks.table["area_px"].to_numpy().astype(np.float64)
     if recipe.rank_by == "random":
         key = np.random.default_rng(derive_seed("random rank", image_sha256)).random(len(area))
     elif recipe.rank_by in ("area", "area_ascending"):
         key = area if recipe.rank_by == "area" else -area
     else:
-        key = drawn.table[recipe.rank_by].to_numpy().astype(np.float64)
+        key = masks.table[recipe.rank_by].to_numpy().astype(np.float64)
     return np.where(area >= max(1, recipe.min_area_px), key, np.nan)  # an empty mask is no mask
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from pretrain_sources.yamlfile import MOST_BYTES, FileError, Number, Whole, read_yaml, read_yaml_list, suggestion
+from pretrain_sources.config_file import MOST_BYTES, FileError, Number, Whole, read_yaml, read_yaml_list, suggestion
 
 
 class Inner(BaseModel):

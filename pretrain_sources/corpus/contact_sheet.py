@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from pretrain_sources.images import IGNORE
+from pretrain_sources.image_files import IGNORE
 
 MAX_ROWS = 24
 PANEL = 320  # pixels, the width of a panel; one of a tall image is narrower, so that it is no higher than TALLEST

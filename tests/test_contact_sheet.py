@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pretrain_sources.contact import GAP, HEAD, PANEL, WIDTH, Row, contact_sheet, label_colours
+from pretrain_sources.corpus.contact_sheet import GAP, HEAD, PANEL, WIDTH, Row, contact_sheet, label_colours
 
 
 def row(h: int = 64, w: int = 80, ranks: int = 2, name: str = "frame.png") -> Row:

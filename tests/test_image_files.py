@@ -1,4 +1,4 @@
-"""Files that are not what they seem: what `pretrain_sources.images` refuses, converts and notes."""
+"""Files that are not what they seem: what `pretrain_sources.image_files` refuses, converts and notes."""
 
 import contextlib
 import io
@@ -12,15 +12,18 @@ import pytest
 import tifffile
 from PIL import Image, ImageOps
 
-from pretrain_sources.images import (
+from pretrain_sources.image_files import (
     FileFacts,
     ImageError,
+    ImageFile,
+    SizeMismatchError,
+    UnknownLabelError,
+    class_pixels,
     counted,
     decode_label,
     decode_thermal,
     read_image,
     read_label,
-    strange_labels,
 )
 
 HEIGHT, WIDTH = 20, 24
@@ -162,12 +165,23 @@ def test_a_palette_of_other_greys_is_noted_and_the_index_is_the_label() -> None:
 
 
 def test_labels_that_no_class_has_are_told_with_their_pixels() -> None:
-    counts = np.zeros(256, np.int64)
-    counts[[0, 9, 33, 255]] = 5, 2, 7, 100
-    assert strange_labels(counts, 9) == "label 9 on 2 px, 33 on 7 px"
-    assert strange_labels(counts, 34) == ""
-    counts[40:50] = 1
-    assert strange_labels(counts, 9).endswith("and 7 more")
+    def pixels(label: list[int], num_classes: int) -> tuple[int, ...]:
+        facts = FileFacts("PNG")
+        label_file = ImageFile(np.array([label], np.uint8), facts)
+        return class_pixels(label_file, ImageFile(np.zeros((1, len(label)), np.uint8), facts), num_classes)
+
+    label = [0] * 5 + [9] * 2 + [33] * 7 + [255] * 100
+    with pytest.raises(UnknownLabelError, match=r"^label 9 on 2 px, 33 on 7 px$"):
+        pixels(label, 9)
+    assert pixels(label, 34) == (5, *[0] * 8, 2, *[0] * 23, 7, 100)
+    with pytest.raises(UnknownLabelError, match=r"and 7 more$"):
+        pixels([*label, *range(40, 50)], 9)
+
+
+def test_a_label_map_has_the_size_of_its_image() -> None:
+    label, image = (ImageFile(np.zeros(shape, np.uint8), FileFacts("PNG")) for shape in ((10, 24), (20, 24)))
+    with pytest.raises(SizeMismatchError, match=r"^24x10, its image 24x20$"):
+        class_pixels(label, image, 2)
 
 
 # -- images that are refused ---------------------------------------------------------------------------------------------

@@ -9,15 +9,14 @@ import pytest
 from PIL import Image
 
 from bench.scenes import draw
-from pretrain_sources.images import decode_thermal
-from pretrain_sources.leaks import (
+from pretrain_sources.image_files import decode_thermal
+from pretrain_sources.leak_search import (
     LEAST_DISTINCT,
     LOOKS,
     READ_AHEAD,
-    Leaks,
-    LeaksError,
-    Prepared,
-    find_leaks,
+    LeakReport,
+    LeakSearch,
+    LeakSearchError,
     prepare,
     read_frames,
     side_by_side,
@@ -48,15 +47,21 @@ def others() -> Named:
 
 
 @pytest.fixture(scope="module")
-def prepared(tests: Named, distinct: Named) -> Prepared:
+def prepared(tests: Named, distinct: Named) -> LeakSearch:
     return prepare(tests, distinct)
+
+
+def find_leaks(
+    test: Named, corpus: Named, distinct: Named | None = None, groups: dict[str, str] | None = None
+) -> LeakReport:
+    return prepare(test, distinct or [], groups).find(corpus)
 
 
 def noise(seed: int, spread: int = 256, size: tuple[int, int] = SIZE) -> Pixels:
     return np.random.default_rng(seed).integers(100, 100 + min(spread, 156), size, dtype=np.uint8)
 
 
-def pairs(leaks: Leaks) -> set[tuple[str, str]]:
+def pairs(leaks: LeakReport) -> set[tuple[str, str]]:
     return {(suspect.test_id, suspect.corpus_id) for suspect in leaks.suspects}
 
 
@@ -100,12 +105,12 @@ def planted(tests: Named) -> Named:
 
 
 @pytest.fixture(scope="module")
-def found(prepared: Prepared, others: Named, planted: Named) -> Leaks:
+def found(prepared: LeakSearch, others: Named, planted: Named) -> LeakReport:
     return prepared.find([*others[:20], *planted, *others[20:]])
 
 
 @pytest.mark.parametrize("kind", CHANGES)
-def test_a_copy_is_found_and_told_how_it_was_made(kind: str, found: Leaks, tests: Named) -> None:
+def test_a_copy_is_found_and_told_how_it_was_made(kind: str, found: LeakReport, tests: Named) -> None:
     test = tests[list(CHANGES).index(kind)][0]
     how = {suspect.corpus_id: suspect.how for suspect in found.suspects if suspect.test_id == test}
     assert set(how) == {kind}
@@ -117,7 +122,7 @@ def test_a_copy_is_found_and_told_how_it_was_made(kind: str, found: Leaks, tests
     assert said == meant
 
 
-def test_what_was_not_copied_is_clean(found: Leaks, prepared: Prepared, others: Named, tests: Named) -> None:
+def test_what_was_not_copied_is_clean(found: LeakReport, prepared: LeakSearch, others: Named, tests: Named) -> None:
     assert found.touched == tuple(sorted(name for name, _ in tests[: len(CHANGES)]))
     assert (found.test_images, found.corpus_images) == (len(tests), len(others) + len(CHANGES))
     clean = prepared.find(others)
@@ -128,12 +133,12 @@ def test_what_was_not_copied_is_clean(found: Leaks, prepared: Prepared, others: 
 
 
 def test_the_order_of_the_corpus_does_not_matter(
-    found: Leaks, prepared: Prepared, others: Named, planted: Named
+    found: LeakReport, prepared: LeakSearch, others: Named, planted: Named
 ) -> None:
     assert prepared.find([*planted[::-1], *others[::-1]]) == found
 
 
-def test_more_copies_than_are_looked_at_still_mark_the_image(prepared: Prepared, tests: Named) -> None:
+def test_more_copies_than_are_looked_at_still_mark_the_image(prepared: LeakSearch, tests: Named) -> None:
     copies = [(f"copy {i}", tests[3][1]) for i in range(2 * LOOKS)]
     leaks = prepared.find(copies)
     assert leaks.touched == (tests[3][0],)
@@ -141,7 +146,7 @@ def test_more_copies_than_are_looked_at_still_mark_the_image(prepared: Prepared,
     assert prepared.find(copies[::-1]) == leaks
 
 
-def test_a_larger_corpus_asks_for_more(prepared: Prepared, others: Named) -> None:
+def test_a_larger_corpus_asks_for_more(prepared: LeakSearch, others: Named) -> None:
     once = prepared.find(others)
     many = prepared.find((f"{turn} {name}", image) for turn in range(30) for name, image in others[:5])
     assert many.threshold > once.threshold
@@ -166,7 +171,7 @@ def test_blank_frames_are_no_suspects_and_that_is_said(tests: Named, distinct: N
     assert leaks.test_images == len(tests) + 3
 
 
-def test_tiny_images_are_told_apart_from_clean_ones(prepared: Prepared, tests: Named, others: Named) -> None:
+def test_tiny_images_are_told_apart_from_clean_ones(prepared: LeakSearch, tests: Named, others: Named) -> None:
     tiny = [(f"tiny {i}", resized(image, 8, 6)) for i, (_, image) in enumerate(tests[:7])]
     leaks = prepared.find([*others, *tiny, ("one", np.zeros((1, 1), np.uint8))])
     assert leaks.suspects == ()
@@ -175,7 +180,9 @@ def test_tiny_images_are_told_apart_from_clean_ones(prepared: Prepared, tests: N
     )
 
 
-def test_files_are_read_at_any_depth_and_broken_ones_counted(prepared: Prepared, tests: Named, tmp_path: Path) -> None:
+def test_files_are_read_at_any_depth_and_broken_ones_counted(
+    prepared: LeakSearch, tests: Named, tmp_path: Path
+) -> None:
     deep = 20000 + 37 * tests[0][1].astype(np.uint16)
     Image.fromarray(deep).save(tmp_path / "deep.png")
     np.save(tmp_path / "array.npy", 273 + tests[1][1].astype(np.float32) / 10)
@@ -205,12 +212,12 @@ def test_many_files_come_in_their_order(tmp_path: Path) -> None:
 
 
 def test_without_distinct_images_there_is_no_threshold(tests: Named, distinct: Named, others: Named) -> None:
-    with pytest.raises(LeaksError, match="no threshold can be had from 0 usable distinct images, only from 30"):
+    with pytest.raises(LeakSearchError, match="no threshold can be had from 0 usable distinct images, only from 30"):
         find_leaks(tests, others)
-    with pytest.raises(LeaksError, match=r"from 29 usable.*train images of other dates"):
+    with pytest.raises(LeakSearchError, match=r"from 29 usable.*train images of other dates"):
         find_leaks(tests, others, distinct[: LEAST_DISTINCT - 1])
     blank = [(f"b{i}", np.zeros(SIZE, np.uint8)) for i in range(40)]
-    with pytest.raises(LeaksError, match=r"from 0 usable.*40 distinct images: blank"):
+    with pytest.raises(LeakSearchError, match=r"from 0 usable.*40 distinct images: blank"):
         find_leaks(tests, others, blank)
 
 
@@ -220,7 +227,7 @@ def test_test_images_of_other_groups_can_stand_for_distinct_ones(tests: Named, d
     leaks = find_leaks(mine, [*others, ("copy", tests[0][1])], groups=groups)
     assert pairs(leaks) == {(tests[0][0], "copy")}
     assert leaks.notes == ("no distinct images were given: the threshold comes from test images of different groups",)
-    with pytest.raises(LeaksError, match="fewer than 30 test images have another group"):
+    with pytest.raises(LeakSearchError, match="fewer than 30 test images have another group"):
         find_leaks(mine, others, groups=dict.fromkeys(groups, "one"))
 
 
@@ -243,22 +250,22 @@ def test_distinct_images_that_are_all_alike_let_exact_copies_through_with_a_warn
     assert any("copies that were altered may be missed" in note for note in leaks.notes)
 
 
-def test_what_cannot_be_judged_is_refused(prepared: Prepared, tests: Named, distinct: Named) -> None:
-    with pytest.raises(LeaksError, match="there is no test image to compare"):
+def test_what_cannot_be_judged_is_refused(prepared: LeakSearch, tests: Named, distinct: Named) -> None:
+    with pytest.raises(LeakSearchError, match="there is no test image to compare"):
         prepare([], distinct)
-    with pytest.raises(LeaksError, match=r"no test image to compare.*1 test image: blank"):
+    with pytest.raises(LeakSearchError, match=r"no test image to compare.*1 test image: blank"):
         prepare([("b", np.zeros(SIZE, np.uint8))], distinct)
-    with pytest.raises(LeaksError, match="test image x cannot be read"):
+    with pytest.raises(LeakSearchError, match="test image x cannot be read"):
         prepare([("x", ValueError("torn"))], distinct)
-    with pytest.raises(LeaksError, match="two test images have the id"):
+    with pytest.raises(LeakSearchError, match="two test images have the id"):
         prepare([tests[0], tests[0]], distinct)
-    with pytest.raises(LeaksError, match="there is no corpus image"):
+    with pytest.raises(LeakSearchError, match="there is no corpus image"):
         prepared.find([])
-    with pytest.raises(LeaksError, match=r"deep: an array of shape \(96, 128\) and type uint16.*decode_thermal"):
+    with pytest.raises(LeakSearchError, match=r"deep: an array of shape \(96, 128\) and type uint16.*decode_thermal"):
         prepared.find([("deep", np.zeros(SIZE, np.uint16))])
 
 
-def test_progress_is_reported(prepared: Prepared, others: Named) -> None:
+def test_progress_is_reported(prepared: LeakSearch, others: Named) -> None:
     told: list[int] = []
     prepared.find(((f"{i}", others[i % 40][1]) for i in range(600)), told.append)
     assert told == [512, 600]

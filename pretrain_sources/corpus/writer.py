@@ -1,4 +1,4 @@
-"""Making a corpus: from a teacher's pass over a pool, or anew from the masks that another corpus holds."""
+"""Writing a corpus: from a teacher's pass over a pool, or anew from the masks that another corpus holds."""
 
 import hashlib
 import io
@@ -6,6 +6,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +16,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
-from pretrain_sources.contact import contact_sheet
-from pretrain_sources.corpus import (
-    CorpusError,
-    Manifest,
-    Report,
-    content_hash,
-    image_rows,
-    label_path,
-    made_manifest,
-    rows_of,
-)
-from pretrain_sources.images import decode_label, decode_thermal
-from pretrain_sources.labels import DRAWN, Drawn, from_run_lengths, make_label
+from pretrain_sources.corpus.check import Report
+from pretrain_sources.corpus.contact_sheet import contact_sheet
+from pretrain_sources.corpus.labels import MASK_SCHEMA, EncodedMasks, make_label
+from pretrain_sources.corpus.manifest import CorpusError, Manifest, made_manifest
+from pretrain_sources.corpus.mask_cache import ImageMasks, Refusal
+from pretrain_sources.corpus.tables import content_hash, image_rows, label_path, rows_of
+from pretrain_sources.image_files import IGNORE, decode_label, decode_thermal
 from pretrain_sources.pool import GROUPS_FILE, PoolImage, images_hash
 from pretrain_sources.recipe import Recipe
-from pretrain_sources.teachers.passes import Asked, Refusal
+from pretrain_sources.run_lengths import from_run_lengths
 from safe_files import clear_leftovers, open_regular, whole, write_whole
 
 MASKS_AT_A_TIME = 20_000  # held before they are written
@@ -38,7 +33,7 @@ ON_THE_SHEET = 12  # images
 MASKS = pa.schema(
     [
         *(("image", pa.string()), ("mask", pa.int32())),
-        *DRAWN,
+        *MASK_SCHEMA,
         *(("rank_key", pa.float64()), ("rank", pa.int32()), ("visible_px", pa.int32())),
     ]
 )
@@ -52,49 +47,103 @@ IMAGES = pa.schema(
 )
 
 
-def make_corpus(
-    out: Path,
-    images: Path,
-    asked: Iterable[Asked],
-    recipe: Recipe,
-    teacher: Mapping[str, Any],
-    *,
-    total: int,
-    keep_images: bool = True,
-    report: Report = lambda done, total: None,
-) -> Manifest:
-    """Writes the corpus that `recipe` makes of what a teacher drew, one image in memory at a time.
+@dataclass(frozen=True)
+class CorpusWriter:
+    """Writes the corpus that a recipe makes of what a teacher drew, one image in memory at a time.
 
-    images: the folder that the images' names are relative to. asked: what the teacher drew, in the order of names. teacher: its
-    identity. keep_images: put the images beside the labels, as hard links where the disk allows it. After a kill everything but
-    the teacher's pass is made again, to the same bytes.
-
-    Raises:
-        CorpusError: not one image got a label map. OSError: `out` cannot be written.
+    Attributes:
+        out: the corpus's folder.
+        images: the folder that the images' names are relative to.
+        teacher: its identity.
+        keep_images: put the images beside the labels, as hard links where the disk allows it.
     """
-    rows: list[dict[str, Any]] = []
-    with whole(out / "masks.parquet") as aside, pq.ParquetWriter(aside, MASKS, compression="zstd") as writer:
 
-        def heard(done: int, total: int) -> None:
-            os.utime(aside)  # a block of masks may take a day, after which another host calls the file a leftover
+    out: Path
+    images: Path
+    recipe: Recipe
+    teacher: Mapping[str, Any]
+    keep_images: bool = True
+
+    def write(self, masks: Iterable[ImageMasks], total: int, report: Report = lambda done, total: None) -> Manifest:
+        """Writes the corpus, its manifest last. After a kill all but the teacher's pass is made again, to the same bytes.
+
+        masks: of each image, in the order of names. total: how many images these are.
+
+        Raises:
+            CorpusError: not one image got a label map. OSError: `out` cannot be written.
+        """
+        out = self.out
+        rows: list[dict[str, Any]] = []
+        with whole(out / "masks.parquet") as aside, pq.ParquetWriter(aside, MASKS, compression="zstd") as writer:
+
+            def heard(done: int, total: int) -> None:
+                os.utime(aside)  # a block of masks may take a day, after which another host calls the file a leftover
+                report(done, total)
+
+            for table in _in_blocks(self._labelled(masks, rows, total, heard)):
+                writer.write_table(table)
+        with whole(out / "images.parquet") as aside:
+            pq.write_table(pa.Table.from_pylist(rows, schema=IMAGES), aside, compression="zstd")
+        manifest = _manifest(rows, self.recipe, self.teacher)
+        if self.keep_images and (self.images / GROUPS_FILE).is_file():  # images/ and labels/ alone have the groups, too
+            _beside(self.images / GROUPS_FILE, out / "images" / GROUPS_FILE)
+        write_whole(out / "contact.png", _sheet(out, self.images, rows, manifest))
+        clear_leftovers(out)
+        if hasattr(os, "sync"):
+            os.sync()  # label maps are not flushed one by one; the manifest says that all of them are there
+        write_whole(out / "manifest.json", (manifest.model_dump_json(indent=1) + "\n").encode())
+        return manifest
+
+    def _labelled(
+        self, masks: Iterable[ImageMasks], rows: list[dict[str, Any]], total: int, report: Report
+    ) -> Iterator[pa.Table]:
+        """Writes label maps, adds a row for each image to `rows`, and yields the masks of each image."""
+        for done, one in enumerate(masks, start=1):
+            row, table = self._label(one)
+            rows.append(row | {"file": one.image.path.relative_to(self.images).as_posix()})
+            if self.keep_images and row["refused"] != "unreadable":
+                _beside(one.image.path, self.out / "images" / rows[-1]["file"])
+            if table is not None:
+                yield table
             report(done, total)
 
-        for table in _in_blocks(_labelled(out, images, asked, recipe, rows, keep_images, total, heard)):
-            writer.write_table(table)
-    with whole(out / "images.parquet") as aside:
-        pq.write_table(pa.Table.from_pylist(rows, schema=IMAGES), aside, compression="zstd")
-    manifest = _manifest(rows, recipe, teacher)
-    if keep_images and (images / GROUPS_FILE).is_file():  # so that images/ and labels/ alone have the groups, too
-        _beside(images / GROUPS_FILE, out / "images" / GROUPS_FILE)
-    write_whole(out / "contact.png", _sheet(out, images, rows, manifest))
-    clear_leftovers(out)
-    if hasattr(os, "sync"):
-        os.sync()  # label maps are not flushed one by one; the manifest says that all of them are there
-    write_whole(out / "manifest.json", (manifest.model_dump_json(indent=1) + "\n").encode())
-    return manifest
+    def _label(self, one: ImageMasks) -> tuple[dict[str, Any], pa.Table | None]:
+        """(row of images.parquet, rows of masks.parquet or None); the label map is written."""
+        image, masks = one.image, one.masks
+        row = {
+            "image": image.id,
+            "group": image.group,
+            "sha256": image.sha256,
+            "height": one.size[0],
+            "width": one.size[1],
+            "masks": 0,
+            "class_px": None,
+            "label_sha256": None,
+        }
+        if isinstance(masks, Refusal):
+            return row | {"refused": masks.kind, "why": masks.why}, None
+        n = masks.table.num_rows
+        made = make_label(masks, self.recipe, image.sha256)
+        if made is None:
+            zeros = np.zeros(n, np.int32)
+            why = f"none of {n} masks has {self.recipe.min_area_px} pixels"
+            nothing = {"rank_key": np.full(n, np.nan), "rank": zeros, "visible_px": zeros}
+            return row | {"masks": n, "refused": "no mask", "why": why}, _mask_rows(image.id, masks, nothing)
+        data = _png(made.label)
+        write_whole(label_path(self.out, image.id), data, sync=False)
+        counts = np.bincount(made.label.ravel(), minlength=256)
+        row |= {
+            "masks": n,
+            "class_px": [*counts[: self.recipe.num_classes].tolist(), int(counts[IGNORE])],
+            "label_sha256": hashlib.sha256(data).hexdigest(),
+            "refused": "",
+            "why": "",
+        }
+        became = {"rank_key": made.rank_key, "rank": made.rank, "visible_px": made.visible_px}
+        return row, _mask_rows(image.id, masks, became)
 
 
-def redrawn(corpus: Path, images: Path | None = None) -> Iterator[Asked]:
+def stored_masks(corpus: Path, images: Path | None = None) -> Iterator[ImageMasks]:
     """What the teacher drew on each image of a corpus, from its sidecar: no teacher is asked.
 
     Raises:
@@ -105,78 +154,22 @@ def redrawn(corpus: Path, images: Path | None = None) -> Iterator[Asked]:
     try:
         rows = image_rows(corpus)
         blocks = _by_image(pq.ParquetFile(open_regular(corpus / "masks.parquet")))
-        name, table = next(blocks, ("", DRAWN.empty_table()))
+        name, table = next(blocks, ("", MASK_SCHEMA.empty_table()))
         for row in rows:
             image = PoolImage(row["image"], root / row["file"], row["group"], row["sha256"])
             size = (row["height"], row["width"])
             if row["image"] == name:
-                yield Asked(image, size, Drawn(table, size))
-                name, table = next(blocks, ("", DRAWN.empty_table()))
+                yield ImageMasks(image, size, EncodedMasks(table, size))
+                name, table = next(blocks, ("", MASK_SCHEMA.empty_table()))
             else:
-                yield Asked(image, size, Refusal(row["refused"], row["why"]))
+                yield ImageMasks(image, size, Refusal(row["refused"], row["why"]))
     except (OSError, pa.ArrowException) as error:
         raise CorpusError(f"the tables of {corpus} cannot be read: {error}; make the corpus anew") from error
 
 
-def _labelled(
-    out: Path,
-    images: Path,
-    asked: Iterable[Asked],
-    recipe: Recipe,
-    rows: list[dict[str, Any]],
-    keep_images: bool,
-    total: int,
-    report: Report,
-) -> Iterator[pa.Table]:
-    """Writes label maps, adds a row for each image to `rows`, and yields the masks of each image."""
-    for done, found in enumerate(asked, start=1):
-        row, masks = _one(out, found, recipe)
-        rows.append(row | {"file": found.image.path.relative_to(images).as_posix()})
-        if keep_images and row["refused"] != "unreadable":
-            _beside(found.image.path, out / "images" / rows[-1]["file"])
-        if masks is not None:
-            yield masks
-        report(done, total)
-
-
-def _one(out: Path, found: Asked, recipe: Recipe) -> tuple[dict[str, Any], pa.Table | None]:
-    """(row of images.parquet, rows of masks.parquet or None); the label map is written."""
-    image, drawn = found.image, found.drawn
-    row = {
-        "image": image.id,
-        "group": image.group,
-        "sha256": image.sha256,
-        "height": found.size[0],
-        "width": found.size[1],
-        "masks": 0,
-        "class_px": None,
-        "label_sha256": None,
-    }
-    if isinstance(drawn, Refusal):
-        return row | {"refused": drawn.kind, "why": drawn.why}, None
-    n = drawn.table.num_rows
-    made = make_label(drawn, recipe, image.sha256)
-    if made is None:
-        nothing = {"rank_key": np.full(n, np.nan), "rank": np.zeros(n, np.int32), "visible_px": np.zeros(n, np.int32)}
-        why = f"none of {n} masks has {recipe.min_area_px} pixels"
-        return row | {"masks": n, "refused": "no mask", "why": why}, _sidecar(image.id, drawn, nothing)
-    data = _png(made.label)
-    write_whole(label_path(out, image.id), data, sync=False)
-    counts = np.bincount(made.label.ravel(), minlength=256)
-    row |= {
-        "masks": n,
-        "class_px": [*counts[: recipe.num_classes].tolist(), int(counts[255])],
-        "label_sha256": hashlib.sha256(data).hexdigest(),
-        "refused": "",
-        "why": "",
-    }
-    became = {"rank_key": made.rank_key, "rank": made.rank, "visible_px": made.visible_px}
-    return row, _sidecar(image.id, drawn, became)
-
-
-def _sidecar(image: str, drawn: Drawn, became: Mapping[str, Any]) -> pa.Table:
-    n = drawn.table.num_rows
-    columns = {name: drawn.table[name] for name in DRAWN.names}
+def _mask_rows(image: str, masks: EncodedMasks, became: Mapping[str, Any]) -> pa.Table:
+    n = masks.table.num_rows
+    columns = {name: masks.table[name] for name in MASK_SCHEMA.names}
     return pa.table({"image": [image] * n, "mask": np.arange(n, dtype=np.int32), **columns, **became}, schema=MASKS)
 
 
@@ -199,7 +192,7 @@ def _by_image(file: pq.ParquetFile) -> Iterator[tuple[str, pa.Table]]:
         lengths = pc.run_end_encode(table["image"].combine_chunks())
         begin = 0
         for name, end in zip(lengths.values.to_pylist(), lengths.run_ends.to_pylist(), strict=True):
-            yield name, table.slice(begin, end - begin).select(DRAWN.names)
+            yield name, table.slice(begin, end - begin).select(MASK_SCHEMA.names)
             begin = end
 
 

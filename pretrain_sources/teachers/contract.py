@@ -1,0 +1,55 @@
+"""What every teacher keeps to: from an image to masks, and the errors that it may raise."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretrain_sources.recipe import FelzenszwalbTeacher, PythonTeacher, SamTeacher
+
+
+@dataclass(frozen=True)
+class Masks:
+    """What a teacher draws on one image of (H, W). N masks in the teacher's own order, which breaks ties of rank.
+
+    Attributes:
+        masks: (N, H, W) bool. predicted_iou: (N,) in [0, 1], the teacher's own opinion of a mask. stability: (N,) in [0, 1],
+            how little a mask changes with the teacher's threshold. prompts: (N,) what asked for it: (x, y), a box
+            (x0, y0, x1, y1), or () in pixels.
+    """
+
+    masks: NDArray[np.bool_]
+    predicted_iou: NDArray[np.float32]
+    stability: NDArray[np.float32]
+    prompts: tuple[tuple[float, ...], ...]
+
+    def __post_init__(self) -> None:
+        n = len(self.masks)
+        if self.masks.ndim != 3 or self.masks.dtype != np.bool_:
+            raise ValueError(f"masks must be (N, H, W) bool, not {self.masks.shape} {self.masks.dtype}")
+        for name in ("predicted_iou", "stability", "prompts"):
+            if len(getattr(self, name)) != n:
+                raise ValueError(f"{n} masks but {len(getattr(self, name))} values of {name}")
+        if not (np.isfinite(self.predicted_iou).all() and np.isfinite(self.stability).all()):
+            raise ValueError("predicted_iou and stability must be finite")
+
+
+Teacher = Callable[[NDArray[np.uint8]], Masks]  # thermal image (H, W) -> masks
+Settings = SamTeacher | FelzenszwalbTeacher | PythonTeacher
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Why a teacher cannot be had here and now, and what to do."""
+
+    reason: str
+    mend: str
+
+
+class TeacherError(Exception):
+    """A teacher cannot be opened; the message says why and what to do."""
+
+
+class UnsuitableError(Exception):
+    """A teacher cannot be asked about this one image; the message says why. The others go on."""

@@ -1,0 +1,180 @@
+import os
+import shutil
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_corpus import make, write_pool, write_ready
+from PIL import Image
+
+from pretrain_sources.corpus import (
+    CorpusError,
+    check_corpus,
+    read_corpus,
+)
+from pretrain_sources.corpus import check as corpus_check
+from pretrain_sources.recipe import Recipe
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Path:
+    return write_pool(tmp_path / "pool")
+
+
+@pytest.fixture
+def ready(pool: Path, tmp_path: Path) -> Path:
+    return write_ready(pool, tmp_path)
+
+
+def test_a_ready_made_corpus_is_read_file_by_file(ready: Path, tmp_path: Path) -> None:
+    corpus, _ = check_corpus(ready, num_classes=10)
+    made = read_corpus(tmp_path / "made")
+    assert corpus.content_hash == made.content_hash
+    assert [image.class_px for image in corpus.images] == [image.class_px for image in made.images]
+    with pytest.raises(CorpusError, match=r"say how many classes its labels have"):
+        check_corpus(ready)
+    with pytest.raises(CorpusError, match=r"was not made by"):
+        read_corpus(ready)
+    with pytest.raises(CorpusError, match=r"there is no folder"):
+        check_corpus(ready / "nowhere", num_classes=10)
+    with pytest.raises(CorpusError, match=r"frame_00.png is a file, not a corpus"):
+        check_corpus(ready / "images" / "frame_00.png", num_classes=10)
+
+
+def test_every_fault_is_named_at_once(ready: Path) -> None:
+    labels = ready / "labels"
+    Image.fromarray(np.full((20, 24), 12, np.uint8)).save(labels / "frame_00.png")
+    Image.fromarray(np.zeros((10, 24), np.uint8)).save(labels / "frame_01.png")
+    (labels / "frame_02.png").unlink()
+    (ready / "images" / "frame_03.png").write_bytes(b"torn")
+    Image.fromarray(np.zeros((20, 24, 3), np.uint8)).save(labels / "frame_04.png")
+    with pytest.raises(CorpusError) as wrong:
+        check_corpus(ready, num_classes=10)
+    text = str(wrong.value)
+    assert "5 problems among 7 images" in text
+    for part in (
+        "frame_00.png (label 12 on 480 px)",
+        "labels must be 0..9 or 255",
+        "frame_01.png (24x10, its image 24x20)",
+        "no label map for this image",
+        "frame_03.png (",
+        "mask of mode RGB",
+    ):
+        assert part in text
+
+
+def test_a_corpus_that_was_changed_is_found_out(pool: Path, tmp_path: Path) -> None:
+    make(pool, tmp_path / "corpus")
+    label = tmp_path / "corpus" / "labels" / "frame_02.png"
+    Image.fromarray((np.asarray(Image.open(label)) == 0).astype(np.uint8)).save(label)
+    with pytest.raises(CorpusError, match=r"labels/frame_02.png\n  -> the label map is not the one that was") as wrong:
+        check_corpus(tmp_path / "corpus")
+    assert "1 problem among 7 images" in str(wrong.value)
+    (tmp_path / "corpus" / "images" / "frame_01.png").unlink()
+    with pytest.raises(CorpusError, match="images are missing"):
+        check_corpus(tmp_path / "corpus")
+    table = pd.read_parquet(tmp_path / "corpus" / "images.parquet")
+    table.loc[2, "label_sha256"] = "0" * 64
+    table.to_parquet(tmp_path / "corpus" / "images.parquet")
+    with pytest.raises(CorpusError, match=r"images.parquet is not that of manifest.json"):
+        read_corpus(tmp_path / "corpus")
+    (tmp_path / "corpus" / "manifest.json").write_text("{}")
+    with pytest.raises(CorpusError, match=r"manifest.json cannot be read"):
+        check_corpus(tmp_path / "corpus")
+
+
+def test_files_that_have_not_changed_are_not_read_again(
+    ready: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, read = tmp_path / "cache.json", list[str]()
+    real = corpus_check.read_label
+    monkeypatch.setattr(corpus_check, "read_label", lambda data, name: read.append(name) or real(data, name))
+    first = check_corpus(ready, num_classes=10, cache=cache)
+    assert len(read) == 7
+    assert check_corpus(ready, num_classes=10, cache=cache) == first
+    assert len(read) == 7, "the cache must answer"
+    label = ready / "labels" / "frame_00.png"
+    before = label.stat()
+    label.write_bytes(b"x" * before.st_size)
+    os.utime(label, ns=(before.st_atime_ns, before.st_mtime_ns))  # same size and time, as `touch -r` leaves them
+    with pytest.raises(CorpusError, match="1 problem among 7"):
+        check_corpus(ready, num_classes=10, cache=cache)
+
+
+def test_what_images_and_label_maps_do_not_share_is_told(ready: Path) -> None:
+    labels = ready / "labels"
+    shutil.copy(labels / "frame_00.png", labels / "gone.png")
+    (labels / "frame_01.png").rename(labels / "frame_01.PNG")
+    (ready / "images" / "readme.md").write_text("x")
+    notes = check_corpus(ready, num_classes=10)[1]
+    assert notes == [
+        "1 files are no images by their suffix and are passed over (.md) (first: readme.md)",
+        "1 files in ready/labels are matched although list and folder write their names otherwise "
+        "(Unicode form, case of the suffix) (first: frame_01.PNG)",
+        "1 files in ready/labels belong to no image and are not used (first: gone.png)",
+    ]
+    shutil.copy(labels / "frame_01.PNG", labels / "frame_01.png")
+    with pytest.raises(CorpusError, match=r"labels holds frame_01.PNG and frame_01.png for one name"):
+        check_corpus(ready, num_classes=10)
+
+
+@pytest.mark.parametrize(("image", "label"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_label_maps_are_found_in_either_unicode_form(image: str, label: str, ready: Path) -> None:
+    name = "caf\u00e9"
+    (ready / "images" / "frame_02.png").rename(ready / "images" / f"{unicodedata.normalize(image, name)}.png")
+    (ready / "labels" / "frame_02.png").rename(ready / "labels" / f"{unicodedata.normalize(label, name)}.png")
+    found, notes = check_corpus(ready, num_classes=10)
+    assert len(found.images) == 7
+    assert "1 files in ready/labels are matched" in notes[0]
+
+
+def test_label_maps_that_are_not_what_they_seem_are_refused(ready: Path) -> None:
+    labels, tags = ready / "labels", Image.Exif()
+    tags[274] = 3
+    maps = [Image.open(path).copy() for path in sorted(labels.iterdir())]
+    maps[0].save(labels / "frame_00.png", "JPEG")
+    maps[1].save(labels / "frame_01.png", exif=tags.tobytes())
+    maps[2].save(labels / "frame_02.png", "TIFF", save_all=True, append_images=[maps[3]])
+    maps[4].save(ready / "images" / "frame_04.png", "TIFF", save_all=True, append_images=[maps[3]])
+    with pytest.raises(CorpusError) as wrong:
+        check_corpus(ready, num_classes=10)
+    text = str(wrong.value)
+    assert "4 problems among 7 images" in text
+    for part in (
+        "frame_00.png (JPEG, whose compression can change labels)",
+        "frame_01.png (mask with EXIF orientation 3",
+        "mogrify -auto-orient FILE",
+        "frame_02.png (2 pages or frames",
+        "frame_04.png (2 pages or frames",
+        "the image cannot be used: save each as a file of its own",
+    ):
+        assert part in text
+
+
+def test_what_was_converted_in_a_corpus_is_noted(ready: Path, tmp_path: Path) -> None:
+    image, tags = ready / "images" / "frame_03.png", Image.Exif()
+    tags[274] = 3
+    Image.open(image).save(image, exif=tags.tobytes())
+    Image.fromarray(np.full((20, 24), 255, np.uint8)).save(ready / "labels" / "frame_05.png")
+    for _ in range(2):
+        assert check_corpus(ready, num_classes=10, cache=tmp_path / "cache.json")[1] == [
+            "1 images are turned or mirrored as their EXIF orientation says (first: frame_03)",
+            "1 label maps hold nothing but ignore (first: frame_05)",
+        ]
+
+
+@pytest.mark.parametrize(("value", "says"), [(255, "nothing"), (0, "nothing but class 0")])
+def test_label_maps_that_teach_nothing_are_refused(value: int, says: str, ready: Path) -> None:
+    for path in (ready / "labels").iterdir():
+        drawn = np.asarray(Image.open(path)) > 0
+        Image.fromarray(np.where(drawn, 255, value).astype(np.uint8)).save(path)
+    with pytest.raises(CorpusError, match=rf"there is nothing to learn: its label maps hold {says} besides 255, which"):
+        check_corpus(ready, num_classes=10)
+
+
+def test_a_made_corpus_that_teaches_nothing_says_so(pool: Path, tmp_path: Path) -> None:
+    make(pool, tmp_path / "corpus", Recipe(top_k=2, uncovered="ignore"), masks=1)
+    told = "there is nothing to learn: its label maps hold nothing but class 1 besides 255, which is ignored"
+    assert check_corpus(tmp_path / "corpus")[1] == [told]
