@@ -1,7 +1,6 @@
 """`bench corpus make`, `rerank` and `check`: corpora outside of a matrix. Loads torch only where the teacher needs it."""
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +19,7 @@ from pretrain_sources.corpus import HALF, Corpus, Manifest, check_corpus, made_m
 from pretrain_sources.corpus.mask_cache import MaskCache
 from pretrain_sources.corpus.writer import CorpusWriter, stored_masks
 from pretrain_sources.pool import read_pool
+from pretrain_sources.processors import cores
 from pretrain_sources.recipe import SAM_TINY, FelzenszwalbTeacher, Recipe, SamTeacher
 from results.escape import for_terminal
 from results.locks import HeldError, LocksError, locked
@@ -195,4 +195,4 @@ def _jobs(recipe: Recipe) -> int:
 
         if recipe.teacher.model != SAM_TINY or torch.cuda.is_available():
             return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores()

@@ -1,6 +1,5 @@
 """A matrix, from its cells to a full store: cells -> units not yet done -> an executor -> records."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -16,6 +15,7 @@ from bench.run import slurm
 from bench.run.executors import inline, local
 from bench.spec import Protocol
 from bench.train import provenance
+from pretrain_sources.processors import cores
 from results.record import FAILED_STATUSES
 from results.store import StoreError
 
@@ -99,8 +99,4 @@ def _require_device(protocol: Protocol) -> None:
 
 def _default_jobs(protocol: Protocol) -> int:
     """One unit for each core that this process may use; one where a GPU may be in play."""
-    return 1 if protocol.device != "cpu" else max(1, _cores() // protocol.threads)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 1 if protocol.device != "cpu" else max(1, cores() // protocol.threads)

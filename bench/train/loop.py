@@ -7,7 +7,6 @@ seed gives the same weights, bit for bit.
 import contextlib
 import io
 import math
-import os
 import pickle
 import time
 import typing
@@ -31,6 +30,7 @@ from bench.spec import Loss, Protocol, Schedule
 from bench.train.batches import Decoded
 from pretrain_sources.hashing import derive_seed
 from pretrain_sources.image_files import IGNORE, Pixels
+from pretrain_sources.processors import cores
 from results.store import write_atomic
 
 KEPT_EVERY_S = 30.0  # between two checkpoints of a training
@@ -55,7 +55,7 @@ def device_of(protocol: Protocol) -> torch.device:
 
 def loading_processes(device: torch.device) -> int:
     """How many processes make batches: none on a CPU, where the protocol counts threads. It changes no number."""
-    return 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
+    return 0 if device.type == "cpu" else min(8, cores())
 
 
 def half_precision(device: torch.device) -> bool:
