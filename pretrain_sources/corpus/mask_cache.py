@@ -18,6 +18,7 @@ from pretrain_sources.corpus.labels import MASK_SCHEMA, EncodedMasks, encode_mas
 from pretrain_sources.file_state import read_unchanged
 from pretrain_sources.image_files import read_image
 from pretrain_sources.pool import PoolImage
+from pretrain_sources.processors import cores
 from pretrain_sources.sockets import shorten_socket_paths
 from pretrain_sources.teachers import Settings, Teacher, TeacherError, UnsuitableError, open_teacher, told_as_its_own
 from safe_files import sealed, unsealed, whole
@@ -94,7 +95,7 @@ class MaskCache:
             return
         shorten_socket_paths()
         context = multiprocessing.get_context("forkserver")
-        threads = max(1, (os.cpu_count() or 1) // jobs)
+        threads = max(1, cores() // jobs)
         workers = ProcessPoolExecutor(jobs, mp_context=context, initializer=_follow_the_parent, initargs=(threads,))
         try:
             for begin in range(0, len(images), step := 16 * jobs):  # what may wait in memory at a time
