@@ -23,7 +23,7 @@ from pretrain_sources.recipe import SAM_TINY, FelzenszwalbTeacher, Recipe, SamTe
 from pretrain_sources.teachers.passes import Pass
 from results.escape import for_terminal
 from results.locks import HeldError, LocksError, locked
-from safe_files import write_whole
+from safe_io.files import write_whole
 
 
 def recipe_of(name: str, teacher: str | None, changes: Mapping[str, Any], **sam: Any) -> Recipe:  # noqa: ANN401

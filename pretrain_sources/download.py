@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from pretrain_sources.files import stamp
-from safe_files import open_regular, whole
+from safe_io.files import open_regular, whole
 
 PATIENCE_S = 8.0
 MOST_GB = 4.0  # of one file, unless BENCH_DOWNLOAD_GB says otherwise; Meta's largest SAM has 2.6

@@ -4,7 +4,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from safe_files import read_regular
+from safe_io.files import read_regular
 
 
 class Changed(Exception):

@@ -23,7 +23,7 @@ from PIL import Image
 from scipy.fft import dct
 
 from pretrain_sources.images import Pixels, read_image
-from safe_files import read_regular
+from safe_io.files import read_regular
 
 SIDE = 128  # of a thumbnail in pixels; it is square, whatever the image's shape
 LEAST_SIDE = 32  # pixels; a smaller image has too little in it to be told from others

@@ -15,7 +15,7 @@ from filelock import FileLock
 from bench.units import CLAIM, held_by
 from results import locks
 from results.locks import HeldError, LocksError, locked, try_locks
-from safe_files import this_process
+from safe_io.files import this_process
 
 HOLDING = (
     "import pathlib, sys, time; from results.locks import locked\n"

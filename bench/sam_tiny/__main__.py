@@ -24,7 +24,7 @@ from bench.targets import TARGETS, open_target
 from pretrain_sources.identity import derive_seed
 from pretrain_sources.pool import read_pool
 from pretrain_sources.teachers.sam_tiny import build
-from safe_files import whole, write_whole
+from safe_io.files import whole, write_whole
 
 RATES = {True: 3e-4, False: 1e-3}  # of the encoder's ImageNet part, and of the rest
 NEAR = 2.0  # gain of the projections that let prompts look at their own place

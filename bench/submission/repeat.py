@@ -33,7 +33,7 @@ from results.bundle import CARD
 from results.evidence import Evidence
 from results.record import RunRecord
 from results.store import Store, write_atomic
-from safe_files import MOST_TEXT_BYTES, read_regular
+from safe_io.files import MOST_TEXT_BYTES, read_regular
 
 TOLERATED = 1e-3  # share of an image's pixels that another processor may predict otherwise
 CLOSE = 0.01  # IoU of a class over the drawn images, and weighted F-measure on one, that may differ

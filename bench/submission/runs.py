@@ -33,7 +33,7 @@ from results import bundle, metrics
 from results.evidence import Evidence
 from results.record import RunRecord
 from results.store import Store, StoreError
-from safe_files import MOST_TEXT_BYTES, read_regular
+from safe_io.files import MOST_TEXT_BYTES, read_regular
 
 CLOSE = 1e-9  # scores recomputed by another numpy may differ in the last digits
 

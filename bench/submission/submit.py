@@ -29,7 +29,7 @@ from results.bundle import BUNDLE, OF_A_RUN, Listing
 from results.record import RunRecord
 from results.store import LEAKS, RUNS, Store, slug, write_atomic
 from results.table import board, own_runs
-from safe_files import aside_of, clear_leftovers_of
+from safe_io.files import aside_of, clear_leftovers_of
 
 SHOWN = 5  # problems of one checkpoint with one encoder
 

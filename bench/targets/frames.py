@@ -22,7 +22,7 @@ from pretrain_sources.images import (
     strange_labels,
 )
 from results.store import write_atomic
-from safe_files import read_regular, sealed, unsealed
+from safe_io.files import read_regular, sealed, unsealed
 
 CACHED = "frames 2"  # raised when the facts of the same frame are found in another way
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretrain_sources.recipe import ENTRY_POINT, FelzenszwalbTeacher, PythonTeacher, SamTeacher
-from safe_files import read_regular
+from safe_io.files import read_regular
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Files: written whole or not at all (aside, flushed, renamed), read only where they are files and not too large, and sealed.
 
-Every package may import this; it imports none of them.
-
     .NAME.HOST.PID.START.NUMBER.tmp     beside NAME while that is being written
 
 What a killed process left aside is deleted when the same file is written again, or by `clear_leftovers`.
