@@ -4,13 +4,9 @@ Looked for in this order: a local folder in the hub's format, an installed wheel
 `locate` and `obstacle` load no torch, so a matrix can be planned without it.
 """
 
-import functools
 import hashlib
 import importlib.util
 import pickle
-import threading
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -18,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from backbones.spec import HALF, BackboneSpec, Colour
+from safe_io.web import unreachable_reason
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +22,6 @@ if TYPE_CHECKING:
     from backbones.transfer import EncoderWeights
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-HUB_PATIENCE_S = 8.0
 
 
 @dataclass(frozen=True)
@@ -166,26 +162,10 @@ def _in_hub_cache(repository: str) -> bool:
     return any(isinstance(try_to_load_from_cache(repository, name), str) for name in WEIGHT_FILES)
 
 
-@functools.cache
 def _hub_silence() -> str | None:
-    """Why the hub does not answer, or None where it does. In a thread, because a name look-up obeys no time limit."""
+    """Why the hub does not answer, or None where it does."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
-    answer: list[str | None] = []
-    asking = threading.Thread(target=lambda: answer.append(_ask(constants.ENDPOINT)), daemon=True)
-    asking.start()
-    asking.join(HUB_PATIENCE_S)
-    return answer[0] if answer else f"no answer within {HUB_PATIENCE_S:.0f} s"
-
-
-def _ask(address: str) -> str | None:
-    try:
-        urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=HUB_PATIENCE_S).close()
-    except urllib.error.HTTPError:
-        return None  # it answered
-    except OSError as error:
-        reason = getattr(error, "reason", error)
-        return str(getattr(reason, "strerror", None) or reason)
-    return None
+    return unreachable_reason(constants.ENDPOINT, any_answer=True)

@@ -23,12 +23,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pretrain_sources.files import stamp
 from pretrain_sources.identity import derive_seed, fingerprint
 from pretrain_sources.images import IGNORE, MASK_MEND, ImageError, counted, read_image, read_label, strange_labels
 from pretrain_sources.lists import Folder, composed
 from pretrain_sources.pool import PoolError, read_pool, walk
-from safe_io.files import open_regular, read_regular, sealed, unsealed, write_whole
+from safe_io.files import open_regular, read_regular, sealed, stamp, unsealed, write_whole
 
 SHOWN = 5  # problems of one kind that a report names
 HALF = ".teacher"  # a folder in a corpus that is being made: what the teacher drew so far

@@ -17,11 +17,10 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from pretrain_sources.card import Subset
-from pretrain_sources.files import stamp
 from pretrain_sources.identity import fingerprint
 from pretrain_sources.images import ImageError, counted, read_image
 from pretrain_sources.lists import SUFFIXES, ListError, composed, plain, read_rows
-from safe_io.files import read_regular, sealed, unsealed, write_whole
+from safe_io.files import read_regular, sealed, stamp, unsealed, write_whole
 
 GROUPS_FILE = "groups.csv"  # in a pool: file, group
 CACHED = "pool 1"  # raised when the hash of the same file is another

@@ -222,10 +222,9 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[float]
     threading.Thread(target=listen, daemon=True).start()
     monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr(imagenet, "_in_hub_cache", lambda repository: False)
-    imagenet._hub_silence.cache_clear()
     yield calls
-    imagenet._hub_silence.cache_clear()
     server.close()
 
 
@@ -255,9 +254,7 @@ def test_a_hub_that_does_not_deliver_is_no_fault_of_the_weights(
 def test_offline_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(imagenet, "_in_hub_cache", lambda repository: False)
-    imagenet._hub_silence.cache_clear()
     stop = imagenet.obstacle(SEGFORMER, imagenet.locate(SEGFORMER, tmp_path), tmp_path)
-    imagenet._hub_silence.cache_clear()
     assert stop is not None
     assert "HF_HUB_OFFLINE" in stop.reason
     assert shutil.which("hf") is None or stop.command.startswith("hf ")

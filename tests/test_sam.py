@@ -19,12 +19,12 @@ from segment_anything import SamAutomaticMaskGenerator, SamPredictor, sam_model_
 from segment_anything.utils.amg import batched_mask_to_box
 from torchvision.ops import nms
 
-from pretrain_sources.download import sha256_of
 from pretrain_sources.labels import Drawn
 from pretrain_sources.pool import read_pool
 from pretrain_sources.recipe import SamTeacher
 from pretrain_sources.teachers import Masks, Teacher, TeacherError, checkpoints, identity, obstacle, open_teacher
 from pretrain_sources.teachers.passes import Pass, Refusal
+from safe_io.files import sha256_of
 
 Frame = NDArray[np.uint8]
 FRAMES = 5

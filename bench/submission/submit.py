@@ -20,7 +20,6 @@ from pretrain_sources import teachers
 from pretrain_sources.card import Checkpoint, SourceCard
 from pretrain_sources.catalog import UnknownSource, catalog, collect, find_source
 from pretrain_sources.corpus import CorpusError, check_corpus
-from pretrain_sources.download import sha256_of
 from pretrain_sources.template import SCHEMA, TO_DO, Kind, schema, template
 from pretrain_sources.yamlfile import FileError, read_yaml, suggestion
 from results import bundle
@@ -29,7 +28,7 @@ from results.bundle import BUNDLE, OF_A_RUN, Listing
 from results.record import RunRecord
 from results.store import LEAKS, RUNS, Store, slug, write_atomic
 from results.table import board, own_runs
-from safe_io.files import aside_of, clear_leftovers_of
+from safe_io.files import aside_of, clear_leftovers_of, sha256_of
 
 SHOWN = 5  # problems of one checkpoint with one encoder
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from pretrain_sources.files import stamp
 from pretrain_sources.images import (
     IGNORE,
     MASK_MEND,
@@ -22,7 +21,7 @@ from pretrain_sources.images import (
     strange_labels,
 )
 from results.store import write_atomic
-from safe_io.files import read_regular, sealed, unsealed
+from safe_io.files import read_regular, sealed, stamp, unsealed
 
 CACHED = "frames 2"  # raised when the facts of the same frame are found in another way
 
@@ -125,7 +124,7 @@ def examine_all(
 ) -> dict[Frame, FrameFacts]:
     """The facts of every frame. Files that have not changed since the last time are not read again, if `cache` names a file.
 
-    `pretrain_sources.files.stamp` says by what a change is noticed.
+    `safe_io.files.stamp` says by what a change is noticed.
     """
     frames = list(dict.fromkeys(frames))
     known = _read_cache(cache)

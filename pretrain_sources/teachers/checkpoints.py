@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pretrain_sources import download
-from pretrain_sources.download import NotFetched, sha256_of, short
 from pretrain_sources.recipe import SAM_TINY, SamTeacher
 from pretrain_sources.teachers import Obstacle, TeacherError
+from safe_io.files import sha256_of, short_digest
+from safe_io.web import DownloadError, download, unreachable_reason
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,7 +72,7 @@ def obstacle(settings: SamTeacher, weights: Path) -> Obstacle | None:
     if settings.checkpoint is not None:
         return _missing(settings.checkpoint, weights)
     published = PUBLISHED[settings.model]
-    why = download.silence(published.address)
+    why = unreachable_reason(published.address)
     if why is None:
         return None
     return Obstacle(
@@ -93,16 +93,14 @@ def find_or_fetch(settings: SamTeacher, weights: Path, progress: bool = True) ->
             raise TeacherError(_text(stop))
         published = PUBLISHED[settings.model]
         try:
-            download.fetch(
-                published.address, expected_sha256(settings, weights), weights / published.file, progress=progress
-            )
-        except NotFetched as error:
+            download(published.address, expected_sha256(settings, weights), weights / published.file, progress=progress)
+        except DownloadError as error:
             raise TeacherError(str(error)) from error
         return weights / published.file
     wanted = expected_sha256(settings, weights)
     if (found := sha256_of(path)) != wanted:
         mend = "delete it and fetch it again" if settings.checkpoint is None else "correct `checkpoint` or `sha256`"
-        raise TeacherError(f"{path} has sha256 {short(found)}, expected is {short(wanted)}: {mend}")
+        raise TeacherError(f"{path} has sha256 {short_digest(found)}, expected is {short_digest(wanted)}: {mend}")
     return path
 
 
