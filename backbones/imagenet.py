@@ -103,13 +103,14 @@ Loaded = tuple[Mapping[str, "Tensor"], Colour, Colour]
 
 
 def _wheel(spec: BackboneSpec, origin: Origin) -> Loaded:
-    from backbones.checkpoint import Unusable, fit, read_tensors
+    from backbones.checkpoint_file import CheckpointError, read_tensors
+    from backbones.fitting import fit
 
     module = importlib.import_module(origin.place)
     path = next(Path(str(module.__file__)).parent.glob("models/*.pth"))
     try:
         fitted = fit(read_tensors(path)[0], spec)
-    except Unusable as error:
+    except CheckpointError as error:
         raise ValueError(str(error)) from error
     return fitted.tensors, HALF, HALF  # mean = std = 0.5 is what these were trained with
 

@@ -58,7 +58,8 @@ def brought(card: SourceCard, backbone: BackboneSpec, weights: Path) -> "Encoder
     Raises:
         LoadFailed: the file cannot be read as tensors of this encoder.
     """
-    from backbones.checkpoint import Unusable, fit, read_tensors
+    from backbones.checkpoint_file import CheckpointError, read_tensors
+    from backbones.fitting import fit
     from backbones.transfer import EncoderWeights, refusal
 
     one = card.checkpoint_for(backbone.name)
@@ -69,7 +70,7 @@ def brought(card: SourceCard, backbone: BackboneSpec, weights: Path) -> "Encoder
             download(one.url, str(one.sha256), path, progress=False)
         tensors, opened = read_tensors(path, one.inside)
         fitted = fit(tensors, backbone, one.rename)
-    except (Unusable, DownloadError) as error:
+    except (CheckpointError, DownloadError) as error:
         raise refusal(_name(one), str(error)) from error
     mean, std = one.mean or backbone.mean, one.std or backbone.std
     told = "that of its card" if one.mean else "that of the backbone's ImageNet weights, because its card names none"

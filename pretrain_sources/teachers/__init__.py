@@ -77,11 +77,11 @@ def identity(settings: Settings, weights: Path) -> dict[str, Any]:
     """What shapes the masks: the settings, with the checkpoint's content in place of its path. `weights`: the user's folder."""
     version = {"teacher_version": VERSIONS[settings.kind]}
     if isinstance(settings, SamTeacher):
-        from pretrain_sources.teachers import checkpoints
+        from pretrain_sources.teachers import sam_weights
 
         # points_per_batch bounds the memory and changes no mask
         kept = settings.model_dump(mode="json", exclude={"checkpoint", "sha256", "points_per_batch"})
-        return kept | version | {"sha256": checkpoints.expected_sha256(settings, weights)}
+        return kept | version | {"sha256": sam_weights.expected_sha256(settings, weights)}
     return settings.model_dump(mode="json") | version
 
 
@@ -90,9 +90,9 @@ def obstacle(settings: Settings, weights: Path) -> Obstacle | None:
     if (entry := _named_code(settings)) and (stop := _entry_obstacle(entry)):
         return stop
     if isinstance(settings, SamTeacher):
-        from pretrain_sources.teachers import checkpoints
+        from pretrain_sources.teachers import sam_weights
 
-        return checkpoints.obstacle(settings, weights)
+        return sam_weights.obstacle(settings, weights)
     return None
 
 

@@ -5,16 +5,14 @@ until tensors are read.
 """
 
 import os
-import pickle
-import struct
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pretrain_sources.recipe import SAM_TINY, SamTeacher
 from pretrain_sources.teachers import Obstacle, TeacherError
 from safe_io.files import sha256_of, short_digest
+from safe_io.tensors import TensorFileError, read_content
 from safe_io.web import DownloadError, download, unreachable_reason
 
 if TYPE_CHECKING:
@@ -45,6 +43,10 @@ PUBLISHED = {
     "vit_b": Published(
         "sam_vit_b_01ec64.pth", "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912", "375 MB"
     ),
+}
+_SAID = {
+    "code": "holds code, which was not run: only tensors are read; save model.state_dict() or safetensors",
+    "content": "holds something other than named tensors; save model.state_dict()",
 }
 SHIPPED = {SAM_TINY: Path(__file__).with_name("sam_tiny.safetensors")}
 
@@ -111,34 +113,16 @@ def load_tensors(path: Path) -> "dict[str, Tensor]":
         TeacherError: the file is torn, holds code, or something other than named tensors.
     """
     import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        if "GLOBAL" not in str(error):
-            raise TeacherError(f"{path} cannot be read: it is torn or no checkpoint; fetch it again") from error
-        raise TeacherError(
-            f"{path} holds code, which was not run: only tensors are read; save model.state_dict() or safetensors"
-        ) from error
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-        EOFError,
-        LookupError,
-        AttributeError,
-        struct.error,
-        SafetensorError,
-    ) as error:
-        raise TeacherError(f"{path} cannot be read as tensors ({error}); it may be torn: fetch it again") from error
+        held: Any = read_content(path, mapped=True)
+    except TensorFileError as error:
+        said = _SAID.get(error.fault, f"cannot be read as tensors ({error.why}); it may be torn: fetch it again")
+        raise TeacherError(f"{path} {said}") from error
     for wrapper in ("model", "state_dict"):
         held = held.get(wrapper, held) if isinstance(held, dict) else held
     if not isinstance(held, Mapping) or not all(isinstance(value, torch.Tensor) for value in held.values()):
-        raise TeacherError(f"{path} holds something other than named tensors; save model.state_dict()")
+        raise TeacherError(f"{path} {_SAID['content']}")
     return dict(held)
 
 
