@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from backbones.checkpoint_file import CheckpointError, listed
-from backbones.layouts import Encoder, Part, encoder_of
+from backbones.encoder_layouts import Encoder, encoder_of
+from backbones.layout_rules import Part
 from backbones.renaming import renamed
 from backbones.spec import BackboneSpec
 

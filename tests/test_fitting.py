@@ -25,8 +25,8 @@ from test_layouts import (
 from torch import Tensor
 
 from backbones.checkpoint_file import CheckpointError
+from backbones.encoder_layouts import encoder_of
 from backbones.fitting import fit
-from backbones.layouts import encoder_of
 from backbones.network import Network, build
 from backbones.spec import BACKBONES, HALF, BackboneSpec, find_backbone
 from backbones.transfer import EncoderWeights, LoadFailed, _tensor_problems, load_encoder

@@ -18,8 +18,10 @@ from torch import Tensor, nn
 
 from backbones import imagenet
 from backbones.checkpoint_file import read_tensors
+from backbones.encoder_layouts import encoder_of
 from backbones.fitting import fit
-from backbones.layouts import CONVNEXT, MIT, SWIN, VIT, Layout, _unfolded_rows, encoder_of
+from backbones.layout_rules import Layout
+from backbones.layouts import CONVNEXT, MIT, SWIN, VIT, _unfolded_rows
 from backbones.network import build
 from backbones.spec import BACKBONES, BackboneSpec
 from backbones.timm_decoders import encoder_names
