@@ -16,7 +16,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from backbones.spec import BACKBONES, BackboneSpec, Refused
+from backbones.spec import BackboneSpec, Refused
 
 _DECODERS = {
     # half of the library's default widths: a training step on one core takes half the time
@@ -121,7 +121,6 @@ def make_spec(decoder: str, encoder: str) -> BackboneSpec:
         tuple(about.mean),
         tuple(about.std),
         hub=f"timm/{weights}" if weights else None,
-        wheel=next((row.wheel for row in BACKBONES.values() if row.wheel and row.encoder == encoder), None),
     )
     _try(made)
     return made

@@ -11,7 +11,8 @@ from typing import Annotated, TypeVar
 
 from pydantic import Field, ValidationError, field_validator
 
-from backbones.spec import BACKBONES, DECODERS, BackboneSpec, Refused, find_backbone
+from backbones.registry import BACKBONES, DECODERS, find_backbone
+from backbones.spec import BackboneSpec, Refused
 from bench import BenchError
 from bench.spec import Cell, Frozen, Protocol, find_file, load_protocol
 from bench.targets import TARGETS

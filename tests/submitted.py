@@ -14,7 +14,7 @@ import yaml
 from conftest import protocol_fields
 
 from backbones import network
-from backbones.spec import BACKBONES
+from backbones.registry import BACKBONES
 from bench import spec
 from bench.matrix import load_matrix
 from bench.run import How, run_matrix

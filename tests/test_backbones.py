@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from backbones.network import Network, build
-from backbones.spec import BACKBONES, BackboneSpec, Refused, find_backbone
+from backbones.registry import BACKBONES, find_backbone
+from backbones.spec import BackboneSpec, Refused
 from backbones.timm_decoders import _saw_imagenet_1k_only
 from backbones.transfer import EncoderWeights, load_encoder
 

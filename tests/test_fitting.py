@@ -28,7 +28,8 @@ from backbones.checkpoint_file import CheckpointError
 from backbones.encoder_layouts import encoder_of
 from backbones.fitting import fit
 from backbones.network import Network, build
-from backbones.spec import BACKBONES, HALF, BackboneSpec, find_backbone
+from backbones.registry import BACKBONES, find_backbone
+from backbones.spec import HALF, BackboneSpec
 from backbones.transfer import EncoderWeights, LoadFailed, _tensor_problems, load_encoder
 
 

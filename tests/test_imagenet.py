@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from backbones import imagenet
 from backbones.network import build
-from backbones.spec import BACKBONES, BackboneSpec, find_backbone
+from backbones.registry import BACKBONES, find_backbone
+from backbones.spec import BackboneSpec
 from backbones.transfer import LoadFailed, load_encoder
 
 SEGFORMER, LITE = BACKBONES["segformer-b0"], BACKBONES["fpn-efficientnet-lite0"]

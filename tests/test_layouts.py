@@ -23,7 +23,8 @@ from backbones.fitting import fit
 from backbones.layout_rules import Layout
 from backbones.layouts import CONVNEXT, MIT, SWIN, VIT, _unfolded_rows
 from backbones.network import build
-from backbones.spec import BACKBONES, BackboneSpec
+from backbones.registry import BACKBONES
+from backbones.spec import BackboneSpec
 from backbones.timm_decoders import encoder_names
 
 Tensors = dict[str, Tensor]

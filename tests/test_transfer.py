@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from backbones.network import Network, build
-from backbones.spec import BACKBONES, HALF
+from backbones.registry import BACKBONES
+from backbones.spec import HALF
 from backbones.transfer import Certificate, EncoderWeights, LoadFailed, load_encoder, stage_of
 
 Tensors = dict[str, Tensor]

@@ -6,7 +6,7 @@ import pytest
 from conftest import protocol_fields
 
 from backbones.imagenet import Origin
-from backbones.spec import BACKBONES
+from backbones.registry import BACKBONES
 from bench import units
 from bench.sources import Sources
 from bench.spec import Cell, Protocol

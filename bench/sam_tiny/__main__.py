@@ -18,7 +18,7 @@ from torch.nn.utils import clip_grad_norm_, parameters_to_vector, vector_to_para
 from torch.optim import AdamW
 
 from backbones import imagenet
-from backbones.spec import find_backbone
+from backbones.registry import find_backbone
 from bench.sam_tiny.learn import losses_of
 from bench.targets import TARGETS, open_target
 from pretrain_sources.identity import derive_seed

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from scipy import stats
 
 from backbones import network
-from backbones.spec import find_backbone
+from backbones.registry import find_backbone
 from backbones.transfer import LoadFailed, state_sha256
 from bench import BenchError, checkpoints, provenance
 from bench.batches import open_split

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from backbones.encoder_sizes import encoder_sizes
-from backbones.spec import BACKBONES, BackboneSpec, Refused, find_backbone
+from backbones.registry import BACKBONES, find_backbone
+from backbones.spec import BackboneSpec, Refused
 from bench import BenchError, spec
 from bench.matrix import lookup
 from bench.spec import SMOKE, Protocol

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import yaml
 
-from backbones.spec import BACKBONES, BackboneSpec, Refused, find_backbone
+from backbones.registry import BACKBONES, find_backbone
+from backbones.spec import BackboneSpec, Refused
 from bench import BenchError, checkpoints
 from bench.matrix import CARD
 from bench.plan import is_kept
