@@ -37,14 +37,6 @@ class Unreachable(Exception):
     """The hub was there, but the weights did not come; the message has the command that would fetch them."""
 
 
-@dataclass(frozen=True)
-class Obstacle:
-    """Why weights cannot be had here and now, and the command that would fetch them."""
-
-    reason: str
-    command: str
-
-
 def locate(spec: BackboneSpec, folder: Path) -> Origin | None:
     """Where the weights would come from, or None where none are known for this backbone. `folder` is the user's, may be missing."""
     local = folder / spec.encoder
@@ -56,16 +48,20 @@ def locate(spec: BackboneSpec, folder: Path) -> Origin | None:
     return Origin("hub", f"hub {spec.hub}", spec.hub) if spec.hub else None
 
 
-def obstacle(spec: BackboneSpec, origin: Origin | None, folder: Path) -> Obstacle | None:
-    """What stands in the way of fetching from `origin`, or None. The hub is asked once per process, for at most 8 seconds."""
+def obstacle(spec: BackboneSpec, origin: Origin | None, folder: Path) -> str | None:
+    """What stands in the way of fetching from `origin`, and what to do; or None.
+
+    The hub is asked once per process, for at most 8 seconds.
+    """
     if origin is None:
-        return Obstacle(
-            f"no ImageNet weights are known for {spec.name}", f"put {WEIGHT_FILES[0]} into {folder / spec.encoder}"
-        )
+        place = folder / spec.encoder
+        return f"no ImageNet weights are known for {spec.name}; to fetch: put {WEIGHT_FILES[0]} into {place}"
     if origin.kind != "hub" or _in_hub_cache(origin.place):
         return None
     why = _hub_silence()
-    return Obstacle(f"the hub of {origin.place} is not reachable: {why}", _fetch_command(spec, folder)) if why else None
+    if why is None:
+        return None
+    return f"the hub of {origin.place} is not reachable: {why}; to fetch: {_fetch_command(spec, folder)}"
 
 
 def _content(folder: Path) -> str:

@@ -74,7 +74,7 @@ def make(
     if pool.resolve() in (out, *out.parents):
         raise BenchError(f"--out {out} lies in the pool: its label maps would count as unlabelled images")
     if stop := teachers.obstacle(recipe.teacher, weights):
-        raise BenchError(f"{stop.reason}; {stop.mend}")
+        raise BenchError(stop)
     identity = teachers.identity(recipe.teacher, weights)
     with counting(f"hashing {pool}", "images") as report:
         images = read_pool(pool, cache=_remembered(out), report=report)

@@ -64,15 +64,13 @@ class Sources:
         if unit.kind == "pretrain" and "checkpoint" in unit.inputs:
             return checkpoints.obstacle(unit.card, unit.backbone.name, self._weights)
         if unit.kind == "pretrain" and "origin" in unit.inputs:
-            stop = imagenet.obstacle(unit.backbone, unit.origin, self._weights)
-            return f"{stop.reason}; to fetch: {stop.command}" if stop else None
+            return imagenet.obstacle(unit.backbone, unit.origin, self._weights)
         if unit.card.name in self._too_small:
             return self._too_small[unit.card.name]
         if unit.kind == "corpus" and unit.card.recipe is not None:
             if self._pool is None:
                 return f"{unit.cell.target} has no unlabelled images: name a folder with --pool DIR"
-            found = teachers.obstacle(unit.card.recipe.teacher, self._weights)
-            return f"{found.reason}; {found.mend}" if found else None
+            return teachers.obstacle(unit.card.recipe.teacher, self._weights)
         return None
 
     def _unit(

@@ -344,10 +344,11 @@ def no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_published_checkpoint_that_cannot_be_had(no_cache: Path, tmp_path: Path) -> None:
     stop = obstacle(SamTeacher(), tmp_path)
     assert stop
+    reason, _, mend = stop.partition("; ")
     for part in ("sam_vit_h_4b8939.pth", "2.6 GB", str(tmp_path), "HF_HUB_OFFLINE"):
-        assert part in stop.reason
+        assert part in reason
     for part in (str(tmp_path / "sam_vit_h_4b8939.pth"), "https://dl.fbaipublicfiles.com/segment_anything/sam_vit_h"):
-        assert part in stop.mend
+        assert part in mend
     with pytest.raises(TeacherError, match=r"sam_vit_h_4b8939.pth .* cannot be downloaded"):
         open_teacher(SamTeacher(), tmp_path)
     no_cache.mkdir(parents=True)
@@ -359,7 +360,7 @@ def test_a_given_checkpoint_that_is_missing(tmp_path: Path) -> None:
     given = settings(Path("mine.pth"))
     stop = obstacle(given, tmp_path)
     assert stop
-    assert str(tmp_path / "mine.pth") in stop.reason
+    assert str(tmp_path / "mine.pth") in stop
     for use in (identity, open_teacher):
         with pytest.raises(TeacherError, match=r"no checkpoint .*mine.pth"):
             use(given, tmp_path)

@@ -46,7 +46,7 @@ def begin(seed: int, weights: Path) -> Sam:
     origin = imagenet.locate(spec, weights)
     stop = imagenet.obstacle(spec, origin, weights)
     if origin is None or stop is not None:
-        raise click.ClickException(f"no ImageNet weights of {spec.encoder}: {stop.reason if stop else ''}")
+        raise click.ClickException(f"no ImageNet weights of {spec.encoder}: {stop or ''}")
     torch.manual_seed(derive_seed("sam-tiny", seed))
     model = build()
     given = imagenet.fetch(spec, origin, weights).tensors  # under the names of a network's encoder

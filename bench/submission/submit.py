@@ -81,7 +81,7 @@ def check(folder: Path, weights: Path) -> tuple[list[str], list[str]]:
     if card.recipe is not None:
         stop = teachers.obstacle(card.recipe.teacher, weights)
         good += [] if stop else ["recipe: its teacher can be asked here"]
-        faults += [f"recipe.teacher: {stop.reason}; {stop.mend}"] if stop else []
+        faults += [f"recipe.teacher: {stop}"] if stop else []
     return faults, good
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pretrain_sources.recipe import SAM_TINY, SamTeacher
-from pretrain_sources.teachers import Obstacle, TeacherError
+from pretrain_sources.teachers import TeacherError
 from safe_io.files import sha256_of, short_digest
 from safe_io.tensors import TensorFileError, read_content
 from safe_io.web import DownloadError, download, unreachable_reason
@@ -63,12 +63,15 @@ def expected_sha256(settings: SamTeacher, weights: Path) -> str:
         return sha256_of(SHIPPED[settings.model]) if settings.model in SHIPPED else PUBLISHED[settings.model].sha256
     path = _at_hand(settings, weights)
     if path is None:
-        raise TeacherError(_text(_missing(settings.checkpoint, weights)))
+        raise TeacherError(_missing(settings.checkpoint, weights))
     return sha256_of(path)
 
 
-def obstacle(settings: SamTeacher, weights: Path) -> Obstacle | None:
-    """What stands in the way of having the checkpoint, or None. The network is asked once per process, for at most 8 seconds."""
+def obstacle(settings: SamTeacher, weights: Path) -> str | None:
+    """What stands in the way of having the checkpoint, and what to do; or None.
+
+    The network is asked once per process, for at most 8 seconds.
+    """
     if _at_hand(settings, weights):
         return None
     if settings.checkpoint is not None:
@@ -77,9 +80,9 @@ def obstacle(settings: SamTeacher, weights: Path) -> Obstacle | None:
     why = unreachable_reason(published.address)
     if why is None:
         return None
-    return Obstacle(
-        f"{published.file} (about {published.size}) is not in {weights} and cannot be downloaded: {why}",
-        f"put it into {weights / published.file}, from {published.address}",
+    return (
+        f"{published.file} (about {published.size}) is not in {weights} and cannot be downloaded: {why}; "
+        f"put it into {weights / published.file}, from {published.address}"
     )
 
 
@@ -92,7 +95,7 @@ def find_or_fetch(settings: SamTeacher, weights: Path, progress: bool = True) ->
     path = _at_hand(settings, weights)
     if path is None:
         if stop := obstacle(settings, weights):
-            raise TeacherError(_text(stop))
+            raise TeacherError(stop)
         published = PUBLISHED[settings.model]
         try:
             download(published.address, expected_sha256(settings, weights), weights / published.file, progress=progress)
@@ -138,10 +141,6 @@ def _at_hand(settings: SamTeacher, weights: Path) -> Path | None:
     return next((path for path in places if path.is_file()), None)
 
 
-def _missing(checkpoint: str, weights: Path) -> Obstacle:
+def _missing(checkpoint: str, weights: Path) -> str:
     tried = checkpoint if Path(checkpoint).is_absolute() else f"{Path.cwd() / checkpoint} nor {weights / checkpoint}"
-    return Obstacle(f"no checkpoint {tried}", "put it there, or correct `checkpoint` in the recipe")
-
-
-def _text(stop: Obstacle) -> str:
-    return f"{stop.reason}; {stop.mend}"
+    return f"no checkpoint {tried}; put it there, or correct `checkpoint` in the recipe"
