@@ -33,7 +33,7 @@ class Origin:
     place: str  # path of a folder or file, module name or hub id
 
 
-class Unreachable(Exception):
+class UnreachableError(Exception):
     """The hub was there, but the weights did not come; the message has the command that would fetch them."""
 
 
@@ -76,8 +76,8 @@ def fetch(spec: BackboneSpec, origin: Origin, folder: Path) -> "EncoderWeights":
     """The weights, under the encoder's own names. Not checked here: `transfer.load_encoder` does that.
 
     Raises:
-        LoadFailed: the files are not in the expected form; its certificate says how.
-        Unreachable: the hub did not deliver.
+        LoadError: the files are not in the expected form; its certificate says how.
+        UnreachableError: the hub did not deliver.
     """
     from safetensors import SafetensorError
 
@@ -88,7 +88,7 @@ def fetch(spec: BackboneSpec, origin: Origin, folder: Path) -> "EncoderWeights":
         tensors, mean, std = loader(spec, origin)
     except OSError as error:
         if origin.kind == "hub":
-            raise Unreachable(f"{origin.name}: {error}; to fetch: {_fetch_command(spec, folder)}") from error
+            raise UnreachableError(f"{origin.name}: {error}; to fetch: {_fetch_command(spec, folder)}") from error
         raise refusal(origin.name, f"cannot be read: {error}") from error
     except (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
         raise refusal(origin.name, f"cannot be read: {error}") from error

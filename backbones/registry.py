@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from backbones.spec import HALF, IMAGENET_MEAN, IMAGENET_STD, BackboneSpec, Colour, Refused
+from backbones.spec import HALF, IMAGENET_MEAN, IMAGENET_STD, BackboneError, BackboneSpec, Colour
 
 DECODERS = ("fpn", "unet", "upernet", "deeplabv3plus", "dpt")  # what takes timm's encoders by name: `fpn:NAME`
 
@@ -14,13 +14,13 @@ def find_backbone(name: str) -> BackboneSpec:
 
     Raises:
         KeyError: no row has this name.
-        Refused: the pair does not go together.
+        BackboneError: the pair does not go together.
     """
     decoder, colon, encoder = name.partition(":")
     if not colon:
         return BACKBONES[name]
     if decoder not in DECODERS:
-        raise Refused(f"no decoder '{decoder}'; with a timm encoder go {', '.join(DECODERS)}")
+        raise BackboneError(f"no decoder '{decoder}'; with a timm encoder go {', '.join(DECODERS)}")
     from backbones.timm_decoders import make_spec
 
     wheel = next((row.wheel for row in BACKBONES.values() if row.wheel and row.encoder == encoder), None)

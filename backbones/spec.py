@@ -25,5 +25,5 @@ class BackboneSpec:
     for_tests: bool = False
 
 
-class Refused(Exception):
+class BackboneError(Exception):
     """A decoder and an encoder that do not go together, or an encoder that nobody knows; the message says what would."""

@@ -56,7 +56,7 @@ def brought(card: SourceCard, backbone: BackboneSpec, weights: Path) -> "Encoder
     """The tensors of the card's checkpoint under the encoder's own names. Not checked here: `transfer.load_encoder` does that.
 
     Raises:
-        LoadFailed: the file cannot be read as tensors of this encoder.
+        LoadError: the file cannot be read as tensors of this encoder.
     """
     from backbones.checkpoint_file import CheckpointError, read_tensors
     from backbones.fitting import fit

@@ -17,7 +17,7 @@ from PIL import Image
 
 from backbones import imagenet
 from backbones.network import Network
-from backbones.transfer import Certificate, LoadFailed, state_sha256
+from backbones.transfer import Certificate, LoadError, state_sha256
 from bench import Diverged, provenance, tune
 from bench.batches import Batches, Decoded, choose, class_pixels, class_weights, open_split
 from bench.needs import NeedsLostError, hold
@@ -63,13 +63,13 @@ def _attempt(unit: Unit, context: Context, report: Progress) -> Outcome:
         return held_by(error)
     except LocksError as error:
         return Outcome("failed", str(error), fatal=True)
-    except LoadFailed as error:
+    except LoadError as error:
         return Outcome("load_failed", str(error), (("certificate.json", _json(error.certificate.to_json())),))
     except Diverged as error:
         return Outcome("diverged", str(error))
     except (torch.OutOfMemoryError, MemoryError) as error:
         return _out_of_memory(unit, error)
-    except imagenet.Unreachable as error:
+    except imagenet.UnreachableError as error:
         return Outcome("skipped", str(error))
     except StoreError as error:
         return Outcome("failed", str(error), fatal=True)

@@ -30,7 +30,7 @@ from backbones.fitting import fit
 from backbones.network import Network, build
 from backbones.registry import BACKBONES, find_backbone
 from backbones.spec import HALF, BackboneSpec
-from backbones.transfer import EncoderWeights, LoadFailed, _tensor_problems, load_encoder
+from backbones.transfer import EncoderWeights, LoadError, _tensor_problems, load_encoder
 
 
 @pytest.fixture(autouse=True)
@@ -104,7 +104,7 @@ def test_a_missing_tensor_is_named_beside_the_nearest_original_name() -> None:
     tensors = whole(LITE)
     tensors = {f"net.{name.replace('blocks.0.0.conv_dw', 'blk.0.0.conv_dw')}": t for name, t in tensors.items()}
     wanted = r"no tensor for model.blocks.0.0.conv_dw.weight; nearest among those given: net.blk.0.0.conv_dw.weight"
-    with pytest.raises(LoadFailed, match=wanted) as refused:
+    with pytest.raises(LoadError, match=wanted) as refused:
         load(tensors, LITE)
     assert "1 tensors missing, in this layout net.blocks.0.0.conv_dw.weight" in refused.value.certificate.reading
     renamed = load(tensors, LITE, renamings={"net.blk.": "net.blocks."})
@@ -113,7 +113,7 @@ def test_a_missing_tensor_is_named_beside_the_nearest_original_name() -> None:
 
 def test_a_block_under_a_wrong_name_is_refused_with_the_nearest() -> None:
     tensors = {name.replace("blocks.", "blk."): tensor for name, tensor in whole(LITE).items()}
-    with pytest.raises(LoadFailed, match=r"no tensor for model.blocks.*nearest among those given: blk\."):
+    with pytest.raises(LoadError, match=r"no tensor for model.blocks.*nearest among those given: blk\."):
         load(tensors, LITE)
     assert load(tensors, LITE, renamings={"blk.": "blocks."}).passed
 

@@ -16,7 +16,7 @@ from backbones import imagenet
 from backbones.network import build
 from backbones.registry import BACKBONES, find_backbone
 from backbones.spec import BackboneSpec
-from backbones.transfer import LoadFailed, load_encoder
+from backbones.transfer import LoadError, load_encoder
 
 SEGFORMER, LITE = BACKBONES["segformer-b0"], BACKBONES["fpn-efficientnet-lite0"]
 
@@ -77,7 +77,7 @@ def test_a_spoilt_wheel_is_refused(fault: str, wheel: None, tmp_path: Path, monk
         path.write_bytes(path.read_bytes()[:1000])
     monkeypatch.syspath_prepend(str(tmp_path))
     origin = imagenet.Origin("wheel", "spoilt", "spoilt_wheel")
-    with pytest.raises(LoadFailed) as refused:
+    with pytest.raises(LoadError) as refused:
         load_encoder(build(LITE, 3), imagenet.fetch(LITE, origin, tmp_path), torch.rand(1, 1, 64, 64), ["probe"])
     assert refused.value.certificate.problems
     sys.modules.pop("spoilt_wheel")
@@ -106,7 +106,7 @@ def test_a_spoilt_folder_is_refused_and_not_filled_at_random(fault: str, mit: Pa
     if fault == "zeros":
         tensors = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
     save_file(tensors, path, metadata={"format": "pt"})
-    with pytest.raises(LoadFailed) as refused:
+    with pytest.raises(LoadError) as refused:
         load(SEGFORMER, mit)
     wanted = {"missing": "no tensor for", "renamed": "no tensor for", "nan": "not finite", "zeros": "no variance"}
     assert wanted[fault] in refused.value.certificate.problems[0]
@@ -114,7 +114,7 @@ def test_a_spoilt_folder_is_refused_and_not_filled_at_random(fault: str, mit: Pa
 
 def test_a_folder_without_its_normalisation_is_refused(mit: Path) -> None:
     (mit / "mit-b0" / "preprocessor_config.json").unlink()
-    with pytest.raises(LoadFailed, match="preprocessor_config"):
+    with pytest.raises(LoadError, match="preprocessor_config"):
         load(SEGFORMER, mit)
 
 
@@ -158,7 +158,7 @@ def test_weights_of_a_larger_sibling_are_refused(name: str, sibling: str, tmp_pa
     save_file(model.state_dict(), path, metadata={"format": "pt"})
     config = {"architecture": sibling, "pretrained_cfg": model.pretrained_cfg}
     path.with_name("config.json").write_text(json.dumps(config))
-    with pytest.raises(LoadFailed, match="weights of another architecture"):
+    with pytest.raises(LoadError, match="weights of another architecture"):
         load(BACKBONES[name], tmp_path)
 
 
@@ -184,7 +184,7 @@ def test_a_spoilt_timm_folder_is_refused_and_not_filled_at_random(name: str, fau
         tensor = tensors.pop(victim)
         tensors |= {f"{victim}_": tensor} if fault == "renamed" else {}
     save_file(tensors, path, metadata={"format": "pt"})
-    with pytest.raises(LoadFailed, match="not finite" if fault == "nan" else victim.replace(".", r"\.")):
+    with pytest.raises(LoadError, match="not finite" if fault == "nan" else victim.replace(".", r"\.")):
         load(spec, tmp_path)
 
 
@@ -248,7 +248,7 @@ def test_a_hub_that_does_not_deliver_is_no_fault_of_the_weights(
 
     monkeypatch.setattr(imagenet, "_segformer", timeout)
     origin = imagenet.Origin("hub", "hub nvidia/mit-b0", "nvidia/mit-b0")
-    with pytest.raises(imagenet.Unreachable, match=r"read timed out; to fetch: hf download nvidia/mit-b0"):
+    with pytest.raises(imagenet.UnreachableError, match=r"read timed out; to fetch: hf download nvidia/mit-b0"):
         imagenet.fetch(SEGFORMER, origin, tmp_path)
 
 

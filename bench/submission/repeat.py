@@ -13,7 +13,7 @@ from scipy import stats
 
 from backbones import network
 from backbones.registry import find_backbone
-from backbones.transfer import LoadFailed, state_sha256
+from backbones.transfer import LoadError, state_sha256
 from bench import BenchError, checkpoints, provenance
 from bench.batches import open_split
 from bench.score import confusion_matrix, weighted_fmeasure
@@ -56,7 +56,7 @@ def load_weights(judged: Judged, source: Path, weights: Path) -> tuple[list[str]
             continue
         try:
             found = state_sha256(checkpoints.brought(card, find_backbone(backbone), weights).tensors)
-        except LoadFailed as error:
+        except LoadError as error:
             raise BenchError(str(error)) from error
         loaded += 1
         if found != told:

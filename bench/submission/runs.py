@@ -14,7 +14,7 @@ import numpy as np
 
 from backbones.encoder_sizes import encoder_sizes
 from backbones.registry import BACKBONES, find_backbone
-from backbones.spec import BackboneSpec, Refused
+from backbones.spec import BackboneError, BackboneSpec
 from bench import BenchError, spec
 from bench.matrix import lookup
 from bench.spec import SMOKE, Protocol
@@ -58,7 +58,7 @@ def run_faults(
     except KeyError:
         yield f"unknown backbone {record.backbone!r}{suggestion(record.backbone, BACKBONES)}"
         return
-    except (BenchError, UnknownSource, Refused, ValueError) as error:
+    except (BenchError, UnknownSource, BackboneError, ValueError) as error:
         yield " ".join(str(error).split())
         return
     yield from _settings_faults(record, protocol, card, asdict(backbone))

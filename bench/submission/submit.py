@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from backbones.registry import BACKBONES, find_backbone
-from backbones.spec import BackboneSpec, Refused
+from backbones.spec import BackboneError, BackboneSpec
 from bench import BenchError, checkpoints
 from bench.matrix import CARD
 from bench.plan import is_kept
@@ -111,7 +111,7 @@ def _checkpoint(card: SourceCard, one: Checkpoint, weights: Path) -> tuple[list[
             ]
             found = found or [find_backbone(wanted)]
             specs |= {(spec.builder, spec.encoder): spec for spec in found}  # a decoder makes no difference
-        except (KeyError, Refused) as error:
+        except (KeyError, BackboneError) as error:
             why = suggestion(wanted, BACKBONES) if isinstance(error, KeyError) else f": {error}"
             faults.append(f"checkpoints.backbones: '{wanted}' is no backbone{why}")
     for spec in specs.values():
@@ -136,7 +136,7 @@ def _loaded(card: SourceCard, spec: BackboneSpec, weights: Path) -> tuple[tuple[
     import torch
 
     from backbones import network
-    from backbones.transfer import LoadFailed, load_encoder
+    from backbones.transfer import LoadError, load_encoder
     from bench.targets import scenes
 
     torch.manual_seed(0)
@@ -145,7 +145,7 @@ def _loaded(card: SourceCard, spec: BackboneSpec, weights: Path) -> tuple[tuple[
         told = load_encoder(
             network.build(spec, 2), checkpoints.brought(card, spec, weights), frame, ["a rendered scene"]
         )
-    except LoadFailed as error:
+    except LoadError as error:
         return error.certificate.problems, []
     return (), [f"{told.tensors_matched} of {told.tensors_expected} tensors", *told.reading]
 
