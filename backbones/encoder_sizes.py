@@ -9,7 +9,8 @@ import json
 from collections.abc import Mapping
 from importlib import resources
 
-from backbones.spec import BACKBONES, BackboneSpec
+from backbones.registry import BACKBONES
+from backbones.spec import BackboneSpec
 
 Sizes = Mapping[str, tuple[int, int]]  # stage -> tensors, values
 

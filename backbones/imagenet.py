@@ -4,13 +4,9 @@ Looked for in this order: a local folder in the hub's format, an installed wheel
 `locate` and `obstacle` load no torch, so a matrix can be planned without it.
 """
 
-import functools
 import hashlib
 import importlib.util
 import pickle
-import threading
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -18,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from backbones.spec import HALF, BackboneSpec, Colour
+from safe_io.web import unreachable_reason
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +22,6 @@ if TYPE_CHECKING:
     from backbones.transfer import EncoderWeights
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-HUB_PATIENCE_S = 8.0
 
 
 @dataclass(frozen=True)
@@ -37,16 +33,8 @@ class Origin:
     place: str  # path of a folder or file, module name or hub id
 
 
-class Unreachable(Exception):
+class UnreachableError(Exception):
     """The hub was there, but the weights did not come; the message has the command that would fetch them."""
-
-
-@dataclass(frozen=True)
-class Obstacle:
-    """Why weights cannot be had here and now, and the command that would fetch them."""
-
-    reason: str
-    command: str
 
 
 def locate(spec: BackboneSpec, folder: Path) -> Origin | None:
@@ -60,16 +48,20 @@ def locate(spec: BackboneSpec, folder: Path) -> Origin | None:
     return Origin("hub", f"hub {spec.hub}", spec.hub) if spec.hub else None
 
 
-def obstacle(spec: BackboneSpec, origin: Origin | None, folder: Path) -> Obstacle | None:
-    """What stands in the way of fetching from `origin`, or None. The hub is asked once per process, for at most 8 seconds."""
+def obstacle(spec: BackboneSpec, origin: Origin | None, folder: Path) -> str | None:
+    """What stands in the way of fetching from `origin`, and what to do; or None.
+
+    The hub is asked once per process, for at most 8 seconds.
+    """
     if origin is None:
-        return Obstacle(
-            f"no ImageNet weights are known for {spec.name}", f"put {WEIGHT_FILES[0]} into {folder / spec.encoder}"
-        )
+        place = folder / spec.encoder
+        return f"no ImageNet weights are known for {spec.name}; to fetch: put {WEIGHT_FILES[0]} into {place}"
     if origin.kind != "hub" or _in_hub_cache(origin.place):
         return None
     why = _hub_silence()
-    return Obstacle(f"the hub of {origin.place} is not reachable: {why}", _fetch_command(spec, folder)) if why else None
+    if why is None:
+        return None
+    return f"the hub of {origin.place} is not reachable: {why}; to fetch: {_fetch_command(spec, folder)}"
 
 
 def _content(folder: Path) -> str:
@@ -84,8 +76,8 @@ def fetch(spec: BackboneSpec, origin: Origin, folder: Path) -> "EncoderWeights":
     """The weights, under the encoder's own names. Not checked here: `transfer.load_encoder` does that.
 
     Raises:
-        LoadFailed: the files are not in the expected form; its certificate says how.
-        Unreachable: the hub did not deliver.
+        LoadError: the files are not in the expected form; its certificate says how.
+        UnreachableError: the hub did not deliver.
     """
     from safetensors import SafetensorError
 
@@ -96,7 +88,7 @@ def fetch(spec: BackboneSpec, origin: Origin, folder: Path) -> "EncoderWeights":
         tensors, mean, std = loader(spec, origin)
     except OSError as error:
         if origin.kind == "hub":
-            raise Unreachable(f"{origin.name}: {error}; to fetch: {_fetch_command(spec, folder)}") from error
+            raise UnreachableError(f"{origin.name}: {error}; to fetch: {_fetch_command(spec, folder)}") from error
         raise refusal(origin.name, f"cannot be read: {error}") from error
     except (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
         raise refusal(origin.name, f"cannot be read: {error}") from error
@@ -107,13 +99,14 @@ Loaded = tuple[Mapping[str, "Tensor"], Colour, Colour]
 
 
 def _wheel(spec: BackboneSpec, origin: Origin) -> Loaded:
-    from backbones.checkpoint import Unusable, fit, read_tensors
+    from backbones.checkpoint_file import CheckpointError, read_tensors
+    from backbones.fitting import fit
 
     module = importlib.import_module(origin.place)
     path = next(Path(str(module.__file__)).parent.glob("models/*.pth"))
     try:
         fitted = fit(read_tensors(path)[0], spec)
-    except Unusable as error:
+    except CheckpointError as error:
         raise ValueError(str(error)) from error
     return fitted.tensors, HALF, HALF  # mean = std = 0.5 is what these were trained with
 
@@ -166,26 +159,10 @@ def _in_hub_cache(repository: str) -> bool:
     return any(isinstance(try_to_load_from_cache(repository, name), str) for name in WEIGHT_FILES)
 
 
-@functools.cache
 def _hub_silence() -> str | None:
-    """Why the hub does not answer, or None where it does. In a thread, because a name look-up obeys no time limit."""
+    """Why the hub does not answer, or None where it does."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
-    answer: list[str | None] = []
-    asking = threading.Thread(target=lambda: answer.append(_ask(constants.ENDPOINT)), daemon=True)
-    asking.start()
-    asking.join(HUB_PATIENCE_S)
-    return answer[0] if answer else f"no answer within {HUB_PATIENCE_S:.0f} s"
-
-
-def _ask(address: str) -> str | None:
-    try:
-        urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=HUB_PATIENCE_S).close()
-    except urllib.error.HTTPError:
-        return None  # it answered
-    except OSError as error:
-        reason = getattr(error, "reason", error)
-        return str(getattr(reason, "strerror", None) or reason)
-    return None
+    return unreachable_reason(constants.ENDPOINT, any_answer=True)

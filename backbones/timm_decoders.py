@@ -16,7 +16,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from backbones.spec import BACKBONES, BackboneSpec, Refused
+from backbones.spec import BackboneError, BackboneSpec
 
 _DECODERS = {
     # half of the library's default widths: a training step on one core takes half the time
@@ -98,19 +98,19 @@ def make_spec(decoder: str, encoder: str) -> BackboneSpec:
     ImageNet-1k: the source `imagenet` must be what its name says.
 
     Raises:
-        Refused: timm has no such encoder, or the pair does not go together.
+        BackboneError: timm has no such encoder, or the pair does not go together.
     """
     architecture, dot, tag = encoder.partition(".")
     known = timm.list_pretrained(f"{architecture}.*") if timm.is_model(architecture) else []
     if not timm.is_model(architecture) or (dot and encoder not in known):
         close = difflib.get_close_matches(encoder, known or timm.list_models(), n=3)
-        raise Refused(f"timm has no encoder '{encoder}'" + (f"; nearest: {', '.join(close)}" if close else ""))
+        raise BackboneError(f"timm has no encoder '{encoder}'" + (f"; nearest: {', '.join(close)}" if close else ""))
     rows: Any = _on_meta(encoder).feature_info
     pyramid = len({row["reduction"] for row in rows}) > 1
     if pyramid and decoder == "dpt":
-        raise Refused(f"{encoder} is a pyramid, and dpt takes plain ViTs; fpn, unet and upernet take pyramids")
+        raise BackboneError(f"{encoder} is a pyramid, and dpt takes plain ViTs; fpn, unet and upernet take pyramids")
     if not pyramid and decoder != "dpt":
-        raise Refused(f"{encoder} has features of one scale, and {decoder} needs a pyramid; dpt takes plain ViTs")
+        raise BackboneError(f"{encoder} has features of one scale, and {decoder} needs a pyramid; dpt takes plain ViTs")
     weights = next((name for name in ([encoder] if tag else known) if _saw_imagenet_1k_only(name)), None)
     about = timm.get_pretrained_cfg(weights or encoder)
     made = BackboneSpec(
@@ -121,7 +121,6 @@ def make_spec(decoder: str, encoder: str) -> BackboneSpec:
         tuple(about.mean),
         tuple(about.std),
         hub=f"timm/{weights}" if weights else None,
-        wheel=next((row.wheel for row in BACKBONES.values() if row.wheel and row.encoder == encoder), None),
     )
     _try(made)
     return made
@@ -137,7 +136,7 @@ def _try(spec: BackboneSpec) -> None:
     except Exception as error:  # each encoder fails in its own way
         text = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         why = "it cannot be dilated" if "output_stride" in text else "tried on an image of 64 x 96 px"
-        raise Refused(f"{spec.encoder} does not run under {spec.decoder}: {why} ({text})") from error
+        raise BackboneError(f"{spec.encoder} does not run under {spec.decoder}: {why} ({text})") from error
 
 
 @cache

@@ -60,7 +60,7 @@ class Certificate:
         return asdict(self) | {"passed": self.passed}
 
 
-class LoadFailed(Exception):
+class LoadError(Exception):
     """The weights were refused; `.certificate` says why."""
 
     def __init__(self, certificate: Certificate) -> None:
@@ -69,10 +69,10 @@ class LoadFailed(Exception):
         self.certificate = certificate
 
 
-def refusal(origin: str, why: str) -> LoadFailed:
-    """The LoadFailed for weights that could not even be read as tensors of this encoder."""
+def refusal(origin: str, why: str) -> LoadError:
+    """The LoadError for weights that could not even be read as tensors of this encoder."""
     nothing = EncoderWeights({}, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0), origin)
-    return LoadFailed(_certificate({}, nothing, (why,)))
+    return LoadError(_certificate({}, nothing, (why,)))
 
 
 def load_encoder(network: Network, weights: EncoderWeights, probe: Tensor, probe_ids: Sequence[str]) -> Certificate:
@@ -81,11 +81,11 @@ def load_encoder(network: Network, weights: EncoderWeights, probe: Tensor, probe
     probe: (B, 1, H, W) thermal images in 0..1, the same for every source of a comparison.
 
     Raises:
-        LoadFailed: a tensor is missing, left over, of another shape, not finite, a weight without variance, or nothing changed.
+        LoadError: a tensor is missing, left over, of another shape, not finite, a weight without variance, or nothing changed.
     """
     expected = {name: tensor.clone() for name, tensor in network.encoder.state_dict().items()}
     if problems := _tensor_problems(expected, weights.tensors):
-        raise LoadFailed(_certificate(expected, weights, problems))
+        raise LoadError(_certificate(expected, weights, problems))
     network.set_normalisation(weights.mean, weights.std)
     before = _features(network, probe)
     network.encoder.load_state_dict(dict(weights.tensors), strict=True)
@@ -102,7 +102,7 @@ def load_encoder(network: Network, weights: EncoderWeights, probe: Tensor, probe
         probe=tuple(probe_ids),
     )
     if problems:
-        raise LoadFailed(measured)
+        raise LoadError(measured)
     return measured
 
 

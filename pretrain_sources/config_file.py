@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from safe_files import read_regular
+from safe_io.files import read_regular
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -2,14 +2,13 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from safe_files import read_regular, sealed, unsealed, write_whole
+from safe_io.files import read_regular, sealed, stamp, unsealed, write_whole
 
 Facts = TypeVar("Facts")  # Python 3.11 has no class C[T]
 Item = TypeVar("Item")
@@ -17,17 +16,6 @@ Item = TypeVar("Item")
 
 class FileChangedError(Exception):
     """A file is not the one that was listed a moment ago; the message names it."""
-
-
-def stamp(info: os.stat_result) -> str:
-    """What changes with a file, short of its bytes: size, time of its content, time of its entry, and number on its disk.
-
-    No program can set the time of the entry, so a file that was replaced or edited and given back its old time (`cp -p`,
-    `touch -r`) is noticed. Not noticed: a change in place, of the same size, within one tick of the disk's clock (some
-    milliseconds) of the look before; a clock that was set back; disks that keep no such time (FAT). A hard link to the file or a
-    change of its mode counts as a change, though it is none.
-    """
-    return f"{info.st_size} {info.st_mtime_ns} {info.st_ctime_ns} {info.st_ino}"
 
 
 def stamped(*paths: Path) -> str:

@@ -16,11 +16,11 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from pretrain_sources.card import Subset
-from pretrain_sources.file_state import FactCache, stamp
+from pretrain_sources.file_state import FactCache
 from pretrain_sources.hashing import fingerprint
 from pretrain_sources.image_files import ImageError, counted, read_image
 from pretrain_sources.lists import SUFFIXES, ListError, composed, plain, read_rows
-from safe_files import read_regular
+from safe_io.files import read_regular, stamp
 
 GROUPS_FILE = "groups.csv"  # in a pool: file, group
 CACHED = "pool 1"  # raised when the hash of the same file is another

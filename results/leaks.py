@@ -16,7 +16,7 @@ from results import metrics
 from results.bundle import is_of
 from results.evidence import Evidence, sha256
 from results.store import LEAKS, Store, slug, write_atomic
-from safe_files import MOST_TEXT_BYTES, read_regular
+from safe_io.files import MOST_TEXT_BYTES, read_regular
 
 LEAST_CLEAN = 0.8  # of the test images that must be left to judge a pair
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from safe_files import is_alive, this_process
+from safe_io.files import is_alive, this_process
 
 PATIENCE_S = 30.0  # for the answer of a file system
 DEAD_S = 10.0  # in which a lock whose holder has died becomes free

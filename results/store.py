@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from results.evidence import MOST_BYTES, Evidence, sha256
 from results.locks import LocksError, try_locks
 from results.record import SCHEMA_VERSION, RunRecord
-from safe_files import MOST_TEXT_BYTES, clear_leftovers, open_regular, read_regular, write_whole
+from safe_io.files import MOST_TEXT_BYTES, clear_leftovers, open_regular, read_regular, write_whole
 
 LEAKS = "leaks"  # in a store: what of a target's test images its sources have seen
 SUBMISSIONS, RUNS = "submissions", "runs"  # beside a store: submissions/<source>/runs, each a store of its own

@@ -19,7 +19,7 @@ from results.bundle import BundleError, Submission, is_of, submissions, why
 from results.escape import visible
 from results.record import OF_SUBMISSIONS, RunRecord, column_docs
 from results.store import Store, StoreError, Unreadable, write_atomic
-from safe_files import read_regular, sealed, unsealed
+from safe_io.files import read_regular, sealed, unsealed
 
 BOARD = [
     "target",

@@ -14,7 +14,7 @@ import yaml
 from conftest import protocol_fields
 
 from backbones import network
-from backbones.spec import BACKBONES
+from backbones.registry import BACKBONES
 from bench import spec
 from bench.plan.matrix import load_matrix
 from bench.plan.plan import Sweep

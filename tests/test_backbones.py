@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from backbones.network import Network, build
-from backbones.spec import BACKBONES, BackboneSpec, Refused, find_backbone
+from backbones.registry import BACKBONES, find_backbone
+from backbones.spec import BackboneError, BackboneSpec
 from backbones.timm_decoders import _saw_imagenet_1k_only
 from backbones.transfer import EncoderWeights, load_encoder
 
@@ -162,7 +163,7 @@ def test_a_named_encoder_finds_its_installed_weights() -> None:
     ],
 )
 def test_a_pair_that_does_not_go_together_is_refused_by_name(name: str, message: str) -> None:
-    with pytest.raises(Refused, match=message.replace(".", r"\.")):
+    with pytest.raises(BackboneError, match=message.replace(".", r"\.")):
         find_backbone(name)
 
 

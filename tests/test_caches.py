@@ -17,7 +17,7 @@ from pretrain_sources.corpus import check_corpus
 from pretrain_sources.corpus.mask_cache import MaskCache
 from pretrain_sources.pool import read_pool
 from pretrain_sources.recipe import FelzenszwalbTeacher
-from safe_files import sealed, unsealed
+from safe_io.files import sealed, unsealed
 
 
 @given(st.binary(max_size=200), st.data())

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("safe_files.py", "results", "backbones", "pretrain_sources", "bench", "dashboard")
+PACKAGES = ("safe_io", "results", "backbones", "pretrain_sources", "bench", "dashboard")
 MOST_LINES = 300  # of a file
 MOST_OF_A_FUNCTION = 50
 LONG = {  # functions above that, each with its reason

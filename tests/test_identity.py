@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from submitted import fingerprints
 
-from backbones.spec import find_backbone
+from backbones.registry import find_backbone
 from bench.spec import load_protocol
 from bench.submission.identity import Definitions, IdentityError, differing, identity_faults, unit_of
 from pretrain_sources.catalog import catalog, find_source

@@ -16,7 +16,7 @@ from bench.plan.outcome import held_by
 from bench.plan.unit_folder import CLAIM
 from results import locks
 from results.locks import HeldError, LocksError, locked, try_locks
-from safe_files import this_process
+from safe_io.files import this_process
 
 HOLDING = (
     "import pathlib, sys, time; from results.locks import locked\n"

@@ -5,7 +5,7 @@ import pytest
 import yaml
 from conftest import write_matrix
 
-from backbones.spec import BACKBONES
+from backbones.registry import BACKBONES
 from bench import BenchError
 from bench.plan.matrix import load_matrix
 from bench.spec import shipped

@@ -12,7 +12,7 @@ import pytest
 from conftest import Bench, write_matrix
 from kills import command, environment
 from test_run import scores_of
-from test_safe_files import leftovers
+from test_safe_io_files import leftovers
 
 from bench.plan.outcome import Context
 from bench.plan.unit_folder import CLAIM, NETWORK, SPENT, is_kept, is_left

@@ -10,7 +10,7 @@ import yaml
 from conftest import Bench, write_matrix
 
 from pretrain_sources.file_state import FileChangedError, read_unchanged
-from safe_files import read_regular
+from safe_io.files import read_regular
 
 
 def device(path: Path) -> None:

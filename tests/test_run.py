@@ -193,8 +193,8 @@ def mit(tmp_path: Path) -> Path:
     """A local folder in the hub's format, where the command line looks for it."""
     from transformers import SegformerImageProcessor, SegformerModel
 
+    from backbones.registry import BACKBONES
     from backbones.segformer import config_of
-    from backbones.spec import BACKBONES
 
     torch.manual_seed(5)
     folder = tmp_path / "weights" / "mit-b0"

@@ -20,8 +20,8 @@ from bench.sam_tiny.pictures import LEAST_PX, picture
 from bench.scenes import draw
 from pretrain_sources.recipe import META_MODELS, SAM_TINY, Recipe, SamTeacher
 from pretrain_sources.teachers import identity, open_teacher
-from pretrain_sources.teachers.checkpoints import SHIPPED, load_tensors
 from pretrain_sources.teachers.sam_tiny import SIDE, STRIDE, build
+from pretrain_sources.teachers.sam_weights import SHIPPED, load_tensors
 from results import load_table
 from results.store import Store
 from results.table import board

@@ -17,7 +17,7 @@ from submitted import CARD, Packed, card_folder
 from test_dashboard import Open, opened, texts  # noqa: F401 - opened is a fixture
 
 from backbones import network
-from backbones.spec import BACKBONES
+from backbones.registry import BACKBONES
 from bench.submission import verify
 from bench.targets import open_target
 from bench.targets.manifest import make_manifest, read_manifest, shipped_manifest

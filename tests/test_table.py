@@ -14,7 +14,7 @@ from results import load_table, table
 from results.record import RunRecord
 from results.store import Store
 from results.table import board, constant_note
-from safe_files import SEAL_BYTES, sealed
+from safe_io.files import SEAL_BYTES, sealed
 
 
 def cell(source: str, identity: str, seeds: range, replicates: int = 3, **changes: object) -> list[RunRecord]:

@@ -7,7 +7,7 @@ from conftest import protocol_fields
 from torch import Tensor, nn
 
 from backbones.network import Network, build
-from backbones.spec import BACKBONES
+from backbones.registry import BACKBONES
 from bench import DivergedError
 from bench.spec import Loss, Protocol, Schedule
 from bench.targets import open_target

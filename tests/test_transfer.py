@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from backbones.network import Network, build
-from backbones.spec import BACKBONES, HALF
-from backbones.transfer import Certificate, EncoderWeights, LoadFailed, load_encoder, stage_of
+from backbones.registry import BACKBONES
+from backbones.spec import HALF
+from backbones.transfer import Certificate, EncoderWeights, LoadError, load_encoder, stage_of
 
 Tensors = dict[str, Tensor]
 
@@ -91,7 +92,7 @@ def never_loaded(tensors: Tensors) -> None:
 def test_spoilt_weights_are_refused_with_the_reason(spoil: Callable[[Tensors], None], why: str) -> None:
     tensors = good()
     spoil(tensors)
-    with pytest.raises(LoadFailed, match=why) as refused:
+    with pytest.raises(LoadError, match=why) as refused:
         load(tensors)
     certificate = refused.value.certificate
     assert not certificate.passed
@@ -111,7 +112,7 @@ def test_a_refusal_leaves_the_network_as_it_was() -> None:
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     tensors = good()
     one_nan(tensors)
-    with pytest.raises(LoadFailed):
+    with pytest.raises(LoadError):
         load_encoder(net, EncoderWeights(tensors, (0.0,) * 3, (9.0,) * 3, "test"), torch.rand(1, 1, 32, 32), ["a"])
     assert all(torch.equal(tensor, net.state_dict()[name]) for name, tensor in before.items())
 

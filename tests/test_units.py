@@ -7,7 +7,7 @@ import pytest
 from conftest import protocol_fields
 
 from backbones.imagenet import Origin
-from backbones.spec import BACKBONES
+from backbones.registry import BACKBONES
 from bench.plan import unit as units
 from bench.plan.graph import Graph, InputsHere
 from bench.plan.records import leak_of

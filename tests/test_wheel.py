@@ -42,6 +42,8 @@ def test_the_wheel_runs_the_demo_from_another_folder(installed: Path, tmp_path: 
 
     where = run(str(installed / "python"), "-c", "import bench; print(bench.__file__)")
     assert str(installed.parent) in where
+    sized = "from backbones import encoder_sizes, registry; encoder_sizes.encoder_sizes(registry.BACKBONES['tiny'])"
+    run(str(installed / "python"), "-c", sized)
     bench = str(installed / "bench")
     listed = run(bench, "ls")
     for name in ("demo", "soda-v1", "none/long", "fpn-efficientnet-lite0"):  # matrices, protocols, cards, backbones

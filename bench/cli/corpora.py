@@ -23,7 +23,7 @@ from pretrain_sources.processors import cores
 from pretrain_sources.recipe import SAM_TINY, FelzenszwalbTeacher, Recipe, SamTeacher
 from results.escape import for_terminal
 from results.locks import HeldError, LocksError, locked
-from safe_files import write_whole
+from safe_io.files import write_whole
 
 
 def recipe_of(name: str, teacher: str | None, changes: Mapping[str, Any], **sam: Any) -> Recipe:  # noqa: ANN401
@@ -74,7 +74,7 @@ def make(
     if pool.resolve() in (out, *out.parents):
         raise BenchError(f"--out {out} lies in the pool: its label maps would count as unlabelled images")
     if stop := teachers.obstacle(recipe.teacher, weights):
-        raise BenchError(f"{stop.reason}; {stop.mend}")
+        raise BenchError(stop)
     identity = teachers.identity(recipe.teacher, weights)
     with counting(f"hashing {pool}", "images") as report:
         images = read_pool(pool, cache=_remembered(out), report=report)

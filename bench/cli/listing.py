@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from backbones.spec import BACKBONES, DECODERS
+from backbones.registry import BACKBONES, DECODERS
 from bench.plan.matrix import MatrixFile
 from bench.spec import load_protocol, shipped
 from bench.targets import TARGETS, Target, find_root

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 from backbones.imagenet import Origin
 from backbones.spec import BackboneSpec
 from bench import BenchError
-from pretrain_sources import download
 from pretrain_sources.card import Checkpoint, SourceCard
-from pretrain_sources.download import NotFetched, sha256_of, short
+from safe_io.files import sha256_of, short_digest
+from safe_io.web import DownloadError, download, unreachable_reason
 
 if TYPE_CHECKING:
     from backbones.transfer import EncoderWeights
@@ -32,7 +32,7 @@ def identify(card: SourceCard, backbone: str, weights: Path) -> tuple[Origin | N
             raise BenchError(f"source '{card.name}': cannot read its checkpoint {path}: {error.strerror}") from error
         if sha256 not in (None, found):
             raise BenchError(
-                f"source '{card.name}': {path} has sha256 {short(found)}, its card says {short(str(sha256))}: "
+                f"source '{card.name}': {path} has sha256 {short_digest(found)}, its card says {short_digest(str(sha256))}: "
                 "put the right file there, or correct `sha256`"
             )
         sha256 = found
@@ -53,7 +53,7 @@ def obstacle(card: SourceCard, backbone: str, weights: Path) -> str | None:
         return f"the card of '{card.name}' names no checkpoint for {backbone}"
     if one.url is None or _place(one, weights).is_file():
         return None
-    why = download.silence(one.url)
+    why = unreachable_reason(one.url)
     return f"{one.url} cannot be fetched: {why}; put the file into {_place(one, weights)}" if why else None
 
 
@@ -61,9 +61,10 @@ def brought(card: SourceCard, backbone: BackboneSpec, weights: Path) -> "Encoder
     """The tensors of the card's checkpoint under the encoder's own names. Not checked here: `transfer.load_encoder` does that.
 
     Raises:
-        LoadFailed: the file cannot be read as tensors of this encoder.
+        LoadError: the file cannot be read as tensors of this encoder.
     """
-    from backbones.checkpoint import Unusable, fit, read_tensors
+    from backbones.checkpoint_file import CheckpointError, read_tensors
+    from backbones.fitting import fit
     from backbones.transfer import EncoderWeights, refusal
 
     one = card.checkpoint_for(backbone.name)
@@ -71,10 +72,10 @@ def brought(card: SourceCard, backbone: BackboneSpec, weights: Path) -> "Encoder
     path = _place(one, weights)
     try:
         if one.url is not None and not path.is_file():
-            download.fetch(one.url, str(one.sha256), path, progress=False)
+            download(one.url, str(one.sha256), path, progress=False)
         tensors, opened = read_tensors(path, one.inside)
         fitted = fit(tensors, backbone, one.rename)
-    except (Unusable, NotFetched) as error:
+    except (CheckpointError, DownloadError) as error:
         raise refusal(_name(one), str(error)) from error
     mean, std = one.mean or backbone.mean, one.std or backbone.std
     told = "that of its card" if one.mean else "that of the backbone's ImageNet weights, because its card names none"

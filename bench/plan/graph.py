@@ -132,8 +132,7 @@ class InputsHere:
             case FromCheckpoint():
                 return card_weights.obstacle(unit.card, unit.backbone.name, self._weights)
             case FromImageNet(origin):
-                stop = imagenet.obstacle(unit.backbone, origin, self._weights)
-                return f"{stop.reason}; to fetch: {stop.command}" if stop else None
+                return imagenet.obstacle(unit.backbone, origin, self._weights)
             case Learned(labels):
                 return labels.undrawable
         return None
@@ -166,5 +165,4 @@ class InputsHere:
         assert unit.card.recipe is not None
         if self._pool is None:
             return f"{self._target} has no unlabelled images: name a folder with --pool DIR"
-        found = teachers.obstacle(unit.card.recipe.teacher, self._weights)
-        return f"{found.reason}; {found.mend}" if found else None
+        return teachers.obstacle(unit.card.recipe.teacher, self._weights)

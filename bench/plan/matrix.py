@@ -11,7 +11,8 @@ from typing import Annotated, TypeVar
 
 from pydantic import Field, ValidationError, field_validator
 
-from backbones.spec import BACKBONES, DECODERS, BackboneSpec, Refused, find_backbone
+from backbones.registry import BACKBONES, DECODERS, find_backbone
+from backbones.spec import BackboneError, BackboneSpec
 from bench import BenchError
 from bench.spec import Cell, Frozen, Protocol, find_file, load_protocol
 from bench.targets import TARGETS
@@ -207,7 +208,7 @@ def _backbone(name: str, path: Path) -> BackboneSpec:
         return find_backbone(name)
     except KeyError:
         return lookup("backbone", name, BACKBONES, path)  # raises, with a suggestion
-    except Refused as error:
+    except BackboneError as error:
         raise BenchError(f"{path}: backbone '{name}': {error}") from error
 
 

@@ -18,13 +18,13 @@ from torch.nn.utils import clip_grad_norm_, parameters_to_vector, vector_to_para
 from torch.optim import AdamW
 
 from backbones import imagenet
-from backbones.spec import find_backbone
+from backbones.registry import find_backbone
 from bench.sam_tiny.learn import losses_of
 from bench.targets import TARGETS, open_target
 from pretrain_sources.hashing import derive_seed
 from pretrain_sources.pool import read_pool
 from pretrain_sources.teachers.sam_tiny import build
-from safe_files import whole, write_whole
+from safe_io.files import whole, write_whole
 
 RATES = {True: 3e-4, False: 1e-3}  # of the encoder's ImageNet part, and of the rest
 NEAR = 2.0  # gain of the projections that let prompts look at their own place
@@ -46,7 +46,7 @@ def begin(seed: int, weights: Path) -> Sam:
     origin = imagenet.locate(spec, weights)
     stop = imagenet.obstacle(spec, origin, weights)
     if origin is None or stop is not None:
-        raise click.ClickException(f"no ImageNet weights of {spec.encoder}: {stop.reason if stop else ''}")
+        raise click.ClickException(f"no ImageNet weights of {spec.encoder}: {stop or ''}")
     torch.manual_seed(derive_seed("sam-tiny", seed))
     model = build()
     given = imagenet.fetch(spec, origin, weights).tensors  # under the names of a network's encoder

@@ -22,7 +22,7 @@ from bench.scenes.street import street
 from bench.targets.soda import LISTS
 from pretrain_sources.hashing import derive_seed
 from pretrain_sources.pool import BLOCK
-from safe_files import aside_of, clear_leftovers_of
+from safe_io.files import aside_of, clear_leftovers_of
 
 INDOORS = 0.35  # share of rooms
 SIDES = (64, 640)  # shortest and longest side that can be drawn, in pixels

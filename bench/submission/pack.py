@@ -16,14 +16,13 @@ from bench.plan.unit_folder import NETWORK, is_kept
 from pretrain_sources.card import SourceCard
 from pretrain_sources.catalog import catalog, collect
 from pretrain_sources.config_file import read_yaml
-from pretrain_sources.download import sha256_of
 from results import bundle
 from results import leaks as findings
 from results.bundle import BUNDLE, OF_A_RUN, Listing
 from results.record import RunRecord
 from results.store import LEAKS, RUNS, Store, slug, write_atomic
 from results.table import board, own_runs
-from safe_files import aside_of, clear_leftovers_of
+from safe_io.files import aside_of, clear_leftovers_of, sha256_of
 
 
 def pack(folder: Path, out: Path, store: Store) -> tuple[Path, list[str]]:

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
-from backbones.spec import BACKBONES, Refused, find_backbone
+from backbones.registry import BACKBONES, find_backbone
+from backbones.spec import BackboneError
 from bench import BenchError, spec
 from bench.plan.matrix import lookup
 from bench.plan.records import known_fields
@@ -43,7 +44,7 @@ def run_faults(
         why = f"unknown backbone {record.backbone!r}{suggestion(record.backbone, BACKBONES)}"
         yield Fault("record.unknown_name", why)
         return
-    except (BenchError, UnknownSourceError, Refused, ValueError) as error:
+    except (BenchError, UnknownSourceError, BackboneError, ValueError) as error:
         yield Fault("record.unknown_name", " ".join(str(error).split()))
         return
     yield from _settings_faults(record, meant)
@@ -80,7 +81,7 @@ def _definitions(record: RunRecord, cards: Cards) -> Definitions:
     """What the names in a record mean here: a protocol that somebody has at home is not equal for all.
 
     Raises:
-        KeyError: of the backbone. BenchError, UnknownSourceError, Refused, ValueError: of another name.
+        KeyError: of the backbone. BenchError, UnknownSourceError, BackboneError, ValueError: of another name.
     """
     name = record.protocol
     protocol = read_yaml(lookup("protocol", name.removesuffix(SMOKE), spec.shipped("protocols")), Protocol)

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from backbones.spec import find_backbone
-from backbones.transfer import LoadFailed, state_sha256
+from backbones.registry import find_backbone
+from backbones.transfer import LoadError, state_sha256
 from bench import BenchError
 from bench.plan import card_weights
 from bench.plan.graph import Graph, InputsHere
@@ -29,7 +29,7 @@ from pretrain_sources.catalog import catalog, closure, collect, find_source
 from results.bundle import CARD
 from results.record import RunRecord
 from results.store import Store, write_atomic
-from safe_files import MOST_TEXT_BYTES, read_regular
+from safe_io.files import MOST_TEXT_BYTES, read_regular
 
 LEAST_REPLICATES = 3
 WITHIN = 0.95  # level of the prediction interval that a run made on another processor must lie in
@@ -67,7 +67,7 @@ def load_weights(judged: Judged, source: Path, weights: Path) -> str:
             continue
         try:
             found = state_sha256(card_weights.brought(card, find_backbone(backbone), weights).tensors)
-        except LoadFailed as error:
+        except LoadError as error:
             raise BenchError(str(error)) from error
         loaded += 1
         if found != told:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from backbones import network
-from backbones.spec import find_backbone
+from backbones.registry import find_backbone
 from backbones.transfer import state_sha256
 from bench.score import confusion_matrix, weighted_fmeasure
 from bench.spec import Protocol

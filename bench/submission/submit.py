@@ -4,7 +4,8 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from backbones.spec import BACKBONES, BackboneSpec, Refused, find_backbone
+from backbones.registry import BACKBONES, find_backbone
+from backbones.spec import BackboneError, BackboneSpec
 from bench import BenchError
 from bench.plan import card_weights
 from bench.plan.matrix import CARD
@@ -71,7 +72,7 @@ def check(folder: Path, weights: Path, draw: Callable[[], Pixels]) -> tuple[list
     if card.recipe is not None:
         stop = teachers.obstacle(card.recipe.teacher, weights)
         good += [] if stop else ["recipe: its teacher can be asked here"]
-        faults += [f"recipe.teacher: {stop.reason}; {stop.mend}"] if stop else []
+        faults += [f"recipe.teacher: {stop}"] if stop else []
     return faults, good
 
 
@@ -103,7 +104,7 @@ def _checkpoint(
             ]
             found = found or [find_backbone(wanted)]
             specs |= {(spec.builder, spec.encoder): spec for spec in found}  # a decoder makes no difference
-        except (KeyError, Refused) as error:
+        except (KeyError, BackboneError) as error:
             why = suggestion(wanted, BACKBONES) if isinstance(error, KeyError) else f": {error}"
             faults.append(f"checkpoints.backbones: '{wanted}' is no backbone{why}")
     for spec in specs.values():
@@ -127,7 +128,7 @@ def _loaded(card: SourceCard, spec: BackboneSpec, weights: Path, image: Pixels) 
     import torch
 
     from backbones import network
-    from backbones.transfer import LoadFailed, load_encoder
+    from backbones.transfer import LoadError, load_encoder
 
     torch.manual_seed(0)
     frame = torch.from_numpy(image)[None, None].float() / 255
@@ -135,6 +136,6 @@ def _loaded(card: SourceCard, spec: BackboneSpec, weights: Path, image: Pixels) 
         told = load_encoder(
             network.build(spec, 2), card_weights.brought(card, spec, weights), frame, ["a rendered scene"]
         )
-    except LoadFailed as error:
+    except LoadError as error:
         return error.certificate.problems, []
     return (), [f"{told.tensors_matched} of {told.tensors_expected} tensors", *told.reading]

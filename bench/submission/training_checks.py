@@ -17,7 +17,7 @@ from bench.plan.units import FinalUnit
 from bench.spec import Protocol, Schedule
 from bench.submission.faults import Fault
 from results.record import RunRecord
-from safe_files import MOST_TEXT_BYTES, read_regular
+from safe_io.files import MOST_TEXT_BYTES, read_regular
 
 CLOSE = 1e-9  # schedules proposed by another numpy may differ in the last digits
 

@@ -16,7 +16,7 @@ from bench.submission.judged import Judged
 from results import bundle as bundles
 from results.bundle import BUNDLE, LEVELS, BundleError, Level, Verdict
 from results.store import write_atomic
-from safe_files import MOST_TEXT_BYTES, read_regular
+from safe_io.files import MOST_TEXT_BYTES, read_regular
 
 Counting = Callable[[str, str], AbstractContextManager[Callable[[int, int], None]]]
 

@@ -24,7 +24,7 @@ from pretrain_sources.image_files import (
     read_label,
 )
 from results.store import cannot_write
-from safe_files import read_regular
+from safe_io.files import read_regular
 
 CACHED = "frames 2"  # raised when the facts of the same frame are found in another way
 

@@ -20,7 +20,7 @@ from pretrain_sources.image_files import Pixels, decode_label
 from pretrain_sources.pool import evenly
 from results.metrics import WINDOW
 from results.store import write_atomic
-from safe_files import read_regular
+from safe_io.files import read_regular
 
 EDGE_DIGITS = 3  # of edge losses, in pixels
 MOST_BYTES = 2**28  # of a manifest: a million images

@@ -12,7 +12,7 @@ from pathlib import Path
 from bench.targets.frames import Frame, LayoutError, Listing
 from pretrain_sources.lists import Folder, two_forms
 from pretrain_sources.pool import block_of
-from safe_files import read_regular
+from safe_io.files import read_regular
 
 CLASSES = (
     *("background", "person", "building", "tree", "road", "pole", "grass", "door", "table", "chair", "car"),

@@ -15,7 +15,7 @@ from PIL import Image
 
 from backbones import imagenet
 from backbones.network import Network
-from backbones.transfer import Certificate, LoadFailed, state_sha256
+from backbones.transfer import Certificate, LoadError, state_sha256
 from bench import DivergedError
 from bench.plan.cost import work_of
 from bench.plan.outcome import Context, Outcome, held_by
@@ -77,13 +77,13 @@ def _attempt(unit: Unit, context: Context, report: Progress) -> Outcome:
         return held_by(error)
     except LocksError as error:
         return Outcome("failed", str(error), fatal=True)
-    except LoadFailed as error:
+    except LoadError as error:
         return Outcome("load_failed", str(error), (("certificate.json", _json(error.certificate.to_json())),))
     except DivergedError as error:
         return Outcome("diverged", str(error))
     except (torch.OutOfMemoryError, MemoryError) as error:
         return _out_of_memory(unit, error)
-    except imagenet.Unreachable as error:
+    except imagenet.UnreachableError as error:
         return Outcome("skipped", str(error))
     except StoreError as error:
         return Outcome("failed", str(error), fatal=True)

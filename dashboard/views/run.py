@@ -18,7 +18,7 @@ from dashboard.parts import choice, figure, lines, plain, shown_json, table
 from results import pictures
 from results.escape import unique, without_paths
 from results.record import MOST, column_docs
-from safe_files import read_regular
+from safe_io.files import read_regular
 
 T = TypeVar("T")
 MOST_BYTES = 2**25  # of a file that is shown: a million steps of a history

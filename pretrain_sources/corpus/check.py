@@ -24,7 +24,7 @@ from pretrain_sources.image_files import (
 )
 from pretrain_sources.lists import Folder, composed
 from pretrain_sources.pool import PoolError, read_pool, walk
-from safe_files import read_regular
+from safe_io.files import read_regular
 
 SHOWN = 5  # problems of one kind that a report names
 CACHED = "corpus 2"  # raised when the same files are looked at in another way

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from safe_files import read_regular
+from safe_io.files import read_regular
 
 HALF = ".teacher"  # a folder in a corpus that is being made: what the teacher drew so far
 

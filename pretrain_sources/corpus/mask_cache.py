@@ -21,7 +21,7 @@ from pretrain_sources.pool import PoolImage
 from pretrain_sources.processors import cores
 from pretrain_sources.sockets import shorten_socket_paths
 from pretrain_sources.teachers import Settings, Teacher, TeacherError, UnsuitableError, open_teacher, told_as_its_own
-from safe_files import sealed, unsealed, whole
+from safe_io.files import sealed, unsealed, whole
 
 CACHED = "masks 1"  # raised when the same table means other masks
 

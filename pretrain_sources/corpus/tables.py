@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from pretrain_sources.corpus.manifest import CorpusError, made_manifest
 from pretrain_sources.hashing import fingerprint
-from safe_files import open_regular
+from safe_io.files import open_regular
 
 
 @dataclass(frozen=True)

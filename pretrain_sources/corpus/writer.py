@@ -26,7 +26,7 @@ from pretrain_sources.image_files import IGNORE, decode_label, decode_thermal
 from pretrain_sources.pool import GROUPS_FILE, PoolImage, images_hash
 from pretrain_sources.recipe import Recipe
 from pretrain_sources.run_lengths import from_run_lengths
-from safe_files import clear_leftovers, open_regular, whole, write_whole
+from safe_io.files import clear_leftovers, open_regular, whole, write_whole
 
 MASKS_AT_A_TIME = 20_000  # held before they are written
 ON_THE_SHEET = 12  # images

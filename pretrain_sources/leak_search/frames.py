@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from pretrain_sources.image_files import Pixels, read_image
-from safe_files import read_regular
+from safe_io.files import read_regular
 
 SIDE = 128  # of a thumbnail in pixels; it is square, whatever the image's shape
 READ_AHEAD = 256  # images in memory that are decoded beside the comparing

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pretrain_sources.recipe import PythonTeacher, SamTeacher
-from pretrain_sources.teachers.contract import Masks, Obstacle, Settings, Teacher, TeacherError, UnsuitableError
+from pretrain_sources.teachers.contract import Masks, Settings, Teacher, TeacherError, UnsuitableError
 from pretrain_sources.teachers.user_code import (
     call_entry,
     checked,
@@ -20,7 +20,6 @@ from pretrain_sources.teachers.user_code import (
 __all__ = [
     "VERSIONS",
     "Masks",
-    "Obstacle",
     "Settings",
     "Teacher",
     "TeacherError",
@@ -42,22 +41,22 @@ def identity(settings: Settings, weights: Path) -> dict[str, Any]:
     """What shapes the masks: the settings, with the checkpoint's content in place of its path. `weights`: the user's folder."""
     version = {"teacher_version": VERSIONS[settings.kind]}
     if isinstance(settings, SamTeacher):
-        from pretrain_sources.teachers import checkpoints
+        from pretrain_sources.teachers import sam_weights
 
         # points_per_batch bounds the memory and changes no mask
         kept = settings.model_dump(mode="json", exclude={"checkpoint", "sha256", "points_per_batch"})
-        return kept | version | {"sha256": checkpoints.expected_sha256(settings, weights)}
+        return kept | version | {"sha256": sam_weights.expected_sha256(settings, weights)}
     return settings.model_dump(mode="json") | version
 
 
-def obstacle(settings: Settings, weights: Path) -> Obstacle | None:
-    """What stands in the way of opening this teacher, or None. Loads no torch."""
+def obstacle(settings: Settings, weights: Path) -> str | None:
+    """What stands in the way of opening this teacher, and what to do; or None. Loads no torch."""
     if (entry := named_code(settings)) and (stop := entry_obstacle(entry)):
         return stop
     if isinstance(settings, SamTeacher):
-        from pretrain_sources.teachers import checkpoints
+        from pretrain_sources.teachers import sam_weights
 
-        return checkpoints.obstacle(settings, weights)
+        return sam_weights.obstacle(settings, weights)
     return None
 
 

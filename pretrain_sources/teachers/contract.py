@@ -39,14 +39,6 @@ Teacher = Callable[[NDArray[np.uint8]], Masks]  # thermal image (H, W) -> masks
 Settings = SamTeacher | FelzenszwalbTeacher | PythonTeacher
 
 
-@dataclass(frozen=True)
-class Obstacle:
-    """Why a teacher cannot be had here and now, and what to do."""
-
-    reason: str
-    mend: str
-
-
 class TeacherError(Exception):
     """A teacher cannot be opened; the message says why and what to do."""
 

@@ -34,7 +34,7 @@ from torch.nn import functional as F
 
 from pretrain_sources.recipe import META_MODELS, SAM_TINY, SamTeacher
 from pretrain_sources.run_lengths import run_lengths
-from pretrain_sources.teachers import checkpoints
+from pretrain_sources.teachers import sam_weights
 from pretrain_sources.teachers.contract import Masks, Teacher, TeacherError, UnsuitableError
 from pretrain_sources.teachers.user_code import call_entry
 
@@ -47,7 +47,7 @@ def open_teacher(settings: SamTeacher, weights: Path) -> Teacher:
     Raises:
         TeacherError: the checkpoint cannot be had, read, or used for this model.
     """
-    generator = _Generator(_load(settings, checkpoints.find_or_fetch(settings, weights)), settings)
+    generator = _Generator(_load(settings, sam_weights.find_or_fetch(settings, weights)), settings)
 
     def draw(image: NDArray[np.uint8]) -> Masks:
         return generator.masks(image)
@@ -59,7 +59,7 @@ def _load(settings: SamTeacher, path: Path) -> Sam:
     model = _builder(settings.model)()
     if not isinstance(model, Sam):
         raise TeacherError(f"{settings.model} returned {type(model).__name__}, not a segment_anything.modeling.Sam")
-    given, own = checkpoints.load_tensors(path), model.state_dict()
+    given, own = sam_weights.load_tensors(path), model.state_dict()
     differing = {
         "missing": sorted(own.keys() - given.keys()),
         "unknown": sorted(given.keys() - own.keys()),

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretrain_sources.recipe import ENTRY_POINT, PythonTeacher, SamTeacher
-from pretrain_sources.teachers.contract import Masks, Obstacle, Settings, Teacher, TeacherError, UnsuitableError
-from safe_files import read_regular
+from pretrain_sources.teachers.contract import Masks, Settings, Teacher, TeacherError, UnsuitableError
+from safe_io.files import read_regular
 
 MOST_SOURCE_BYTES = 2**20
 HOW_MARKED = "only a function that is marked where it is defined can be named"
@@ -38,7 +38,7 @@ def entry_point(name: str) -> Callable[..., Any]:
         TeacherError: there is none, or its module cannot be imported. Code that ends the process (os._exit) cannot be caught.
     """
     if stop := entry_obstacle(name):
-        raise TeacherError(f"{stop.reason}; {stop.mend}")
+        raise TeacherError(stop)
     module, function = name.split(":")
     try:
         found = getattr(importlib.import_module(module), function, None)
@@ -58,36 +58,35 @@ def own(entry: str) -> PythonTeacher:
     if re.fullmatch(ENTRY_POINT, entry) is None:
         raise TeacherError(f"'{entry}' is no teacher: write module:function, such as mymodule:hot")
     if stop := entry_obstacle(entry):
-        raise TeacherError(f"{stop.reason}; {stop.mend}")
+        raise TeacherError(stop)
     path = _source_file(entry.partition(":")[0])
     assert path is not None
     source = importlib.util.decode_source(read_regular(path, MOST_SOURCE_BYTES))
     return PythonTeacher(entry=entry, version=f"source {hashlib.sha256(source.encode()).hexdigest()[:12]}")
 
 
-def entry_obstacle(name: str) -> Obstacle | None:
-    """Why `module:function` cannot be called, or None. The mark is looked for in the module's file, and nothing is run."""
+def entry_obstacle(name: str) -> str | None:
+    """Why `module:function` cannot be called, and what to do; or None.
+
+    The mark is looked for in the module's file, and nothing is run.
+    """
     module, function = name.split(":")
     if "__main__" in module.split("."):
-        return Obstacle(
-            f"{module} is a program, not a module to import", "name the module that the function is defined in"
-        )
-    not_offered = Obstacle(
-        f"{name} is not offered to cards: put @pretrain_sources.teachers.offered above it", HOW_MARKED
-    )
+        return f"{module} is a program, not a module to import; name the module that the function is defined in"
+    not_offered = f"{name} is not offered to cards: put @pretrain_sources.teachers.offered above it; {HOW_MARKED}"
     try:
         path = _source_file(module)
         tree = None if path is None else ast.parse(read_regular(path, MOST_SOURCE_BYTES))
     except ImportError as error:
-        return Obstacle(f"no function {name}: {error}", "the module must be installed or on PYTHONPATH")
+        return f"no function {name}: {error}; the module must be installed or on PYTHONPATH"
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        return Obstacle(f"{path} cannot be read as Python: {error}", "correct it")
+        return f"{path} cannot be read as Python: {error}; correct it"
     if tree is None:  # built in, or compiled
         return not_offered
     kinds = (ast.FunctionDef, ast.ClassDef)
     found = [node for node in tree.body if isinstance(node, kinds) and node.name == function]
     if not found:
-        return Obstacle(f"no function {name}: {path} defines none of this name at its top level", HOW_MARKED)
+        return f"no function {name}: {path} defines none of this name at its top level; {HOW_MARKED}"
     marks = [ast.unparse(mark) for mark in found[-1].decorator_list]
     return None if {"offered", "teachers.offered", "pretrain_sources.teachers.offered"} & {*marks} else not_offered
 

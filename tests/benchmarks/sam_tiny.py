@@ -31,8 +31,8 @@ from pretrain_sources.hashing import derive_seed  # noqa: E402
 from pretrain_sources.image_files import decode_thermal  # noqa: E402
 from pretrain_sources.recipe import SamTeacher  # noqa: E402
 from pretrain_sources.teachers import open_teacher  # noqa: E402
-from pretrain_sources.teachers.checkpoints import SHIPPED, load_tensors  # noqa: E402
 from pretrain_sources.teachers.sam_tiny import build  # noqa: E402
+from pretrain_sources.teachers.sam_weights import SHIPPED, load_tensors  # noqa: E402
 
 FRAMES = 40  # rendered ones, 480 x 640, from seeds that training never draws
 LEAST_PX = 100

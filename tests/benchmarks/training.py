@@ -21,8 +21,9 @@ from torchvision.transforms import v2
 from transformers.models.segformer.modeling_segformer import SegformerDecodeHead
 
 from backbones.network import build
+from backbones.registry import BACKBONES
 from backbones.segformer import config_of
-from backbones.spec import BACKBONES, BackboneSpec
+from backbones.spec import BackboneSpec
 from bench.spec import load_protocol
 from bench.targets import Target, open_target
 from bench.train.batches import Batches, open_split

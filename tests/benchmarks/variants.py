@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from backbones.network import build
-from backbones.spec import BACKBONES
+from backbones.registry import BACKBONES
 
 STEPS, BATCH, CROP, CLASSES = 8, 4, (128, 160), 5
 

@@ -5,17 +5,15 @@ until tensors are read.
 """
 
 import os
-import pickle
-import struct
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pretrain_sources import download
-from pretrain_sources.download import NotFetched, sha256_of, short
 from pretrain_sources.recipe import SAM_TINY, SamTeacher
-from pretrain_sources.teachers.contract import Obstacle, TeacherError
+from pretrain_sources.teachers.contract import TeacherError
+from safe_io.files import sha256_of, short_digest
+from safe_io.tensors import TensorFileError, read_content
+from safe_io.web import DownloadError, download, unreachable_reason
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,6 +44,10 @@ PUBLISHED = {
         "sam_vit_b_01ec64.pth", "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912", "375 MB"
     ),
 }
+_SAID = {
+    "code": "holds code, which was not run: only tensors are read; save model.state_dict() or safetensors",
+    "content": "holds something other than named tensors; save model.state_dict()",
+}
 SHIPPED = {SAM_TINY: Path(__file__).with_name("sam_tiny.safetensors")}
 
 
@@ -61,23 +63,26 @@ def expected_sha256(settings: SamTeacher, weights: Path) -> str:
         return sha256_of(SHIPPED[settings.model]) if settings.model in SHIPPED else PUBLISHED[settings.model].sha256
     path = _at_hand(settings, weights)
     if path is None:
-        raise TeacherError(_text(_missing(settings.checkpoint, weights)))
+        raise TeacherError(_missing(settings.checkpoint, weights))
     return sha256_of(path)
 
 
-def obstacle(settings: SamTeacher, weights: Path) -> Obstacle | None:
-    """What stands in the way of having the checkpoint, or None. The network is asked once per process, for at most 8 seconds."""
+def obstacle(settings: SamTeacher, weights: Path) -> str | None:
+    """What stands in the way of having the checkpoint, and what to do; or None.
+
+    The network is asked once per process, for at most 8 seconds.
+    """
     if _at_hand(settings, weights):
         return None
     if settings.checkpoint is not None:
         return _missing(settings.checkpoint, weights)
     published = PUBLISHED[settings.model]
-    why = download.silence(published.address)
+    why = unreachable_reason(published.address)
     if why is None:
         return None
-    return Obstacle(
-        f"{published.file} (about {published.size}) is not in {weights} and cannot be downloaded: {why}",
-        f"put it into {weights / published.file}, from {published.address}",
+    return (
+        f"{published.file} (about {published.size}) is not in {weights} and cannot be downloaded: {why}; "
+        f"put it into {weights / published.file}, from {published.address}"
     )
 
 
@@ -90,19 +95,17 @@ def find_or_fetch(settings: SamTeacher, weights: Path, progress: bool = True) ->
     path = _at_hand(settings, weights)
     if path is None:
         if stop := obstacle(settings, weights):
-            raise TeacherError(_text(stop))
+            raise TeacherError(stop)
         published = PUBLISHED[settings.model]
         try:
-            download.fetch(
-                published.address, expected_sha256(settings, weights), weights / published.file, progress=progress
-            )
-        except NotFetched as error:
+            download(published.address, expected_sha256(settings, weights), weights / published.file, progress=progress)
+        except DownloadError as error:
             raise TeacherError(str(error)) from error
         return weights / published.file
     wanted = expected_sha256(settings, weights)
     if (found := sha256_of(path)) != wanted:
         mend = "delete it and fetch it again" if settings.checkpoint is None else "correct `checkpoint` or `sha256`"
-        raise TeacherError(f"{path} has sha256 {short(found)}, expected is {short(wanted)}: {mend}")
+        raise TeacherError(f"{path} has sha256 {short_digest(found)}, expected is {short_digest(wanted)}: {mend}")
     return path
 
 
@@ -113,34 +116,16 @@ def load_tensors(path: Path) -> "dict[str, Tensor]":
         TeacherError: the file is torn, holds code, or something other than named tensors.
     """
     import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        if "GLOBAL" not in str(error):
-            raise TeacherError(f"{path} cannot be read: it is torn or no checkpoint; fetch it again") from error
-        raise TeacherError(
-            f"{path} holds code, which was not run: only tensors are read; save model.state_dict() or safetensors"
-        ) from error
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-        EOFError,
-        LookupError,
-        AttributeError,
-        struct.error,
-        SafetensorError,
-    ) as error:
-        raise TeacherError(f"{path} cannot be read as tensors ({error}); it may be torn: fetch it again") from error
+        held: Any = read_content(path, mapped=True)
+    except TensorFileError as error:
+        said = _SAID.get(error.fault, f"cannot be read as tensors ({error.why}); it may be torn: fetch it again")
+        raise TeacherError(f"{path} {said}") from error
     for wrapper in ("model", "state_dict"):
         held = held.get(wrapper, held) if isinstance(held, dict) else held
     if not isinstance(held, Mapping) or not all(isinstance(value, torch.Tensor) for value in held.values()):
-        raise TeacherError(f"{path} holds something other than named tensors; save model.state_dict()")
+        raise TeacherError(f"{path} {_SAID['content']}")
     return dict(held)
 
 
@@ -156,10 +141,6 @@ def _at_hand(settings: SamTeacher, weights: Path) -> Path | None:
     return next((path for path in places if path.is_file()), None)
 
 
-def _missing(checkpoint: str, weights: Path) -> Obstacle:
+def _missing(checkpoint: str, weights: Path) -> str:
     tried = checkpoint if Path(checkpoint).is_absolute() else f"{Path.cwd() / checkpoint} nor {weights / checkpoint}"
-    return Obstacle(f"no checkpoint {tried}", "put it there, or correct `checkpoint` in the recipe")
-
-
-def _text(stop: Obstacle) -> str:
-    return f"{stop.reason}; {stop.mend}"
+    return f"no checkpoint {tried}; put it there, or correct `checkpoint` in the recipe"

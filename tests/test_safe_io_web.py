@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pretrain_sources.download import NotFetched, fetch, sha256_of
+from safe_io.files import sha256_of
+from safe_io.web import DownloadError, download
 
 PIECE = b"x" * 1000
 
@@ -49,8 +50,8 @@ def test_a_file_above_the_limit_is_not_taken(
     how: str, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BENCH_DOWNLOAD_GB", "0.002")
-    with pytest.raises(NotFetched, match=r"at most 0\.002 are taken.*BENCH_DOWNLOAD_GB"):
-        fetch(f"{address}/{how}", "0" * 64, tmp_path / "w" / "file", progress=False)
+    with pytest.raises(DownloadError, match=r"at most 0\.002 are taken.*BENCH_DOWNLOAD_GB"):
+        download(f"{address}/{how}", "0" * 64, tmp_path / "w" / "file", progress=False)
     assert not list((tmp_path / "w").iterdir())
     assert Server.sent < 100_000, "the rest was not waited for"
 
@@ -59,7 +60,7 @@ def test_a_file_above_the_limit_is_not_taken(
 def test_a_file_below_the_limit_is(how: str, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BENCH_DOWNLOAD_GB", "0.002")
     wanted = hashlib.sha256(PIECE * 1500).hexdigest()
-    fetch(f"{address}/{how}", wanted, tmp_path / "file", progress=False)
+    download(f"{address}/{how}", wanted, tmp_path / "file", progress=False)
     assert sha256_of(tmp_path / "file") == wanted
 
 
@@ -68,5 +69,5 @@ def test_a_limit_that_is_none_is_named(
     limit: str, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BENCH_DOWNLOAD_GB", limit)
-    with pytest.raises(NotFetched, match=f"a number of gigabytes above 0, not '{limit}'"):
-        fetch(f"{address}/said/1", "0" * 64, tmp_path / "file", progress=False)
+    with pytest.raises(DownloadError, match=f"a number of gigabytes above 0, not '{limit}'"):
+        download(f"{address}/said/1", "0" * 64, tmp_path / "file", progress=False)

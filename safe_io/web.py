@@ -1,4 +1,4 @@
-"""Files from an address: whether it answers, and fetching one whole or not at all. Loads no torch."""
+"""Files from an address: whether it answers, and downloading one whole or not at all."""
 
 import functools
 import hashlib
@@ -11,80 +11,62 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import IO
 
-from pretrain_sources.file_state import stamp
-from safe_files import open_regular, whole
+from safe_io.files import short_digest, whole
 
 PATIENCE_S = 8.0
 MOST_GB = 4.0  # of one file, unless BENCH_DOWNLOAD_GB says otherwise; Meta's largest SAM has 2.6
 CHUNK = 1 << 20  # bytes read at a time
 
 
-class NotFetched(Exception):
+class DownloadError(Exception):
     """A file did not come, or came otherwise than expected; the message says why and what to do."""
 
 
-def sha256_of(path: Path) -> str:
-    """Hex digest of a file's bytes, read once for each state that `stamp` tells apart.
+def unreachable_reason(address: str, any_answer: bool = False) -> str | None:
+    """Why an address does not answer, or None where it does. It is asked once per process, for at most 8 seconds.
 
-    Raises:
-        OSError: it cannot be read.
+    any_answer: a server is asked for, not a file: one that says "404 Not Found" has answered.
     """
-    return _content(path.absolute(), stamp(path.stat()))
-
-
-def short(sha256: str) -> str:
-    """Enough of a digest to tell it from others."""
-    return f"{sha256[:12]}..."
-
-
-def silence(address: str) -> str | None:
-    """Why an address does not answer, or None where it does. It is asked once per process, for at most 8 seconds."""
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
-    return "HF_HUB_OFFLINE is set" if offline else _asked(address)
+    return "HF_HUB_OFFLINE is set" if offline else _asked(address, any_answer)
 
 
-def fetch(address: str, wanted: str, target: Path, progress: bool = True) -> None:
+def download(address: str, sha256: str, target: Path, progress: bool = True) -> None:
     """Downloads `address` to `target`: written aside, and renamed only when whole and of this sha256. progress: a bar of bytes.
 
     Raises:
-        NotFetched: the connection broke, the disk is full, it is too large, or other bytes came; nothing is left behind.
+        DownloadError: the connection broke, the disk is full, it is too large, or other bytes came; nothing is left behind.
     """
     try:
         with whole(target) as aside:
             with aside.open("wb") as file:
                 found = _receive(address, target.name, file, progress)
-            if found != wanted:
-                raise NotFetched(
-                    f"{address} came with sha256 {short(found)}, expected is {short(wanted)}: nothing was kept; "
-                    "fetch it again, or put the right file there by hand"
+            if found != sha256:
+                raise DownloadError(
+                    f"{address} came with sha256 {short_digest(found)}, expected is {short_digest(sha256)}: "
+                    "nothing was kept; fetch it again, or put the right file there by hand"
                 )
     except (OSError, HTTPException) as error:
-        raise NotFetched(
+        raise DownloadError(
             f"{address} did not come whole: {_reason(error)}; try again, or put it into {target} by hand"
         ) from error
 
 
 @functools.cache
-def _content(path: Path, state: str) -> str:
-    with open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@functools.cache
-def _asked(address: str) -> str | None:
+def _asked(address: str, any_answer: bool) -> str | None:
     """In a thread, because a name look-up obeys no time limit."""
     answer: list[str | None] = []
-    asking = threading.Thread(target=lambda: answer.append(_ask(address)), daemon=True)
+    asking = threading.Thread(target=lambda: answer.append(_ask(address, any_answer)), daemon=True)
     asking.start()
     asking.join(PATIENCE_S)
     return answer[0] if answer else f"no answer within {PATIENCE_S:.0f} s"
 
 
-def _ask(address: str) -> str | None:
+def _ask(address: str, any_answer: bool) -> str | None:
     try:
         urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=PATIENCE_S).close()
     except (OSError, HTTPException) as error:
-        return _reason(error)
+        return None if any_answer and isinstance(error, urllib.error.HTTPError) else _reason(error)
     return None
 
 
@@ -99,7 +81,7 @@ def _receive(address: str, name: str, file: IO[bytes], progress: bool) -> str:
     """Copies the bytes; returns their sha256.
 
     Raises:
-        OSError: the connection broke, or the disk is full. NotFetched: there are more bytes than are taken.
+        OSError: the connection broke, or the disk is full. DownloadError: there are more bytes than are taken.
     """
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
@@ -128,7 +110,7 @@ def _most_bytes() -> int:
     """How large a file may be.
 
     Raises:
-        NotFetched: BENCH_DOWNLOAD_GB is no number above 0.
+        DownloadError: BENCH_DOWNLOAD_GB is no number above 0.
     """
     given = os.environ.get("BENCH_DOWNLOAD_GB") or str(MOST_GB)
     try:
@@ -136,13 +118,13 @@ def _most_bytes() -> int:
     except ValueError:
         most = math.nan
     if not 0 < most < 1e6:
-        raise NotFetched(f"BENCH_DOWNLOAD_GB must be a number of gigabytes above 0, not '{given}'")
+        raise DownloadError(f"BENCH_DOWNLOAD_GB must be a number of gigabytes above 0, not '{given}'")
     return int(most * 1e9)
 
 
 def _refuse_above(most: int, size: int, address: str) -> None:
     if size > most:
-        raise NotFetched(
+        raise DownloadError(
             f"{address} has {size / 1e9:.1f} GB or more and at most {most / 1e9:g} are taken: nothing was kept; "
             "set BENCH_DOWNLOAD_GB where it is right, or put it there by hand"
         )

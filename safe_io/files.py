@@ -1,6 +1,5 @@
-"""Files: written whole or not at all (aside, flushed, renamed), read only where they are files and not too large, and sealed.
-
-Every package may import this; it imports none of them.
+"""Files: written whole or not at all (aside, flushed, renamed), read only where they are files and not too large, told
+apart by digests and stamps, and sealed.
 
     .NAME.HOST.PID.START.NUMBER.tmp     beside NAME while that is being written
 
@@ -108,6 +107,31 @@ def read_regular(path: Path, limit: int | None = None, links: bool = True) -> by
     return data
 
 
+def stamp(info: os.stat_result) -> str:
+    """What changes with a file, short of its bytes: size, time of its content, time of its entry, and number on its disk.
+
+    No program can set the time of the entry, so a file that was replaced or edited and given back its old time (`cp -p`,
+    `touch -r`) is noticed. Not noticed: a change in place, of the same size, within one tick of the disk's clock (some
+    milliseconds) of the look before; a clock that was set back; disks that keep no such time (FAT). A hard link to the file or a
+    change of its mode counts as a change, though it is none.
+    """
+    return f"{info.st_size} {info.st_mtime_ns} {info.st_ctime_ns} {info.st_ino}"
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file's bytes, read once for each state that `stamp` tells apart.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return _content(path.absolute(), stamp(path.stat()))
+
+
+def short_digest(sha256: str) -> str:
+    """Enough of a digest to tell it from others."""
+    return f"{sha256[:12]}..."
+
+
 def sealed(data: bytes, version: str) -> bytes:
     """The data of a cache behind a checksum over it and over `version`, which must change whenever the same data would mean
     another thing."""
@@ -124,6 +148,12 @@ def unsealed(held: bytes, version: str) -> bytes:
     if held[:SEAL_BYTES] != _seal(data, version):
         raise ValueError(f"damaged, or no cache of the version {version[:40]}")
     return data
+
+
+@functools.cache
+def _content(path: Path, state: str) -> str:
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _seal(data: bytes, version: str) -> bytes:

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from spoiled import ODD_FILES
 
-import safe_files
+import safe_io.files
 from results.store import Store, write_atomic
-from safe_files import STALE_S, aside_of, clear_leftovers, is_alive, read_regular, this_process, write_whole
+from safe_io.files import STALE_S, aside_of, clear_leftovers, is_alive, read_regular, this_process, write_whole
 
 DYING = (
     "import os, pathlib, signal, sys\n"
-    "from safe_files import whole\n"
+    "from safe_io.files import whole\n"
     "with whole(pathlib.Path(sys.argv[1]), sync=sys.argv[2] == 'sync') as aside:\n"
     "    aside.write_bytes(b'x' * 1000)\n"
     "    {end}\n"
@@ -104,13 +104,13 @@ def test_a_pid_that_was_given_again_is_another_process(monkeypatch: pytest.Monke
     aside.write_bytes(b"x")
     write_whole(tmp_path / "file", b"")
     assert not aside.exists()
-    monkeypatch.setattr(safe_files, "_start", lambda pid: 0)  # a system that does not say
+    monkeypatch.setattr(safe_io.files, "_start", lambda pid: 0)  # a system that does not say
     assert is_alive(f"{host}.{pid}.{start}")
 
 
 def test_folders_that_were_left_go_too_and_other_files_stay(tmp_path: Path) -> None:
     code = (
-        "import pathlib, sys; from safe_files import aside_of\n"
+        "import pathlib, sys; from safe_io.files import aside_of\n"
         "made = aside_of(pathlib.Path(sys.argv[1])); made.mkdir(); (made / 'x').touch()"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "bundle")], check=True)
@@ -176,6 +176,6 @@ def test_a_regular_file_is_read_up_to_the_limit(tmp_path: Path) -> None:
 
 
 def test_an_error_without_a_number_keeps_its_own_words(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match=r"^the connection broke$"), safe_files.whole(tmp_path / "file"):
+    with pytest.raises(OSError, match=r"^the connection broke$"), safe_io.files.whole(tmp_path / "file"):
         raise OSError("the connection broke")
     assert list(tmp_path.iterdir()) == []

