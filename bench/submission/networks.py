@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from torch import Tensor
 
 from bench.plan.unit_folder import NETWORK
 from bench.submission.copies import Place
 from results.record import RunRecord
+from safe_io.tensors import TensorFileError, read_content
 
 # relative distance of weights below which one is a copy; replicates that start from the same weights are 0.345 apart
 NEAR = 0.05
@@ -53,8 +52,8 @@ def read_others(places: Sequence[Place], backbones: Iterable[str]) -> Iterator[S
             if record.status == "ok" and record.backbone in wanted:
                 for path in (place.store.unit_dir("final", record.run) / NETWORK, kept / f"{record.run}.safetensors"):
                     try:
-                        tensors = safetensors.torch.load_file(path)
-                    except (OSError, SafetensorError):
+                        tensors = read_content(path)
+                    except TensorFileError:
                         continue
                     yield sketch(record, path, tensors)
                     break

@@ -5,9 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
 from backbones import network
 from backbones.registry import find_backbone
@@ -26,6 +24,7 @@ from results import metrics
 from results.evidence import Evidence
 from results.record import RunRecord
 from results.store import Store
+from safe_io.tensors import TensorFileError, read_content
 
 TOLERATED = 1e-3  # share of an image's pixels that another processor may predict otherwise
 CLOSE = 0.01  # IoU of a class over the drawn images, and weighted F-measure on one, that may differ
@@ -85,10 +84,10 @@ def _drawn(runs: Sequence[RunRecord], count: int, seed: int) -> tuple[Mapping[st
 def _network(judged: Judged, record: RunRecord, path: Path, asked: bool) -> networks.Tensors | None:
     """The network of a run, where it can be read and is the one that was scored."""
     try:
-        tensors = safetensors.torch.load_file(path)
-    except (OSError, SafetensorError) as error:
+        tensors = read_content(path)
+    except TensorFileError as error:
         if asked:
-            judged.faults.append(Fault("network.unreadable", f"the network {path} cannot be read: {error}"))
+            judged.faults.append(Fault("network.unreadable", f"the network {path} cannot be read: {error.why}"))
         return None
     if state_sha256(tensors) != record.network_sha256:
         why = f"{path.name} is not the network that the run {record.run[:12]} was scored with"
