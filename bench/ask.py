@@ -9,7 +9,7 @@ import pandas as pd
 
 from bench.show import CLEAN, grid, page
 from pretrain_sources.yamlfile import read_yaml_list
-from results import images, scaling, stats
+from results import image_bootstrap, scaling, stats
 from results.claims import Claim, Expected, Judgement, judge, judge_entry, parse, sentence
 from results.compare import (
     CLASS_COLUMNS,
@@ -81,12 +81,12 @@ def compare_text(
             *(p_text(row[name]) for name in ("p", "p_holm")),
             "-" if pd.isna(row["shown"]) else f"{row['shown']:.4f}",
             f"{row['n_a']} and {row['n_b']}",
-            span(*images.interval(store, found, a, b, metric, _one(row["backbone"]))[0]),
+            span(*image_bootstrap.interval(store, found, a, b, metric, _one(row["backbone"]))[0]),
         )
         for row in rows.to_dict("records")
     ]
     notes = [str(why) for why in dict.fromkeys(rows["why_not"].dropna())]
-    notes += [images.interval(store, found, a, b, metric, _one(rows["backbone"].iloc[-1]))[1]]
+    notes += [image_bootstrap.interval(store, found, a, b, metric, _one(rows["backbone"].iloc[-1]))[1]]
     notes += _left_out(found, a, b)
     verdict = sentence(judge(Claim(a, ">", b, 0.0, metric, backbone), found))
     parts = [
@@ -200,7 +200,7 @@ def scaling_text(store: Store, axis: str, source: str, metric: str, out: Path | 
             law, constant = told.left_out
             parts += [f"the largest size, predicted from the others: off by {law:+.4f}, by a constant {constant:+.4f}"]
     if out is not None:
-        from results.pictures import scaling_chart, write_chart
+        from results.charts import scaling_chart, write_chart
 
         write_chart(scaling_chart(curves, scaling.AXES[axis], METRICS[metric], source), out)
         parts += ["", for_terminal(f"picture: {out}")]

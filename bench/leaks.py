@@ -18,9 +18,9 @@ from pretrain_sources.corpus import CorpusError, check_corpus
 from pretrain_sources.images import decode_thermal
 from pretrain_sources.leaks import LeaksError, Prepared, read_frames
 from pretrain_sources.pool import PoolError, PoolImage, choose, images_hash, read_pool
-from results import leaks as findings
+from results import known_leaks as findings
 from results.escape import for_terminal
-from results.leaks import Found
+from results.known_leaks import Found
 from results.store import Store, slug
 from results.table import runs_frame
 

@@ -12,9 +12,9 @@ import pandas as pd
 from bench.ask import HOW, cell_text, p_text, span, tiers_view
 from bench.show import source_text
 from results import scaling
+from results.charts import scaling_chart, svg, tiers_chart
 from results.compare import METRICS, POOLED, Samples, all_pairs, samples
 from results.escape import for_csv, for_html, without_paths
-from results.pictures import scaling_chart, svg, tiers_chart
 from results.record import Scores
 from results.store import Store, write_atomic
 from results.table import BOARD, board, constant_note, runs_frame

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from results.escape import for_csv, for_json, for_latex, for_markdown, for_terminal
-from results.leaks import unproven
+from results.known_leaks import unproven
 from results.marks import marks
 
 if TYPE_CHECKING:

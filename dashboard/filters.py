@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 import streamlit as st
 
-from dashboard.reading import Found
+from dashboard.store_cache import Found
 from results.compare import METRICS
 from results.escape import for_terminal, unique
 from results.table import BOARD

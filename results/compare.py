@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from results import leaks, stats
-from results.leaks import LEAST_CLEAN, Touched, clean_row, scored_images
+from results import known_leaks, stats
+from results.known_leaks import LEAST_CLEAN, Touched, clean_row, scored_images
 from results.stats import Difference
 from results.table import BOARD, board
 
@@ -182,7 +182,7 @@ def samples(
     more = {source: _seen(source, ids & scored, len(scored)) for source, ids in seen.items()}
     for source in whole.keys() - more.keys():
         if share := touched.said_share(str(first["target_hash"]), source):
-            more[source] = leaks.unproven(source, share)
+            more[source] = known_leaks.unproven(source, share)
     about |= {source: f"{about[source]}; {told}" if source in about else told for source, told in sorted(more.items())}
     notes += about.values()
     rescorer = rescore if root is not None else None

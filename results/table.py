@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from results import leaks, metrics, stats
+from results import known_leaks, metrics, stats
 from results.bundle import BundleError, Submission, is_of, submissions, why
 from results.escape import visible
 from results.record import OF_SUBMISSIONS, RunRecord, column_docs
@@ -59,7 +59,7 @@ def runs_frame(store: Store) -> pd.DataFrame:
         parts, shown = [*parts, brought], [*shown, one]
     whole = pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
     whole = whole.astype(dict.fromkeys(OF_SUBMISSIONS, "str"))
-    touched = leaks.read([(store, None), *((Store(one.runs), one.name) for one in shown)])
+    touched = known_leaks.read([(store, None), *((Store(one.runs), one.name) for one in shown)])
     bad += [f"{path}: what it says of seen test images cannot be read" for path in touched.unreadable]
     whole.attrs |= {"unreadable": [visible(line) for line in bad], "root": str(store.root), "touched": touched}
     return whole
@@ -180,7 +180,7 @@ def board(runs: pd.DataFrame) -> pd.DataFrame:
     rows = [_cell_row(cell_runs) for cell_runs in by_cell.values()]
     cells = pd.DataFrame(rows, columns=_BOARD_COLUMNS).astype(dict.fromkeys(_TEXT_OR_MISSING, "str"))
     cells = _mark_stale(cells)
-    touched = runs.attrs.get("touched", leaks.Touched())
+    touched = runs.attrs.get("touched", known_leaks.Touched())
     for name, share in (("touched", touched.share), ("says_touched", touched.said_share)):
         shares = [share(*key) for key in zip(cells["target_hash"], cells["source"], strict=True)]
         cells[name] = pd.Series(shares, index=cells.index, dtype="float64")

@@ -16,7 +16,7 @@ from test_ask import filled  # noqa: F401 - a fixture
 from dashboard import filters
 from dashboard.views.leaderboard import badges, gain
 from dashboard.views.run import importance
-from results import images, load_table, samples
+from results import image_bootstrap, load_table, prediction_samples
 from results.store import Store
 from results.table import board, constant_note, runs_frame
 
@@ -128,17 +128,17 @@ def test_images_of_two_runs_and_where_they_differ(opened: Open, tmp_path: Path) 
 
             store.write_record(made, evidence(replicate + len(source)))
             labels = {f"image-{i}": rng.integers(0, 3, (40, 700), dtype=np.uint8) for i in range(4)}
-            samples.write(samples.predictions_file(store, made.run), labels)
+            prediction_samples.write(prediction_samples.predictions_file(store, made.run), labels)
     assert "holds no pictures" in texts(opened(store.root, page="Images"))
-    for path in samples.truth_files(store, "t" * 64, "p" * 64):
-        samples.write(path, labels)
+    for path in prediction_samples.truth_files(store, "t" * 64, "p" * 64):
+        prediction_samples.write(path, labels)
     app = opened(store.root, page="Images")
     assert not app.exception
     assert "image-0" in texts(app)
-    kept = samples.read(samples.predictions_file(store, made.run))
+    kept = prediction_samples.read(prediction_samples.predictions_file(store, made.run))
     assert kept["image-0"].shape == (14, 234)
-    samples.predictions_file(store, made.run).write_bytes(b"torn")
-    assert samples.read(samples.predictions_file(store, made.run)) == {}
+    prediction_samples.predictions_file(store, made.run).write_bytes(b"torn")
+    assert prediction_samples.read(prediction_samples.predictions_file(store, made.run)) == {}
 
 
 # -- what a store can be ---------------------------------------------------------------------------------------------
@@ -242,7 +242,7 @@ def test_a_gain_is_over_a_baseline_that_counts() -> None:
 
 
 def test_stale_leaking_and_partial_cells_have_no_colour() -> None:
-    from results.pictures import as_bytes, matrix_chart
+    from results.charts import as_bytes, matrix_chart
 
     rows = [("a", "ok", None, 0.5), ("b", "ok", "seen", 0.6), ("c", "partial", None, 0.7), ("a", "stale", None, 0.8)]
     cells = pd.DataFrame(rows, columns=["source", "status", "leak", "miou"]).assign(
@@ -263,8 +263,8 @@ def test_a_store_that_changes_or_goes_while_the_page_is_open(opened: Open, fille
     app = opened(copied, page="Compare", a="satir", b="none")
     for path in copied.rglob("evidence.npz"):
         path.write_bytes(evidence(99).to_bytes())
-    images._counts.cache_clear()
-    images._image_scores.cache_clear()
+    image_bootstrap._counts.cache_clear()
+    image_bootstrap._image_scores.cache_clear()
     app.run()
     assert not app.exception
     assert "is not the evidence that record.json beside it was made from" in texts(app)
@@ -418,11 +418,11 @@ def test_sources_named_as_the_pictures_are(opened: Open, tmp_path: Path) -> None
         for i in range(3):
             made = record(i, number * 10 + i, source=source, cell=f"{number}" * 64, classes=["a\nb", "c", "d"])
             store.write_record(made, evidence(number * 10 + i))
-            path = samples.predictions_file(store, made.run)
+            path = prediction_samples.predictions_file(store, made.run)
             path.parent.mkdir(parents=True)
             np.savez(path, ids=np.array(list(odd)), **{f"p{k}": v for k, v in enumerate(odd.values())})
-    for path in samples.truth_files(store, "t" * 64, "p" * 64):
-        samples.write(path, labels)
+    for path in prediction_samples.truth_files(store, "t" * 64, "p" * 64):
+        prediction_samples.write(path, labels)
     app = opened(store.root, page="Images")
     assert not app.exception, app.exception
     captions = [part.proto.imgs[0].caption for part in app.get("image") if part.proto.imgs[0].caption]

@@ -26,7 +26,7 @@ from streamlit.testing.v1 import AppTest
 from test_dashboard import PAGES, Open, opened  # noqa: F401 - opened is a fixture
 
 from bench import watch
-from results import escape, leaks, samples
+from results import escape, known_leaks, prediction_samples
 from results.evidence import Evidence, sha256
 from results.record import RunRecord
 from results.store import Store
@@ -65,14 +65,14 @@ def fill(folder: Path, text: str, word: str, long: str) -> Store:
             store.write_record(_renamed(made, found, text, long, **changes), None if changes.get("status") else found)
             if not changes.get("status"):
                 pictures = {f"{text}image0": np.zeros((40, 50), np.uint8)}
-                samples.write(samples.predictions_file(store, made.run), pictures)
-    for path in samples.truth_files(store, HASHES["t"], HASHES["p"]):
-        samples.write(path, pictures)
+                prediction_samples.write(prediction_samples.predictions_file(store, made.run), pictures)
+    for path in prediction_samples.truth_files(store, HASHES["t"], HASHES["p"]):
+        prediction_samples.write(path, pictures)
     _leave_files(store, text)
-    near = {f"{text}image0": leaks.Near(image=text, similarity=0.9, how=text)}
+    near = {f"{text}image0": known_leaks.Near(image=text, similarity=0.9, how=text)}
     counts = {"image_count": 5, "test_images": 6, "threshold": 0.8, "expected_false_alarms": 0.1, "unreadable": 0}
     told = {"target": text, "target_hash": HASHES["t"], "images": text, "notes": [text], "checked": text}
-    leaks.write(store, leaks.Found(source=f"{text}/n-10", touched=near, **counts, **told))
+    known_leaks.write(store, known_leaks.Found(source=f"{text}/n-10", touched=near, **counts, **told))
     _leave_plan(store, text)
     broken = store.root / "a" / "b" / re.sub("[/\0]", "", text) / "c" / "r0-1"
     broken.mkdir(parents=True)
@@ -543,10 +543,10 @@ def test_words_of_the_address_are_of_strangers_too(page: str, opened: Open, host
 
 
 def test_the_downloads_of_a_page(opened: Open, hostile: Store, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    from dashboard import parts
+    from dashboard import widgets
 
     made: list[bytes] = []
-    monkeypatch.setattr(parts, "_download", lambda kind, name, make: made.append(make()) if kind == "CSV" else None)
+    monkeypatch.setattr(widgets, "_download", lambda kind, name, make: made.append(make()) if kind == "CSV" else None)
     for page in PAGES:
         opened(hostile.root, page=page, classes="true")
     assert len(made) > 3

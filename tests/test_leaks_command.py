@@ -11,7 +11,7 @@ from submitted import Packed, card_folder
 
 from bench.targets import open_target
 from results.bundle import RUNS
-from results.leaks import Found
+from results.known_leaks import Found
 from results.store import LEAKS
 
 

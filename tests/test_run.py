@@ -17,7 +17,7 @@ from conftest import Bench, write_matrix
 from backbones.transfer import state_sha256
 from bench import stages
 from bench.units import CLAIM, NETWORK
-from results import load_table, samples
+from results import load_table, prediction_samples
 from results.store import Store, read_json_lines
 
 
@@ -58,10 +58,12 @@ def test_a_run_keeps_its_trials_and_what_it_saw_on_a_few_test_images(
     for record in store.read_records()[0]:
         trials = list(read_json_lines(store.folder_of(record) / "trials.jsonl"))
         assert [trial["val_miou"] for trial in trials] == record.tuning.trial_val_mious
-        files = samples.truth_files(store, record.target_hash, record.protocol_hash)
-        kept = [samples.read(path) for path in (*files, samples.predictions_file(store, record.run))]
+        files = prediction_samples.truth_files(store, record.target_hash, record.protocol_hash)
+        kept = [
+            prediction_samples.read(path) for path in (*files, prediction_samples.predictions_file(store, record.run))
+        ]
         ids = store.read_evidence(record).image_ids.tolist()
-        assert [set(pictures) for pictures in kept] == [samples.sample_ids(ids)] * 3
+        assert [set(pictures) for pictures in kept] == [prediction_samples.sample_ids(ids)] * 3
         assert len({pictures[ids[0]].shape for pictures in kept}) == 1
         assert not [path for path in store.folder_of(record).iterdir() if "sample" in path.name], "it would be packed"
 

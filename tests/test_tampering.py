@@ -22,11 +22,11 @@ from bench.submission import runs, verify
 from bench.submission.bounds import weighted_f_bounds
 from bench.targets.manifest import read_manifest, write_manifest
 from pretrain_sources.identity import fingerprint
-from results import bundle, leaks, load_table, metrics
+from results import bundle, known_leaks, load_table, metrics
 from results.bundle import BundleError
 from results.compare import one_board, samples
 from results.evidence import Evidence, sha256
-from results.leaks import Found, Near
+from results.known_leaks import Found, Near
 from results.record import RunRecord
 from results.store import Store, slug
 from results.table import board
@@ -646,13 +646,13 @@ def test_a_forged_finding_marks_nobody_else(packed: Packed, tmp_path: Path) -> N
         },
         **{"expected_false_alarms": 0, "unreadable": 0, "notes": [], "checked": "2026-01-01"},
     )
-    leaks.write(Store(here.bundle / "runs"), finding)
+    known_leaks.write(Store(here.bundle / "runs"), finding)
     assert "is of 'none', and the bundle is of 'mine'" in faults(here)
     mine = finding.model_copy(update={"source": "mine", "test_images": 10**9, "touched": {}})
-    leaks.path_of(Store(here.bundle / "runs"), "scenes", "none").unlink()
-    leaks.write(Store(here.bundle / "runs"), mine)
+    known_leaks.path_of(Store(here.bundle / "runs"), "scenes", "none").unlink()
+    known_leaks.write(Store(here.bundle / "runs"), mine)
     assert "it tells of 1000000000 test images" in faults(here)
-    touched = leaks.read([(Store(here.bundle / "runs"), "other")])
+    touched = known_leaks.read([(Store(here.bundle / "runs"), "other")])
     assert not touched.found
 
 

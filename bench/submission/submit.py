@@ -24,7 +24,7 @@ from pretrain_sources.download import sha256_of
 from pretrain_sources.template import SCHEMA, TO_DO, Kind, schema, template
 from pretrain_sources.yamlfile import FileError, read_yaml, suggestion
 from results import bundle
-from results import leaks as findings
+from results import known_leaks as findings
 from results.bundle import BUNDLE, OF_A_RUN, Listing
 from results.record import RunRecord
 from results.store import LEAKS, RUNS, Store, slug, write_atomic

@@ -19,8 +19,8 @@ from pretrain_sources.card import SourceCard
 from pretrain_sources.catalog import catalog, collect
 from pretrain_sources.yamlfile import FileError, read_yaml
 from results import bundle
-from results import leaks as findings
-from results.leaks import Found
+from results import known_leaks as findings
+from results.known_leaks import Found
 from results.record import RunRecord
 from results.store import LEAKS, RUNS, Store, StoreError, slug
 

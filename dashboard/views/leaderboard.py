@@ -7,9 +7,9 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.filters import Chosen, family, is_control
-from dashboard.parts import figure, held_equal, lines, plain, table
-from dashboard.reading import protocol_of
-from results import pictures
+from dashboard.store_cache import protocol_of
+from dashboard.widgets import figure, held_equal, lines, plain, table
+from results import charts
 from results.compare import CLASS_COLUMNS, METRICS, Unanswerable, classes_of, samples, tier_notes, tiers
 from results.escape import unique
 from results.marks import marks
@@ -75,7 +75,7 @@ def _tiers(chosen: Chosen) -> None:
     table(shown.rename(columns=names).drop(columns="untested"), "tiers")
     about = [f"{found.about[name]}." for name in shown["source"] if name in found.about]
     st.caption(plain(*tier_notes(found, rows), "Among all sources of the board.", *about))
-    figure(pictures.tiers_chart(found, METRICS[chosen.metric]), "tiers")
+    figure(charts.tiers_chart(found, METRICS[chosen.metric]), "tiers")
 
 
 def badges(cell: Mapping[Hashable, Any]) -> list[str]:

@@ -7,8 +7,8 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.filters import Chosen
-from dashboard.parts import choice, figure, plain, table
-from results import pictures, scaling, stats
+from dashboard.widgets import choice, figure, plain, table
+from results import charts, scaling, stats
 from results.compare import METRICS, Unanswerable, samples
 
 
@@ -33,7 +33,7 @@ def show(chosen: Chosen) -> None:
 
 def _curves(chosen: Chosen, axis: str, source: str, found: dict[str, dict[float, tuple[float, ...]]]) -> None:
     curves = {name: scaling.curve(by, np.random.default_rng(0)) for name, by in found.items()}
-    figure(pictures.scaling_chart(curves, scaling.AXES[axis], METRICS[chosen.metric], source), "scaling")
+    figure(charts.scaling_chart(curves, scaling.AXES[axis], METRICS[chosen.metric], source), "scaling")
     for name, told in curves.items():
         st.markdown(f"**{plain(name)}**: {plain(f'{told.verdict}, {told.why}')}")
     rows = scaling.sizes_frame(curves, scaling.without_pretraining(chosen.every, axis, source, chosen.metric))

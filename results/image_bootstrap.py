@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from results import stats
 from results.compare import Samples
 from results.evidence import Evidence
-from results.leaks import without
+from results.known_leaks import without
 from results.stats import Floats, Interval
 from results.store import Store
 

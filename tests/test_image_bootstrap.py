@@ -11,7 +11,7 @@ from scipy.stats import bootstrap
 from results import metrics
 from results.compare import samples
 from results.evidence import Evidence, sha256
-from results.images import Counts, counts, interval, over_groups
+from results.image_bootstrap import Counts, counts, interval, over_groups
 from results.store import Store
 from results.table import runs_frame
 

@@ -8,13 +8,13 @@ import pytest
 from conftest import Bench
 from examples import evidence, record
 
-from results import leaks, load_table, metrics
+from results import known_leaks, load_table, metrics
 from results.bundle import Listing, Submission
 from results.claims import judge, parse, sentence
 from results.compare import Unanswerable, compare, samples, tiers
 from results.evidence import Evidence, sha256
-from results.images import image_differences, interval
-from results.leaks import Found, Near
+from results.image_bootstrap import image_differences, interval
+from results.known_leaks import Found, Near
 from results.store import Store
 from results.table import board
 
@@ -64,7 +64,7 @@ def touch(store: Store, source: str, count: int) -> frozenset[str]:
         notes=[],
         checked="2026-01-01T00:00:00+00:00",
     )
-    leaks.write(store, found)
+    known_leaks.write(store, found)
     return frozenset(ids)
 
 
@@ -194,5 +194,5 @@ def test_what_is_found_again_counts(bundled: Store) -> None:
 
 def test_a_torn_finding_is_none(store: Store) -> None:
     touch(store, "satir", 4)
-    leaks.path_of(store, "soda", "satir").write_text("{")
+    known_leaks.path_of(store, "soda", "satir").write_text("{")
     assert board(load_table(store.root))["touched"].isna().all()
