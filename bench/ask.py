@@ -16,7 +16,7 @@ from results.compare import (
     METRICS,
     POOLED,
     Samples,
-    Unanswerable,
+    UnanswerableError,
     classes_of,
     compare,
     compare_classes,
@@ -61,7 +61,7 @@ def compare_text(
     """Two sources held against each other.
 
     Raises:
-        Unanswerable: they cannot be; the message says why.
+        UnanswerableError: they cannot be; the message says why.
     """
     runs = board_of(store, **filters)
     found = samples(runs, metric)
@@ -69,7 +69,7 @@ def compare_text(
     if backbone is not None:
         rows = rows[rows["backbone"] == backbone]
         if rows.empty:
-            raise Unanswerable(f"'{a}' and '{b}' were not both measured on '{backbone}'")
+            raise UnanswerableError(f"'{a}' and '{b}' were not both measured on '{backbone}'")
     columns = ("backbone", a, b, "difference", "95 %", "p", "p Holm", "could show", "replicates", "95 % over images")
     body = [
         (
@@ -148,14 +148,14 @@ def claims_text(store: Store, path: Path, form: str = "text") -> tuple[str, bool
         else:
             lines.append("\n  ".join(filter(None, [f"{mark}: {claim}", says, told])))
     if not lines:
-        raise Unanswerable(f"{path} holds no claims")
+        raise UnanswerableError(f"{path} holds no claims")
     return "\n".join(lines).strip("\n"), good
 
 
 def _expected(entry: Expected, table: pd.DataFrame) -> tuple[bool, str]:
     try:
         found = judge_entry(entry, table)
-    except Unanswerable as error:
+    except UnanswerableError as error:
         return False, str(error)
     return found.verdict.lower() == entry.expect, sentence(found)
 
@@ -259,14 +259,14 @@ def view_text(store: Store, view: str, metric: str, form: str, backbone: str | N
     """A view of one board, or of one backbone on it, as csv and json (all digits, no words), table, md or latex.
 
     Raises:
-        Unanswerable: the filters name no board, or several.
+        UnanswerableError: the filters name no board, or several.
     """
     runs = board_of(store, **filters)
     if backbone is not None:
         there = ", ".join(sorted(runs["backbone"].unique()))
         runs = runs[runs["backbone"] == backbone]
         if runs.empty:
-            raise Unanswerable(f"no runs on '{backbone}' on this board; there are: {there}")
+            raise UnanswerableError(f"no runs on '{backbone}' on this board; there are: {there}")
     told = VIEWS[view](runs, metric)
     if form == "csv":
         return for_csv(told.rows).rstrip("\n")

@@ -642,11 +642,11 @@ def _errors_of_use() -> tuple[type[Exception], ...]:
     from pretrain_sources.teachers import TeacherError
     from pretrain_sources.yamlfile import FileError
     from results.bundle import BundleError
-    from results.compare import Unanswerable
+    from results.compare import UnanswerableError
     from results.store import StoreError
 
     of_files = (FileError, BundleError, StoreError, CorpusError, PoolError, Changed)
-    return BenchError, Unanswerable, UnknownSource, TeacherError, *of_files
+    return BenchError, UnanswerableError, UnknownSource, TeacherError, *of_files
 
 
 def _end_unread() -> None:

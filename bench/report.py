@@ -114,7 +114,7 @@ def _pairs(found: Samples, metric: str, title: str) -> Iterable[str]:
                 p_text(one.p),
                 p_text(adjusted),
             )
-            body.append((a, b, where, *tested, _or_dash(one.shown), one.why_not or ""))
+            body.append((a, b, where, *tested, _or_dash(one.minimum_detectable_effect), one.why_not or ""))
     yield _table(("A", "B", "backbones", "A - B", "95 %", "p", "p Holm", "could show", "note"), body)
 
 

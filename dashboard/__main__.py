@@ -52,7 +52,7 @@ def main(browser: bool = False, names: tuple[str, ...] = (), **where: Any) -> No
             open_browser(url)
         yield None
 
-    with contextlib.suppress(store_cache.NothingToShow):  # the page will say it
+    with contextlib.suppress(store_cache.NothingToShowError):  # the page will say it
         store_cache.read()
     page = Path(__file__).with_name("app.py")
     app = st.App(page, middleware=[Middleware(KnownHosts, address=address)], lifespan=told)

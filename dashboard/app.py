@@ -15,7 +15,7 @@ def main() -> None:
     st.set_page_config(page_title="satir-bench", layout="wide")
     try:
         found = store_cache.read()
-    except store_cache.NothingToShow as error:
+    except store_cache.NothingToShowError as error:
         st.error(plain(without_paths(str(error), Path())))
         return
     page = st.segmented_control(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from results import stats
-from results.compare import POOLED, Samples, Unanswerable
+from results.compare import POOLED, Samples, UnanswerableError
 from results.escape import cells, for_terminal
 from results.scaling import Curve
 
@@ -53,15 +53,15 @@ def write_chart(chart: Chart, path: Path) -> None:
     """Writes a chart as PNG or SVG.
 
     Raises:
-        Unanswerable: another ending, or the folder cannot be written.
+        UnanswerableError: another ending, or the folder cannot be written.
     """
     if path.suffix not in KINDS:
-        raise Unanswerable(f"{path}: a picture ends with {' or '.join(KINDS)}")
+        raise UnanswerableError(f"{path}: a picture ends with {' or '.join(KINDS)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         chart.save(str(path), scale_factor=2)
     except OSError as error:
-        raise Unanswerable(f"cannot write {path}: {error.strerror}") from error
+        raise UnanswerableError(f"cannot write {path}: {error.strerror}") from error
 
 
 def svg(chart: Chart) -> str:

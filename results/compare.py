@@ -17,17 +17,17 @@ import numpy as np
 import pandas as pd
 
 from results import known_leaks, stats
-from results.known_leaks import LEAST_CLEAN, Touched, clean_row, scored_images
+from results.known_leaks import LEAST_CLEAN, KnownLeaks, clean_row, scored_images
 from results.stats import Difference
 from results.table import BOARD, board
 
 METRICS = {"miou": "mIoU", "weighted_f": "weighted F-measure"}
 CLASS_COLUMNS = {"miou": "class_iou", "weighted_f": "class_weighted_f"}
 POOLED = "all"  # stands where a row is no single backbone's
-SURE = 0.05  # of the Holm-adjusted p below which one source is established better
+TIER_ALPHA = 0.05  # of the Holm-adjusted p below which one source is established better
 
 
-class Unanswerable(ValueError):
+class UnanswerableError(ValueError):
     """A question that this table cannot answer; the message says why and what to do."""
 
 
@@ -82,16 +82,18 @@ def one_board(
     """The rows of one board and share of labels (all of them, unless one is named): only these can be compared.
 
     Raises:
-        Unanswerable: there are none, or those of several boards.
+        UnanswerableError: there are none, or those of several boards.
     """
     rows = one_protocol(table, target, protocol)
     fracs = sorted(rows["train_frac"].unique())
     wanted = 1.0 if train_frac is None and 1.0 in fracs else train_frac
     if wanted is None and len(fracs) > 1:
-        raise Unanswerable(f"name one --train-frac of {', '.join(map(str, fracs))}: different shares are not compared")
+        raise UnanswerableError(
+            f"name one --train-frac of {', '.join(map(str, fracs))}: different shares are not compared"
+        )
     rows = rows[rows["train_frac"] == (fracs[0] if wanted is None else wanted)]
     if rows.empty:
-        raise Unanswerable(f"no runs of --train-frac {wanted}; there are: {', '.join(map(str, fracs))}")
+        raise UnanswerableError(f"no runs of --train-frac {wanted}; there are: {', '.join(map(str, fracs))}")
     return rows
 
 
@@ -99,7 +101,7 @@ def one_protocol(table: pd.DataFrame, target: str | None = None, protocol: str |
     """The rows of one target and protocol, for all shares of its labels; of several identities of both the newest.
 
     Raises:
-        Unanswerable: there are none, or those of several targets or protocols.
+        UnanswerableError: there are none, or those of several targets or protocols.
     """
     rows = table
     wanted = {"target": target, "protocol": protocol}
@@ -107,11 +109,11 @@ def one_protocol(table: pd.DataFrame, target: str | None = None, protocol: str |
         rows = rows if value is None else rows[rows[name] == value]
     if rows.empty:
         asked = ", ".join(f"{name} {value}" for name, value in wanted.items() if value is not None)
-        raise Unanswerable(f"no runs of {asked} in this store" if asked else "no runs in this store yet")
+        raise UnanswerableError(f"no runs of {asked} in this store" if asked else "no runs in this store yet")
     several = rows[list(wanted)].drop_duplicates()
     if len(several) > 1:
         told = "; ".join(f"{name}, {by}" for name, by in several.itertuples(index=False, name=None))
-        raise Unanswerable(
+        raise UnanswerableError(
             f"results of different targets or protocols are never compared: name one with --target, --protocol: {told}"
         )
     measured = rows[rows["status"] == "ok"]  # what measured nothing replaces nothing
@@ -133,10 +135,10 @@ def samples(
     runs: rows of one board. metric: a column, or of a row (NaN: absent). cells: `results.table.board(runs)`, if it is known.
 
     Raises:
-        Unanswerable: there is no such metric.
+        UnanswerableError: there is no such metric.
     """
     if isinstance(metric, str) and metric not in METRICS:
-        raise Unanswerable(f"unknown metric '{metric}'; known: {', '.join(METRICS)}")
+        raise UnanswerableError(f"unknown metric '{metric}'; known: {', '.join(METRICS)}")
     cells = board(runs) if cells is None else cells
     good = cells[(cells["status"] == "ok") & cells["leak"].isna()]
     left_out: dict[tuple[str, str], str] = {}
@@ -144,7 +146,7 @@ def samples(
         if cell["status"] != "stale":
             why = cell["leak"] if pd.notna(cell["leak"]) else f"{cell['status']}: {cell['reason']}"
             left_out[str(cell["source"]), str(cell["backbone"])] = str(why)
-    touched, root = runs.attrs.get("touched", Touched()), runs.attrs.get("root")
+    touched, root = runs.attrs.get("known_leaks", KnownLeaks()), runs.attrs.get("root")
     rows = runs[(runs["status"] == "ok") & runs["cell"].isin(good["cell"])]
     rows = rows.sort_values(["source", "backbone", "replicate"])
     scores: dict[str, dict[str, list[float]]] = {}
@@ -156,7 +158,7 @@ def samples(
         try:
             return tuple(_value(clean_row(Path(str(root)), row, images), metric) for row in of_cell.to_dict("records"))
         except ValueError as error:
-            raise Unanswerable(
+            raise UnanswerableError(
                 f"nothing is left of the test without what '{source}' is compared without: {error}"
             ) from error
 
@@ -204,14 +206,16 @@ def find_source(found: Samples, name: str) -> str:
     """The name, if a cell of it counts.
 
     Raises:
-        Unanswerable: none does, with the reason.
+        UnanswerableError: none does, with the reason.
     """
     if found.scores.get(name):
         return name
     whys = {f"{backbone}: {why}" for (source, backbone), why in found.left_out.items() if source == name}
     if whys:
-        raise Unanswerable(f"no cell of '{name}' can be compared: {'; '.join(sorted(whys))}")
-    raise Unanswerable(f"no runs of '{name}' on this board; there are: {', '.join(sorted(found.scores)) or 'none'}")
+        raise UnanswerableError(f"no cell of '{name}' can be compared: {'; '.join(sorted(whys))}")
+    raise UnanswerableError(
+        f"no runs of '{name}' on this board; there are: {', '.join(sorted(found.scores)) or 'none'}"
+    )
 
 
 def compare(found: Samples, a: str, b: str) -> pd.DataFrame:
@@ -221,20 +225,20 @@ def compare(found: Samples, a: str, b: str) -> pd.DataFrame:
     would have found), mean_a, mean_b, n_a, n_b, why_not.
 
     Raises:
-        Unanswerable: one of them was not measured here, or they share no backbone.
+        UnanswerableError: one of them was not measured here, or they share no backbone.
     """
     for name in (a, b):
         find_source(found, name)
     if a == b:
-        raise Unanswerable(f"'{a}' against itself is no comparison")
+        raise UnanswerableError(f"'{a}' against itself is no comparison")
     common = found.common(a, b)
     if (left := found.clean_share(a, b)) < LEAST_CLEAN:
-        raise Unanswerable(
+        raise UnanswerableError(
             f"'{a}' and '{b}' have seen too much of the test to be compared: {left:.0%} of its images are left, and "
             f"{LEAST_CLEAN:.0%} are needed"
         )
     if not common:
-        raise Unanswerable(f"'{a}' and '{b}' were measured on no backbone in common")
+        raise UnanswerableError(f"'{a}' and '{b}' were measured on no backbone in common")
     rows = [_row(found, a, b, name) for name in common]
     rows += [_row(found, a, b, None)] if len(common) > 1 else []
     return pd.DataFrame(rows)
@@ -244,11 +248,11 @@ def classes_of(runs: pd.DataFrame) -> list[str]:
     """The classes of all these runs.
 
     Raises:
-        Unanswerable: they are not the same in all, so one of the records is wrong.
+        UnanswerableError: they are not the same in all, so one of the records is wrong.
     """
     found = {tuple(names) for names in runs["classes"]}
     if len(found) > 1:
-        raise Unanswerable("the runs of this board name different classes, so no class can be compared")
+        raise UnanswerableError("the runs of this board name different classes, so no class can be compared")
     return list(found.pop())
 
 
@@ -260,7 +264,7 @@ def compare_classes(
     Columns: class, effect, low, high, p_holm (over the classes), why_not. A class that the test does not contain has no effect.
 
     Raises:
-        Unanswerable: their classes are not the same.
+        UnanswerableError: their classes are not the same.
     """
     rows, tested = [], {}
     runs = runs[runs["source"].isin([a, b])]
@@ -291,7 +295,7 @@ def _row(found: Samples, a: str, b: str, backbone: str | None) -> dict[str, Any]
         "effect": told.effect,
         **{name: getattr(told, name) for name in ("low", "high", "p")},
         "p_holm": turned[1] if turned else None,
-        "shown": told.shown,
+        "shown": told.minimum_detectable_effect,
         "mean_a": stats.mean([stats.mean(mine) for mine, _ in pairs]),
         "mean_b": stats.mean([stats.mean(theirs) for _, theirs in pairs]),
         "n_a": min(len(mine) for mine, _ in pairs),
@@ -343,7 +347,7 @@ def tiers(found: Samples, backbone: str | None = None) -> pd.DataFrame:
         one, adjusted = pairs.get((a, b), (None, None))
         for name in (a, b):
             (untested if adjusted is None else tested)[name] += 1
-        if one is not None and adjusted is not None and adjusted < SURE:
+        if one is not None and adjusted is not None and adjusted < TIER_ALPHA:
             better, worse = (a, b) if one.effect > 0 else (b, a)
             beaten[worse].append(better)
     rows = []

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from results import stats
-from results.compare import Samples, Unanswerable, samples
+from results.compare import Samples, UnanswerableError, samples
 from results.stats import Floats
 
 Verdict = Literal["still rising", "plateau", "non-monotone", "unclear", "not enough points"]
@@ -22,7 +22,7 @@ RATES = np.geomspace(0.05, 4, 48)  # exponents that are tried
 LEAST_SIZES = 4
 DRAWS = 1000
 FLAT = 0.005  # a doubling that brings less is a plateau
-SURE = 0.05
+FALL_ALPHA = 0.05  # of the Holm-adjusted p below which a larger size is established worse
 BEYOND = "the interval ends beyond the measured range"
 
 
@@ -88,7 +88,7 @@ def _verdict(
     }
     tested = {pair: one for pair, one in told.items() if one.p is not None}
     adjusted = stats.holm([one.p for one in tested.values() if one.p is not None])
-    falls = [pair for (pair, one), p in zip(tested.items(), adjusted, strict=True) if one.effect < 0 and p < SURE]
+    falls = [pair for (pair, one), p in zip(tested.items(), adjusted, strict=True) if one.effect < 0 and p < FALL_ALPHA]
     if falls:
         return "non-monotone", f"{falls[0][1]:g} is established worse than {falls[0][0]:g}"
     gain, low, high = doubling
@@ -184,10 +184,10 @@ def points(
     train_fraction: `source` itself on shares of the target's labels.
 
     Raises:
-        Unanswerable: an unknown axis, nothing on it, or groups of several n.
+        UnanswerableError: an unknown axis, nothing on it, or groups of several n.
     """
     if axis not in AXES:
-        raise Unanswerable(f"unknown axis '{axis}'; known: {', '.join(AXES)}")
+        raise UnanswerableError(f"unknown axis '{axis}'; known: {', '.join(AXES)}")
     wanted: dict[str, float | None] = {}  # source -> its size, where its name says it
     for name in table["source"].unique():
         parts = SUBSET.fullmatch(name)
@@ -199,7 +199,7 @@ def points(
             wanted[name] = float(parts["groups"])
     sizes = {SUBSET.fullmatch(name)["n"] for name in wanted} if axis == "groups" else set()  # type: ignore[index]
     if len(sizes) > 1:
-        raise Unanswerable(
+        raise UnanswerableError(
             f"groups of subsets of {', '.join(sorted(map(str, sizes)))} images are no one curve: filter the store"
         )
     found: dict[str, dict[float, tuple[float, ...]]] = {}
@@ -213,13 +213,13 @@ def points(
                 cell = counted.runs[counted.runs["backbone"] == backbone]
                 at = float(frac) if axis == "train_fraction" else size or float(cell["pretrain_images"].max())  # type: ignore[arg-type]
                 if at in found.get(backbone, {}):
-                    raise Unanswerable(
+                    raise UnanswerableError(
                         f"two subsets of '{source}' have {at:g} {AXES[axis]} on {backbone}: no one curve"
                     )
                 if not math.isnan(at):
                     found.setdefault(backbone, {})[at] = tuple(scores)
     if not found:
-        raise Unanswerable(f"'{source}' has no complete cells along {axis} ({AXES[axis]}) here")
+        raise UnanswerableError(f"'{source}' has no complete cells along {axis} ({AXES[axis]}) here")
     return {backbone: dict(sorted(by.items())) for backbone, by in sorted(found.items())}
 
 
@@ -231,7 +231,7 @@ def without_pretraining(
         return {}
     try:
         return points(table, axis, "none", metric)
-    except Unanswerable:
+    except UnanswerableError:
         return {}
 
 

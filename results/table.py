@@ -59,9 +59,9 @@ def runs_frame(store: Store) -> pd.DataFrame:
         parts, shown = [*parts, brought], [*shown, one]
     whole = pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
     whole = whole.astype(dict.fromkeys(OF_SUBMISSIONS, "str"))
-    touched = known_leaks.read([(store, None), *((Store(one.runs), one.name) for one in shown)])
-    bad += [f"{path}: what it says of seen test images cannot be read" for path in touched.unreadable]
-    whole.attrs |= {"unreadable": [visible(line) for line in bad], "root": str(store.root), "touched": touched}
+    found_leaks = known_leaks.read([(store, None), *((Store(one.runs), one.name) for one in shown)])
+    bad += [f"{path}: what it says of seen test images cannot be read" for path in found_leaks.unreadable]
+    whole.attrs |= {"unreadable": [visible(line) for line in bad], "root": str(store.root), "known_leaks": found_leaks}
     return whole
 
 
@@ -180,7 +180,7 @@ def board(runs: pd.DataFrame) -> pd.DataFrame:
     rows = [_cell_row(cell_runs) for cell_runs in by_cell.values()]
     cells = pd.DataFrame(rows, columns=_BOARD_COLUMNS).astype(dict.fromkeys(_TEXT_OR_MISSING, "str"))
     cells = _mark_stale(cells)
-    touched = runs.attrs.get("touched", known_leaks.Touched())
+    touched = runs.attrs.get("known_leaks", known_leaks.KnownLeaks())
     for name, share in (("touched", touched.share), ("says_touched", touched.said_share)):
         shares = [share(*key) for key in zip(cells["target_hash"], cells["source"], strict=True)]
         cells[name] = pd.Series(shares, index=cells.index, dtype="float64")

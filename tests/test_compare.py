@@ -10,7 +10,7 @@ from examples import record
 from pretrain_sources.yamlfile import FileError, read_yaml_list
 from results import stats
 from results.claims import Expected, judge, judge_entry, parse, sentence
-from results.compare import POOLED, Unanswerable, all_pairs, compare, one_board, samples, tier_notes, tiers
+from results.compare import POOLED, UnanswerableError, all_pairs, compare, one_board, samples, tier_notes, tiers
 
 SOURCES = {"none": 0.60, "imagenet": 0.65, "satir": 0.651, "satir~shuffled": 0.61}
 BACKBONES = ("tiny", "large")
@@ -109,7 +109,7 @@ def test_a_cell_that_is_not_whole_or_leaks_is_left_out_with_its_reason(change: d
     found = samples(runs)
     assert "satir" not in found.scores
     assert why in found.left_out["satir", "tiny"]
-    with pytest.raises(Unanswerable, match=why):
+    with pytest.raises(UnanswerableError, match=why):
         compare(found, "satir", "none")
     assert len(all_pairs(found)) == 3
 
@@ -132,16 +132,16 @@ def test_unequal_replicates_are_compared_as_they_are() -> None:
 
 def test_what_cannot_be_asked_is_told_in_a_sentence() -> None:
     found = samples(table())
-    with pytest.raises(Unanswerable, match=r"no runs of 'satyr' on this board; there are: imagenet, none, satir"):
+    with pytest.raises(UnanswerableError, match=r"no runs of 'satyr' on this board; there are: imagenet, none, satir"):
         compare(found, "satyr", "none")
-    with pytest.raises(Unanswerable, match="against itself"):
+    with pytest.raises(UnanswerableError, match="against itself"):
         compare(found, "none", "none")
-    with pytest.raises(Unanswerable, match=r"unknown metric 'iou'; known: miou, weighted_f"):
+    with pytest.raises(UnanswerableError, match=r"unknown metric 'iou'; known: miou, weighted_f"):
         samples(table(), "iou")
-    with pytest.raises(Unanswerable, match="no runs in this store yet"):
+    with pytest.raises(UnanswerableError, match="no runs in this store yet"):
         one_board(table().iloc[:0])
     two = pd.concat([table(), table(protocol="other", protocol_hash="o" * 64)])
-    with pytest.raises(Unanswerable, match=r"name one with --target, --protocol: soda, soda-v1; soda, other"):
+    with pytest.raises(UnanswerableError, match=r"name one with --target, --protocol: soda, soda-v1; soda, other"):
         one_board(two)
     assert set(one_board(two, protocol="other")["protocol"]) == {"other"}
 
@@ -237,7 +237,7 @@ def test_not_shown_says_what_it_would_take() -> None:
     ],
 )
 def test_a_claim_that_does_not_parse_says_how_one_is_written(text: str, why: str) -> None:
-    with pytest.raises(Unanswerable, match=why):
+    with pytest.raises(UnanswerableError, match=why):
         parse(text)
 
 
@@ -260,5 +260,5 @@ def test_a_file_of_claims(tmp_path: Path) -> None:
 
 def test_a_long_claim_is_refused_at_once() -> None:
     """Of so many signs it would be tried which one is meant."""
-    with pytest.raises(Unanswerable, match="a claim of 40000 characters; at most 500"):
+    with pytest.raises(UnanswerableError, match="a claim of 40000 characters; at most 500"):
         parse("a>" * 20000)

@@ -72,7 +72,7 @@ def fill(folder: Path, text: str, word: str, long: str) -> Store:
     near = {f"{text}image0": known_leaks.Near(image=text, similarity=0.9, how=text)}
     counts = {"image_count": 5, "test_images": 6, "threshold": 0.8, "expected_false_alarms": 0.1, "unreadable": 0}
     told = {"target": text, "target_hash": HASHES["t"], "images": text, "notes": [text], "checked": text}
-    known_leaks.write(store, known_leaks.Found(source=f"{text}/n-10", touched=near, **counts, **told))
+    known_leaks.write(store, known_leaks.LeakFinding(source=f"{text}/n-10", touched=near, **counts, **told))
     _leave_plan(store, text)
     broken = store.root / "a" / "b" / re.sub("[/\0]", "", text) / "c" / "r0-1"
     broken.mkdir(parents=True)

@@ -11,10 +11,10 @@ from examples import evidence, record
 from results import known_leaks, load_table, metrics
 from results.bundle import Listing, Submission
 from results.claims import judge, parse, sentence
-from results.compare import Unanswerable, compare, samples, tiers
+from results.compare import UnanswerableError, compare, samples, tiers
 from results.evidence import Evidence, sha256
 from results.image_bootstrap import image_differences, interval
-from results.known_leaks import Found, Near
+from results.known_leaks import LeakFinding, Near
 from results.store import Store
 from results.table import board
 
@@ -50,7 +50,7 @@ def store(tmp_path: Path) -> Store:
 def touch(store: Store, source: str, count: int) -> frozenset[str]:
     """A finding that this source has seen the first so many test images."""
     ids = [f"image-{i}" for i in range(count)]
-    found = Found(
+    found = LeakFinding(
         source=source,
         target="soda",
         target_hash="t" * 64,
@@ -105,7 +105,7 @@ def test_one_sources_leak_changes_no_other_pair(store: Store) -> None:
 def test_too_much_seen_is_not_judged(store: Store) -> None:
     touch(store, "satir", 9)  # 31 of 40 are left
     found = samples(load_table(store.root))
-    with pytest.raises(Unanswerable, match=r"78% of its images are left, and 80% are needed"):
+    with pytest.raises(UnanswerableError, match=r"78% of its images are left, and 80% are needed"):
         compare(found, "satir", "none")
     assert dict(zip(tiers(found)["source"], tiers(found)["untested"], strict=True)) == {
         "satir": 2,

@@ -26,7 +26,7 @@ from results import bundle, known_leaks, load_table, metrics
 from results.bundle import BundleError
 from results.compare import one_board, samples
 from results.evidence import Evidence, sha256
-from results.known_leaks import Found, Near
+from results.known_leaks import LeakFinding, Near
 from results.record import RunRecord
 from results.store import Store, slug
 from results.table import board
@@ -637,7 +637,7 @@ def test_a_forged_finding_marks_nobody_else(packed: Packed, tmp_path: Path) -> N
     here = packed.copy(tmp_path)
     target = packed.records()[0].target_hash
     ids = [image.id for image in read_manifest(packed.manifest).test]
-    finding = Found(
+    finding = LeakFinding(
         **{"source": "none", "target": "scenes", "target_hash": target, "images": "0" * 64, "image_count": 1},
         **{
             "test_images": len(ids),

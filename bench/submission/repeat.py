@@ -38,7 +38,7 @@ from safe_files import MOST_TEXT_BYTES, read_regular
 TOLERATED = 1e-3  # share of an image's pixels that another processor may predict otherwise
 CLOSE = 0.01  # IoU of a class over the drawn images, and weighted F-measure on one, that may differ
 LEAST_REPLICATES = 3
-SURE = 0.95  # of the interval that a run made on another processor must lie in
+PREDICTION_LEVEL = 0.95  # of the interval that a run made on another processor must lie in
 
 
 def load_weights(judged: Judged, source: Path, weights: Path) -> tuple[list[str], str]:
@@ -220,7 +220,9 @@ def _same(judged: Judged, theirs: RunRecord, ours: RunRecord, what: str) -> tupl
                 f"{told}, on another processor or with other packages; {len(values)} replicates cannot say if that is far"
             )
         spread = float(
-            stats.t.ppf((1 + SURE) / 2, len(values) - 1) * np.std(values, ddof=1) * math.sqrt(1 + 1 / len(values))
+            stats.t.ppf((1 + PREDICTION_LEVEL) / 2, len(values) - 1)
+            * np.std(values, ddof=1)
+            * math.sqrt(1 + 1 / len(values))
         )
         low, high = np.mean(values) - spread, np.mean(values) + spread
         if not low <= a <= high:

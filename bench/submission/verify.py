@@ -20,7 +20,7 @@ from pretrain_sources.catalog import catalog, collect
 from pretrain_sources.yamlfile import FileError, read_yaml
 from results import bundle
 from results import known_leaks as findings
-from results.known_leaks import Found
+from results.known_leaks import LeakFinding
 from results.record import RunRecord
 from results.store import LEAKS, RUNS, Store, StoreError, slug
 
@@ -161,7 +161,7 @@ def _leak_faults(judged: Judged, manifests: Mapping[str, Manifest]) -> Iterator[
         judged.notes.append("nobody has looked whether it has seen test images: `bench leaks`")
 
 
-def _unlike(found: Found, manifest: Manifest | None) -> str | None:
+def _unlike(found: LeakFinding, manifest: Manifest | None) -> str | None:
     """Why a finding is not of the target that is known here."""
     if manifest is None or manifest.target_hash != found.target_hash:
         return f"it is on another {found.target} than the one whose manifest is known here"

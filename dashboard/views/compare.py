@@ -6,7 +6,7 @@ from dashboard.filters import Chosen
 from dashboard.widgets import figure, plain, table, two_sources
 from results import charts, image_bootstrap
 from results.claims import Claim, judge, sentence
-from results.compare import METRICS, Samples, Unanswerable, compare, compare_classes
+from results.compare import METRICS, Samples, UnanswerableError, compare, compare_classes
 from results.escape import without_paths
 from results.store import StoreError
 
@@ -20,7 +20,7 @@ def show(chosen: Chosen) -> None:
     found, a, b = pair
     try:
         _pair(chosen, found, a, b)
-    except (Unanswerable, StoreError) as error:  # it may have changed while the page is open
+    except (UnanswerableError, StoreError) as error:  # it may have changed while the page is open
         st.info(plain(without_paths(str(error), chosen.found.store.root)))
 
 

@@ -7,7 +7,7 @@ import streamlit as st
 from dashboard.filters import Chosen
 from dashboard.widgets import choice, plain, two_sources
 from results import charts, image_bootstrap, prediction_samples
-from results.compare import Unanswerable
+from results.compare import UnanswerableError
 from results.escape import without_paths
 from results.store import StoreError
 
@@ -42,7 +42,7 @@ def show(chosen: Chosen) -> None:
         return
     try:
         apart = image_bootstrap.image_differences(store, found, a, b, backbone).set_index("image")["difference"]
-    except (Unanswerable, StoreError) as error:
+    except (UnanswerableError, StoreError) as error:
         st.info(plain(without_paths(str(error), store.root)))
         return
     classes = list(first["classes"])

@@ -10,7 +10,7 @@ from dashboard.filters import Chosen, family, is_control
 from dashboard.store_cache import protocol_of
 from dashboard.widgets import figure, held_equal, lines, plain, table
 from results import charts
-from results.compare import CLASS_COLUMNS, METRICS, Unanswerable, classes_of, samples, tier_notes, tiers
+from results.compare import CLASS_COLUMNS, METRICS, UnanswerableError, classes_of, samples, tier_notes, tiers
 from results.escape import unique
 from results.marks import marks
 from results.reference import paper
@@ -112,7 +112,7 @@ def class_columns(chosen: Chosen, cells: "pd.Series[str]", taken: Iterable[str] 
     """(cells, K) mean of each class over the replicates. taken: names of columns that are there already."""
     try:
         names = unique(classes_of(chosen.whole), taken)
-    except Unanswerable as error:
+    except UnanswerableError as error:
         st.info(plain(str(error)))
         return pd.DataFrame(index=cells.index)
     ok = chosen.runs[chosen.runs["status"] == "ok"]

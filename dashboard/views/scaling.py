@@ -9,7 +9,7 @@ import streamlit as st
 from dashboard.filters import Chosen
 from dashboard.widgets import choice, figure, plain, table
 from results import charts, scaling, stats
-from results.compare import METRICS, Unanswerable, samples
+from results.compare import METRICS, UnanswerableError, samples
 
 
 def show(chosen: Chosen) -> None:
@@ -24,7 +24,7 @@ def show(chosen: Chosen) -> None:
     source = choice("Source", most, "source") or most[0]
     try:
         found = scaling.points(chosen.every, axis, source, chosen.metric)
-    except Unanswerable as error:
+    except UnanswerableError as error:
         st.info(plain(str(error)))
     else:
         _curves(chosen, axis, source, found)
