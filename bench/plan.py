@@ -18,6 +18,7 @@ from bench.trials import read_trials, tuning_of
 from bench.units import KINDS, NETWORK, Unit
 from pretrain_sources.corpus import CorpusError, read_corpus
 from pretrain_sources.pool import Pool
+from results import record_files
 from results.record import FAILED_STATUSES, Pretraining, RunRecord, Status, Tuning
 from results.store import Store
 
@@ -120,7 +121,7 @@ def find_record(store: Store, unit: Unit) -> RunRecord | None:
     folder = store.run_dir(
         cell.target, cell.protocol, cell.source, cell.backbone, unit.replicate or 0, unit.fingerprint
     )
-    return store.find_record(folder, unit.fingerprint)
+    return record_files.find_record(store, folder, unit.fingerprint)
 
 
 def is_done(store: Store, unit: Unit) -> bool:

@@ -19,6 +19,7 @@ from bench.units import Context, Unit
 from pretrain_sources.identity import fingerprint
 from pretrain_sources.pool import Pool
 from results.record import FAILED_STATUSES
+from results.record_files import write_record
 from results.store import Store, StoreError
 
 SAME_IN_A_ROW = 5  # failures alike, after which there is no point in going on
@@ -63,7 +64,7 @@ def run_matrix(
     for unit, reason in plan.skipped:
         known = plan.records.get(unit.fingerprint)
         if known is None or (known.status, known.reason) != ("skipped", reason):
-            store.write_record(unfinished(unit, "skipped", reason))
+            write_record(store, unfinished(unit, "skipped", reason))
     if plan.todo:
         keep_plan(matrix, plan, store)
         context = Context(store.root.absolute(), target, weights.absolute(), pool, provenance.commit(), how.keep)

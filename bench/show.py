@@ -19,7 +19,7 @@ def table_text(cells: "pd.DataFrame", runs: "pd.DataFrame", form: str) -> str:
 
     cells: of `board(runs)`, all or some.
     """
-    from results.table import BOARD, constant_note
+    from results.board import BOARD, constant_note
 
     if form == "csv":
         return for_csv(cells).rstrip("\n")

@@ -38,6 +38,7 @@ from results import metrics, prediction_samples
 from results.evidence import Evidence, sha256
 from results.locks import HeldError, LocksError
 from results.record import FAILED_STATUSES, Provenance, RunRecord, Tuning
+from results.record_files import write_record
 from results.store import Store, StoreError, cannot_write, is_unwritable, write_atomic
 
 
@@ -165,7 +166,7 @@ def final(unit: Unit, context: Context, report: Progress) -> None:
         write_atomic(store.unit_dir("final", unit.fingerprint) / NETWORK, safetensors.torch.save(tensors))
     extra = {"history.csv": _csv(history), "trials.jsonl": trials}
     extra |= {"certificate.json": _json(certificate.to_json())} if certificate else {}
-    store.write_record(RunRecord(**known_fields(unit) | measured), evidence, extra)
+    write_record(store, RunRecord(**known_fields(unit) | measured), evidence, extra)
 
 
 def score_on_test(

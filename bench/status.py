@@ -19,6 +19,7 @@ from bench.units import CLAIM, KINDS, LOG, OUTCOME, PROGRESS, Unit
 from pretrain_sources.yamlfile import suggestion
 from results.escape import for_terminal
 from results.record import MOST, RunRecord
+from results.record_files import read_records
 from results.store import Store, write_atomic
 
 LINES = 8  # of a log that are shown
@@ -88,7 +89,7 @@ def cell_status(store: Store, name: str) -> list[Json]:
     if not wanted:
         known = suggestion(name, titles.values()) if titles else ": no `bench run` has left a plan in it"
         raise BenchError(f"no run of this store has asked for a cell '{name}'{known}")
-    records, _ = store.read_records()
+    records, _ = read_records(store)
     return [_cell(store, found[cell][0], found[cell][1], records) for cell in wanted]
 
 

@@ -12,6 +12,7 @@ from bench.train import Progress, device_of
 from bench.units import CHECKPOINT, CLAIM, LOG, OUTCOME, PROGRESS, SPENT, Context, Outcome, Unit, held_by
 from pretrain_sources.sockets import shorten_socket_paths
 from results.locks import HeldError, LocksError, locked
+from results.record_files import write_record
 from results.store import Store, StoreError, cannot_write, write_atomic
 
 TOLD_EVERY_S = 5.0  # between two looks at a unit from elsewhere
@@ -61,7 +62,7 @@ def settle(unit: Unit, context: Context, outcome: Outcome) -> Outcome:
         return outcome
     elif unit.kind == "final":
         reason = outcome.reason or "no reason given"
-        store.write_record(unfinished(unit, outcome.status, reason), extra=dict(outcome.files))  # type: ignore[arg-type]
+        write_record(store, unfinished(unit, outcome.status, reason), extra=dict(outcome.files))  # type: ignore[arg-type]
     else:
         write_atomic(folder / OUTCOME, (json.dumps(asdict(outcome), indent=1) + "\n").encode())
     return outcome

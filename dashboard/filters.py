@@ -6,9 +6,9 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.store_cache import StoreContents
+from results.board import BOARD
 from results.compare import METRICS
 from results.escape import for_terminal, unique
-from results.table import BOARD
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,11 @@ import pandas as pd
 import streamlit as st
 
 import results
+from results.board import board
 from results.bundle import submissions
+from results.record_files import record_of_row, run_folders
 from results.store import Store, StoreError
-from results.table import board, runs_frame
+from results.table import runs_frame
 
 SHIPPED = Path(results.__file__).parent / "runs"
 LOOK_AGAIN_S = 10.0  # whether records were added
@@ -68,7 +70,7 @@ class _Look:
         began = time.monotonic()
         bundles, left_out = submissions(self.store.root)
         told = [(one.name, one.badge, one.listing.files) for one in bundles]
-        self.stamp = hashlib.sha256(json.dumps([self.store.runs(), told, left_out]).encode()).hexdigest()
+        self.stamp = hashlib.sha256(json.dumps([run_folders(self.store), told, left_out]).encode()).hexdigest()
         self.at, self.took_s = time.monotonic(), time.monotonic() - began
 
     @property
@@ -99,7 +101,7 @@ def _store(root: str) -> Store:
 
 def protocol_of(found: StoreContents, row: "pd.Series[Any]") -> Mapping[str, Any]:
     """What the protocol of a run holds equal, from its record."""
-    record = found.store.record_of_row(row.to_dict())
+    record = record_of_row(found.store, row.to_dict())
     told = record.settings.get("protocol") if record is not None else None
     return told if isinstance(told, Mapping) else {}
 

@@ -110,7 +110,7 @@ def _together(layers: Iterable[alt.Chart], **properties: Any) -> Chart:  # noqa:
 
 
 def matrix_chart(board: pd.DataFrame, metric: str, title: str) -> Chart:
-    """Source x backbone; a cell without a number shows its status. board: rows of `results.table.board` of one board."""
+    """Source x backbone; a cell without a number shows its status. board: rows of `results.board.board` of one board."""
     rows = board.loc[board["status"] != "stale", ["source", "backbone", metric, "n", "status", "reason", "leak"]].copy()
     rows = rows.assign(low=board[f"{metric}_low"], high=board[f"{metric}_high"]).rename(columns={metric: "value"})
     clean = (rows["status"] == "ok") & rows["leak"].isna()

@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 
 from results import known_leaks, stats
+from results.board import BOARD, board
 from results.known_leaks import LEAST_CLEAN, KnownLeaks, clean_row, scored_images
 from results.stats import Difference
-from results.table import BOARD, board
 
 METRICS = {"miou": "mIoU", "weighted_f": "weighted F-measure"}
 CLASS_COLUMNS = {"miou": "class_iou", "weighted_f": "class_weighted_f"}
@@ -132,7 +132,7 @@ def samples(
 ) -> Samples:
     """The replicate scores of the cells that count.
 
-    runs: rows of one board. metric: a column, or of a row (NaN: absent). cells: `results.table.board(runs)`, if it is known.
+    runs: rows of one board. metric: a column, or of a row (NaN: absent). cells: `results.board.board(runs)`, if it is known.
 
     Raises:
         UnanswerableError: there is no such metric.

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from results import metrics
 from results.bundle import is_of
 from results.evidence import Evidence, sha256
+from results.evidence_files import EvidenceKey
 from results.store import LEAKS, Store, slug, write_atomic
 from safe_files import MOST_TEXT_BYTES, read_regular
 
@@ -160,7 +161,7 @@ def clean_row(root: Path, row: Mapping[Any, Any], images: frozenset[str]) -> dic
     Raises:
         StoreError: its evidence is not what its record was made from.
     """
-    return dict(row) | _scores(*Store(root).evidence_of_row(row), images)
+    return dict(row) | _scores(EvidenceKey.of_row(Store(root), row), images)
 
 
 def scored_images(root: Path, row: Mapping[Any, Any]) -> frozenset[str]:
@@ -169,14 +170,14 @@ def scored_images(root: Path, row: Mapping[Any, Any]) -> frozenset[str]:
     Raises:
         StoreError: its evidence is not what its record was made from.
     """
-    return _images(*Store(root).evidence_of_row(row))
+    return _images(EvidenceKey.of_row(Store(root), row))
 
 
 @functools.lru_cache(maxsize=256)
-def _images(root: Path, folder: Path, run: str, sha: str) -> frozenset[str]:
-    return frozenset(Store(root).evidence_at(folder, run, sha).image_ids.tolist())
+def _images(key: EvidenceKey) -> frozenset[str]:
+    return frozenset(key.read().image_ids.tolist())
 
 
 @functools.lru_cache(maxsize=4096)
-def _scores(root: Path, folder: Path, run: str, sha: str, images: frozenset[str]) -> dict[str, Any]:
-    return metrics.scores(without(Store(root).evidence_at(folder, run, sha), images)).model_dump()
+def _scores(key: EvidenceKey, images: frozenset[str]) -> dict[str, Any]:
+    return metrics.scores(without(key.read(), images)).model_dump()

@@ -10,6 +10,7 @@ from results import metrics
 from results.bundle import BUNDLE, CARD, Listing, Verdict, verdict_file
 from results.evidence import Evidence, sha256
 from results.record import RunRecord
+from results.record_files import run_folders, write_record
 from results.store import RUNS, SUBMISSIONS, Store, slug
 
 
@@ -81,7 +82,12 @@ def write(store: Store, run: RunRecord) -> Path:
     """Writes a made-up record with the evidence that belongs to it."""
     proofs = (evidence(seed) for seed in range(100))
     proof = next((p for p in proofs if sha256(p.to_bytes()) == run.evidence_sha256), None)
-    return store.write_record(run, proof)
+    return write_record(store, run, proof)
+
+
+def record_paths(store: Store) -> list[Path]:
+    """Every record.json below the store, sorted."""
+    return [store.root / folder / "record.json" for folder in run_folders(store)]
 
 
 def as_submission(store: Store, source: str, level: str = "recomputed") -> Path:

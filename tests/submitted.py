@@ -22,6 +22,7 @@ from bench.submission import submit
 from bench.targets import open_target
 from bench.targets.manifest import make_manifest, write_manifest
 from results.record import RunRecord
+from results.record_files import read_records
 from results.store import Store, slug
 
 CARD: dict[str, Any] = {
@@ -59,7 +60,7 @@ class Packed:
     matrix: Path
 
     def records(self) -> list[RunRecord]:
-        return Store(self.store).read_records()[0]
+        return read_records(Store(self.store))[0]
 
     def copy(self, to: Path) -> "Packed":
         """The same with a bundle of its own in TO/submissions."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from examples import evidence, record, write
+from examples import evidence, record, record_paths, write
 from spoiled import ODD_FILES, in_place_of
 from streamlit.testing.v1 import AppTest
 from test_ask import filled  # noqa: F401 - a fixture
@@ -17,8 +17,10 @@ from dashboard import filters
 from dashboard.views.leaderboard import badges, gain
 from dashboard.views.run import importance
 from results import image_bootstrap, load_table, prediction_samples
+from results.board import board, constant_note
+from results.record_files import write_record
 from results.store import Store
-from results.table import board, constant_note, runs_frame
+from results.table import runs_frame
 
 APP = Path(filters.__file__).with_name("app.py")
 PAGES = ("Leaderboard", "Matrix", "Compare", "Scaling", "Run", "Images")
@@ -126,7 +128,7 @@ def test_images_of_two_runs_and_where_they_differ(opened: Open, tmp_path: Path) 
             made = record(replicate, seed=replicate + len(source), source=source, cell=source[0].encode().hex() * 32)
             from examples import evidence
 
-            store.write_record(made, evidence(replicate + len(source)))
+            write_record(store, made, evidence(replicate + len(source)))
             labels = {f"image-{i}": rng.integers(0, 3, (40, 700), dtype=np.uint8) for i in range(4)}
             prediction_samples.write(prediction_samples.predictions_file(store, made.run), labels)
     assert "holds no pictures" in texts(opened(store.root, page="Images"))
@@ -160,7 +162,7 @@ def test_a_store_that_is_a_file(opened: Open, tmp_path: Path) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_one_failed_run_only(page: str, opened: Open, tmp_path: Path) -> None:
     nothing = dict.fromkeys(("scores", "tuning", "provenance", "evidence_sha256", "normalisation"))
-    Store(tmp_path).write_record(record(status="failed", reason="the driver is gone", **nothing))
+    write_record(Store(tmp_path), record(status="failed", reason="the driver is gone", **nothing))
     app = opened(tmp_path, page=page)
     assert not app.exception, app.exception
     if page in ("Leaderboard", "Run"):
@@ -171,7 +173,7 @@ def test_a_damaged_record_and_one_of_a_newer_schema_are_named(opened: Open, tmp_
     from examples import evidence
 
     store = Store(tmp_path)
-    folders = [store.write_record(record(i), evidence(i)) for i in range(3)]
+    folders = [write_record(store, record(i), evidence(i)) for i in range(3)]
     (folders[0] / "record.json").write_text('{"schema_version": 1, "run"')
     newer = json.loads((folders[1] / "record.json").read_text()) | {"schema_version": 2, "unheard_of": 1}
     (folders[1] / "record.json").write_text(json.dumps(newer))
@@ -191,7 +193,7 @@ def test_text_of_a_card_is_shown_as_text(page: str, opened: Open, tmp_path: Path
     for i in range(3):
         for source, cell in ((name, "1"), ("none", "2")):
             made = record(i, source=source, label_note=name, cell=cell * 64, seed=i)
-            Store(tmp_path).write_record(made, evidence(i))
+            write_record(Store(tmp_path), made, evidence(i))
     app = opened(tmp_path, page=page)
     assert not app.exception, app.exception
     for part in [*app.markdown, *app.caption, *app.info, *app.warning]:
@@ -315,7 +317,7 @@ def store_of_three(folder: Path, **changes: object) -> Store:
     for number, source in enumerate(("none", "mine")):
         for i in range(3):
             made = record(i, 10 * number + i, source=source, cell=f"{number}" * 64, **changes)
-            store.write_record(made, evidence(10 * number + i))
+            write_record(store, made, evidence(10 * number + i))
     return store
 
 
@@ -357,7 +359,7 @@ BAD_TRIALS = {name: data + b"\n{}\n" for name, data in NO_JSON.items()} | {
 )
 def test_a_bad_file_of_a_run_is_one_line(name: str, data: bytes, opened: Open, tmp_path: Path) -> None:
     store = store_of_three(tmp_path)
-    for path in store.record_paths():
+    for path in record_paths(store):
         (path.parent / name).write_bytes(data)
         other = "certificate.json" if name == "history.csv" else "history.csv"
         (path.parent / other).write_text("[]" if other == "certificate.json" else "step,loss,lr\n1,2,3\n2,1,3\n")
@@ -372,7 +374,7 @@ def test_a_bad_file_of_a_run_is_one_line(name: str, data: bytes, opened: Open, t
 def test_names_of_settings_that_the_page_uses_itself(opened: Open, tmp_path: Path) -> None:
     store = store_of_three(tmp_path)
     rows = [{"schedule": {"trial": i, "val_miou": "x", "index": i, "lr": i}, "val_miou": i / 20} for i in range(12)]
-    for path in store.record_paths():
+    for path in record_paths(store):
         (path.parent / "trials.jsonl").write_text("\n".join(map(json.dumps, rows)) + '\n{"schedule": {"tor')
     app = opened(store.root, page="Run")
     assert not app.exception, app.exception
@@ -389,7 +391,7 @@ def test_settings_of_odd_types(settings: object, page: str, opened: Open, tmp_pa
 @pytest.mark.parametrize("page", PAGES)
 def test_a_record_of_odd_types_is_left_out(page: str, opened: Open, tmp_path: Path) -> None:
     store = store_of_three(tmp_path)
-    path = store.record_paths()[0]
+    path = record_paths(store)[0]
     held = json.loads(path.read_text())
     held["provenance"]["device"] = ["\x1b[31m"]
     path.write_text(json.dumps(held))
@@ -417,7 +419,7 @@ def test_sources_named_as_the_pictures_are(opened: Open, tmp_path: Path) -> None
     for number, source in enumerate(("truth", "image")):
         for i in range(3):
             made = record(i, number * 10 + i, source=source, cell=f"{number}" * 64, classes=["a\nb", "c", "d"])
-            store.write_record(made, evidence(number * 10 + i))
+            write_record(store, made, evidence(number * 10 + i))
             path = prediction_samples.predictions_file(store, made.run)
             path.parent.mkdir(parents=True)
             np.savez(path, ids=np.array(list(odd)), **{f"p{k}": v for k, v in enumerate(odd.values())})

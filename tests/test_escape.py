@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import Bench
-from examples import evidence, record
+from examples import evidence, record, record_paths
 from markdown_it import MarkdownIt
 from PIL import Image
 from rich.console import Console
@@ -29,6 +29,7 @@ from bench import watch
 from results import escape, known_leaks, prediction_samples
 from results.evidence import Evidence, sha256
 from results.record import RunRecord
+from results.record_files import write_record
 from results.store import Store
 
 HOSTILE = (
@@ -62,7 +63,7 @@ def fill(folder: Path, text: str, word: str, long: str) -> Store:
         for replicate in range(3):
             made = record(replicate, seed=10 * number + replicate, source=source, cell=f"{number}" * 64)
             found = proof(10 * number + replicate, text)
-            store.write_record(_renamed(made, found, text, long, **changes), None if changes.get("status") else found)
+            write_record(store, _renamed(made, found, text, long, **changes), None if changes.get("status") else found)
             if not changes.get("status"):
                 pictures = {f"{text}image0": np.zeros((40, 50), np.uint8)}
                 prediction_samples.write(prediction_samples.predictions_file(store, made.run), pictures)
@@ -91,7 +92,7 @@ def _renamed(made: RunRecord, found: Evidence, text: str, long: str, **changes: 
 
 
 def _leave_files(store: Store, text: str) -> None:
-    for folder in (path.parent for path in store.record_paths()):
+    for folder in (path.parent for path in record_paths(store)):
         (folder / "certificate.json").write_text(json.dumps({text: [text]}))
         rows = [{"schedule": {"lr": i / 10, text: text}, "val_miou": i / 20} for i in range(12)]
         (folder / "trials.jsonl").write_text("\n".join(map(json.dumps, rows)))

@@ -9,14 +9,15 @@ from conftest import Bench
 from examples import evidence, record
 
 from results import known_leaks, load_table, metrics
+from results.board import board
 from results.bundle import Listing, Submission
 from results.claims import judge, parse, sentence
 from results.compare import UnanswerableError, compare, samples, tiers
 from results.evidence import Evidence, sha256
 from results.image_bootstrap import image_differences, interval
 from results.known_leaks import LeakFinding, Near
+from results.record_files import write_record
 from results.store import Store
-from results.table import board
 
 IMAGES, GROUPS = 40, 8
 SOURCES = ("none", "imagenet", "satir")
@@ -43,7 +44,7 @@ def store(tmp_path: Path) -> Store:
             held = proof(source, replicate)
             cell = sha256(source.encode())
             changes: dict[str, Any] = {"scores": metrics.scores(held), "evidence_sha256": sha256(held.to_bytes())}
-            made.write_record(record(replicate, source=source, cell=cell, **changes), held)
+            write_record(made, record(replicate, source=source, cell=cell, **changes), held)
     return made
 
 

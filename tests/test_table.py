@@ -6,14 +6,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from examples import evidence, record, write
+from examples import evidence, record, record_paths, write
 from pyarrow import parquet
 from spoiled import ODD_FILES, in_place_of
 
-from results import load_table, table
+from results import load_table, record_files, table_cache
+from results.board import board, constant_note
 from results.record import RunRecord
+from results.record_files import write_record
 from results.store import Store
-from results.table import board, constant_note
 from safe_files import SEAL_BYTES, sealed
 
 
@@ -112,7 +113,7 @@ def test_only_what_is_comparable_is_ranked_together(other: dict[str, object], tm
 
 def test_a_copied_run_is_not_one_more_replicate(tmp_path: Path) -> None:
     store = store_of(tmp_path, cell("none", "a", range(3)))
-    folder = store.record_paths()[0].parent
+    folder = record_paths(store)[0].parent
     shutil.copytree(folder, folder.with_name(f"{folder.name}-backup"))
     table = load_table(tmp_path)
     assert len(table) == 3
@@ -148,7 +149,7 @@ def test_the_cache_follows_the_records(tmp_path: Path) -> None:
 def test_a_cache_of_failures_alone_takes_measured_runs_in(tmp_path: Path) -> None:
     store = Store(tmp_path)
     nothing = dict.fromkeys(("scores", "tuning", "provenance", "evidence_sha256", "normalisation"))
-    store.write_record(record(9, status="failed", reason="why", **nothing))
+    write_record(store, record(9, status="failed", reason="why", **nothing))
     assert load_table(tmp_path)["miou"].isna().all()
     write(store, record(0, source="none", cell="a" * 64))
     table = load_table(tmp_path)
@@ -160,18 +161,18 @@ def test_records_that_have_not_changed_are_not_read_again(tmp_path: Path, monkey
     store = store_of(tmp_path, cell("none", "a", range(3)), cell("imagenet", "b", range(3)))
     load_table(tmp_path)
     read: list[Path] = []
-    real = Store._read
-    monkeypatch.setattr(Store, "_read", lambda self, folder: read.append(folder) or real(self, folder))
+    real = record_files._read
+    monkeypatch.setattr(record_files, "_read", lambda store, folder: read.append(folder) or real(store, folder))
     write(store, record(3, source="none", cell="a" * 64))
     assert len(load_table(tmp_path)) == 7
-    shutil.rmtree(store.record_paths()[0].parent)
+    shutil.rmtree(record_paths(store)[0].parent)
     assert len(load_table(tmp_path)) == 6
     assert [folder.name[:2] for folder in read] == ["r3"]
 
 
 def test_an_unreadable_record_is_named_with_and_without_the_cache(tmp_path: Path) -> None:
     store = store_of(tmp_path, cell("none", "a", range(2)))
-    store.record_paths()[0].write_text("{")
+    record_paths(store)[0].write_text("{")
     for _ in range(2):
         table = load_table(tmp_path)
         assert len(table) == 1
@@ -189,12 +190,12 @@ def test_a_missing_store_says_how_to_begin(tmp_path: Path) -> None:
 
 def test_a_run_without_its_evidence_does_not_count(tmp_path: Path) -> None:
     store = store_of(tmp_path, cell("none", "a", range(3)))
-    (store.record_paths()[0].parent / "evidence.npz").unlink()
+    (record_paths(store)[0].parent / "evidence.npz").unlink()
     table = load_table(tmp_path)
     assert len(table) == 2
     assert "evidence.npz is missing" in table.attrs["unreadable"][0]
     write(store, record(0, source="none", cell="a" * 64))
-    away = store.record_paths()[0].parent / "evidence.npz"
+    away = record_paths(store)[0].parent / "evidence.npz"
     moved = away.rename(tmp_path / "away")
     assert len(load_table(tmp_path)) == 2
     moved.rename(away)  # the record itself has not changed
@@ -242,7 +243,7 @@ def test_a_cache_of_other_columns_or_another_version_is_made_anew(tmp_path: Path
     parquet.write_table(pa.table({"source": ["none"]}), buffer)
     for odd in (
         buffer.getvalue(),
-        sealed(buffer.getvalue(), table._VERSION),
+        sealed(buffer.getvalue(), table_cache._VERSION),
         sealed(sound[SEAL_BYTES:], "runs 0"),
         b"",
     ):

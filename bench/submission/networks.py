@@ -14,6 +14,7 @@ from torch import Tensor
 from bench.submission.copies import Place
 from bench.units import NETWORK
 from results.record import RunRecord
+from results.record_files import read_records
 
 # relative distance of weights below which one is a copy; replicates that start from the same weights are 0.345 apart
 NEAR = 0.05
@@ -47,7 +48,7 @@ def read_others(places: Sequence[Place], backbones: Iterable[str]) -> Iterator[S
     wanted = set(backbones)
     for place in places:
         kept = place.store.root.parent.with_name(f"{place.store.root.parent.name}-networks")  # beside a bundle
-        for record in place.store.read_records()[0]:
+        for record in read_records(place.store)[0]:
             if record.status == "ok" and record.backbone in wanted:
                 for path in (place.store.unit_dir("final", record.run) / NETWORK, kept / f"{record.run}.safetensors"):
                     try:

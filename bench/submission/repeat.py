@@ -31,7 +31,9 @@ from pretrain_sources.catalog import catalog, closure, collect, find_source
 from results import metrics
 from results.bundle import CARD
 from results.evidence import Evidence
+from results.evidence_files import read_evidence
 from results.record import RunRecord
+from results.record_files import find_record
 from results.store import Store, write_atomic
 from safe_files import MOST_TEXT_BYTES, read_regular
 
@@ -108,7 +110,7 @@ def spot(
             faults.append(f"{path.name} is no network of {record.backbone}: {' '.join(str(error).split())[:200]}")
             continue
         where = f"{record.source} x {record.backbone} r{record.replicate}"
-        told = _of_images(store.read_evidence(record), drawn[record.run])
+        told = _of_images(read_evidence(store, record), drawn[record.run])
         faults += [f"{where}: {fault}" for fault in _otherwise(net, record, target, protocol, told)]
         done += len(drawn[record.run])
         report(done, min(count, len(pairs)))
@@ -196,7 +198,7 @@ def reproduce(
         outcome = perform(unit, context, report)
         if outcome.status != "ok":
             return [f"{what}: {unit} ended as {outcome.status}: {outcome.reason}"], ""
-    again = store.find_record(store.folder_of(record), record.run)
+    again = find_record(store, store.folder_of(record), record.run)
     if again is None or again.scores is None or record.scores is None:
         return [f"{what}: it left no record"], ""
     return _same(judged, record, again, what)

@@ -31,6 +31,7 @@ from pretrain_sources.recipe import HAS_SEEN
 from pretrain_sources.yamlfile import read_yaml, suggestion
 from results import bundle, metrics
 from results.evidence import Evidence
+from results.evidence_files import read_evidence
 from results.record import RunRecord
 from results.store import Store, StoreError
 from safe_files import MOST_TEXT_BYTES, read_regular
@@ -83,7 +84,7 @@ def run_faults(
     yield from _budget_faults(record, protocol, folder, steps)
     yield from _certificate_faults(record, card, backbone, folder)
     try:
-        evidence = store.read_evidence(record)
+        evidence = read_evidence(store, record)
     except (StoreError, ValueError) as error:
         yield str(error).replace(f"{store.root}/", "")
         return

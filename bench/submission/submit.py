@@ -25,10 +25,12 @@ from pretrain_sources.template import SCHEMA, TO_DO, Kind, schema, template
 from pretrain_sources.yamlfile import FileError, read_yaml, suggestion
 from results import bundle
 from results import known_leaks as findings
+from results.board import board
 from results.bundle import BUNDLE, OF_A_RUN, Listing
 from results.record import RunRecord
+from results.record_files import read_records
 from results.store import LEAKS, RUNS, Store, slug, write_atomic
-from results.table import board, own_runs
+from results.table import own_runs
 from safe_files import aside_of, clear_leftovers_of
 
 SHOWN = 5  # problems of one checkpoint with one encoder
@@ -218,7 +220,7 @@ def _current(store: Store, name: str) -> list[RunRecord]:
     runs = runs[[bundle.is_of(source, name) for source in runs["source"]]]
     cells = board(runs)
     good = set(cells[cells["status"] != "stale"]["cell"])
-    records, _ = store.read_records()
+    records, _ = read_records(store)
     return [record for record in records if record.cell in good and bundle.is_of(record.source, name)]
 
 

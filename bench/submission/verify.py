@@ -22,6 +22,7 @@ from results import bundle
 from results import known_leaks as findings
 from results.known_leaks import LeakFinding
 from results.record import RunRecord
+from results.record_files import read_records, run_folders
 from results.store import LEAKS, RUNS, Store, StoreError, slug
 
 MOST_CARD_BYTES = 2**16
@@ -65,7 +66,7 @@ def judge(folder: Path, manifests: Sequence[Path] = (), others: Path | None = No
         BundleError: it cannot be opened at all. BenchError: a manifest cannot be read.
     """
     store = Store(folder)
-    if not (folder / bundle.BUNDLE).is_file() and store.runs():
+    if not (folder / bundle.BUNDLE).is_file() and run_folders(store):
         judged = Judged(folder, folder, None, [])
     else:
         listing, faults = bundle.listed(folder)
@@ -77,7 +78,7 @@ def judge(folder: Path, manifests: Sequence[Path] = (), others: Path | None = No
         store = Store(judged.runs)
     faults = judged.faults
     try:
-        judged.records, unreadable = store.read_records()
+        judged.records, unreadable = read_records(store)
     except StoreError as error:
         faults.append(str(error))
         return judged

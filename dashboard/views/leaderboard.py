@@ -10,11 +10,11 @@ from dashboard.filters import Chosen, family, is_control
 from dashboard.store_cache import protocol_of
 from dashboard.widgets import figure, held_equal, lines, plain, table
 from results import charts
+from results.board import constant_note
 from results.compare import CLASS_COLUMNS, METRICS, UnanswerableError, classes_of, samples, tier_notes, tiers
 from results.escape import unique
 from results.marks import marks
 from results.reference import paper
-from results.table import constant_note
 
 FEW = 5  # reasons that are shown without being asked for
 MOST_SOURCES = 60  # beyond these, all pairs take seconds and nobody reads the tiers

@@ -20,6 +20,7 @@ from examples import record  # noqa: E402
 
 from results import image_bootstrap, metrics  # noqa: E402
 from results.evidence import Evidence, sha256  # noqa: E402
+from results.record_files import write_record  # noqa: E402
 from results.store import Store  # noqa: E402
 
 SOURCES, BACKBONES, REPLICATES, IMAGES, CLASSES, GROUPS = 30, 6, 5, 1000, 21, 100
@@ -62,7 +63,7 @@ def fill(store: Store, sources: int) -> None:
                     "evidence_sha256": sha256(data),
                     "classes": [f"class {k}" for k in range(CLASSES)],
                 }
-                store.write_record(record(replicate, cell=cell, seed=0, **fields), evidence)
+                write_record(store, record(replicate, cell=cell, seed=0, **fields), evidence)
 
 
 def timed(*words: object) -> tuple[float, int]:
