@@ -10,25 +10,14 @@ import pandas as pd
 from bench.show import CLEAN, grid, page
 from pretrain_sources.yamlfile import read_yaml_list
 from results import image_bootstrap, scaling, stats
+from results.board_choice import UnanswerableError, one_board, one_protocol
 from results.claims import Claim, Expected, Judgement, judge, judge_entry, parse, sentence
-from results.compare import (
-    CLASS_COLUMNS,
-    METRICS,
-    POOLED,
-    Samples,
-    UnanswerableError,
-    classes_of,
-    compare,
-    compare_classes,
-    one_board,
-    one_protocol,
-    samples,
-    tier_notes,
-    tiers,
-)
+from results.compare import CLASS_COLUMNS, POOLED, classes_of, compare, compare_classes
 from results.escape import ascii_json, for_csv, for_terminal, unique
+from results.replicate_scores import METRICS, Samples, samples
 from results.store import Store
 from results.table import runs_frame
+from results.tiers import tier_notes, tiers
 
 HOW = """Intervals are 95 %, over replicates: Welch on one backbone, the mean of the backbones' differences for 'all'. p Holm counts
 all pairs of the board. 'could show': the smallest difference that such data finds in 80 % of experiments."""

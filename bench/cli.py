@@ -641,8 +641,8 @@ def _errors_of_use() -> tuple[type[Exception], ...]:
     from pretrain_sources.pool import PoolError
     from pretrain_sources.teachers import TeacherError
     from pretrain_sources.yamlfile import FileError
+    from results.board_choice import UnanswerableError
     from results.bundle import BundleError
-    from results.compare import UnanswerableError
     from results.store import StoreError
 
     of_files = (FileError, BundleError, StoreError, CorpusError, PoolError, Changed)

@@ -14,10 +14,11 @@ from bench.show import source_text
 from results import scaling
 from results.board import BOARD, board, constant_note
 from results.charts import scaling_chart, svg, tiers_chart
-from results.compare import METRICS, POOLED, Samples, all_pairs, samples
+from results.compare import POOLED, all_pairs
 from results.escape import for_csv, for_html, without_paths
 from results.record import Scores
 from results.record_files import record_of_row
+from results.replicate_scores import METRICS, Samples, samples
 from results.store import Store, write_atomic
 from results.table import runs_frame
 

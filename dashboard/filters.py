@@ -7,8 +7,8 @@ import streamlit as st
 
 from dashboard.store_cache import StoreContents
 from results.board import BOARD
-from results.compare import METRICS
 from results.escape import for_terminal, unique
+from results.replicate_scores import METRICS
 
 
 @dataclass(frozen=True)

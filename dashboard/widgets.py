@@ -9,9 +9,9 @@ import streamlit as st
 
 from dashboard.filters import Chosen, family, is_control
 from results import charts
-from results.compare import Samples, samples
 from results.escape import cell, cells, for_csv, for_streamlit, for_terminal
 from results.record import column_docs
+from results.replicate_scores import Samples, samples
 
 
 def plain(*texts: str) -> str:

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from results import stats
-from results.compare import POOLED, Samples, UnanswerableError
+from results.board_choice import UnanswerableError
+from results.compare import POOLED
 from results.escape import cells, for_terminal
+from results.replicate_scores import Samples
 from results.scaling import Curve
 
 KINDS = (".png", ".svg")

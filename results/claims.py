@@ -9,7 +9,8 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from results import stats
-from results.compare import METRICS, Samples, UnanswerableError, find_source, one_board, samples
+from results.board_choice import UnanswerableError, one_board
+from results.replicate_scores import METRICS, Samples, find_source, samples
 from results.stats import Difference
 
 Verdict = Literal["SUPPORTED", "NOT SHOWN", "CONTRADICTED"]

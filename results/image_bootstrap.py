@@ -14,10 +14,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from results import stats
-from results.compare import Samples
 from results.evidence import Evidence
 from results.evidence_files import EvidenceKey
 from results.known_leaks import without
+from results.replicate_scores import Samples
 from results.stats import Floats, Interval
 from results.store import Store
 

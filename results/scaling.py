@@ -6,7 +6,7 @@ replicates. Judged by predicting the largest size from the others, against a con
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from results import stats
-from results.compare import Samples, UnanswerableError, samples
+from results.board_choice import UnanswerableError
+from results.replicate_scores import samples
 from results.stats import Floats
 
 Verdict = Literal["still rising", "plateau", "non-monotone", "unclear", "not enough points"]
@@ -188,30 +189,12 @@ def points(
     """
     if axis not in AXES:
         raise UnanswerableError(f"unknown axis '{axis}'; known: {', '.join(AXES)}")
-    wanted: dict[str, float | None] = {}  # source -> its size, where its name says it
-    for name in table["source"].unique():
-        parts = SUBSET.fullmatch(name)
-        if parts is None or parts["base"] != source:
-            continue
-        if (axis == "train_fraction" and name == source) or (axis == "n" and not parts["groups"]):
-            wanted[name] = None
-        elif axis == "groups" and parts["groups"]:
-            wanted[name] = float(parts["groups"])
-    sizes = {SUBSET.fullmatch(name)["n"] for name in wanted} if axis == "groups" else set()  # type: ignore[index]
-    if len(sizes) > 1:
-        raise UnanswerableError(
-            f"groups of subsets of {', '.join(sorted(map(str, sizes)))} images are no one curve: filter the store"
-        )
     found: dict[str, dict[float, tuple[float, ...]]] = {}
-    for name, size in wanted.items():
-        rows = table[table["source"] == name]
-        for frac, part in (
-            rows.groupby("train_frac") if axis == "train_fraction" else [(1.0, rows[rows["train_frac"] == 1])]
-        ):
-            counted = samples(part, metric) if len(part) else Samples({}, {})
+    for name, size in _subsets(table["source"].unique(), axis, source).items():
+        for frac, rows in _shares(table[table["source"] == name], axis):
+            counted = samples(rows, metric)
             for backbone, scores in counted.scores.get(name, {}).items():
-                cell = counted.runs[counted.runs["backbone"] == backbone]
-                at = float(frac) if axis == "train_fraction" else size or float(cell["pretrain_images"].max())  # type: ignore[arg-type]
+                at = frac if axis == "train_fraction" else size or _images(counted.runs, backbone)
                 if at in found.get(backbone, {}):
                     raise UnanswerableError(
                         f"two subsets of '{source}' have {at:g} {AXES[axis]} on {backbone}: no one curve"
@@ -221,6 +204,43 @@ def points(
     if not found:
         raise UnanswerableError(f"'{source}' has no complete cells along {axis} ({AXES[axis]}) here")
     return {backbone: dict(sorted(by.items())) for backbone, by in sorted(found.items())}
+
+
+def _subsets(names: Iterable[str], axis: str, source: str) -> dict[str, float | None]:
+    """Those of these sources that lie on the axis of `source` -> their size, where the name says it.
+
+    Raises:
+        UnanswerableError: they are groups of several n.
+    """
+    wanted: dict[str, float | None] = {}
+    counts = set()
+    for name in names:
+        parts = SUBSET.fullmatch(name)
+        if parts is None or parts["base"] != source:
+            continue
+        if (axis == "train_fraction" and name == source) or (axis == "n" and not parts["groups"]):
+            wanted[name] = None
+        elif axis == "groups" and parts["groups"]:
+            wanted[name] = float(parts["groups"])
+            counts.add(str(parts["n"]))
+    if len(counts) > 1:
+        raise UnanswerableError(
+            f"groups of subsets of {', '.join(sorted(counts))} images are no one curve: filter the store"
+        )
+    return wanted
+
+
+def _shares(rows: pd.DataFrame, axis: str) -> Iterator[tuple[float, pd.DataFrame]]:
+    """(share of the target's labels, its rows): each of them along `train_fraction`, along the other axes all labels alone."""
+    if axis == "train_fraction":
+        yield from ((float(frac), part) for frac, part in rows.groupby("train_frac"))  # type: ignore[arg-type]
+    elif len(whole := rows[rows["train_frac"] == 1]):
+        yield 1.0, whole
+
+
+def _images(runs: pd.DataFrame, backbone: str) -> float:
+    """How many images a source was trained on, by the runs on this backbone."""
+    return float(runs.loc[runs["backbone"] == backbone, "pretrain_images"].max())
 
 
 def without_pretraining(

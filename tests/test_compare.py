@@ -9,8 +9,11 @@ from examples import record
 
 from pretrain_sources.yamlfile import FileError, read_yaml_list
 from results import stats
+from results.board_choice import UnanswerableError, one_board
 from results.claims import Expected, judge, judge_entry, parse, sentence
-from results.compare import POOLED, UnanswerableError, all_pairs, compare, one_board, samples, tier_notes, tiers
+from results.compare import POOLED, all_pairs, compare
+from results.replicate_scores import samples
+from results.tiers import tier_notes, tiers
 
 SOURCES = {"none": 0.60, "imagenet": 0.65, "satir": 0.651, "satir~shuffled": 0.61}
 BACKBONES = ("tiny", "large")

@@ -9,10 +9,10 @@ from examples import record
 from scipy.stats import bootstrap
 
 from results import metrics
-from results.compare import samples
 from results.evidence import Evidence, sha256
 from results.image_bootstrap import Counts, counts, interval, over_groups
 from results.record_files import write_record
+from results.replicate_scores import samples
 from results.store import Store
 from results.table import runs_frame
 

@@ -10,14 +10,17 @@ from examples import evidence, record
 
 from results import known_leaks, load_table, metrics
 from results.board import board
+from results.board_choice import UnanswerableError
 from results.bundle import Listing, Submission
 from results.claims import judge, parse, sentence
-from results.compare import UnanswerableError, compare, samples, tiers
+from results.compare import compare
 from results.evidence import Evidence, sha256
 from results.image_bootstrap import image_differences, interval
 from results.known_leaks import LeakFinding, Near
 from results.record_files import write_record
+from results.replicate_scores import samples
 from results.store import Store
+from results.tiers import tiers
 
 IMAGES, GROUPS = 40, 8
 SOURCES = ("none", "imagenet", "satir")

@@ -24,11 +24,12 @@ from bench.targets.manifest import read_manifest, write_manifest
 from pretrain_sources.identity import fingerprint
 from results import bundle, known_leaks, load_table, metrics
 from results.board import board
+from results.board_choice import one_board
 from results.bundle import BundleError
-from results.compare import one_board, samples
 from results.evidence import Evidence, sha256
 from results.known_leaks import LeakFinding, Near
 from results.record import RunRecord
+from results.replicate_scores import samples
 from results.store import Store, slug
 
 

@@ -5,9 +5,11 @@ import streamlit as st
 from dashboard.filters import Chosen
 from dashboard.widgets import figure, plain, table, two_sources
 from results import charts, image_bootstrap
+from results.board_choice import UnanswerableError
 from results.claims import Claim, judge, sentence
-from results.compare import METRICS, Samples, UnanswerableError, compare, compare_classes
+from results.compare import compare, compare_classes
 from results.escape import without_paths
+from results.replicate_scores import METRICS, Samples
 from results.store import StoreError
 
 

@@ -7,7 +7,7 @@ import streamlit as st
 from dashboard.filters import Chosen
 from dashboard.widgets import choice, plain, two_sources
 from results import charts, image_bootstrap, prediction_samples
-from results.compare import UnanswerableError
+from results.board_choice import UnanswerableError
 from results.escape import without_paths
 from results.store import StoreError
 

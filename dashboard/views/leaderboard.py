@@ -11,10 +11,13 @@ from dashboard.store_cache import protocol_of
 from dashboard.widgets import figure, held_equal, lines, plain, table
 from results import charts
 from results.board import constant_note
-from results.compare import CLASS_COLUMNS, METRICS, UnanswerableError, classes_of, samples, tier_notes, tiers
+from results.board_choice import UnanswerableError
+from results.compare import CLASS_COLUMNS, classes_of
 from results.escape import unique
 from results.marks import marks
 from results.reference import paper
+from results.replicate_scores import METRICS, samples
+from results.tiers import tier_notes, tiers
 
 FEW = 5  # reasons that are shown without being asked for
 MOST_SOURCES = 60  # beyond these, all pairs take seconds and nobody reads the tiers

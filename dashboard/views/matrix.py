@@ -5,7 +5,7 @@ import streamlit as st
 from dashboard.filters import Chosen
 from dashboard.widgets import figure, table
 from results import charts
-from results.compare import METRICS
+from results.replicate_scores import METRICS
 
 
 def show(chosen: Chosen) -> None:

@@ -9,7 +9,8 @@ import streamlit as st
 from dashboard.filters import Chosen
 from dashboard.widgets import choice, figure, plain, table
 from results import charts, scaling, stats
-from results.compare import METRICS, UnanswerableError, samples
+from results.board_choice import UnanswerableError
+from results.replicate_scores import METRICS, samples
 
 
 def show(chosen: Chosen) -> None:
