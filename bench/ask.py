@@ -7,7 +7,6 @@ from typing import Any, NamedTuple, TypedDict, Unpack
 import numpy as np
 import pandas as pd
 
-from bench.show import CLEAN, grid, page
 from pretrain_sources.yamlfile import read_yaml_list
 from results import image_bootstrap, scaling, stats
 from results.board_choice import UnanswerableError, one_board, one_protocol
@@ -17,6 +16,7 @@ from results.escape import ascii_json, for_csv, for_terminal, unique
 from results.replicate_scores import METRICS, Samples, samples
 from results.store import Store
 from results.table import runs_frame
+from results.text_tables import CLEAN, grid, page
 from results.tiers import tier_notes, tiers
 
 HOW = """Intervals are 95 %, over replicates: Welch on one backbone, the mean of the backbones' differences for 'all'. p Holm counts

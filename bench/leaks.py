@@ -8,7 +8,6 @@ from PIL import Image
 from bench import BenchError
 from bench.matrix import card_file
 from bench.records import now
-from bench.show import grid
 from bench.targets import Target, open_pool, open_target
 from bench.watch import counting
 from pretrain_sources import leaks
@@ -23,6 +22,7 @@ from results.escape import for_terminal
 from results.known_leaks import LeakFinding
 from results.store import Store, slug
 from results.table import runs_frame
+from results.text_tables import grid
 
 SHOWN = 20  # near-duplicates that are printed; all stand in the store
 

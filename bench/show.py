@@ -1,17 +1,16 @@
 """Text for `bench table`. Loads no torch, and nothing of a matrix: it must come up at once."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from results.escape import for_csv, for_json, for_latex, for_markdown, for_terminal
+from results.escape import for_csv, for_json
 from results.known_leaks import unproven
 from results.marks import marks
+from results.text_tables import page
 
 if TYPE_CHECKING:
     import pandas as pd
-
-CLEAN: dict[str, Callable[[str], str]] = {"table": for_terminal, "md": for_markdown, "latex": for_latex}
 
 
 def table_text(cells: "pd.DataFrame", runs: "pd.DataFrame", form: str) -> str:
@@ -139,34 +138,3 @@ def _number(value: float | None) -> str:
 def _interval(row: dict[str, Any], metric: str) -> str:
     low, high = row[f"{metric}_low"], row[f"{metric}_high"]
     return "-" if low is None else f"{low:.3f}..{high:.3f}"
-
-
-def page(
-    head: Sequence[str], columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str], form: str
-) -> str:
-    """A table with words above and below it; in LaTeX they are comments, so that the whole can be \\input."""
-    head, notes = ([CLEAN[form](line) for line in lines] for lines in (head, notes))
-    if form == "latex":
-        head, notes = ([f"% {line}" for line in lines] for lines in (head, notes))
-    if form == "md":  # else they would run together into one paragraph
-        notes = [f"- {line}" for line in notes]
-    gap = [] if form == "latex" else [""]
-    return "\n".join([*head, *gap, grid(columns, rows, form), *(gap if notes else []), *notes])
-
-
-def grid(columns: Sequence[str], rows: Sequence[Sequence[str]], form: str) -> str:
-    """Aligned columns, a Markdown table, or a LaTeX tabular."""
-    columns, *rows = ([CLEAN[form](cell) for cell in row] for row in [columns, *rows])
-    if form == "latex":
-        lines = [" & ".join(row) + r" \\" for row in [columns, *rows]]
-        head = [rf"\begin{{tabular}}{{{'l' * len(columns)}}}", r"\hline", lines[0], r"\hline"]
-        return "\n".join([*head, *lines[1:], r"\hline", r"\end{tabular}"])
-    if form == "md":
-        lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
-        return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
-    widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in [columns, *rows]
-    ]
-    return "\n".join([lines[0], "-" * min(len(lines[0]) + 8, 160), *lines[1:]])
