@@ -38,7 +38,7 @@ def main(browser: bool = False, names: tuple[str, ...] = (), **where: Any) -> No
     from streamlit.cli_util import open_browser
     from streamlit.runtime.scriptrunner_utils import script_run_context
 
-    from dashboard import reading, views  # noqa: F401
+    from dashboard import store_cache, views  # noqa: F401
 
     # it warns of caches that are filled before there is a page
     logging.getLogger(script_run_context.__name__).setLevel(logging.ERROR)
@@ -52,8 +52,8 @@ def main(browser: bool = False, names: tuple[str, ...] = (), **where: Any) -> No
             open_browser(url)
         yield None
 
-    with contextlib.suppress(reading.NothingToShow):  # the page will say it
-        reading.read()
+    with contextlib.suppress(store_cache.NothingToShowError):  # the page will say it
+        store_cache.read()
     page = Path(__file__).with_name("app.py")
     app = st.App(page, middleware=[Middleware(KnownHosts, address=address)], lifespan=told)
     served = {"server.address": address.host, "server.port": address.port, "server.baseUrlPath": address.base_path}

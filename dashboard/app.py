@@ -4,9 +4,9 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard import filters, reading
-from dashboard.parts import board_notes, lines, plain
+from dashboard import filters, store_cache
 from dashboard.views import PAGES
+from dashboard.widgets import board_notes, lines, plain
 from results.escape import without_paths
 
 
@@ -14,8 +14,8 @@ def main() -> None:
     """One rerun of the page."""
     st.set_page_config(page_title="satir-bench", layout="wide")
     try:
-        found = reading.read()
-    except reading.NothingToShow as error:
+        found = store_cache.read()
+    except store_cache.NothingToShowError as error:
         st.error(plain(without_paths(str(error), Path())))
         return
     page = st.segmented_control(
@@ -38,7 +38,7 @@ def main() -> None:
         chosen = filters.choose(found)
         board_notes(chosen.whole.iloc[0])
         PAGES[page](chosen)
-    reading.watch(found)
+    store_cache.watch(found)
 
 
 main()

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import pandas as pd
 import streamlit as st
 
-from dashboard.reading import Found
-from results.compare import METRICS
+from dashboard.store_cache import StoreContents
+from results.board import BOARD
 from results.escape import for_terminal, unique
-from results.table import BOARD
+from results.replicate_scores import METRICS
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Chosen:
         runs, cells: what is left of it by source, family and backbone.
     """
 
-    found: Found
+    found: StoreContents
     metric: str
     every: pd.DataFrame
     whole: pd.DataFrame
@@ -45,7 +45,7 @@ def is_control(source: str) -> bool:
     return "~" in source or source == "none/long"
 
 
-def choose(found: Found) -> Chosen:
+def choose(found: StoreContents) -> Chosen:
     """Draws the filters and returns what they leave."""
     with st.sidebar:
         boards = _boards(found.cells)

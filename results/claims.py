@@ -9,7 +9,8 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from results import stats
-from results.compare import METRICS, Samples, Unanswerable, find_source, one_board, samples
+from results.board_choice import UnanswerableError, one_board
+from results.replicate_scores import METRICS, Samples, find_source, samples
 from results.stats import Difference
 
 Verdict = Literal["SUPPORTED", "NOT SHOWN", "CONTRADICTED"]
@@ -72,21 +73,21 @@ def parse(text: str) -> Claim:
     """A claim from its words.
 
     Raises:
-        Unanswerable: it is none.
+        UnanswerableError: it is none.
     """
     if len(text) > MOST_CHARACTERS:
-        raise Unanswerable(f"a claim of {len(text)} characters; at most {MOST_CHARACTERS}")
+        raise UnanswerableError(f"a claim of {len(text)} characters; at most {MOST_CHARACTERS}")
     found = FORM.fullmatch(" ".join(text.split()))
     if found is None:
-        raise Unanswerable(f"cannot read the claim '{text}': write {FORMS}")
+        raise UnanswerableError(f"cannot read the claim '{text}': write {FORMS}")
     word, sign, metric = found["word"], found["sign"], found["metric"] or "miou"
     if metric not in METRICS:
-        raise Unanswerable(f"unknown metric '{metric}' in '{text}'; known: {', '.join(METRICS)}")
+        raise UnanswerableError(f"unknown metric '{metric}' in '{text}'; known: {', '.join(METRICS)}")
     if (word == "within") != (sign == "~"):
-        raise Unanswerable(f"cannot read the claim '{text}': > goes with 'by', ~ with 'within': {FORMS}")
+        raise UnanswerableError(f"cannot read the claim '{text}': > goes with 'by', ~ with 'within': {FORMS}")
     by = float(found["by"] or 0)
     if by >= 1 or (sign == "~" and by == 0):
-        raise Unanswerable(f"'{text}': scores are fractions, so a margin lies between 0 and 1")
+        raise UnanswerableError(f"'{text}': scores are fractions, so a margin lies between 0 and 1")
     return Claim(found["a"], sign, found["b"], by, metric, found["backbone"])  # type: ignore[arg-type]
 
 
@@ -97,23 +98,23 @@ def judge(claim: Claim, found: Samples) -> Judgement:
     one-sided tests at 5 % put the effect within the margin, contradicted where the 95 % interval lies outside.
 
     Raises:
-        Unanswerable: a source was not measured here.
+        UnanswerableError: a source was not measured here.
     """
     for name in (claim.a, claim.b):
         find_source(found, name)
     backbones = found.common(claim.a, claim.b, claim.backbone)
     if not backbones:
         place = f"on {claim.backbone}" if claim.backbone else "on a backbone in common"
-        raise Unanswerable(f"'{claim.a}' and '{claim.b}' were not both measured {place}")
+        raise UnanswerableError(f"'{claim.a}' and '{claim.b}' were not both measured {place}")
     pairs = found.pair(claim.a, claim.b, claim.backbone)
     told = stats.difference(pairs)
     replicates = min(len(sample) for pair in pairs for sample in pair)
     why = told.why_not or (None if found.judged else "the protocol is too short to rank anything")
     verdict = "NOT SHOWN" if why else _verdict(claim, told)
     needed = None
-    if verdict == "NOT SHOWN" and told.error is not None:
+    if verdict == "NOT SHOWN" and told.standard_error is not None:
         margin = told.effect - claim.by if claim.sign == ">" else claim.by - abs(told.effect)
-        deviation = told.error * math.sqrt(replicates * len(pairs) / 2)
+        deviation = told.standard_error * math.sqrt(replicates * len(pairs) / 2)
         needed = stats.needed(margin, deviation, len(pairs)) if margin > 0 else None
     even = len({len(sample) for pair in pairs for sample in pair}) == 1
     about = tuple(found.about[name] for name in (claim.a, claim.b) if name in found.about)

@@ -5,7 +5,7 @@ from typing import Any
 
 
 def marks(cell: Mapping[Any, Any]) -> list[str]:
-    """The marks of a row of `results.table.board`: a leak, the share of the test that it has seen, or says so, a badge."""
+    """The marks of a row of `results.board.board`: a leak, the share of the test that it has seen, or says so, a badge."""
     names = ("leak", "touched", "says_touched", "badge")
     leak, touched, says, badge = (None if value != value else value for value in (cell[name] for name in names))
     found = [] if leak is None else ["LEAK"]

@@ -6,7 +6,7 @@ replicates. Judged by predicting the largest size from the others, against a con
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from results import stats
-from results.compare import Samples, Unanswerable, samples
+from results.board_choice import UnanswerableError
+from results.replicate_scores import samples
 from results.stats import Floats
 
 Verdict = Literal["still rising", "plateau", "non-monotone", "unclear", "not enough points"]
@@ -22,7 +23,7 @@ RATES = np.geomspace(0.05, 4, 48)  # exponents that are tried
 LEAST_SIZES = 4
 DRAWS = 1000
 FLAT = 0.005  # a doubling that brings less is a plateau
-SURE = 0.05
+FALL_ALPHA = 0.05  # of the Holm-adjusted p below which a larger size is established worse
 BEYOND = "the interval ends beyond the measured range"
 
 
@@ -88,7 +89,7 @@ def _verdict(
     }
     tested = {pair: one for pair, one in told.items() if one.p is not None}
     adjusted = stats.holm([one.p for one in tested.values() if one.p is not None])
-    falls = [pair for (pair, one), p in zip(tested.items(), adjusted, strict=True) if one.effect < 0 and p < SURE]
+    falls = [pair for (pair, one), p in zip(tested.items(), adjusted, strict=True) if one.effect < 0 and p < FALL_ALPHA]
     if falls:
         return "non-monotone", f"{falls[0][1]:g} is established worse than {falls[0][0]:g}"
     gain, low, high = doubling
@@ -184,12 +185,36 @@ def points(
     train_fraction: `source` itself on shares of the target's labels.
 
     Raises:
-        Unanswerable: an unknown axis, nothing on it, or groups of several n.
+        UnanswerableError: an unknown axis, nothing on it, or groups of several n.
     """
     if axis not in AXES:
-        raise Unanswerable(f"unknown axis '{axis}'; known: {', '.join(AXES)}")
-    wanted: dict[str, float | None] = {}  # source -> its size, where its name says it
-    for name in table["source"].unique():
+        raise UnanswerableError(f"unknown axis '{axis}'; known: {', '.join(AXES)}")
+    found: dict[str, dict[float, tuple[float, ...]]] = {}
+    for name, size in _subsets(table["source"].unique(), axis, source).items():
+        for frac, rows in _shares(table[table["source"] == name], axis):
+            counted = samples(rows, metric)
+            for backbone, scores in counted.scores.get(name, {}).items():
+                at = frac if axis == "train_fraction" else size or _images(counted.runs, backbone)
+                if at in found.get(backbone, {}):
+                    raise UnanswerableError(
+                        f"two subsets of '{source}' have {at:g} {AXES[axis]} on {backbone}: no one curve"
+                    )
+                if not math.isnan(at):
+                    found.setdefault(backbone, {})[at] = tuple(scores)
+    if not found:
+        raise UnanswerableError(f"'{source}' has no complete cells along {axis} ({AXES[axis]}) here")
+    return {backbone: dict(sorted(by.items())) for backbone, by in sorted(found.items())}
+
+
+def _subsets(names: Iterable[str], axis: str, source: str) -> dict[str, float | None]:
+    """Those of these sources that lie on the axis of `source` -> their size, where the name says it.
+
+    Raises:
+        UnanswerableError: they are groups of several n.
+    """
+    wanted: dict[str, float | None] = {}
+    counts = set()
+    for name in names:
         parts = SUBSET.fullmatch(name)
         if parts is None or parts["base"] != source:
             continue
@@ -197,30 +222,25 @@ def points(
             wanted[name] = None
         elif axis == "groups" and parts["groups"]:
             wanted[name] = float(parts["groups"])
-    sizes = {SUBSET.fullmatch(name)["n"] for name in wanted} if axis == "groups" else set()  # type: ignore[index]
-    if len(sizes) > 1:
-        raise Unanswerable(
-            f"groups of subsets of {', '.join(sorted(map(str, sizes)))} images are no one curve: filter the store"
+            counts.add(str(parts["n"]))
+    if len(counts) > 1:
+        raise UnanswerableError(
+            f"groups of subsets of {', '.join(sorted(counts))} images are no one curve: filter the store"
         )
-    found: dict[str, dict[float, tuple[float, ...]]] = {}
-    for name, size in wanted.items():
-        rows = table[table["source"] == name]
-        for frac, part in (
-            rows.groupby("train_frac") if axis == "train_fraction" else [(1.0, rows[rows["train_frac"] == 1])]
-        ):
-            counted = samples(part, metric) if len(part) else Samples({}, {})
-            for backbone, scores in counted.scores.get(name, {}).items():
-                cell = counted.runs[counted.runs["backbone"] == backbone]
-                at = float(frac) if axis == "train_fraction" else size or float(cell["pretrain_images"].max())  # type: ignore[arg-type]
-                if at in found.get(backbone, {}):
-                    raise Unanswerable(
-                        f"two subsets of '{source}' have {at:g} {AXES[axis]} on {backbone}: no one curve"
-                    )
-                if not math.isnan(at):
-                    found.setdefault(backbone, {})[at] = tuple(scores)
-    if not found:
-        raise Unanswerable(f"'{source}' has no complete cells along {axis} ({AXES[axis]}) here")
-    return {backbone: dict(sorted(by.items())) for backbone, by in sorted(found.items())}
+    return wanted
+
+
+def _shares(rows: pd.DataFrame, axis: str) -> Iterator[tuple[float, pd.DataFrame]]:
+    """(share of the target's labels, its rows): each of them along `train_fraction`, along the other axes all labels alone."""
+    if axis == "train_fraction":
+        yield from ((float(frac), part) for frac, part in rows.groupby("train_frac"))  # type: ignore[arg-type]
+    elif len(whole := rows[rows["train_frac"] == 1]):
+        yield 1.0, whole
+
+
+def _images(runs: pd.DataFrame, backbone: str) -> float:
+    """How many images a source was trained on, by the runs on this backbone."""
+    return float(runs.loc[runs["backbone"] == backbone, "pretrain_images"].max())
 
 
 def without_pretraining(
@@ -231,7 +251,7 @@ def without_pretraining(
         return {}
     try:
         return points(table, axis, "none", metric)
-    except Unanswerable:
+    except UnanswerableError:
         return {}
 
 

@@ -31,26 +31,26 @@ class Difference:
     """How much two sources differ, and how surely.
 
     Attributes:
-        effect: mean of the first minus mean of the second, the mean over backbones. error: its standard error. freedom: degrees
-            of freedom, Welch's or Satterthwaite's. p: two-sided, of no difference. shown: the smallest effect that this data
-            would have found in 80 % of such experiments. why_not: why all of these are None.
+        effect: mean of the first minus mean of the second, the mean over backbones. standard_error: of the effect.
+            degrees_of_freedom: Welch's or Satterthwaite's. low, high: interval of the effect. p: two-sided, of no difference.
+            minimum_detectable_effect: with a power of 80 %, from data such as this. why_not: why all but the effect are None.
     """
 
     effect: float
-    error: float | None = None
-    freedom: float | None = None
+    standard_error: float | None = None
+    degrees_of_freedom: float | None = None
     low: float | None = None
     high: float | None = None
     p: float | None = None
-    shown: float | None = None
+    minimum_detectable_effect: float | None = None
     why_not: str | None = None
 
     def equivalent(self, within: float) -> float | None:
         """p of two one-sided t-tests (Schuirmann 1987) that the effect lies in (-within, within); None without an interval."""
-        if self.error is None or self.freedom is None:
+        if self.standard_error is None or self.degrees_of_freedom is None:
             return None
-        above = _tail(self.freedom, (self.effect + within) / self.error)
-        below = _tail(self.freedom, (within - self.effect) / self.error)
+        above = _tail(self.degrees_of_freedom, (self.effect + within) / self.standard_error)
+        below = _tail(self.degrees_of_freedom, (within - self.effect) / self.standard_error)
         return max(above, below)
 
 
@@ -72,12 +72,12 @@ def difference(pairs: Sequence[tuple[Sequence[float], Sequence[float]]], level: 
     if any(len(set(sample)) == 1 for sample in samples):
         return Difference(effect, why_not=AGREE)
     parts = [_variance(sample) / len(sample) for sample in samples]
-    freedom = math.fsum(parts) ** 2 / math.fsum(v**2 / (len(s) - 1) for v, s in zip(parts, samples, strict=True))
+    dof = math.fsum(parts) ** 2 / math.fsum(v**2 / (len(s) - 1) for v, s in zip(parts, samples, strict=True))
     error = math.sqrt(math.fsum(parts)) / len(pairs)
-    half = _critical(freedom, level) * error
-    p = min(1.0, 2 * _tail(freedom, abs(effect) / error))
-    shown = _noncentrality(freedom, level, power=0.8) * error
-    return Difference(effect, error, freedom, effect - half, effect + half, p, shown)
+    half = _critical(dof, level) * error
+    p = min(1.0, 2 * _tail(dof, abs(effect) / error))
+    least = _noncentrality(dof, level, power=0.8) * error
+    return Difference(effect, error, dof, effect - half, effect + half, p, least)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -111,8 +111,8 @@ def detectable(replicates: int, backbones: int = 1, power: float = 0.8, level: f
     from scipy.special import ndtr, stdtrit
 
     drawn = np.random.default_rng(0).chisquare(replicates - 1, (20_000, 2 * backbones)) / (replicates - 1)
-    freedom = drawn.sum(1) ** 2 / (drawn**2).sum(1) * (replicates - 1)
-    critical = stdtrit(freedom, 0.5 + level / 2) * np.sqrt(drawn.mean(1))  # in true standard errors
+    dof = drawn.sum(1) ** 2 / (drawn**2).sum(1) * (replicates - 1)
+    critical = stdtrit(dof, 0.5 + level / 2) * np.sqrt(drawn.mean(1))  # in true standard errors
 
     def short(effect: float) -> float:
         return float((ndtr(effect - critical) + ndtr(-effect - critical)).mean()) - power
@@ -177,21 +177,21 @@ def _variance(values: Sequence[float]) -> float:
     return math.fsum((v - centre) ** 2 for v in values) / (len(values) - 1)
 
 
-def _critical(freedom: float, level: float) -> float:
+def _critical(dof: float, level: float) -> float:
     from scipy.special import stdtrit  # scipy.stats takes seconds to import
 
-    return float(stdtrit(freedom, 0.5 + level / 2))
+    return float(stdtrit(dof, 0.5 + level / 2))
 
 
-def _tail(freedom: float, t: float) -> float:
+def _tail(dof: float, t: float) -> float:
     """Probability that Student's t is above."""
     from scipy.special import stdtr
 
-    return float(stdtr(freedom, -t))
+    return float(stdtr(dof, -t))
 
 
-def _noncentrality(freedom: float, level: float, power: float) -> float:
+def _noncentrality(dof: float, level: float, power: float) -> float:
     """Of the t that a two-sided test finds with this power."""
     from scipy.special import nctdtrinc
 
-    return float(nctdtrinc(freedom, 1 - power, _critical(freedom, level)))
+    return float(nctdtrinc(dof, 1 - power, _critical(dof, level)))

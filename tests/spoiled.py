@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from examples import record, write
 
 from results.bundle import BUNDLE, CARD, Listing, Verdict, verdict_file
@@ -164,3 +165,14 @@ for odd, put in ODD_FILES.items():
         f"finding: {odd}": lambda folder, put=put: in_place_of(folder / RUNS / LEAKS / "soda" / "mine-0.json", put),
         f"more: {odd}": lambda folder, put=put: in_place_of(folder / "more.txt", put),
     }
+
+
+def damaged(data: bytes, rng: np.random.Generator) -> bytes:
+    """The data after a bit flip, a cut, or a write that was torn and left zeros."""
+    place = int(rng.integers(len(data)))
+    kinds = (
+        data[:place] + bytes([data[place] ^ (1 << int(rng.integers(8)))]) + data[place + 1 :],
+        data[:place],
+        data[:place] + bytes(len(data) - place),
+    )
+    return kinds[int(rng.integers(3))]

@@ -24,6 +24,7 @@ from bench.targets import open_target
 from bench.targets.manifest import make_manifest, write_manifest
 from pretrain_sources.hashing import fingerprint
 from results.record import RunRecord
+from results.record_files import read_records
 from results.store import Store, slug
 
 CARD: dict[str, Any] = {
@@ -69,7 +70,7 @@ class Packed:
     matrix: Path
 
     def records(self) -> list[RunRecord]:
-        return Store(self.store).read_records()[0]
+        return read_records(Store(self.store))[0]
 
     def copy(self, to: Path) -> "Packed":
         """The same with a bundle of its own in TO/submissions."""

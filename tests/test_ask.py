@@ -16,6 +16,7 @@ from examples import as_submission, record, write
 from bench.cli.questions import view_text
 from results import load_table, metrics
 from results.evidence import Evidence, sha256
+from results.record_files import write_record
 from results.store import Store
 
 QUALITY = {"none": 0.5, "imagenet": 0.7, "satir": 0.72, "satir/n-10": 0.55, "satir/n-30": 0.62, "satir/n-100": 0.68}
@@ -64,7 +65,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
                         "heldout_miou": None,
                         "heldout_miou_constant": None,
                     }
-                store.write_record(record(replicate, source=source, backbone=backbone, **fields), evidence)
+                write_record(store, record(replicate, source=source, backbone=backbone, **fields), evidence)
     return store.root
 
 
@@ -136,7 +137,7 @@ def test_the_views_count_what_counts(bench: Bench, tmp_path: Path) -> None:
         for replicate in range(3):
             evidence = proof(0.5 + 0.1 * number, replicate)
             made = {"scores": metrics.scores(evidence), "evidence_sha256": sha256(evidence.to_bytes())}
-            store.write_record(record(replicate, source=source, cell=f"{number}" * 64, **made, **changes), evidence)
+            write_record(store, record(replicate, source=source, cell=f"{number}" * 64, **made, **changes), evidence)
     for view in ("--per-class", "--tuning"):
         told = bench("table", view, "--store", store.root).out
         assert len(re.findall(r"^none  ", told, re.MULTILINE)) == 1, "not the old identity too"
@@ -169,7 +170,7 @@ def labelled(root: Path, sources: dict[str, float], replicates: int) -> Path:
                 evidence = proof(quality + 0.08 * i, 100 * number + 10 * i + replicate)
                 made = {"scores": metrics.scores(evidence), "evidence_sha256": sha256(evidence.to_bytes())}
                 made |= {"train_frac": share, "cell": f"{number}{i}".ljust(64, "0"), "replicates": replicates}
-                store.write_record(record(replicate, source=source, **made), evidence)
+                write_record(store, record(replicate, source=source, **made), evidence)
     return store.root
 
 
@@ -243,7 +244,7 @@ def test_text_of_a_record_is_shown_as_text(bench: Bench, tmp_path: Path) -> None
         evidence = proof(0.5, replicate)
         made = {"scores": metrics.scores(evidence), "evidence_sha256": sha256(evidence.to_bytes())}
         name = "<script>alert(1)</script>"
-        store.write_record(record(replicate, source=name, label_note=name, **made), evidence)
+        write_record(store, record(replicate, source=name, label_note=name, **made), evidence)
     assert bench("report", "--out", tmp_path / "r", "--store", store.root).code == 0
     assert "<script" not in (tmp_path / "r" / "index.html").read_text()
 

@@ -25,6 +25,7 @@ from selenium.webdriver.common.by import By
 from test_ask import filled  # noqa: F401 - a fixture
 from test_dashboard import PAGES
 
+from results.record_files import write_record
 from results.store import Store
 
 PATIENCE_S = 90.0
@@ -198,7 +199,7 @@ def test_a_name_is_never_markup(browser: webdriver.Chrome, serve: Serve, tmp_pat
     for replicate in range(3):
         for source, cell in ((name, "1"), ("none", "2")):
             made = record(replicate, seed=replicate + len(cell), source=source, label_note=note, cell=cell * 64)
-            store.write_record(made, evidence(replicate + len(cell)))
+            write_record(store, made, evidence(replicate + len(cell)))
     for page in PAGES:
         drawn(browser, f"{serve(store.root)}/?page={page}", TITLES[page])
         time.sleep(1)
@@ -212,10 +213,10 @@ def test_a_name_is_never_markup(browser: webdriver.Chrome, serve: Serve, tmp_pat
 
 def test_a_store_that_grows_is_picked_up(browser: webdriver.Chrome, serve: Serve, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
-    store.write_record(record(0), evidence(0))
+    write_record(store, record(0), evidence(0))
     drawn(browser, serve(store.root), TITLES["Leaderboard"])
     assert not any("arrived-later" in cells for cells in rows_of(browser))
     for replicate in range(3):
-        store.write_record(record(replicate, source="arrived-later", cell="d" * 64), evidence(replicate))
+        write_record(store, record(replicate, source="arrived-later", cell="d" * 64), evidence(replicate))
     wait(lambda: any("arrived-later" in cells for cells in rows_of(browser)))
     assert not faults(browser)

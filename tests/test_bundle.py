@@ -14,9 +14,9 @@ from submitted import Packed
 from test_dashboard import PAGES, Open, opened, texts  # noqa: F401 - opened is a fixture
 
 from results import load_table
+from results.board import board, constant_note
 from results.bundle import read_verdict, submissions
 from results.store import LEAKS, Store
-from results.table import board, constant_note
 
 HARMLESS = ("a folder name that is not UTF-8", "more: a folder")  # a folder more, with nothing in it
 

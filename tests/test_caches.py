@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_table import damaged
+from spoiled import damaged
 
 from bench.targets import open_target
 from bench.targets.frames import examine_all

@@ -27,7 +27,9 @@ from bench.submission.copies import (
     read_known,
 )
 from results.evidence import Evidence, sha256
+from results.evidence_files import read_evidence
 from results.record import RunRecord
+from results.record_files import read_records
 from results.store import Store
 
 Ints = NDArray[np.int64]
@@ -36,7 +38,7 @@ Ints = NDArray[np.int64]
 @pytest.fixture(scope="module")
 def shipped() -> list[tuple[RunRecord, Evidence]]:
     store = Store(SHIPPED)
-    return [(record, store.read_evidence(record)) for record in store.read_records()[0]]
+    return [(record, read_evidence(store, record)) for record in read_records(store)[0]]
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from examples import evidence, record, write
+from examples import evidence, record, record_paths, write
 from spoiled import ODD_FILES, in_place_of
 from streamlit.testing.v1 import AppTest
 from test_ask import filled  # noqa: F401 - a fixture
@@ -16,9 +16,11 @@ from test_ask import filled  # noqa: F401 - a fixture
 from dashboard import filters
 from dashboard.views.leaderboard import badges, gain
 from dashboard.views.run import importance
-from results import images, load_table, samples
+from results import image_bootstrap, load_table, prediction_samples
+from results.board import board, constant_note
+from results.record_files import write_record
 from results.store import Store
-from results.table import board, constant_note, runs_frame
+from results.table import runs_frame
 
 APP = Path(filters.__file__).with_name("app.py")
 PAGES = ("Leaderboard", "Matrix", "Compare", "Scaling", "Run", "Images")
@@ -126,19 +128,19 @@ def test_images_of_two_runs_and_where_they_differ(opened: Open, tmp_path: Path) 
             made = record(replicate, seed=replicate + len(source), source=source, cell=source[0].encode().hex() * 32)
             from examples import evidence
 
-            store.write_record(made, evidence(replicate + len(source)))
+            write_record(store, made, evidence(replicate + len(source)))
             labels = {f"image-{i}": rng.integers(0, 3, (40, 700), dtype=np.uint8) for i in range(4)}
-            samples.write(samples.predictions_file(store, made.run), labels)
+            prediction_samples.write(prediction_samples.predictions_file(store, made.run), labels)
     assert "holds no pictures" in texts(opened(store.root, page="Images"))
-    for path in samples.truth_files(store, "t" * 64, "p" * 64):
-        samples.write(path, labels)
+    for path in prediction_samples.truth_files(store, "t" * 64, "p" * 64):
+        prediction_samples.write(path, labels)
     app = opened(store.root, page="Images")
     assert not app.exception
     assert "image-0" in texts(app)
-    kept = samples.read(samples.predictions_file(store, made.run))
+    kept = prediction_samples.read(prediction_samples.predictions_file(store, made.run))
     assert kept["image-0"].shape == (14, 234)
-    samples.predictions_file(store, made.run).write_bytes(b"torn")
-    assert samples.read(samples.predictions_file(store, made.run)) == {}
+    prediction_samples.predictions_file(store, made.run).write_bytes(b"torn")
+    assert prediction_samples.read(prediction_samples.predictions_file(store, made.run)) == {}
 
 
 # -- what a store can be ---------------------------------------------------------------------------------------------
@@ -160,7 +162,7 @@ def test_a_store_that_is_a_file(opened: Open, tmp_path: Path) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_one_failed_run_only(page: str, opened: Open, tmp_path: Path) -> None:
     nothing = dict.fromkeys(("scores", "tuning", "provenance", "evidence_sha256", "normalisation"))
-    Store(tmp_path).write_record(record(status="failed", reason="the driver is gone", **nothing))
+    write_record(Store(tmp_path), record(status="failed", reason="the driver is gone", **nothing))
     app = opened(tmp_path, page=page)
     assert not app.exception, app.exception
     if page in ("Leaderboard", "Run"):
@@ -171,7 +173,7 @@ def test_a_damaged_record_and_one_of_a_newer_schema_are_named(opened: Open, tmp_
     from examples import evidence
 
     store = Store(tmp_path)
-    folders = [store.write_record(record(i), evidence(i)) for i in range(3)]
+    folders = [write_record(store, record(i), evidence(i)) for i in range(3)]
     (folders[0] / "record.json").write_text('{"schema_version": 1, "run"')
     newer = json.loads((folders[1] / "record.json").read_text()) | {"schema_version": 2, "unheard_of": 1}
     (folders[1] / "record.json").write_text(json.dumps(newer))
@@ -191,7 +193,7 @@ def test_text_of_a_card_is_shown_as_text(page: str, opened: Open, tmp_path: Path
     for i in range(3):
         for source, cell in ((name, "1"), ("none", "2")):
             made = record(i, source=source, label_note=name, cell=cell * 64, seed=i)
-            Store(tmp_path).write_record(made, evidence(i))
+            write_record(Store(tmp_path), made, evidence(i))
     app = opened(tmp_path, page=page)
     assert not app.exception, app.exception
     for part in [*app.markdown, *app.caption, *app.info, *app.warning]:
@@ -242,7 +244,7 @@ def test_a_gain_is_over_a_baseline_that_counts() -> None:
 
 
 def test_stale_leaking_and_partial_cells_have_no_colour() -> None:
-    from results.pictures import as_bytes, matrix_chart
+    from results.charts import as_bytes, matrix_chart
 
     rows = [("a", "ok", None, 0.5), ("b", "ok", "seen", 0.6), ("c", "partial", None, 0.7), ("a", "stale", None, 0.8)]
     cells = pd.DataFrame(rows, columns=["source", "status", "leak", "miou"]).assign(
@@ -263,8 +265,8 @@ def test_a_store_that_changes_or_goes_while_the_page_is_open(opened: Open, fille
     app = opened(copied, page="Compare", a="satir", b="none")
     for path in copied.rglob("evidence.npz"):
         path.write_bytes(evidence(99).to_bytes())
-    images._counts.cache_clear()
-    images._image_scores.cache_clear()
+    image_bootstrap._counts.cache_clear()
+    image_bootstrap._image_scores.cache_clear()
     app.run()
     assert not app.exception
     assert "is not the evidence that record.json beside it was made from" in texts(app)
@@ -315,7 +317,7 @@ def store_of_three(folder: Path, **changes: object) -> Store:
     for number, source in enumerate(("none", "mine")):
         for i in range(3):
             made = record(i, 10 * number + i, source=source, cell=f"{number}" * 64, **changes)
-            store.write_record(made, evidence(10 * number + i))
+            write_record(store, made, evidence(10 * number + i))
     return store
 
 
@@ -357,7 +359,7 @@ BAD_TRIALS = {name: data + b"\n{}\n" for name, data in NO_JSON.items()} | {
 )
 def test_a_bad_file_of_a_run_is_one_line(name: str, data: bytes, opened: Open, tmp_path: Path) -> None:
     store = store_of_three(tmp_path)
-    for path in store.record_paths():
+    for path in record_paths(store):
         (path.parent / name).write_bytes(data)
         other = "certificate.json" if name == "history.csv" else "history.csv"
         (path.parent / other).write_text("[]" if other == "certificate.json" else "step,loss,lr\n1,2,3\n2,1,3\n")
@@ -372,7 +374,7 @@ def test_a_bad_file_of_a_run_is_one_line(name: str, data: bytes, opened: Open, t
 def test_names_of_settings_that_the_page_uses_itself(opened: Open, tmp_path: Path) -> None:
     store = store_of_three(tmp_path)
     rows = [{"schedule": {"trial": i, "val_miou": "x", "index": i, "lr": i}, "val_miou": i / 20} for i in range(12)]
-    for path in store.record_paths():
+    for path in record_paths(store):
         (path.parent / "trials.jsonl").write_text("\n".join(map(json.dumps, rows)) + '\n{"schedule": {"tor')
     app = opened(store.root, page="Run")
     assert not app.exception, app.exception
@@ -389,7 +391,7 @@ def test_settings_of_odd_types(settings: object, page: str, opened: Open, tmp_pa
 @pytest.mark.parametrize("page", PAGES)
 def test_a_record_of_odd_types_is_left_out(page: str, opened: Open, tmp_path: Path) -> None:
     store = store_of_three(tmp_path)
-    path = store.record_paths()[0]
+    path = record_paths(store)[0]
     held = json.loads(path.read_text())
     held["provenance"]["device"] = ["\x1b[31m"]
     path.write_text(json.dumps(held))
@@ -417,12 +419,12 @@ def test_sources_named_as_the_pictures_are(opened: Open, tmp_path: Path) -> None
     for number, source in enumerate(("truth", "image")):
         for i in range(3):
             made = record(i, number * 10 + i, source=source, cell=f"{number}" * 64, classes=["a\nb", "c", "d"])
-            store.write_record(made, evidence(number * 10 + i))
-            path = samples.predictions_file(store, made.run)
+            write_record(store, made, evidence(number * 10 + i))
+            path = prediction_samples.predictions_file(store, made.run)
             path.parent.mkdir(parents=True)
             np.savez(path, ids=np.array(list(odd)), **{f"p{k}": v for k, v in enumerate(odd.values())})
-    for path in samples.truth_files(store, "t" * 64, "p" * 64):
-        samples.write(path, labels)
+    for path in prediction_samples.truth_files(store, "t" * 64, "p" * 64):
+        prediction_samples.write(path, labels)
     app = opened(store.root, page="Images")
     assert not app.exception, app.exception
     captions = [part.proto.imgs[0].caption for part in app.get("image") if part.proto.imgs[0].caption]

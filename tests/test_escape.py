@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import Bench
-from examples import evidence, record
+from examples import evidence, record, record_paths
 from markdown_it import MarkdownIt
 from PIL import Image
 from rich.console import Console
@@ -26,9 +26,10 @@ from streamlit.testing.v1 import AppTest
 from test_dashboard import PAGES, Open, opened  # noqa: F401 - opened is a fixture
 
 from bench.cli import progress
-from results import escape, leaks, samples
+from results import escape, known_leaks, prediction_samples
 from results.evidence import Evidence, sha256
 from results.record import RunRecord
+from results.record_files import write_record
 from results.store import Store
 
 HOSTILE = (
@@ -62,17 +63,17 @@ def fill(folder: Path, text: str, word: str, long: str) -> Store:
         for replicate in range(3):
             made = record(replicate, seed=10 * number + replicate, source=source, cell=f"{number}" * 64)
             found = proof(10 * number + replicate, text)
-            store.write_record(_renamed(made, found, text, long, **changes), None if changes.get("status") else found)
+            write_record(store, _renamed(made, found, text, long, **changes), None if changes.get("status") else found)
             if not changes.get("status"):
                 pictures = {f"{text}image0": np.zeros((40, 50), np.uint8)}
-                samples.write(samples.predictions_file(store, made.run), pictures)
-    for path in samples.truth_files(store, HASHES["t"], HASHES["p"]):
-        samples.write(path, pictures)
+                prediction_samples.write(prediction_samples.predictions_file(store, made.run), pictures)
+    for path in prediction_samples.truth_files(store, HASHES["t"], HASHES["p"]):
+        prediction_samples.write(path, pictures)
     _leave_files(store, text)
-    near = {f"{text}image0": leaks.Near(image=text, similarity=0.9, how=text)}
+    near = {f"{text}image0": known_leaks.Near(image=text, similarity=0.9, how=text)}
     counts = {"image_count": 5, "test_images": 6, "threshold": 0.8, "expected_false_alarms": 0.1, "unreadable": 0}
     told = {"target": text, "target_hash": HASHES["t"], "images": text, "notes": [text], "checked": text}
-    leaks.write(store, leaks.Found(source=f"{text}/n-10", touched=near, **counts, **told))
+    known_leaks.write(store, known_leaks.LeakFinding(source=f"{text}/n-10", touched=near, **counts, **told))
     _leave_plan(store, text)
     broken = store.root / "a" / "b" / re.sub("[/\0]", "", text) / "c" / "r0-1"
     broken.mkdir(parents=True)
@@ -91,7 +92,7 @@ def _renamed(made: RunRecord, found: Evidence, text: str, long: str, **changes: 
 
 
 def _leave_files(store: Store, text: str) -> None:
-    for folder in (path.parent for path in store.record_paths()):
+    for folder in (path.parent for path in record_paths(store)):
         (folder / "certificate.json").write_text(json.dumps({text: [text]}))
         rows = [{"schedule": {"lr": i / 10, text: text}, "val_miou": i / 20} for i in range(12)]
         (folder / "trials.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -543,10 +544,10 @@ def test_words_of_the_address_are_of_strangers_too(page: str, opened: Open, host
 
 
 def test_the_downloads_of_a_page(opened: Open, hostile: Store, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    from dashboard import parts
+    from dashboard import widgets
 
     made: list[bytes] = []
-    monkeypatch.setattr(parts, "_download", lambda kind, name, make: made.append(make()) if kind == "CSV" else None)
+    monkeypatch.setattr(widgets, "_download", lambda kind, name, make: made.append(make()) if kind == "CSV" else None)
     for page in PAGES:
         opened(hostile.root, page=page, classes="true")
     assert len(made) > 3

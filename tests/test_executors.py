@@ -17,6 +17,7 @@ from bench.plan.units import Unit
 from bench.run.executors import Frontier, inline, local
 from bench.targets import open_pool, open_target
 from bench.train import stages
+from results.record_files import read_records
 from results.store import Store
 
 
@@ -143,7 +144,7 @@ def test_a_failed_unit_takes_those_that_need_it_with_it_and_no_others(
     gone = [(unit.kind, o.inherited) for unit, o in ended.values() if (o.status, o.reason) == ("diverged", "why")]
     assert sorted(gone) == [("final", True), ("final", True), ("tune", False)]
     assert sum(o.status == "ok" for _, o in ended.values()) == 3
-    records, _ = Store(context.store).read_records()
+    records, _ = read_records(Store(context.store))
     assert sorted(record.status for record in records) == ["diverged", "diverged", "ok", "ok"]
 
 

@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 from submitted import Packed, card_folder
 
 from results import load_table
+from results.board import board
 from results.store import Store
-from results.table import board, runs_frame
+from results.table import runs_frame
 
 CASES = int(os.environ.get("BENCH_FUZZ", "0"))
 FEW = 18  # of each kind in `make test`

@@ -13,6 +13,7 @@ import pytest
 from conftest import Bench, make_scenes, write_matrix
 
 from bench.plan.unit import RESULT_VERSION
+from results.record_files import read_records
 from results.store import Store
 
 GOLDEN = Path(__file__).with_name("golden.json")
@@ -46,7 +47,7 @@ def golden_matrices(folder: Path) -> list[Path]:
 def numbers(store: Path) -> dict[str, object]:
     """What each cell measured, and under which versions of the stages."""
     found: dict[str, object] = {"versions": dict(RESULT_VERSION)}
-    for record in Store(store).read_records()[0]:
+    for record in read_records(Store(store))[0]:
         if record.scores and record.tuning and record.provenance:
             history = Store(store).folder_of(record) / "history.csv"
             values = {

@@ -13,10 +13,11 @@ from bench.spec import load_protocol
 from bench.submission.identity import Definitions, IdentityError, differing, identity_faults, unit_of
 from pretrain_sources.catalog import catalog, find_source
 from results.record import RunRecord
+from results.record_files import read_records
 from results.store import Store
 
 RUNS = Path(__file__).parent.parent / "results" / "runs"
-RECORDS = Store(RUNS).read_records()[0]
+RECORDS = read_records(Store(RUNS))[0]
 
 
 def definitions(record: RunRecord) -> Definitions:

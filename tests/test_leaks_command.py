@@ -11,7 +11,7 @@ from submitted import Packed, card_folder
 
 from bench.targets import open_target
 from results.bundle import RUNS
-from results.leaks import Found
+from results.known_leaks import LeakFinding
 from results.store import LEAKS
 
 
@@ -33,7 +33,7 @@ def test_planted_copies_are_found_shown_and_kept(bench: Bench, scenes: Path, poo
     test = [frame.id for frame in open_target("scenes", scenes).splits["test"][:3]]
     for source in ("satir--felzenszwalb", "satir~shuffled"):
         path = next((tmp_path / "store" / LEAKS / "scenes").glob(f"{source}-*.json"))
-        found = Found.model_validate_json(path.read_bytes())
+        found = LeakFinding.model_validate_json(path.read_bytes())
         assert set(test) <= set(found.touched)
         assert len(found.touched) <= len(test) + 1, "false alarms"
         for name in test:

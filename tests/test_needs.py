@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Bench, write_matrix
+from examples import record_paths
 from kills import command, environment
 from test_run import scores_of
 from test_safe_io_files import leftovers
@@ -19,6 +20,7 @@ from bench.plan.unit_folder import CLAIM, NETWORK, SPENT, is_kept, is_left
 from bench.plan.units import Unit
 from bench.train import stages, tune
 from results.record import RunRecord
+from results.record_files import read_records
 from results.store import Store, read_json_lines
 
 SOURCES = ("satir/felzenszwalb", "satir/felzenszwalb~permuted")
@@ -65,7 +67,7 @@ def whole(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def by_source(store: Path) -> dict[str, RunRecord]:
-    return {record.source: record for record in Store(store).read_records()[0]}
+    return {record.source: record for record in read_records(Store(store))[0]}
 
 
 @pytest.mark.parametrize("tear", [cut, delete])
@@ -88,7 +90,7 @@ def test_what_is_torn_is_made_anew_to_the_same_result(
     torn = min(store.glob(f"units/{file}"))
     before = torn.read_bytes()
     tear(torn)
-    for record in Store(store).record_paths():
+    for record in record_paths(Store(store)):
         record.unlink()
     code, told = run(bench, matrix(tmp_path), store)
     assert code == 0, told
@@ -111,7 +113,7 @@ def test_what_only_its_reader_sees_torn_is_made_anew_by_the_next_run(
     else:
         for path in store.glob("units/pretrain/*/encoder.safetensors"):
             tear(path)
-    for record in Store(store).record_paths():
+    for record in record_paths(Store(store)):
         record.unlink()
     code, told = run(bench, matrix(tmp_path), store)
     assert code == 2
@@ -139,7 +141,7 @@ def test_trials_that_are_whole_are_not_run_again(
     store = Path(shutil.copytree(whole, tmp_path / "store"))
     for name, tear in (("tune.json", cut), ("trials.jsonl", cut)):
         tear(min(store.glob(f"units/tune/*/{name}")))
-        for record in Store(store).record_paths():
+        for record in record_paths(Store(store)):
             record.unlink()
         ran: list[int] = []
         real = tune.propose
@@ -159,7 +161,7 @@ def test_a_line_that_is_no_next_trial_is_no_trial(line: str, whole: Path, bench:
     before = path.read_text()
     path.write_text(f"{before.splitlines()[0]}\n{line}\n")
     assert not is_left(Store(store), "tune", path.parent.name)
-    for record in Store(store).record_paths():
+    for record in record_paths(Store(store)):
         record.unlink()
     assert run(bench, matrix(tmp_path), store)[0] == 0
     assert path.read_text() == before
@@ -167,7 +169,7 @@ def test_a_line_that_is_no_next_trial_is_no_trial(line: str, whole: Path, bench:
 
 def test_evidence_that_is_torn_is_measured_again(whole: Path, bench: Bench, tmp_path: Path) -> None:
     store = Path(shutil.copytree(whole, tmp_path / "store"))
-    path = Store(store).record_paths()[0].with_name("evidence.npz")
+    path = record_paths(Store(store))[0].with_name("evidence.npz")
     cut(path)
     assert "evidence.npz is torn" in bench("table", "--store", store).err
     code, told = run(bench, matrix(tmp_path), store)
@@ -234,7 +236,7 @@ def test_a_final_never_ends_ok_over_what_was_deleted_under_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store = Path(shutil.copytree(whole, tmp_path / "store"))
-    for record in Store(store).record_paths():
+    for record in record_paths(Store(store)):
         record.unlink()
     now: list[Unit] = []
     real_final, real_fit, real_score = stages.final, stages.fit, stages.score_on_test
@@ -303,12 +305,12 @@ def test_a_store_deleted_under_an_earlier_stage_is_filled_by_the_next_run(
         patch.setitem(stages._STAGES, kind, stage)
         code, told = run(bench, path, store)
     assert begun
-    records = Store(store).read_records()[0] if store.exists() else []
+    records = read_records(Store(store))[0] if store.exists() else []
     assert all(record.status == "ok" and record.pretraining for record in records), told
     assert code == (0 if records else 2), told
     assert run(bench, path, store)[0] == 0
     [mine], [theirs] = (
-        [r for r in Store(s).read_records()[0] if r.source == "satir/felzenszwalb"] for s in (store, whole)
+        [r for r in read_records(Store(s))[0] if r.source == "satir/felzenszwalb"] for s in (store, whole)
     )
     assert (mine.scores, mine.tuning, mine.pretraining) == (theirs.scores, theirs.tuning, theirs.pretraining)
 

@@ -13,17 +13,20 @@ import pytest
 import safetensors.torch
 import torch
 from conftest import Bench, write_matrix
+from examples import record_paths
 
 from backbones.transfer import state_sha256
 from bench.plan.unit_folder import CLAIM, NETWORK
 from bench.train import stages
-from results import load_table, samples
+from results import load_table, prediction_samples
+from results.evidence_files import read_evidence
+from results.record_files import read_records
 from results.store import Store, read_json_lines
 
 
 def scores_of(store: Path) -> dict[tuple[str, str, int], tuple[object, ...]]:
     """What must not depend on how often a run was interrupted: everything that was measured, evidence included."""
-    records, bad = Store(store).read_records()
+    records, bad = read_records(Store(store))
     assert not bad
     return {(r.source, r.backbone, r.replicate): (r.run, r.scores, r.tuning, r.evidence_sha256) for r in records}
 
@@ -46,8 +49,8 @@ def test_scores_are_those_of_the_evidence(bench: Bench, matrix_file: Path, tmp_p
 
     bench("run", "--matrix", matrix_file, "--executor", "inline")
     store = Store(tmp_path / "store")
-    for record in store.read_records()[0]:
-        assert metrics.scores(store.read_evidence(record)) == record.scores
+    for record in read_records(store)[0]:
+        assert metrics.scores(read_evidence(store, record)) == record.scores
 
 
 def test_a_run_keeps_its_trials_and_what_it_saw_on_a_few_test_images(
@@ -55,13 +58,15 @@ def test_a_run_keeps_its_trials_and_what_it_saw_on_a_few_test_images(
 ) -> None:
     bench("run", "--matrix", matrix_file, "--executor", "inline")
     store = Store(tmp_path / "store")
-    for record in store.read_records()[0]:
+    for record in read_records(store)[0]:
         trials = list(read_json_lines(store.folder_of(record) / "trials.jsonl"))
         assert [trial["val_miou"] for trial in trials] == record.tuning.trial_val_mious
-        files = samples.truth_files(store, record.target_hash, record.protocol_hash)
-        kept = [samples.read(path) for path in (*files, samples.predictions_file(store, record.run))]
-        ids = store.read_evidence(record).image_ids.tolist()
-        assert [set(pictures) for pictures in kept] == [samples.sample_ids(ids)] * 3
+        files = prediction_samples.truth_files(store, record.target_hash, record.protocol_hash)
+        kept = [
+            prediction_samples.read(path) for path in (*files, prediction_samples.predictions_file(store, record.run))
+        ]
+        ids = read_evidence(store, record).image_ids.tolist()
+        assert [set(pictures) for pictures in kept] == [prediction_samples.sample_ids(ids)] * 3
         assert len({pictures[ids[0]].shape for pictures in kept}) == 1
         assert not [path for path in store.folder_of(record).iterdir() if "sample" in path.name], "it would be packed"
 
@@ -76,7 +81,7 @@ def test_networks_are_kept_where_asked_for_and_made_again_where_they_were_not(
     again = bench("run", "--matrix", matrix_file, "--executor", "inline", "--keep-weights")
     assert again.code == 0, again.err
     assert scores_of(store.root) == before
-    for record in store.read_records()[0]:
+    for record in read_records(store)[0]:
         kept = safetensors.torch.load_file(store.unit_dir("final", record.run) / NETWORK)
         assert state_sha256(kept) == record.network_sha256
     assert "nothing to do" in bench("run", "--matrix", matrix_file, "--executor", "inline", "--keep-weights").out
@@ -122,7 +127,7 @@ def test_test_labels_cannot_change_what_is_trained_or_chosen(bench: Bench, soda:
     for stem in (base / "test_infrared.txt").read_text().split():
         other.save(base / "SegmentationClassOne" / f"{stem}.png")
     bench(*words, "--store", tmp_path / "b")
-    a, b = (Store(tmp_path / name).read_records()[0] for name in "ab")
+    a, b = (read_records(Store(tmp_path / name))[0] for name in "ab")
     assert [r.tuning for r in a] == [r.tuning for r in b]
     assert [r.scores for r in a] != [r.scores for r in b]
 
@@ -158,7 +163,7 @@ def test_a_diverged_cell_is_a_record_and_stays_so(bench: Bench, tmp_path: Path) 
 def test_a_torn_record_is_made_anew_and_nothing_else_is(bench: Bench, matrix_file: Path, tmp_path: Path) -> None:
     bench("run", "--matrix", matrix_file, "--executor", "inline")
     before = scores_of(tmp_path / "store")
-    torn = Store(tmp_path / "store").record_paths()[0]
+    torn = record_paths(Store(tmp_path / "store"))[0]
     torn.write_bytes(torn.read_bytes()[:200])
     shown = bench("table")
     assert shown.code == 0
@@ -176,7 +181,7 @@ def test_a_torn_unit_is_made_anew(name: str, bench: Bench, wheel: None, tmp_path
     before = scores_of(tmp_path / "store")
     torn = next((tmp_path / "store").glob(f"units/*/*/{name}"))
     torn.write_bytes(torn.read_bytes()[:50])
-    Store(tmp_path / "store").record_paths()[0].unlink()
+    record_paths(Store(tmp_path / "store"))[0].unlink()
     assert bench("run", "--matrix", path, "--executor", "inline").code == 0
     assert scores_of(tmp_path / "store") == before
 
@@ -359,7 +364,7 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(
         assert running.returncode == 3, output
         assert "the same command goes on from there" in output
         assert "Traceback" not in output
-    assert len(Store(store).record_paths()) < 4, "it was stopped in the middle"
+    assert len(record_paths(Store(store))) < 4, "it was stopped in the middle"
     assert bench("run", "--matrix", path, "--executor", "inline", "--store", store).code == 0
     assert bench("run", "--matrix", path, "--executor", "inline", "--store", tmp_path / "whole").code == 0
     assert scores_of(store) == scores_of(tmp_path / "whole")

@@ -23,8 +23,8 @@ from pretrain_sources.teachers import identity, open_teacher
 from pretrain_sources.teachers.sam_tiny import SIDE, STRIDE, build
 from pretrain_sources.teachers.sam_weights import SHIPPED, load_tensors
 from results import load_table
+from results.board import board
 from results.store import Store
-from results.table import board
 
 WEIGHTS = SHIPPED[SAM_TINY]
 

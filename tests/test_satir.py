@@ -21,6 +21,7 @@ from pretrain_sources.catalog import catalog, find_source
 from pretrain_sources.corpus import Corpus, CorpusImage
 from pretrain_sources.file_state import FileChangedError
 from results import load_table
+from results.record_files import read_records
 from results.store import Store
 
 FAKE = "satir/fake"
@@ -272,7 +273,7 @@ def test_a_teacher_that_draws_nothing_usable_fails_and_says_so(
     assert ran.code == 2
     assert says in ran.out
     assert says in bench("status").out
-    statuses = {record.source: record.status for record in Store(tmp_path / "store").read_records()[0]}
+    statuses = {record.source: record.status for record in read_records(Store(tmp_path / "store"))[0]}
     assert statuses == {"none": "ok", FAKE: "failed"}
 
 
@@ -296,7 +297,7 @@ def test_the_studies_run_under_smoke(name: str, bench: Bench, scenes: Path, tmp_
     ran = bench("run", "--matrix", name, *words)
     assert ran.code == 0, ran.out
     loaded = load_matrix(name, smoke=True, teacher=str(tmp_path / "tiny.yaml"), target="scenes")
-    done = {(r.source, r.train_frac): r.status for r in Store(tmp_path / "store").read_records()[0]}
+    done = {(r.source, r.train_frac): r.status for r in read_records(Store(tmp_path / "store"))[0]}
     assert done.keys() == {(cell.source, cell.train_frac) for cell in loaded.cells}
     # ImageNet's SegFormer is on a hub that tests do not ask
     assert {status for (source, _), status in done.items() if not source.startswith("imagenet")} == {"ok"}

@@ -14,6 +14,8 @@ from results import metrics
 from results.bundle import read_verdict, submissions
 from results.claims import Expected, judge_entry, sentence
 from results.evidence import sha256
+from results.evidence_files import read_evidence
+from results.record_files import read_records
 from results.store import Store
 from results.table import runs_frame
 
@@ -34,12 +36,12 @@ def table(shipped: Store) -> pd.DataFrame:
 
 
 def test_every_score_is_recomputed_from_its_evidence(shipped: Store) -> None:
-    records, unreadable = shipped.read_records()
+    records, unreadable = read_records(shipped)
     assert not unreadable
     measured = [record for record in records if record.status == "ok"]
     assert measured
     for record in measured:
-        evidence = shipped.read_evidence(record)
+        evidence = read_evidence(shipped, record)
         assert sha256((shipped.folder_of(record) / "evidence.npz").read_bytes()) == record.evidence_sha256
         assert metrics.scores(evidence) == record.scores
 

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from cluster import Cluster, cluster, obstacle, run
 from conftest import Bench, write_matrix
+from examples import record_paths
 from kills import command, environment, finished, matrix, table
 
 from bench import BenchError
@@ -59,7 +60,7 @@ def test_a_cancelled_job_is_done_by_the_next_call(slurm: Cluster, scenes: Path, 
     first = min(slurm.jobs(), key=lambda job: int(job.split("_")[0]))
     subprocess.run(["scancel", first], check=True)
     slurm.wait_until_empty()
-    assert not Store(store).record_paths(), "the tuning was cancelled, so that no final could start"
+    assert not record_paths(Store(store)), "the tuning was cancelled, so that no final could start"
     assert "3 jobs submitted" in called(words)
     slurm.wait_until_empty()
     assert len(table(store)) == 2

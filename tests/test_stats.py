@@ -38,7 +38,7 @@ def test_one_backbone_is_welch_s_test(n: int, m: int) -> None:
     expected = reference.ttest_ind(a, b, equal_var=False)
     low, high = expected.confidence_interval()
     told = difference([(a, b)])
-    assert (told.p, told.freedom) == pytest.approx((expected.pvalue, expected.df))
+    assert (told.p, told.degrees_of_freedom) == pytest.approx((expected.pvalue, expected.df))
     assert (told.low, told.high) == pytest.approx((low, high))
     assert told.effect == pytest.approx(np.mean(a) - np.mean(b))
 
@@ -50,7 +50,7 @@ def test_pooled_over_backbones_by_hand() -> None:
     freedom = sum(v for v, _ in parts) ** 2 / sum(v**2 / f for v, f in parts)
     effect = np.mean([np.mean(a) - np.mean(b) for a, b in pairs])
     told = difference(pairs)
-    assert (told.effect, told.error, told.freedom) == pytest.approx((effect, error, freedom))
+    assert (told.effect, told.standard_error, told.degrees_of_freedom) == pytest.approx((effect, error, freedom))
     assert told.p == pytest.approx(2 * reference.t.sf(abs(effect) / error, freedom))
     assert (told.low, told.high) == pytest.approx(reference.t.interval(0.95, freedom, effect, error))
 
@@ -75,7 +75,7 @@ def test_holm_by_its_definition() -> None:
 def test_no_interval_is_told_with_its_reason(pair: tuple[list[float], list[float]]) -> None:
     told = difference([pair])
     assert told.why_not
-    assert {told.low, told.high, told.p, told.error, told.shown} == {None}
+    assert {told.low, told.high, told.p, told.standard_error, told.minimum_detectable_effect} == {None}
     assert told.equivalent(0.1) is None
 
 

@@ -6,56 +6,8 @@ from pathlib import Path
 import pytest
 from examples import evidence, record
 
+from results.record_files import read_records, write_record
 from results.store import Store, StoreError, read_json_lines, slug, write_atomic
-
-
-def test_a_record_comes_back_with_its_evidence(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    store.write_record(record(), evidence(), {"history.csv": "step\n"})
-    records, bad = store.read_records()
-    assert (records, bad) == ([record()], [])
-    assert store.read_evidence(records[0]).to_bytes() == evidence().to_bytes()
-
-
-def test_a_failure_never_replaces_a_good_record(tmp_path: Path) -> None:
-    """A worker may be killed after its work was done; two runs may share a store."""
-    store = Store(tmp_path)
-    failed = record(status="failed", reason="killed")
-    folder = store.write_record(failed, extra={"error.txt": "trace"})
-    store.write_record(record(), evidence())
-    assert not (folder / "error.txt").exists()
-    store.write_record(failed)
-    assert store.read_records() == ([record()], [])
-
-
-def test_evidence_of_another_run_is_refused(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    with pytest.raises(ValueError, match="evidence_sha256"):
-        store.write_record(record(), evidence(seed=7))
-    folder = store.write_record(record(), evidence())
-    (folder / "evidence.npz").write_bytes(evidence(seed=7).to_bytes())
-    with pytest.raises(StoreError, match="checksum differs"):
-        store.read_evidence(record())
-
-
-def test_evidence_of_a_run_that_was_done_again_since_the_table_was_read_is_refused(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    folder = store.write_record(record(), evidence())
-    key = (folder, record().run, str(record().evidence_sha256))
-    assert store.evidence_at(*key).to_bytes() == evidence().to_bytes()
-    store.write_record(record(0, seed=7), evidence(seed=7))
-    with pytest.raises(StoreError, match="changed since the table was read"):
-        store.evidence_at(*key)
-
-
-def test_a_record_cut_in_half_is_named_and_the_others_stand(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    torn = store.write_record(record(0), evidence(0)) / "record.json"
-    store.write_record(record(1), evidence(1))
-    torn.write_bytes(torn.read_bytes()[: torn.stat().st_size // 2])
-    records, bad = store.read_records()
-    assert records == [record(1)]
-    assert [b.path for b in bad] == [torn]
 
 
 def test_a_write_that_is_killed_leaves_what_stood_there(tmp_path: Path) -> None:
@@ -102,11 +54,11 @@ def test_a_store_that_cannot_be_made_says_so(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_said_and_nothing_is_lost(tmp_path: Path, small_disk: Path) -> None:
     store = Store(small_disk)
-    store.write_record(record(0), evidence(0))
+    write_record(store, record(0), evidence(0))
     with pytest.raises(StoreError, match="free some space"):
         write_atomic(small_disk / "large", os.urandom(2**21))
     assert not list(small_disk.glob(".large*"))
-    assert store.read_records() == ([record(0)], [])
+    assert read_records(store) == ([record(0)], [])
 
 
 def test_lines_after_a_torn_one_do_not_count(tmp_path: Path) -> None:

@@ -25,9 +25,9 @@ from pretrain_sources.card import SourceCard
 from pretrain_sources.config_file import read_yaml
 from pretrain_sources.template import KINDS, schema, template
 from results import load_table
+from results.board import board
 from results.bundle import read_verdict
 from results.record import OF_SUBMISSIONS
-from results.table import board
 
 ROOT = Path(__file__).parents[1]
 

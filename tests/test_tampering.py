@@ -22,14 +22,15 @@ from bench.submission import verify
 from bench.submission.bounds import weighted_f_bounds
 from bench.submission.faults import texts
 from bench.targets.manifest import read_manifest, write_manifest
-from results import bundle, leaks, load_table, metrics
+from results import bundle, known_leaks, load_table, metrics
+from results.board import board
+from results.board_choice import one_board
 from results.bundle import BundleError
-from results.compare import one_board, samples
 from results.evidence import Evidence, sha256
-from results.leaks import Found, Near
+from results.known_leaks import LeakFinding, Near
 from results.record import RunRecord
+from results.replicate_scores import samples
 from results.store import Store, slug
-from results.table import board
 
 
 @pytest.fixture
@@ -645,7 +646,7 @@ def test_a_forged_finding_marks_nobody_else(packed: Packed, tmp_path: Path) -> N
     here = packed.copy(tmp_path)
     target = packed.records()[0].target_hash
     ids = [image.id for image in read_manifest(packed.manifest).test]
-    finding = Found(
+    finding = LeakFinding(
         **{"source": "none", "target": "scenes", "target_hash": target, "images": "0" * 64, "image_count": 1},
         **{
             "test_images": len(ids),
@@ -654,13 +655,13 @@ def test_a_forged_finding_marks_nobody_else(packed: Packed, tmp_path: Path) -> N
         },
         **{"expected_false_alarms": 0, "unreadable": 0, "notes": [], "checked": "2026-01-01"},
     )
-    leaks.write(Store(here.bundle / "runs"), finding)
+    known_leaks.write(Store(here.bundle / "runs"), finding)
     assert "finding.misplaced" in codes(here)
     mine = finding.model_copy(update={"source": "mine", "test_images": 10**9, "touched": {}})
-    leaks.path_of(Store(here.bundle / "runs"), "scenes", "none").unlink()
-    leaks.write(Store(here.bundle / "runs"), mine)
+    known_leaks.path_of(Store(here.bundle / "runs"), "scenes", "none").unlink()
+    known_leaks.write(Store(here.bundle / "runs"), mine)
     assert "finding.unlike" in codes(here)
-    touched = leaks.read([(Store(here.bundle / "runs"), "other")])
+    touched = known_leaks.read([(Store(here.bundle / "runs"), "other")])
     assert not touched.found
 
 

@@ -52,12 +52,12 @@ def _errors_of_use() -> tuple[type[Exception], ...]:
     from pretrain_sources.file_state import FileChangedError
     from pretrain_sources.pool import PoolError
     from pretrain_sources.teachers import TeacherError
+    from results.board_choice import UnanswerableError
     from results.bundle import BundleError
-    from results.compare import Unanswerable
     from results.store import StoreError
 
     of_files = (FileError, BundleError, StoreError, CorpusError, PoolError, FileChangedError)
-    return BenchError, Unanswerable, UnknownSourceError, TeacherError, *of_files
+    return BenchError, UnanswerableError, UnknownSourceError, TeacherError, *of_files
 
 
 def _end_unread() -> None:

@@ -37,8 +37,8 @@ def table(store: Path, form: str, views: tuple[str, ...], metric: str, backbone:
         return
     from bench.cli import tables
     from results import load_table
+    from results.board import board
     from results.escape import for_terminal
-    from results.table import board
 
     if metric != "miou":
         raise BenchError("the board shows both metrics; --metric goes with --tiers or --per-class")

@@ -7,7 +7,6 @@ from PIL import Image
 
 from bench import BenchError
 from bench.cli.progress import counting
-from bench.cli.tables import grid
 from bench.plan.matrix import card_file
 from bench.plan.records import now
 from bench.targets import Target, open_pool, open_target
@@ -18,11 +17,12 @@ from pretrain_sources.corpus import CorpusError, check_corpus
 from pretrain_sources.image_files import decode_thermal
 from pretrain_sources.leak_search import LeakSearch, LeakSearchError, read_frames
 from pretrain_sources.pool import PoolError, PoolImage, choose, images_hash, read_pool
-from results import leaks as findings
+from results import known_leaks as findings
 from results.escape import for_terminal
-from results.leaks import Found
+from results.known_leaks import LeakFinding
 from results.store import Store, slug
 from results.table import runs_frame
+from results.text_tables import grid
 
 SHOWN = 20  # near-duplicates that are printed; all stand in the store
 
@@ -43,7 +43,7 @@ def look(names: Sequence[str], target: str, data: Path, pool: Path | None, store
     opened = open_target(target, data, store.cache_file(f"scan-{target}.json"))
     made: LeakSearch | None = None
     told: list[str] = []
-    seen: dict[str, Found] = {}  # sources that are made from the same images share one look
+    seen: dict[str, LeakFinding] = {}  # sources that are made from the same images share one look
     for name in names:
         card, known = _card(name)
         images = _images(card, known, opened, pool)
@@ -108,7 +108,7 @@ def _prepared(target: Target) -> LeakSearch:
 
 def _found(
     made: LeakSearch, card: SourceCard, target: Target, images: Sequence[PoolImage], digest: str, store: Store
-) -> Found:
+) -> LeakFinding:
     paths = {image.id: image.path for image in images}
     with counting(f"looking through the images of {card.name}", "images") as report:
         try:
@@ -120,7 +120,7 @@ def _found(
         near = findings.Near(image=suspect.corpus_id, similarity=round(suspect.similarity, 4), how=suspect.how)
         touched.setdefault(suspect.test_id, near)
     _draw(touched, paths, target, pictures_of(store, target.spec.name, card.name))
-    return Found(
+    return LeakFinding(
         source=card.name,
         target=target.spec.name,
         target_hash=target.content_hash,
@@ -149,7 +149,7 @@ def _draw(touched: dict[str, findings.Near], paths: dict[str, Path], target: Tar
         Image.fromarray(leak_search.side_by_side(theirs, ours)).save(folder / f"{slug(test_id)}.png")
 
 
-def _text(found: Found, path: Path, store: Store, target: Target) -> str:
+def _text(found: LeakFinding, path: Path, store: Store, target: Target) -> str:
     words = [
         f"{found.source} on {found.target}: {len(found.touched)} of {found.test_images} test images ({found.share:.1%}) have a "
         f"near-duplicate among its {found.image_count:,} images",
@@ -169,7 +169,7 @@ def _text(found: Found, path: Path, store: Store, target: Target) -> str:
     return "\n".join([*lines, *_scores(found, store), for_terminal(f"  kept in {path}")])
 
 
-def _scores(found: Found, store: Store) -> Iterator[str]:
+def _scores(found: LeakFinding, store: Store) -> Iterator[str]:
     """Scores on all and on clean images of the runs that the store has."""
     if not found.touched or not store.root.is_dir():
         return

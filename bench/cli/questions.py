@@ -7,28 +7,17 @@ from typing import Any, NamedTuple, TypedDict, Unpack
 import numpy as np
 import pandas as pd
 
-from bench.cli.tables import CLEAN, grid, page
 from pretrain_sources.config_file import read_yaml_list
-from results import images, scaling, stats
+from results import image_bootstrap, scaling, stats
+from results.board_choice import UnanswerableError, one_board, one_protocol
 from results.claims import Claim, Expected, Judgement, judge, judge_entry, parse, sentence
-from results.compare import (
-    CLASS_COLUMNS,
-    METRICS,
-    POOLED,
-    Samples,
-    Unanswerable,
-    classes_of,
-    compare,
-    compare_classes,
-    one_board,
-    one_protocol,
-    samples,
-    tier_notes,
-    tiers,
-)
+from results.compare import CLASS_COLUMNS, POOLED, classes_of, compare, compare_classes
 from results.escape import ascii_json, for_csv, for_terminal, unique
+from results.replicate_scores import METRICS, Samples, samples
 from results.store import Store
 from results.table import runs_frame
+from results.text_tables import CLEAN, grid, page
+from results.tiers import tier_notes, tiers
 
 HOW = """Intervals are 95 %, over replicates: Welch on one backbone, the mean of the backbones' differences for 'all'. p Holm counts
 all pairs of the board. 'could show': the smallest difference that such data finds in 80 % of experiments."""
@@ -61,7 +50,7 @@ def compare_text(
     """Two sources held against each other.
 
     Raises:
-        Unanswerable: they cannot be; the message says why.
+        UnanswerableError: they cannot be; the message says why.
     """
     runs = board_of(store, **filters)
     found = samples(runs, metric)
@@ -69,7 +58,7 @@ def compare_text(
     if backbone is not None:
         rows = rows[rows["backbone"] == backbone]
         if rows.empty:
-            raise Unanswerable(f"'{a}' and '{b}' were not both measured on '{backbone}'")
+            raise UnanswerableError(f"'{a}' and '{b}' were not both measured on '{backbone}'")
     columns = ("backbone", a, b, "difference", "95 %", "p", "p Holm", "could show", "replicates", "95 % over images")
     body = [
         (
@@ -81,12 +70,12 @@ def compare_text(
             *(p_text(row[name]) for name in ("p", "p_holm")),
             "-" if pd.isna(row["shown"]) else f"{row['shown']:.4f}",
             f"{row['n_a']} and {row['n_b']}",
-            span(*images.interval(store, found, a, b, metric, _one(row["backbone"]))[0]),
+            span(*image_bootstrap.interval(store, found, a, b, metric, _one(row["backbone"]))[0]),
         )
         for row in rows.to_dict("records")
     ]
     notes = [str(why) for why in dict.fromkeys(rows["why_not"].dropna())]
-    notes += [images.interval(store, found, a, b, metric, _one(rows["backbone"].iloc[-1]))[1]]
+    notes += [image_bootstrap.interval(store, found, a, b, metric, _one(rows["backbone"].iloc[-1]))[1]]
     notes += _left_out(found, a, b)
     verdict = sentence(judge(Claim(a, ">", b, 0.0, metric, backbone), found))
     parts = [
@@ -148,14 +137,14 @@ def claims_text(store: Store, path: Path, form: str = "text") -> tuple[str, bool
         else:
             lines.append("\n  ".join(filter(None, [f"{mark}: {claim}", says, told])))
     if not lines:
-        raise Unanswerable(f"{path} holds no claims")
+        raise UnanswerableError(f"{path} holds no claims")
     return "\n".join(lines).strip("\n"), good
 
 
 def _expected(entry: Expected, table: pd.DataFrame) -> tuple[bool, str]:
     try:
         found = judge_entry(entry, table)
-    except Unanswerable as error:
+    except UnanswerableError as error:
         return False, str(error)
     return found.verdict.lower() == entry.expect, sentence(found)
 
@@ -200,7 +189,7 @@ def scaling_text(store: Store, axis: str, source: str, metric: str, out: Path | 
             law, constant = told.left_out
             parts += [f"the largest size, predicted from the others: off by {law:+.4f}, by a constant {constant:+.4f}"]
     if out is not None:
-        from results.pictures import scaling_chart, write_chart
+        from results.charts import scaling_chart, write_chart
 
         write_chart(scaling_chart(curves, scaling.AXES[axis], METRICS[metric], source), out)
         parts += ["", for_terminal(f"picture: {out}")]
@@ -259,14 +248,14 @@ def view_text(store: Store, view: str, metric: str, form: str, backbone: str | N
     """A view of one board, or of one backbone on it, as csv and json (all digits, no words), table, md or latex.
 
     Raises:
-        Unanswerable: the filters name no board, or several.
+        UnanswerableError: the filters name no board, or several.
     """
     runs = board_of(store, **filters)
     if backbone is not None:
         there = ", ".join(sorted(runs["backbone"].unique()))
         runs = runs[runs["backbone"] == backbone]
         if runs.empty:
-            raise Unanswerable(f"no runs on '{backbone}' on this board; there are: {there}")
+            raise UnanswerableError(f"no runs on '{backbone}' on this board; there are: {there}")
     told = VIEWS[view](runs, metric)
     if form == "csv":
         return for_csv(told.rows).rstrip("\n")

@@ -12,12 +12,15 @@ import pandas as pd
 from bench.cli.questions import HOW, cell_text, p_text, span, tiers_view
 from bench.cli.tables import source_text
 from results import scaling
-from results.compare import METRICS, POOLED, Samples, all_pairs, samples
+from results.board import BOARD, board, constant_note
+from results.charts import scaling_chart, svg, tiers_chart
+from results.compare import POOLED, all_pairs
 from results.escape import for_csv, for_html, without_paths
-from results.pictures import scaling_chart, svg, tiers_chart
 from results.record import Scores
+from results.record_files import record_of_row
+from results.replicate_scores import METRICS, Samples, samples
 from results.store import Store, write_atomic
-from results.table import BOARD, board, constant_note, runs_frame
+from results.table import runs_frame
 
 STYLE = """
 :root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; }
@@ -88,7 +91,7 @@ def _board(store: Store, rows: pd.DataFrame) -> Iterable[str]:
         if len(found.scores) > 1:
             yield from _pairs(found, metric, title)
     yield from _curves(rows)
-    record = store.record_of_row(first.to_dict())
+    record = record_of_row(store, first.to_dict())
     if record is not None and "protocol" in record.settings:
         settings = "\n".join(map(for_html, json.dumps(record.settings["protocol"], indent=1).split("\n")))
         yield f"<h3>Protocol</h3><pre>{settings}</pre>"
@@ -114,7 +117,7 @@ def _pairs(found: Samples, metric: str, title: str) -> Iterable[str]:
                 p_text(one.p),
                 p_text(adjusted),
             )
-            body.append((a, b, where, *tested, _or_dash(one.shown), one.why_not or ""))
+            body.append((a, b, where, *tested, _or_dash(one.minimum_detectable_effect), one.why_not or ""))
     yield _table(("A", "B", "backbones", "A - B", "95 %", "p", "p Holm", "could show", "note"), body)
 
 

@@ -16,6 +16,7 @@ from bench.plan.unit_folder import CLAIM, LOG, OUTCOME, PROGRESS, is_left
 from pretrain_sources.config_file import suggestion
 from results.escape import for_terminal
 from results.record import MOST, RunRecord
+from results.record_files import read_records
 from results.store import Store
 
 LINES = 8  # of a log that are shown
@@ -58,7 +59,7 @@ def cell_status(store: Store, name: str) -> list[Json]:
     if not wanted:
         known = suggestion(name, titles.values()) if titles else ": no `bench run` has left a plan in it"
         raise BenchError(f"no run of this store has asked for a cell '{name}'{known}")
-    records, _ = store.read_records()
+    records, _ = read_records(store)
     return [_cell(store, found[cell][0], found[cell][1], records) for cell in wanted]
 
 

@@ -1,17 +1,16 @@
 """Text for `bench table`. Loads no torch, and nothing of a matrix: it must come up at once."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from results.escape import for_csv, for_json, for_latex, for_markdown, for_terminal
-from results.leaks import unproven
+from results.escape import for_csv, for_json
+from results.known_leaks import unproven
 from results.marks import marks
+from results.text_tables import page
 
 if TYPE_CHECKING:
     import pandas as pd
-
-CLEAN: dict[str, Callable[[str], str]] = {"table": for_terminal, "md": for_markdown, "latex": for_latex}
 
 
 def table_text(cells: "pd.DataFrame", runs: "pd.DataFrame", form: str) -> str:
@@ -19,7 +18,7 @@ def table_text(cells: "pd.DataFrame", runs: "pd.DataFrame", form: str) -> str:
 
     cells: of `board(runs)`, all or some.
     """
-    from results.table import BOARD, constant_note
+    from results.board import BOARD, constant_note
 
     if form == "csv":
         return for_csv(cells).rstrip("\n")
@@ -45,31 +44,14 @@ def _rows(cells: "pd.DataFrame") -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in plain.to_dict(orient="records")]
 
 
+VAL_NOTE = "val: validation mIoU of the default schedule and of the best trial; the latter is a choice, not a result"
+LEARNED_NOTE = "pseudo-labels: mIoU on held-out ones after pretraining, and of the best constant: no more than that is nothing learned"
+
+
 def _board_text(rows: list[dict[str, Any]], form: str, several: bool, told: Sequence[str]) -> str:
-    first = rows[0]
-    which = f" (data {first['target_hash'][:6]}, settings {first['protocol_hash'][:6]}, {first['result_version']})"
-    head = [f"{first['target']}, {first['protocol']}{which if several else ''}: {first['label_note']}"]
-    head += [] if first["ranked"] else ["TOO SHORT TO RANK ANYTHING: this only shows that every part works."]
-    head += (
-        ["SELECTED ON TEST: like its peers, this protocol looks at the test split before it is scored."]
-        if first["selected_on_test"]
-        else []
-    )
     learned = any(row["heldout_miou"] is not None for row in rows)
-    columns = (
-        "rank",
-        "source",
-        "backbone",
-        "mIoU",
-        "95 %",
-        "weighted F",
-        "95 %",
-        "n",
-        "val default",
-        "val tuned",
-        *(["pseudo-labels"] if learned else []),
-        "status",
-    )
+    columns = ["rank", "source", "backbone", "mIoU", "95 %", "weighted F", "95 %", "n", "val default", "val tuned"]
+    columns += [*(["pseudo-labels"] if learned else []), "status"]
     body = [
         (
             str(row["rank"] or "-"),
@@ -87,6 +69,23 @@ def _board_text(rows: list[dict[str, Any]], form: str, several: bool, told: Sequ
         )
         for row in rows
     ]
+    notes = [*_row_notes(rows), *told, VAL_NOTE, *([LEARNED_NOTE] if learned else [])]
+    return page(_board_head(rows[0], several), columns, body, notes, form)
+
+
+def _board_head(first: Mapping[str, Any], several: bool) -> list[str]:
+    """Which board it is, and what must stand above it."""
+    which = f" (data {first['target_hash'][:6]}, settings {first['protocol_hash'][:6]}, {first['result_version']})"
+    head = [f"{first['target']}, {first['protocol']}{which if several else ''}: {first['label_note']}"]
+    if not first["ranked"]:
+        head.append("TOO SHORT TO RANK ANYTHING: this only shows that every part works.")
+    if first["selected_on_test"]:
+        head.append("SELECTED ON TEST: like its peers, this protocol looks at the test split before it is scored.")
+    return head
+
+
+def _row_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What has to be known of single rows: why they failed, leaks, intervals; each thing once."""
     notes = [f"{row['source']} x {row['backbone']}: {row['reason']}" for row in rows if row["reason"]]
     notes += [f"LEAK, never ranked: {row['source']}: {row['leak']}" for row in rows if row["leak"] is not None]
     notes += dict.fromkeys(
@@ -95,21 +94,8 @@ def _board_text(rows: list[dict[str, Any]], form: str, several: bool, told: Sequ
         if row["touched"]
     )
     notes += dict.fromkeys(unproven(row["source"], row["says_touched"]) for row in rows if row["says_touched"])
-    notes += [
-        f"{why}" for why in dict.fromkeys(row["interval_note"] for row in rows if row["interval_note"] and row["n"])
-    ]
-    notes += told
-    notes.append(
-        "val: validation mIoU of the default schedule and of the best trial; the latter is a choice, not a result"
-    )
-    notes += (
-        [
-            "pseudo-labels: mIoU on held-out ones after pretraining, and of the best constant: no more than that is nothing learned"
-        ]
-        if learned
-        else []
-    )
-    return page(head, columns, body, notes, form)
+    notes += dict.fromkeys(str(row["interval_note"]) for row in rows if row["interval_note"] and row["n"])
+    return notes
 
 
 def source_text(row: Mapping[Any, Any]) -> str:
@@ -139,34 +125,3 @@ def _number(value: float | None) -> str:
 def _interval(row: dict[str, Any], metric: str) -> str:
     low, high = row[f"{metric}_low"], row[f"{metric}_high"]
     return "-" if low is None else f"{low:.3f}..{high:.3f}"
-
-
-def page(
-    head: Sequence[str], columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str], form: str
-) -> str:
-    """A table with words above and below it; in LaTeX they are comments, so that the whole can be \\input."""
-    head, notes = ([CLEAN[form](line) for line in lines] for lines in (head, notes))
-    if form == "latex":
-        head, notes = ([f"% {line}" for line in lines] for lines in (head, notes))
-    if form == "md":  # else they would run together into one paragraph
-        notes = [f"- {line}" for line in notes]
-    gap = [] if form == "latex" else [""]
-    return "\n".join([*head, *gap, grid(columns, rows, form), *(gap if notes else []), *notes])
-
-
-def grid(columns: Sequence[str], rows: Sequence[Sequence[str]], form: str) -> str:
-    """Aligned columns, a Markdown table, or a LaTeX tabular."""
-    columns, *rows = ([CLEAN[form](cell) for cell in row] for row in [columns, *rows])
-    if form == "latex":
-        lines = [" & ".join(row) + r" \\" for row in [columns, *rows]]
-        head = [rf"\begin{{tabular}}{{{'l' * len(columns)}}}", r"\hline", lines[0], r"\hline"]
-        return "\n".join([*head, *lines[1:], r"\hline", r"\end{tabular}"])
-    if form == "md":
-        lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
-        return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
-    widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in [columns, *rows]
-    ]
-    return "\n".join([lines[0], "-" * min(len(lines[0]) + 8, 160), *lines[1:]])

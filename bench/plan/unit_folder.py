@@ -13,6 +13,7 @@ from bench.plan.trials import read_trials, tuning_of
 from bench.plan.units import FinalUnit, PretrainUnit, Unit
 from pretrain_sources.corpus import CorpusError, read_corpus
 from results.record import Pretraining, RunRecord, Tuning
+from results.record_files import find_record
 from results.store import Store
 
 # besides the result of the unit
@@ -31,11 +32,11 @@ def folder_of(store: Store, unit: Unit) -> Path:
     return store.unit_dir(unit.kind, unit.fingerprint)
 
 
-def find_record(store: Store, unit: FinalUnit) -> RunRecord | None:
+def record_of(store: Store, unit: FinalUnit) -> RunRecord | None:
     """The record of this very final, or None where there is none that can be read."""
     cell = unit.cell
     folder = store.run_dir(cell.target, cell.protocol, cell.source, cell.backbone, unit.replicate, unit.fingerprint)
-    return store.find_record(folder, unit.fingerprint)
+    return find_record(store, folder, unit.fingerprint)
 
 
 def is_done(store: Store, unit: Unit) -> bool:

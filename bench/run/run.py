@@ -17,6 +17,7 @@ from bench.spec import Protocol
 from bench.train import provenance
 from pretrain_sources.processors import cores
 from results.record import FAILED_STATUSES
+from results.record_files import write_record
 from results.store import StoreError
 
 SAME_IN_A_ROW = 5  # failures alike, after which there is no point in going on
@@ -50,7 +51,7 @@ def run_matrix(sweep: Sweep, how: How, show: Show) -> Plan:
     for unit, reason in plan.skipped:
         known = plan.records.get(unit.fingerprint)
         if known is None or (known.status, known.reason) != ("skipped", reason):
-            store.write_record(unfinished(unit, "skipped", reason))
+            write_record(store, unfinished(unit, "skipped", reason))
     if plan.todo:
         write_plan(sweep.matrix, plan, store)
         context = Context(

@@ -15,16 +15,17 @@ from bench.plan.unit_folder import (
     OUTCOME,
     PROGRESS,
     SPENT,
-    find_record,
     folder_of,
     is_done,
     is_kept,
+    record_of,
 )
 from bench.plan.units import FinalUnit, Unit
 from bench.train import provenance
 from bench.train.loop import Progress, device_of
 from pretrain_sources.sockets import shorten_socket_paths
 from results.locks import HeldError, LocksError, locked
+from results.record_files import write_record
 from results.store import Store, StoreError, cannot_write, write_atomic
 
 TOLD_EVERY_S = 5.0  # between two looks at a unit from elsewhere
@@ -74,7 +75,7 @@ def settle(unit: Unit, context: Context, outcome: Outcome) -> Outcome:
         return outcome
     elif isinstance(unit, FinalUnit):
         reason = outcome.reason or "no reason given"
-        store.write_record(unfinished(unit, outcome.status, reason), extra=dict(outcome.files))  # type: ignore[arg-type]
+        write_record(store, unfinished(unit, outcome.status, reason), extra=dict(outcome.files))  # type: ignore[arg-type]
     else:
         write_atomic(folder / OUTCOME, (json.dumps(asdict(outcome), indent=1) + "\n").encode())
     return outcome
@@ -84,7 +85,7 @@ def _has_ended(store: Store, unit: Unit, keep: bool) -> bool:
     """Whether there is nothing to do, because another run was quicker."""
     if not isinstance(unit, FinalUnit):
         return is_done(store, unit)
-    record = find_record(store, unit)
+    record = record_of(store, unit)
     return record is not None and record.status == "ok" and (not keep or is_kept(store, unit.fingerprint))
 
 

@@ -14,8 +14,8 @@ from pretrain_sources.card import SourceCard
 from pretrain_sources.catalog import catalog
 from pretrain_sources.config_file import FileError, read_yaml
 from results import bundle
-from results import leaks as findings
-from results.leaks import Found
+from results import known_leaks as findings
+from results.known_leaks import LeakFinding
 from results.record import RunRecord
 from results.store import LEAKS, Store, slug
 
@@ -76,7 +76,7 @@ def finding_faults(judged: Judged, manifests: Mapping[str, Manifest]) -> Iterato
         judged.notes.append("nobody has looked whether it has seen test images: `bench leaks`")
 
 
-def _unlike(found: Found, manifest: Manifest | None) -> str | None:
+def _unlike(found: LeakFinding, manifest: Manifest | None) -> str | None:
     """Why a finding is not of the target that is known here."""
     if manifest is None or manifest.target_hash != found.target_hash:
         return f"it is on another {found.target} than the one whose manifest is known here"

@@ -18,7 +18,9 @@ import results
 from bench.submission.faults import Fault
 from results import bundle
 from results.evidence import Evidence
+from results.evidence_files import read_evidence
 from results.record import RunRecord
+from results.record_files import read_records, run_folders
 from results.store import RUNS, SUBMISSIONS, Store, StoreError, slug
 
 SHIPPED = Path(results.__file__).parent / RUNS
@@ -50,10 +52,10 @@ class Known:
 def read_known(store: Store, place: str, targets: Iterable[str]) -> Iterator[Known]:
     """The measured runs of a store on these targets; one that cannot be read is left out."""
     folders = {slug(target) for target in targets}
-    for record in store.read_records(folder for folder in store.runs() if folder.split("/")[0] in folders)[0]:
+    for record in read_records(store, (folder for folder in run_folders(store) if folder.split("/")[0] in folders))[0]:
         if record.status == "ok":
             try:
-                yield Known(record, errors_of(store.read_evidence(record)), place)
+                yield Known(record, errors_of(read_evidence(store, record)), place)
             except (StoreError, ValueError):
                 continue
 

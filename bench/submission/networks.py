@@ -12,6 +12,7 @@ from torch import Tensor
 from bench.plan.unit_folder import NETWORK
 from bench.submission.copies import Place
 from results.record import RunRecord
+from results.record_files import read_records
 from safe_io.tensors import TensorFileError, read_content
 
 # relative distance of weights below which one is a copy; replicates that start from the same weights are 0.345 apart
@@ -48,7 +49,7 @@ def read_others(places: Sequence[Place], backbones: Iterable[str]) -> Iterator[S
     wanted = set(backbones)
     for place in places:
         kept = place.store.root.parent.with_name(f"{place.store.root.parent.name}-networks")  # beside a bundle
-        for record in place.store.read_records()[0]:
+        for record in read_records(place.store)[0]:
             if record.status == "ok" and record.backbone in wanted:
                 for path in (place.store.unit_dir("final", record.run) / NETWORK, kept / f"{record.run}.safetensors"):
                     try:

@@ -17,11 +17,13 @@ from pretrain_sources.card import SourceCard
 from pretrain_sources.catalog import catalog, collect
 from pretrain_sources.config_file import read_yaml
 from results import bundle
-from results import leaks as findings
+from results import known_leaks as findings
+from results.board import board
 from results.bundle import BUNDLE, OF_A_RUN, Listing
 from results.record import RunRecord
+from results.record_files import read_records
 from results.store import LEAKS, RUNS, Store, slug, write_atomic
-from results.table import board, own_runs
+from results.table import own_runs
 from safe_io.files import aside_of, clear_leftovers_of, sha256_of
 
 
@@ -97,7 +99,7 @@ def _current(store: Store, name: str) -> list[RunRecord]:
     runs = runs[[bundle.is_of(source, name) for source in runs["source"]]]
     cells = board(runs)
     good = set(cells[cells["status"] != "stale"]["cell"])
-    records, _ = store.read_records()
+    records, _ = read_records(store)
     return [record for record in records if record.cell in good and bundle.is_of(record.source, name)]
 
 

@@ -22,6 +22,7 @@ from bench.targets.mapping import map_spec
 from pretrain_sources.catalog import Cards, UnknownSourceError, find_source
 from pretrain_sources.config_file import read_yaml, suggestion
 from results import bundle
+from results.evidence_files import read_evidence
 from results.record import RunRecord
 from results.store import Store, StoreError
 
@@ -63,7 +64,7 @@ def run_faults(
         return
     yield from training_faults(record, final, store.folder_of(record))
     try:
-        evidence = store.read_evidence(record)
+        evidence = read_evidence(store, record)
     except (StoreError, ValueError) as error:
         yield Fault("evidence.unreadable", str(error).replace(f"{store.root}/", ""))
         return

@@ -28,6 +28,7 @@ from pretrain_sources.card import SourceCard
 from pretrain_sources.catalog import catalog, closure, collect, find_source
 from results.bundle import CARD
 from results.record import RunRecord
+from results.record_files import find_record
 from results.store import Store, write_atomic
 from safe_io.files import MOST_TEXT_BYTES, read_regular
 
@@ -109,7 +110,7 @@ def reproduce(judged: Judged, sources: Sources, seed: int, report: Progress) -> 
             why = f"{what}: {unit} ended as {outcome.status}: {outcome.reason}"
             judged.faults.append(Fault("reproduced.failed", why))
             return []
-    again = store.find_record(store.folder_of(record), record.run)
+    again = find_record(store, store.folder_of(record), record.run)
     if again is None:
         judged.faults.append(Fault("reproduced.failed", f"{what}: it left no record"))
         return []

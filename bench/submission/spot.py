@@ -22,6 +22,7 @@ from bench.train.batches import open_split
 from bench.train.loop import Progress, predict
 from results import metrics
 from results.evidence import Evidence
+from results.evidence_files import read_evidence
 from results.record import RunRecord
 from results.store import Store
 from safe_io.tensors import TensorFileError, read_content
@@ -62,7 +63,7 @@ def spot(judged: Judged, folder: Path, data: Path, count: int, seed: int, report
             judged.faults.append(Fault("network.unreadable", why))
             continue
         where = f"{record.source} x {record.backbone} r{record.replicate}"
-        told = _of_images(store.read_evidence(record), drawn[record.run])
+        told = _of_images(read_evidence(store, record), drawn[record.run])
         judged.faults += [fault.at(where) for fault in _otherwise(net, record, target, protocol, told)]
         done += len(drawn[record.run])
         report(done, of)

@@ -16,6 +16,7 @@ from bench.submission.record_checks import run_faults
 from bench.targets.manifest import Manifest, read_manifest
 from results import bundle
 from results.record import RunRecord
+from results.record_files import read_records, run_folders
 from results.store import RUNS, Store, StoreError
 
 
@@ -49,7 +50,7 @@ def judge(folder: Path, manifests: Sequence[Path] = (), others: Path | None = No
 
 def _opened(folder: Path) -> Judged:
     """A store, or a bundle whose files were held against its listing and its card."""
-    if not (folder / bundle.BUNDLE).is_file() and Store(folder).runs():
+    if not (folder / bundle.BUNDLE).is_file() and run_folders(Store(folder)):
         return Judged(folder, folder, None, [])
     listing, faults = bundle.listed(folder)
     judged = Judged(folder, folder / RUNS, listing.name, [Fault("bundle.files", text) for text in faults])
@@ -61,7 +62,7 @@ def _opened(folder: Path) -> Judged:
 
 def _read(judged: Judged) -> None:
     try:
-        judged.records, unreadable = Store(judged.runs).read_records()
+        judged.records, unreadable = read_records(Store(judged.runs))
     except StoreError as error:
         judged.faults.append(Fault("record.unreadable", str(error)))
         return

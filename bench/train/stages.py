@@ -48,10 +48,11 @@ from pretrain_sources.file_state import FileChangedError
 from pretrain_sources.hashing import derive_seed
 from pretrain_sources.image_files import Pixels
 from pretrain_sources.teachers import TeacherError
-from results import metrics, samples
+from results import metrics, prediction_samples
 from results.evidence import Evidence, sha256
 from results.locks import HeldError, LocksError
 from results.record import FAILED_STATUSES, Provenance, RunRecord, Tuning
+from results.record_files import write_record
 from results.store import Store, StoreError, cannot_write, is_unwritable, write_atomic
 
 
@@ -179,7 +180,7 @@ def final(unit: FinalUnit, context: Context, report: Progress) -> None:
         write_atomic(folder_of(store, unit) / NETWORK, safetensors.torch.save(tensors))
     extra = {"history.csv": history_csv(history), "trials.jsonl": trials}
     extra |= {"certificate.json": _json(certificate.to_json())} if certificate else {}
-    store.write_record(RunRecord(**known_fields(unit) | measured), evidence, extra)
+    write_record(store, RunRecord(**known_fields(unit) | measured), evidence, extra)
 
 
 def score_on_test(
@@ -192,7 +193,7 @@ def score_on_test(
     frames = open_split(target, "test", unit.protocol)
     classes = len(target.spec.classes)
     confusions, weighted = [], []
-    sample, seen = samples.sample_ids([frame.id for frame in frames]), {}
+    sample, seen = prediction_samples.sample_ids([frame.id for frame in frames]), {}
     for frame, pred in predict(net, frames, unit.protocol, report):
         confusions.append(confusion_matrix(pred, frame.label, classes))
         weighted.append(weighted_fmeasure(pred, frame.label, classes, beta_squared=unit.protocol.beta_squared))
@@ -204,10 +205,10 @@ def score_on_test(
 
 
 def _keep_sample(store: Store, unit: FinalUnit, seen: dict[str, tuple[Pixels, Pixels, Pixels]]) -> None:
-    images, labels = samples.truth_files(store, unit.target_hash, unit.protocol.identity_hash)
-    for number, path in enumerate((images, labels, samples.predictions_file(store, unit.fingerprint))):
-        if not samples.read(path):
-            samples.write(path, {name: pictures[number] for name, pictures in seen.items()})
+    images, labels = prediction_samples.truth_files(store, unit.target_hash, unit.protocol.identity_hash)
+    for number, path in enumerate((images, labels, prediction_samples.predictions_file(store, unit.fingerprint))):
+        if not prediction_samples.read(path):
+            prediction_samples.write(path, {name: pictures[number] for name, pictures in seen.items()})
 
 
 def _tuned(unit: FinalUnit, store: Store) -> tuple[Tuning, str]:

@@ -3,11 +3,13 @@
 import streamlit as st
 
 from dashboard.filters import Chosen
-from dashboard.parts import figure, plain, table, two_sources
-from results import images, pictures
+from dashboard.widgets import figure, plain, table, two_sources
+from results import charts, image_bootstrap
+from results.board_choice import UnanswerableError
 from results.claims import Claim, judge, sentence
-from results.compare import METRICS, Samples, Unanswerable, compare, compare_classes
+from results.compare import compare, compare_classes
 from results.escape import without_paths
+from results.replicate_scores import METRICS, Samples
 from results.store import StoreError
 
 
@@ -20,7 +22,7 @@ def show(chosen: Chosen) -> None:
     found, a, b = pair
     try:
         _pair(chosen, found, a, b)
-    except (Unanswerable, StoreError) as error:  # it may have changed while the page is open
+    except (UnanswerableError, StoreError) as error:  # it may have changed while the page is open
         st.info(plain(without_paths(str(error), chosen.found.store.root)))
 
 
@@ -30,14 +32,14 @@ def _pair(chosen: Chosen, found: Samples, a: str, b: str) -> None:
     for (name, place), why in found.left_out.items():
         if name in (a, b):
             st.caption(plain(f"Left out, {name} × {place}: {why}"))
-    figure(pictures.forest_chart(rows, a, b, METRICS[chosen.metric]), "difference")
+    figure(charts.forest_chart(rows, a, b, METRICS[chosen.metric]), "difference")
     table(
         rows, "difference", {"shown": "could show", "p_holm": "p Holm", "mean_a": "A", "mean_b": "B", "why_not": "note"}
     )
-    (low, high), note = images.interval(chosen.found.store, found, a, b, chosen.metric, None)
+    (low, high), note = image_bootstrap.interval(chosen.found.store, found, a, b, chosen.metric, None)
     st.caption(plain(note) if low is None else plain(f"{note} 95 % interval over images: {low:+.4f} to {high:+.4f}."))
     st.subheader("Classes")
     table(compare_classes(chosen.whole, a, b, chosen.metric), "classes", {"p_holm": "p Holm", "why_not": "note"})
     st.subheader("Test images on which they differ most")
     st.caption("mIoU of each image alone, mean over the runs of both on the backbones that they share.")
-    table(images.image_differences(chosen.found.store, found, a, b), "images")
+    table(image_bootstrap.image_differences(chosen.found.store, found, a, b), "images")

@@ -5,9 +5,9 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.filters import Chosen
-from dashboard.parts import choice, plain, two_sources
-from results import images, pictures, samples
-from results.compare import Unanswerable
+from dashboard.widgets import choice, plain, two_sources
+from results import charts, image_bootstrap, prediction_samples
+from results.board_choice import UnanswerableError
 from results.escape import without_paths
 from results.store import StoreError
 
@@ -26,9 +26,12 @@ def show(chosen: Chosen) -> None:
     if backbone is None:
         st.info(plain(f"{a} and {b} were measured on no backbone in common."))
         return
-    images_file, labels_file = samples.truth_files(store, str(first["target_hash"]), str(first["protocol_hash"]))
-    truth, frames = samples.read(labels_file), samples.read(images_file)
-    sides = [samples.read(samples.predictions_file(store, _first_run(found.runs, name, backbone))) for name in (a, b)]
+    images_file, labels_file = prediction_samples.truth_files(
+        store, str(first["target_hash"]), str(first["protocol_hash"])
+    )
+    truth, frames = prediction_samples.read(labels_file), prediction_samples.read(images_file)
+    files = [prediction_samples.predictions_file(store, _first_run(found.runs, name, backbone)) for name in (a, b)]
+    sides = [prediction_samples.read(path) for path in files]
     kinds = (frames, truth, *sides)
     shapes = {name: {_shape(kind.get(name)) for kind in kinds} for name in truth}
     common = [name for name, of_name in shapes.items() if len(of_name) == 1 and None not in of_name]
@@ -38,29 +41,29 @@ def show(chosen: Chosen) -> None:
         )
         return
     try:
-        apart = images.image_differences(store, found, a, b, backbone).set_index("image")["difference"]
-    except (Unanswerable, StoreError) as error:
+        apart = image_bootstrap.image_differences(store, found, a, b, backbone).set_index("image")["difference"]
+    except (UnanswerableError, StoreError) as error:
         st.info(plain(without_paths(str(error), store.root)))
         return
     classes = list(first["classes"])
-    colours = pictures.class_colours(len(classes))
-    st.image(pictures.legend(classes, colours), width="content")
+    colours = charts.class_colours(len(classes))
+    st.image(charts.legend(classes, colours), width="content")
     st.caption(plain(f"Replicate 0 of each. Difference: blue where only {a} is right, orange where only {b} is."))
     for name in sorted(common, key=lambda name: -abs(apart.get(name, 0.0))):
         st.caption(plain(f"{name}: mIoU of this image {apart.get(name, np.nan):+.3f}, mean over all runs"))
         right = [side[name] == truth[name] for side in sides]
         shown = [  # no mapping: a source may be called 'truth'
             ("image", frames[name]),
-            ("truth", pictures.painted(truth[name], colours)),
-            (a, pictures.painted(sides[0][name], colours)),
-            (b, pictures.painted(sides[1][name], colours)),
-            ("difference", pictures.difference(frames[name], right[0] & ~right[1], right[1] & ~right[0])),
+            ("truth", charts.painted(truth[name], colours)),
+            (a, charts.painted(sides[0][name], colours)),
+            (b, charts.painted(sides[1][name], colours)),
+            ("difference", charts.difference(frames[name], right[0] & ~right[1], right[1] & ~right[0])),
         ]
         for column, (title, picture) in zip(st.columns(len(shown)), shown, strict=True):
             column.image(picture, caption=plain(title), width="stretch")
 
 
-def _shape(picture: samples.Pixels | None) -> tuple[int, ...] | None:
+def _shape(picture: prediction_samples.Pixels | None) -> tuple[int, ...] | None:
     """Of what can be shown: bytes, rows by columns."""
     good = picture is not None and picture.dtype == np.uint8 and picture.ndim == 2 and picture.size
     return picture.shape if picture is not None and good else None

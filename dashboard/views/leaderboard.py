@@ -7,14 +7,17 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.filters import Chosen, family, is_control
-from dashboard.parts import figure, held_equal, lines, plain, table
-from dashboard.reading import protocol_of
-from results import pictures
-from results.compare import CLASS_COLUMNS, METRICS, Unanswerable, classes_of, samples, tier_notes, tiers
+from dashboard.store_cache import protocol_of
+from dashboard.widgets import figure, held_equal, lines, plain, table
+from results import charts
+from results.board import constant_note
+from results.board_choice import UnanswerableError
+from results.compare import CLASS_COLUMNS, classes_of
 from results.escape import unique
 from results.marks import marks
 from results.reference import paper
-from results.table import constant_note
+from results.replicate_scores import METRICS, samples
+from results.tiers import tier_notes, tiers
 
 FEW = 5  # reasons that are shown without being asked for
 MOST_SOURCES = 60  # beyond these, all pairs take seconds and nobody reads the tiers
@@ -75,7 +78,7 @@ def _tiers(chosen: Chosen) -> None:
     table(shown.rename(columns=names).drop(columns="untested"), "tiers")
     about = [f"{found.about[name]}." for name in shown["source"] if name in found.about]
     st.caption(plain(*tier_notes(found, rows), "Among all sources of the board.", *about))
-    figure(pictures.tiers_chart(found, METRICS[chosen.metric]), "tiers")
+    figure(charts.tiers_chart(found, METRICS[chosen.metric]), "tiers")
 
 
 def badges(cell: Mapping[Hashable, Any]) -> list[str]:
@@ -112,7 +115,7 @@ def class_columns(chosen: Chosen, cells: "pd.Series[str]", taken: Iterable[str] 
     """(cells, K) mean of each class over the replicates. taken: names of columns that are there already."""
     try:
         names = unique(classes_of(chosen.whole), taken)
-    except Unanswerable as error:
+    except UnanswerableError as error:
         st.info(plain(str(error)))
         return pd.DataFrame(index=cells.index)
     ok = chosen.runs[chosen.runs["status"] == "ok"]

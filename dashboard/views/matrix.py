@@ -3,9 +3,9 @@
 import streamlit as st
 
 from dashboard.filters import Chosen
-from dashboard.parts import figure, table
-from results import pictures
-from results.compare import METRICS
+from dashboard.widgets import figure, table
+from results import charts
+from results.replicate_scores import METRICS
 
 
 def show(chosen: Chosen) -> None:
@@ -14,7 +14,7 @@ def show(chosen: Chosen) -> None:
     if chosen.cells.empty:
         st.info("No cell is left by these filters.")
         return
-    figure(pictures.matrix_chart(chosen.cells, chosen.metric, METRICS[chosen.metric]), "matrix")
+    figure(charts.matrix_chart(chosen.cells, chosen.metric, METRICS[chosen.metric]), "matrix")
     st.caption("A colour: all replicates are there, and the source has seen nothing of the test.")
     st.caption("Hover: interval over replicates, how many there are, and why a cell has no number.")
     interval = [f"{chosen.metric}_low", f"{chosen.metric}_high"]

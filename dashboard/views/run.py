@@ -14,8 +14,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from dashboard.filters import Chosen
-from dashboard.parts import choice, figure, lines, plain, shown_json, table
-from results import pictures
+from dashboard.widgets import choice, figure, lines, plain, shown_json, table
+from results import charts
 from results.escape import unique, without_paths
 from results.record import MOST, column_docs
 from safe_io.files import read_regular
@@ -83,7 +83,7 @@ def _history(folder: Path) -> None:
     if history is None or history.empty:
         return
     st.subheader("Training loss")
-    figure(pictures.history_chart(history), "history")
+    figure(charts.history_chart(history), "history")
 
 
 class Trial(BaseModel):
@@ -120,7 +120,7 @@ def _trials(folder: Path) -> None:
     st.caption("Validation mIoU chooses the schedule and is no result. Trial 0 is the default.")
     table(frame, "trials")
     if (shares := importance(frame)) is not None:
-        figure(pictures.importance_chart(shares), "importance")
+        figure(charts.importance_chart(shares), "importance")
 
 
 def importance(trials: pd.DataFrame, least: int = 10) -> pd.Series | None:

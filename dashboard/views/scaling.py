@@ -7,9 +7,10 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.filters import Chosen
-from dashboard.parts import choice, figure, plain, table
-from results import pictures, scaling, stats
-from results.compare import METRICS, Unanswerable, samples
+from dashboard.widgets import choice, figure, plain, table
+from results import charts, scaling, stats
+from results.board_choice import UnanswerableError
+from results.replicate_scores import METRICS, samples
 
 
 def show(chosen: Chosen) -> None:
@@ -24,7 +25,7 @@ def show(chosen: Chosen) -> None:
     source = choice("Source", most, "source") or most[0]
     try:
         found = scaling.points(chosen.every, axis, source, chosen.metric)
-    except Unanswerable as error:
+    except UnanswerableError as error:
         st.info(plain(str(error)))
     else:
         _curves(chosen, axis, source, found)
@@ -33,7 +34,7 @@ def show(chosen: Chosen) -> None:
 
 def _curves(chosen: Chosen, axis: str, source: str, found: dict[str, dict[float, tuple[float, ...]]]) -> None:
     curves = {name: scaling.curve(by, np.random.default_rng(0)) for name, by in found.items()}
-    figure(pictures.scaling_chart(curves, scaling.AXES[axis], METRICS[chosen.metric], source), "scaling")
+    figure(charts.scaling_chart(curves, scaling.AXES[axis], METRICS[chosen.metric], source), "scaling")
     for name, told in curves.items():
         st.markdown(f"**{plain(name)}**: {plain(f'{told.verdict}, {told.why}')}")
     rows = scaling.sizes_frame(curves, scaling.without_pretraining(chosen.every, axis, source, chosen.metric))

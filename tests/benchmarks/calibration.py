@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT)]
 
 from results import stats  # noqa: E402
-from results.images import LEAST_GROUPS, Counts, over_groups  # noqa: E402
+from results.image_bootstrap import LEAST_GROUPS, Counts, over_groups  # noqa: E402
 
 REPLICATES = (3, 5, 10)
 SOURCES = 5  # of a family of pairs

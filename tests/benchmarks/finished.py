@@ -29,6 +29,7 @@ from bench.plan.prepare import look  # noqa: E402
 from bench.plan.records import known_fields  # noqa: E402
 from bench.scenes import make as render  # noqa: E402
 from results.record import RunRecord  # noqa: E402
+from results.record_files import write_record  # noqa: E402
 from results.store import Store  # noqa: E402
 
 AIMS_S = {1000: 2.0, 20_000: 5.0}
@@ -59,7 +60,7 @@ def fill(path: Path, store: Store, data: Path) -> int:
     tuning = json.dumps(pattern["tuning"]).encode()
     for unit in plan.finals:
         record = RunRecord(**pattern | {k: v for k, v in known_fields(unit).items() if v is not None})
-        store.write_record(record, proof)
+        write_record(store, record, proof)
         tune = store.unit_dir("tune", unit.needs[0].fingerprint)
         tune.mkdir(parents=True, exist_ok=True)
         (tune / "tune.json").write_bytes(tuning)

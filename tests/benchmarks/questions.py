@@ -18,8 +18,9 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
 from examples import record  # noqa: E402
 
-from results import images, metrics  # noqa: E402
+from results import image_bootstrap, metrics  # noqa: E402
 from results.evidence import Evidence, sha256  # noqa: E402
+from results.record_files import write_record  # noqa: E402
 from results.store import Store  # noqa: E402
 
 SOURCES, BACKBONES, REPLICATES, IMAGES, CLASSES, GROUPS = 30, 6, 5, 1000, 21, 100
@@ -62,7 +63,7 @@ def fill(store: Store, sources: int) -> None:
                     "evidence_sha256": sha256(data),
                     "classes": [f"class {k}" for k in range(CLASSES)],
                 }
-                store.write_record(record(replicate, cell=cell, seed=0, **fields), evidence)
+                write_record(store, record(replicate, cell=cell, seed=0, **fields), evidence)
 
 
 def timed(*words: object) -> tuple[float, int]:
@@ -98,7 +99,7 @@ def main() -> None:
             print(json.dumps(row | {"reference": "reading the records' JSON", "reference_s": plain}), flush=True)
     sides = [[proof(seed + 9 * side) for seed in range(REPLICATES)] for side in (0, 1)]
     began = time.perf_counter()
-    images.over_groups([tuple([images.counts(run) for run in side] for side in sides)], "miou")
+    image_bootstrap.over_groups([tuple([image_bootstrap.counts(run) for run in side] for side in sides)], "miou")
     took = time.perf_counter() - began
     row = {"what": "one pair, 2,000 draws", "runs": 2 * REPLICATES, "s": took, "peak_gib": 0, "aim_s": 2}
     print(json.dumps(row | {"reference": "a loop over the draws", "reference_s": looped(sides)}))
@@ -114,7 +115,7 @@ def looped(sides: list[list[Evidence]], draws: int = 20) -> float:
             total = run.confusion[places].sum(0)
             hit = np.diagonal(total)
             np.mean(hit / (total.sum(0) + total.sum(1) - hit))
-    return (time.perf_counter() - began) * images.DRAWS / draws
+    return (time.perf_counter() - began) * image_bootstrap.DRAWS / draws
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ draw scores every run of both sources on the same images.
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -15,9 +14,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from results import stats
-from results.compare import Samples
 from results.evidence import Evidence
-from results.leaks import without
+from results.evidence_files import EvidenceKey
+from results.known_leaks import without
+from results.replicate_scores import Samples
 from results.stats import Floats, Interval
 from results.store import Store
 
@@ -120,30 +120,30 @@ def _runs_of(
     found: Samples,
     source: str,
     backbone: str,
-    of: Callable[[Path, Path, str, str, frozenset[str]], T],
+    of: Callable[[EvidenceKey, frozenset[str]], T],
     seen: frozenset[str],
 ) -> list[T]:
     """What `of` makes of the evidence of each run, without the test images in `seen`."""
     runs = found.runs[(found.runs["source"] == source) & (found.runs["backbone"] == backbone)]
-    return [of(*store.evidence_of_row(row), seen) for row in runs.to_dict("records")]
+    return [of(EvidenceKey.of_row(store, row), seen) for row in runs.to_dict("records")]
 
 
 @functools.lru_cache(maxsize=512)
-def _counts(root: Path, folder: Path, run: str, sha: str, seen: frozenset[str]) -> Counts:
-    return counts(_evidence(root, folder, run, sha, seen))
+def _counts(key: EvidenceKey, seen: frozenset[str]) -> Counts:
+    return counts(_evidence(key, seen))
 
 
 @functools.lru_cache(maxsize=64)
-def _image_scores(root: Path, folder: Path, run: str, sha: str, seen: frozenset[str]) -> pd.DataFrame:
-    evidence = _evidence(root, folder, run, sha, seen)
+def _image_scores(key: EvidenceKey, seen: frozenset[str]) -> pd.DataFrame:
+    evidence = _evidence(key, seen)
     hit = np.diagonal(evidence.confusion, axis1=1, axis2=2).astype(float)
     truth, predicted = evidence.confusion.sum(2), evidence.confusion.sum(1)
     values = np.where(truth > 0, hit / np.maximum(truth + predicted - hit, 1), 0).sum(1) / (truth > 0).sum(1)
     return pd.DataFrame({"image": evidence.image_ids, "group": evidence.groups, "score": values})
 
 
-def _evidence(root: Path, folder: Path, run: str, sha: str, seen: frozenset[str]) -> Evidence:
-    evidence = Store(root).evidence_at(folder, run, sha)
+def _evidence(key: EvidenceKey, seen: frozenset[str]) -> Evidence:
+    evidence = key.read()
     return without(evidence, seen) if seen else evidence
 
 

@@ -8,15 +8,19 @@ import pytest
 from conftest import Bench
 from examples import evidence, record
 
-from results import leaks, load_table, metrics
+from results import known_leaks, load_table, metrics
+from results.board import board
+from results.board_choice import UnanswerableError
 from results.bundle import Listing, Submission
 from results.claims import judge, parse, sentence
-from results.compare import Unanswerable, compare, samples, tiers
+from results.compare import compare
 from results.evidence import Evidence, sha256
-from results.images import image_differences, interval
-from results.leaks import Found, Near
+from results.image_bootstrap import image_differences, interval
+from results.known_leaks import LeakFinding, Near
+from results.record_files import write_record
+from results.replicate_scores import samples
 from results.store import Store
-from results.table import board
+from results.tiers import tiers
 
 IMAGES, GROUPS = 40, 8
 SOURCES = ("none", "imagenet", "satir")
@@ -43,14 +47,14 @@ def store(tmp_path: Path) -> Store:
             held = proof(source, replicate)
             cell = sha256(source.encode())
             changes: dict[str, Any] = {"scores": metrics.scores(held), "evidence_sha256": sha256(held.to_bytes())}
-            made.write_record(record(replicate, source=source, cell=cell, **changes), held)
+            write_record(made, record(replicate, source=source, cell=cell, **changes), held)
     return made
 
 
 def touch(store: Store, source: str, count: int) -> frozenset[str]:
     """A finding that this source has seen the first so many test images."""
     ids = [f"image-{i}" for i in range(count)]
-    found = Found(
+    found = LeakFinding(
         source=source,
         target="soda",
         target_hash="t" * 64,
@@ -64,7 +68,7 @@ def touch(store: Store, source: str, count: int) -> frozenset[str]:
         notes=[],
         checked="2026-01-01T00:00:00+00:00",
     )
-    leaks.write(store, found)
+    known_leaks.write(store, found)
     return frozenset(ids)
 
 
@@ -105,7 +109,7 @@ def test_one_sources_leak_changes_no_other_pair(store: Store) -> None:
 def test_too_much_seen_is_not_judged(store: Store) -> None:
     touch(store, "satir", 9)  # 31 of 40 are left
     found = samples(load_table(store.root))
-    with pytest.raises(Unanswerable, match=r"78% of its images are left, and 80% are needed"):
+    with pytest.raises(UnanswerableError, match=r"78% of its images are left, and 80% are needed"):
         compare(found, "satir", "none")
     assert dict(zip(tiers(found)["source"], tiers(found)["untested"], strict=True)) == {
         "satir": 2,
@@ -194,5 +198,5 @@ def test_what_is_found_again_counts(bundled: Store) -> None:
 
 def test_a_torn_finding_is_none(store: Store) -> None:
     touch(store, "satir", 4)
-    leaks.path_of(store, "soda", "satir").write_text("{")
+    known_leaks.path_of(store, "soda", "satir").write_text("{")
     assert board(load_table(store.root))["touched"].isna().all()

@@ -9,9 +9,10 @@ from examples import record
 from scipy.stats import bootstrap
 
 from results import metrics
-from results.compare import samples
 from results.evidence import Evidence, sha256
-from results.images import Counts, counts, interval, over_groups
+from results.image_bootstrap import Counts, counts, interval, over_groups
+from results.record_files import write_record
+from results.replicate_scores import samples
 from results.store import Store
 from results.table import runs_frame
 
@@ -115,7 +116,7 @@ def test_a_run_that_is_written_anew_is_read_anew(tmp_path: Path) -> None:
             for replicate in range(3):
                 run = proof(10 * number + replicate, better=better * (1 - number))
                 fields = {"scores": metrics.scores(run), "evidence_sha256": sha256(run.to_bytes())}
-                store.write_record(record(replicate, source=source, cell=source * 64, **fields), run)
+                write_record(store, record(replicate, source=source, cell=source * 64, **fields), run)
 
     def asked() -> float | None:
         found = samples(runs_frame(store))

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from results import stats
-from results.compare import POOLED, Samples, Unanswerable
+from results.board_choice import UnanswerableError
+from results.compare import POOLED
 from results.escape import cells, for_terminal
+from results.replicate_scores import Samples
 from results.scaling import Curve
 
 KINDS = (".png", ".svg")
@@ -53,15 +55,15 @@ def write_chart(chart: Chart, path: Path) -> None:
     """Writes a chart as PNG or SVG.
 
     Raises:
-        Unanswerable: another ending, or the folder cannot be written.
+        UnanswerableError: another ending, or the folder cannot be written.
     """
     if path.suffix not in KINDS:
-        raise Unanswerable(f"{path}: a picture ends with {' or '.join(KINDS)}")
+        raise UnanswerableError(f"{path}: a picture ends with {' or '.join(KINDS)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         chart.save(str(path), scale_factor=2)
     except OSError as error:
-        raise Unanswerable(f"cannot write {path}: {error.strerror}") from error
+        raise UnanswerableError(f"cannot write {path}: {error.strerror}") from error
 
 
 def svg(chart: Chart) -> str:
@@ -110,7 +112,7 @@ def _together(layers: Iterable[alt.Chart], **properties: Any) -> Chart:  # noqa:
 
 
 def matrix_chart(board: pd.DataFrame, metric: str, title: str) -> Chart:
-    """Source x backbone; a cell without a number shows its status. board: rows of `results.table.board` of one board."""
+    """Source x backbone; a cell without a number shows its status. board: rows of `results.board.board` of one board."""
     rows = board.loc[board["status"] != "stale", ["source", "backbone", metric, "n", "status", "reason", "leak"]].copy()
     rows = rows.assign(low=board[f"{metric}_low"], high=board[f"{metric}_high"]).rename(columns={metric: "value"})
     clean = (rows["status"] == "ok") & rows["leak"].isna()

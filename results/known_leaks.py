@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from results import metrics
 from results.bundle import is_of
 from results.evidence import Evidence, sha256
+from results.evidence_files import EvidenceKey
 from results.store import LEAKS, Store, slug, write_atomic
 from safe_io.files import MOST_TEXT_BYTES, read_regular
 
@@ -30,7 +31,7 @@ class Near(BaseModel):
     how: str = Field(description="what was done to the test image, as far as can be told")
 
 
-class Found(BaseModel):
+class LeakFinding(BaseModel):
     """What one look for near-duplicates of a target's test images among a source's images found."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -53,11 +54,11 @@ class Found(BaseModel):
         return len(self.touched) / self.test_images
 
 
-Findings = Mapping[tuple[str, str], tuple[Found, ...]]  # by target_hash and source
+Findings = Mapping[tuple[str, str], tuple[LeakFinding, ...]]  # by target_hash and source
 
 
 @dataclass(frozen=True)
-class Touched:
+class KnownLeaks:
     """What is known of all sources of a store, for a table to carry along.
 
     Attributes:
@@ -70,7 +71,7 @@ class Touched:
     said: Findings = field(default_factory=dict)
     unreadable: tuple[Path, ...] = ()
 
-    def __deepcopy__(self, memo: object) -> "Touched":
+    def __deepcopy__(self, memo: object) -> "KnownLeaks":
         return self  # pandas copies what a table carries with every step
 
     def ids(self, target_hash: str, source: str) -> frozenset[str]:
@@ -86,17 +87,17 @@ class Touched:
         return None if _of(self.found, target_hash, source) else _share(_of(self.said, target_hash, source))
 
 
-def _of(findings: Findings, target_hash: str, source: str) -> list[Found]:
+def _of(findings: Findings, target_hash: str, source: str) -> list[LeakFinding]:
     """The findings on the source, on those that it starts from, and on what it controls."""
     parts = [source, *source.split("+"), *(part.partition("~")[0] for part in source.split("+"))]
     return [one for part in dict.fromkeys(parts) for one in findings.get((target_hash, part), ())]
 
 
-def _ids(found: Iterable[Found]) -> frozenset[str]:
+def _ids(found: Iterable[LeakFinding]) -> frozenset[str]:
     return frozenset(name for one in found for name in one.touched)
 
 
-def _share(found: Sequence[Found]) -> float | None:
+def _share(found: Sequence[LeakFinding]) -> float | None:
     return len(_ids(found)) / found[0].test_images if found else None
 
 
@@ -113,7 +114,7 @@ def path_of(store: Store, target: str, source: str) -> Path:
     return store.root / LEAKS / slug(target) / f"{slug(source)}-{sha256(source.encode())[:8]}.json"
 
 
-def write(store: Store, found: Found) -> Path:
+def write(store: Store, found: LeakFinding) -> Path:
     """Leaves a finding in the store; returns its file.
 
     Raises:
@@ -124,10 +125,10 @@ def write(store: Store, found: Found) -> Path:
     return path
 
 
-def read(stores: Iterable[tuple[Store, str | None]]) -> Touched:
+def read(stores: Iterable[tuple[Store, str | None]]) -> KnownLeaks:
     """The findings of these stores. What came in a bundle (with its name) is what it says of itself, and only of its own source."""
-    found: dict[tuple[str, str], tuple[Found, ...]] = {}
-    said: dict[tuple[str, str], tuple[Found, ...]] = {}
+    found: dict[tuple[str, str], tuple[LeakFinding, ...]] = {}
+    said: dict[tuple[str, str], tuple[LeakFinding, ...]] = {}
     unreadable = []
     for store, name in stores:
         for path in sorted((store.root / LEAKS).glob("*/*.json")):
@@ -137,13 +138,13 @@ def read(stores: Iterable[tuple[Store, str | None]]) -> Touched:
             elif name is None or is_of(one.source, name):
                 kind, key = (found if name is None else said), (one.target_hash, one.source)
                 kind[key] = (*kind.get(key, ()), one)
-    return Touched(found, said, tuple(unreadable))
+    return KnownLeaks(found, said, tuple(unreadable))
 
 
-def read_one(path: Path) -> Found | None:
+def read_one(path: Path) -> LeakFinding | None:
     """The finding in a file, or None where it cannot be read."""
     try:
-        return Found.model_validate_json(read_regular(path, MOST_TEXT_BYTES, links=True))
+        return LeakFinding.model_validate_json(read_regular(path, MOST_TEXT_BYTES, links=True))
     except (OSError, ValidationError):
         return None
 
@@ -160,7 +161,7 @@ def clean_row(root: Path, row: Mapping[Any, Any], images: frozenset[str]) -> dic
     Raises:
         StoreError: its evidence is not what its record was made from.
     """
-    return dict(row) | _scores(*Store(root).evidence_of_row(row), images)
+    return dict(row) | _scores(EvidenceKey.of_row(Store(root), row), images)
 
 
 def scored_images(root: Path, row: Mapping[Any, Any]) -> frozenset[str]:
@@ -169,14 +170,14 @@ def scored_images(root: Path, row: Mapping[Any, Any]) -> frozenset[str]:
     Raises:
         StoreError: its evidence is not what its record was made from.
     """
-    return _images(*Store(root).evidence_of_row(row))
+    return _images(EvidenceKey.of_row(Store(root), row))
 
 
 @functools.lru_cache(maxsize=256)
-def _images(root: Path, folder: Path, run: str, sha: str) -> frozenset[str]:
-    return frozenset(Store(root).evidence_at(folder, run, sha).image_ids.tolist())
+def _images(key: EvidenceKey) -> frozenset[str]:
+    return frozenset(key.read().image_ids.tolist())
 
 
 @functools.lru_cache(maxsize=4096)
-def _scores(root: Path, folder: Path, run: str, sha: str, images: frozenset[str]) -> dict[str, Any]:
-    return metrics.scores(without(Store(root).evidence_at(folder, run, sha), images)).model_dump()
+def _scores(key: EvidenceKey, images: frozenset[str]) -> dict[str, Any]:
+    return metrics.scores(without(key.read(), images)).model_dump()

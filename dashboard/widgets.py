@@ -8,10 +8,10 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.filters import Chosen, family, is_control
-from results import pictures
-from results.compare import Samples, samples
+from results import charts
 from results.escape import cell, cells, for_csv, for_streamlit, for_terminal
 from results.record import column_docs
+from results.replicate_scores import Samples, samples
 
 
 def plain(*texts: str) -> str:
@@ -58,12 +58,12 @@ def table(
     _download("CSV", name, lambda: for_csv(held).encode())
 
 
-def figure(chart: pictures.Chart, name: str) -> None:
+def figure(chart: charts.Chart, name: str) -> None:
     """A figure, and the same as PNG and SVG."""
     st.altair_chart(chart, key=f"figure-{name}")
     with st.container(horizontal=True):
         for kind in ("png", "svg"):
-            _download(kind.upper(), name, partial(pictures.as_bytes, chart, kind))
+            _download(kind.upper(), name, partial(charts.as_bytes, chart, kind))
 
 
 def _download(kind: str, name: str, make: Callable[[], bytes]) -> None:

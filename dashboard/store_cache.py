@@ -13,20 +13,22 @@ import pandas as pd
 import streamlit as st
 
 import results
+from results.board import board
 from results.bundle import submissions
+from results.record_files import record_of_row, run_folders
 from results.store import Store, StoreError
-from results.table import board, runs_frame
+from results.table import runs_frame
 
 SHIPPED = Path(results.__file__).parent / "runs"
 LOOK_AGAIN_S = 10.0  # whether records were added
 
 
-class NothingToShow(Exception):
+class NothingToShowError(Exception):
     """There is no store and nothing ships; the message says what to do."""
 
 
 @dataclass(frozen=True)
-class Found:
+class StoreContents:
     """What a store holds. runs: a row a run. cells: a row a cell, as `bench table` shows it."""
 
     store: Store
@@ -37,11 +39,11 @@ class Found:
     notes: tuple[str, ...]
 
 
-def read() -> Found:
+def read() -> StoreContents:
     """The store that `bench dashboard` was given; what ships with the project where there is none.
 
     Raises:
-        NothingToShow: the store's path is a file, or nothing ships.
+        NothingToShowError: the store's path is a file, or nothing ships.
     """
     root = Path(os.environ.get("BENCH_STORE", "bench-store"))
     notes: tuple[str, ...] = ()
@@ -51,7 +53,7 @@ def read() -> Found:
     try:
         return _read(str(root), _latest(str(root)).stamp, notes)
     except StoreError as error:
-        raise NothingToShow(str(error)) from error
+        raise NothingToShowError(str(error)) from error
 
 
 @dataclass
@@ -68,7 +70,7 @@ class _Look:
         began = time.monotonic()
         bundles, left_out = submissions(self.store.root)
         told = [(one.name, one.badge, one.listing.files) for one in bundles]
-        self.stamp = hashlib.sha256(json.dumps([self.store.runs(), told, left_out]).encode()).hexdigest()
+        self.stamp = hashlib.sha256(json.dumps([run_folders(self.store), told, left_out]).encode()).hexdigest()
         self.at, self.took_s = time.monotonic(), time.monotonic() - began
 
     @property
@@ -86,10 +88,10 @@ def _latest(root: str) -> _Look:
 
 
 @st.cache_resource(show_spinner="Reading the records", max_entries=2)
-def _read(root: str, stamp: str, notes: tuple[str, ...]) -> Found:
+def _read(root: str, stamp: str, notes: tuple[str, ...]) -> StoreContents:
     store = _store(root)
     runs = runs_frame(store)
-    return Found(store, stamp, runs, board(runs), tuple(runs.attrs.get("unreadable", ())), notes)
+    return StoreContents(store, stamp, runs, board(runs), tuple(runs.attrs.get("unreadable", ())), notes)
 
 
 def _store(root: str) -> Store:
@@ -97,15 +99,15 @@ def _store(root: str) -> Store:
     return Store(root, cache=Path(os.devnull) if Path(root) == SHIPPED else None)
 
 
-def protocol_of(found: Found, row: "pd.Series[Any]") -> Mapping[str, Any]:
+def protocol_of(found: StoreContents, row: "pd.Series[Any]") -> Mapping[str, Any]:
     """What the protocol of a run holds equal, from its record."""
-    record = found.store.record_of_row(row.to_dict())
+    record = record_of_row(found.store, row.to_dict())
     told = record.settings.get("protocol") if record is not None else None
     return told if isinstance(told, Mapping) else {}
 
 
 @st.fragment(run_every=LOOK_AGAIN_S)
-def watch(found: Found) -> None:
+def watch(found: StoreContents) -> None:
     """Looks at the store now and then, and shows the page again when it has changed since it was drawn."""
     look = _latest(str(found.store.root))
     if look.is_old:

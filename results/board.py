@@ -1,0 +1,126 @@
+"""The board: one row a cell, ranked among the cells that can be compared."""
+
+import functools
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from results import known_leaks, metrics, stats
+from results.evidence_files import EvidenceKey
+from results.store import Store, StoreError
+
+# only cells that share these are compared
+BOARD = ["target", "protocol", "target_hash", "protocol_hash", "result_version"]
+CELL_NAMES = ["source", "backbone", "train_frac"]
+Run = Mapping[Hashable, Any]  # a row of the table
+
+_SAME = [*BOARD, *CELL_NAMES, "cell"]  # of all runs of a cell
+_ALSO_SAME = ["ranked", "selected_on_test", "label_note", "weights", "leak", "badge"]
+_TUNING = {  # column of the board: column of a run
+    "val_miou_tuned": "tuned_val_miou",
+    "val_miou_default": "default_val_miou",
+    "trials": "trials",
+    "schedule": "schedule",
+}
+_HELD_OUT = ("heldout_miou", "heldout_miou_constant")
+_OF_A_RUN = ("miou", "weighted_f", "status", "reason", "replicates", "finished", "train_s", "score_s")
+_USED = [*_SAME, *_ALSO_SAME, *_HELD_OUT, *_TUNING.values(), *_OF_A_RUN]
+_BOARD_COLUMNS = [
+    *("rank", "target", "protocol", *CELL_NAMES, "n", "replicates", "miou", "miou_low", "miou_high", "interval_note"),
+    *("weighted_f", "weighted_f_low", "weighted_f_high", "val_miou_tuned", "val_miou_default", "trials", "schedule"),
+    *("heldout_miou", "heldout_miou_constant", "run_s", "status", "reason", "ranked", "selected_on_test", "label_note"),
+    *("weights", "leak", "touched", "says_touched", "badge", "cell", *BOARD[2:], "finished"),
+]
+# of one type, however many rows have none
+_TEXT_OR_MISSING = ("interval_note", "reason", "weights", "schedule", "leak", "badge")
+
+
+def board(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row a cell, ranked by mean mIoU among the cells that can be compared: the same BOARD columns and train fraction.
+
+    Ranked is a cell whose replicates are all there and all ok: the mean over the survivors of a source that often
+    diverges would flatter it. Of several identities of one name only the newest measured one counts; the others are `stale`.
+    """
+    by_cell: dict[tuple[object, ...], list[Run]] = defaultdict(list)
+    for run in runs[_USED].to_dict("records"):  # plain rows: slicing a frame for each cell takes a millisecond
+        by_cell[tuple(run[name] for name in _SAME)].append(run)
+    rows = [_cell_row(cell_runs) for cell_runs in by_cell.values()]
+    cells = pd.DataFrame(rows, columns=_BOARD_COLUMNS).astype(dict.fromkeys(_TEXT_OR_MISSING, "str"))
+    cells = _mark_stale(cells)
+    touched = runs.attrs.get("known_leaks", known_leaks.KnownLeaks())
+    for name, share in (("touched", touched.share), ("says_touched", touched.said_share)):
+        shares = [share(*key) for key in zip(cells["target_hash"], cells["source"], strict=True)]
+        cells[name] = pd.Series(shares, index=cells.index, dtype="float64")
+    clean = cells["leak"].isna() & ~(cells["touched"] > 0) & ~(cells["says_touched"] > 0)
+    rankable = cells["ranked"].astype(bool) & (cells["status"] == "ok") & clean
+    place = cells[rankable].groupby([*BOARD, "train_frac"])["miou"].rank(ascending=False, method="min")
+    cells["rank"] = place.reindex(cells.index).astype("Int64")
+    order = [*BOARD, "train_frac", "miou", "source", "backbone"]
+    return cells.sort_values(
+        order, ascending=[name not in ("train_frac", "miou") for name in order], na_position="last", ignore_index=True
+    )
+
+
+def constant_note(runs: pd.DataFrame) -> str | None:
+    """What one class everywhere scores on the test images of a board, in words; None where no evidence can be read."""
+    for place in np.flatnonzero(runs["status"] == "ok"):
+        row = runs.iloc[place].to_dict()
+        try:
+            best, value = _constant(EvidenceKey.of_row(Store(runs.attrs["root"]), row))
+        except StoreError:
+            continue
+        return f"Predicting '{row['classes'][best]}' everywhere scores {value:.4f} mIoU."
+    return None
+
+
+@functools.lru_cache(maxsize=64)
+def _constant(key: EvidenceKey) -> tuple[int, float]:
+    return metrics.constant(key.read().confusion.sum((0, 2)))
+
+
+def _cell_row(runs: Sequence[Run]) -> dict[str, Any]:
+    ok = [run for run in runs if run["status"] == "ok"]
+    row = {name: runs[0][name] for name in (*_SAME, *_ALSO_SAME)}
+    row |= {"badge": next((run["badge"] for run in runs if pd.notna(run["badge"])), None)}
+    row |= {"n": len(ok)} | {name: max(run[name] for run in runs) for name in ("replicates", "finished")}
+    for metric in ("miou", "weighted_f"):
+        values = [float(run[metric]) for run in ok]
+        interval = stats.t_interval(values)
+        row |= {
+            metric: stats.mean(values) if values else None,
+            f"{metric}_low": interval.low,
+            f"{metric}_high": interval.high,
+        }
+        row |= {"interval_note": interval.why_not} if metric == "miou" else {}
+    for name in _HELD_OUT:
+        values = [float(run[name]) for run in ok if pd.notna(run[name])]
+        row |= {name: stats.mean(values) if values else None}
+    row |= {"run_s": stats.mean([run["train_s"] + run["score_s"] for run in ok]) if ok else None}
+    row |= {name: ok[0][column] if ok else None for name, column in _TUNING.items()}
+    return row | _cell_status(runs, row["n"], row["replicates"])
+
+
+def _cell_status(runs: Sequence[Run], n: int, wanted: int) -> dict[str, str | None]:
+    others = [run for run in runs if run["status"] != "ok"]
+    if n and others:
+        counted = Counter(run["status"] for run in others).most_common()
+        counts = ", ".join(f"{count} {status}" for status, count in counted)
+        return {"status": "partial", "reason": f"{counts} of {wanted}: {others[0]['reason']}"}
+    if others:
+        return {"status": others[0]["status"], "reason": others[0]["reason"]}
+    if n < wanted:
+        return {"status": "incomplete", "reason": f"{n} of {wanted} replicates so far"}
+    return {"status": "ok", "reason": None}
+
+
+def _mark_stale(cells: pd.DataFrame) -> pd.DataFrame:
+    """Marks cells that a newer identity of the same name has replaced. What measured nothing replaces nothing."""
+    by_age = cells.assign(measured=cells["n"] > 0).sort_values(["measured", "finished"], kind="stable")
+    current = by_age.groupby([*BOARD, *CELL_NAMES])["cell"].transform("last")
+    old = by_age.index[by_age["cell"] != current]
+    cells.loc[old, "status"] = "stale"
+    cells.loc[old, "reason"] = "its inputs have changed since; another identity of this cell stands beside it"
+    return cells
