@@ -17,9 +17,19 @@ from bench.targets.scenes import make
 
 # the first test that starts a fork server starts it for all: without this, workers of every later test import torch anew
 multiprocessing.set_forkserver_preload(["bench.work", "bench.stages", "backbones.tiny"])
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: every core has a worker of pytest's already
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test depends on a hub, or on there being none
 SCENES = (90, (120, 160))  # labelled frames, height and width
 STRICT = os.environ.get("BENCH_TEST_STRICT") == "1"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_power_cut() -> Iterator[None]:
+    """Thousands of files are written here, and none has to outlive a power cut."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        patch.setattr(os, "sync", lambda: None)
+        yield
 
 
 @pytest.hookimpl(wrapper=True)
