@@ -122,6 +122,16 @@ def write_matrix(
     return path
 
 
+def run_inline(matrix: Path, store: Path, data: Path) -> None:
+    """`bench run` inside this process, for fixtures that outlive a test."""
+    words = ["run", "--matrix", str(matrix), "--executor", "inline", "--store", str(store), "--data", str(data)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["bench", *words])
+        with pytest.raises(SystemExit) as stop:
+            main()
+    assert not stop.value.code
+
+
 @pytest.fixture
 def matrix_file(tmp_path: Path) -> Path:
     """none x tiny on scenes: two trials, two replicates, three steps."""

@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from conftest import Bench, write_matrix
+from conftest import Bench, run_inline, write_matrix
 from test_run import scores_of
 from test_safe_files import leftovers
 
@@ -52,14 +52,7 @@ def run(bench: Bench, path: Path, store: Path, *words: str) -> tuple[int, str]:
 def whole(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of both sources that were run to the end. Read only."""
     folder = tmp_path_factory.mktemp("whole")
-    with pytest.MonkeyPatch.context() as patch:
-        from bench.cli import main
-
-        words = ["run", "--matrix", str(matrix(folder)), "--executor", "inline", "--store", str(folder / "store")]
-        patch.setattr("sys.argv", ["bench", *words, "--data", str(scenes)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        assert not stop.value.code
+    run_inline(matrix(folder), folder / "store", scenes)
     return folder / "store"
 
 
