@@ -27,7 +27,11 @@ COG := $(BIN)/cog -p "from bench.cli.published import show"
 published: $(READY)
 	$(COG) -r $(TEXTS)
 
+# what takes long and of which `make test` has a smaller case (marked `stress` in tests/): runs killed at random moments, 30 Ctrl-Cs,
+# runs under odd TMPDIRs, SAM's ViT-B at its full size, SegFormer-B2 to B5, a thousand damaged caches; then more files spoiled at
+# random, and runs and a Slurm that are disturbed 20 times
 stress: $(READY)
+	$(BIN)/pytest -n auto --dist worksteal -m stress
 	BENCH_FUZZ=200 $(BIN)/pytest -n auto tests/test_fuzz.py
 	$(BIN)/python tests/stress.py
 

@@ -37,7 +37,7 @@ SlurmdTimeout=10
 KillWait=2
 JobRequeue=1
 NodeName={host} NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
-MaxArraySize=3
+MaxArraySize=2
 PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
 """
 

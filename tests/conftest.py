@@ -17,9 +17,19 @@ from bench.scenes import make
 
 # the first test that starts a fork server starts it for all: without this, workers of every later test import torch anew
 multiprocessing.set_forkserver_preload(["bench.run.worker", "bench.train.stages", "backbones.tiny"])
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: every core has a worker of pytest's already
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test depends on a hub, or on there being none
 SCENES = (90, (120, 160))  # labelled frames, height and width
 STRICT = os.environ.get("BENCH_TEST_STRICT") == "1"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_power_cut() -> Iterator[None]:
+    """Thousands of files are written here, and none has to outlive a power cut."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        patch.setattr(os, "sync", lambda: None)
+        yield
 
 
 @pytest.hookimpl(wrapper=True)
@@ -110,6 +120,16 @@ def write_matrix(
     }
     path.write_text(yaml.safe_dump(fields))
     return path
+
+
+def run_inline(matrix: Path, store: Path, data: Path) -> None:
+    """`bench run` inside this process, for fixtures that outlive a test."""
+    words = ["run", "--matrix", str(matrix), "--executor", "inline", "--store", str(store), "--data", str(data)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["bench", *words])
+        with pytest.raises(SystemExit) as stop:
+            main()
+    assert not stop.value.code
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -18,9 +19,11 @@ from results import load_table
 MEASURED = ("miou", "weighted_f", "weights_sha256", "schedule", "tuned_val_miou", "pretrain_loss", "heldout_loss")
 
 
-def matrix(folder: Path, sources: tuple[str, ...] = ("none", "none/long", "satir/felzenszwalb")) -> Path:
+def matrix(
+    folder: Path, sources: tuple[str, ...] = ("none", "none/long", "satir/felzenszwalb"), replicates: int = 2
+) -> Path:
     """Some sources on the smallest network; with all three 12 units, a corpus and a pretraining among them."""
-    return write_matrix(folder, sources, finetune_steps=30, pretrain_steps=60, max_frames=12)
+    return write_matrix(folder, sources, finetune_steps=30, pretrain_steps=60, max_frames=12, replicates=replicates)
 
 
 def command(path: Path, store: Path, data: Path, *words: str) -> list[str]:
@@ -46,6 +49,27 @@ def killed(words: list[str], seconds: float) -> bool:
         running.wait()
         return True
     return False
+
+
+def killed_at(words: list[str], moment: Callable[[], bool], patience: float = 120.0) -> None:
+    """Kills the call whole, with all of its workers, as soon as the moment has come.
+
+    Raises:
+        AssertionError: it had ended before, or the moment never came.
+    """
+    running = subprocess.Popen(
+        words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment(), start_new_session=True
+    )
+    end = time.monotonic() + patience
+    try:
+        while not moment():
+            assert running.poll() is None, "it ended before the moment had come"
+            assert time.monotonic() < end, "the moment never came"
+            time.sleep(0.02)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
 
 
 READY = "ready\n"  # printed once Python itself has started

@@ -12,7 +12,14 @@ from backbones.spec import BackboneError, BackboneSpec
 from backbones.timm_decoders import _saw_imagenet_1k_only
 from backbones.transfer import EncoderWeights, load_encoder
 
-rows = pytest.mark.parametrize("spec", BACKBONES.values(), ids=list(BACKBONES))
+LARGER = {f"segformer-b{size}" for size in range(2, 6)}  # b1 with more channels or blocks: their sizes are tested below
+rows = pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param(spec, id=name, marks=[pytest.mark.stress] if name in LARGER else [])
+        for name, spec in BACKBONES.items()
+    ],
+)
 CLASSES = 5
 
 

@@ -1,6 +1,7 @@
 """What lies in `submissions/` costs its own row and nothing else."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,17 +24,28 @@ HARMLESS = ("a folder name that is not UTF-8", "more: a folder")  # a folder mor
 
 @pytest.fixture(autouse=True)
 def _removed(tmp_path: Path) -> Iterator[None]:
-    """Python's own rmtree, which pytest uses, gives up on folders as deep as these."""
+    """Python's own rmtree, which pytest uses, gives up on folders as deep as `deep_folders` makes them."""
     yield
-    subprocess.run(["rm", "-rf", tmp_path / "submissions"], check=True)
+    if any(tmp_path.glob("submissions/*/d")):
+        subprocess.run(["rm", "-rf", tmp_path / "submissions"], check=True)
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]:
+    """(what `store` is a copy of, its board). Read only."""
+    folder = tmp_path_factory.mktemp("sound")
+    for replicate in range(3):
+        write(Store(folder / "store"), record(replicate, source="none", cell="a" * 64))
+    make_bundle(folder / "submissions", "good")
+    before = board(load_table(folder / "store"))
+    assert set(before["source"]) == {"none", "good"}
+    return folder, before
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Path:
+def store(sound: tuple[Path, pd.DataFrame], tmp_path: Path) -> Path:
     """A store with `none` on it, beside a folder of submissions with one bundle that is as it must be."""
-    for replicate in range(3):
-        write(Store(tmp_path / "store"), record(replicate, source="none", cell="a" * 64))
-    make_bundle(tmp_path / "submissions", "good")
+    shutil.copytree(sound[0], tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("cache"))
     return tmp_path / "store"
 
 
@@ -46,9 +58,8 @@ def spoiled(store: Path, how: str) -> Path:
 
 
 @pytest.mark.parametrize("how", SPOILS)
-def test_a_spoiled_bundle_costs_its_own_row_alone(how: str, store: Path) -> None:
-    before = board(load_table(store))
-    assert set(before["source"]) == {"none", "good"}
+def test_a_spoiled_bundle_costs_its_own_row_alone(how: str, store: Path, sound: tuple[Path, pd.DataFrame]) -> None:
+    before = sound[1]
     spoiled(store, how)
     for _ in range(2):  # with and without a cache
         after = load_table(store)

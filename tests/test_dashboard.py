@@ -1,5 +1,6 @@
 """The leaderboard's logic, without a browser."""
 
+import functools
 import json
 import shutil
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 from examples import evidence, record, record_paths, write
 from spoiled import ODD_FILES, in_place_of
+from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 from test_ask import filled  # noqa: F401 - a fixture
 
@@ -26,11 +28,14 @@ APP = Path(filters.__file__).with_name("app.py")
 PAGES = ("Leaderboard", "Matrix", "Compare", "Scaling", "Run", "Images")
 
 Open = Callable[..., AppTest]
+components = functools.cache(manifest_scanner.scan_component_manifests)
 
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> Open:
     """The page as it stands after one run, on a store, with words of the address."""
+    # most of the time of an AppTest goes into a look at every installed package
+    monkeypatch.setattr(manifest_scanner, "scan_component_manifests", components)
 
     def open_it(store: Path, **words: str) -> AppTest:
         monkeypatch.setenv("BENCH_STORE", str(store))

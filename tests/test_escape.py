@@ -428,9 +428,6 @@ class Made:
     fingerprint: str = "f"
     kind: str = "tune"
 
-    def work(self, _: object) -> int:
-        return 10
-
     def __str__(self) -> str:
         return self.cell
 
@@ -439,6 +436,7 @@ class Made:
 def test_the_live_display(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     said = io.StringIO()
     held = {"file": said, "force_terminal": terminal, "width": 4000, "color_system": None}
+    monkeypatch.setattr(progress, "work_of", lambda unit, target: 10)
     monkeypatch.setattr(progress, "Console", lambda **how: Console(**how | held))
     text = f"[red]x[/red] :smile: [/] {HOSTILE}"
     unit: Any = Made(text)

@@ -1,12 +1,32 @@
 import random
 from pathlib import Path
 
-from kills import command, interrupted, killed_often, matrix
+import pandas as pd
+import pytest
+from conftest import Bench
+from kills import command, finished, interrupted, killed_at, killed_often, matrix, table
 
 from bench import STOPPED
 
 
+def test_a_run_that_is_killed_ends_in_the_same_table(bench: Bench, scenes: Path, tmp_path: Path) -> None:
+    """Killed whole when its first unit is done, and again when half of its twelve are."""
+    path, broken, whole = matrix(tmp_path), tmp_path / "broken", tmp_path / "whole"
+    before: dict[Path, int] = {}
+    for done in (1, 6):
+        killed_at(command(path, broken, scenes, "--jobs", "2"), lambda done=done: len(finished(broken)) >= done)
+        assert done <= len(finished(broken)) < 12, "it was killed in the middle"
+        assert before.items() <= finished(broken).items(), "a finished unit was done again"
+        before = finished(broken)
+    for store in (broken, whole):
+        assert bench("run", "--matrix", path, "--executor", "inline", "--store", store).code == 0
+    assert before.items() <= finished(broken).items(), "a finished unit was done again"
+    pd.testing.assert_frame_equal(table(broken), table(whole))
+
+
+@pytest.mark.stress
 def test_a_run_that_is_killed_five_times_ends_in_the_same_table(scenes: Path, tmp_path: Path) -> None:
+    """At any moment."""
     moments: list[float] = []
     for part in range(5):  # a run that was quick enough to finish is begun anew
         if len(moments) < 5:
@@ -14,10 +34,13 @@ def test_a_run_that_is_killed_five_times_ends_in_the_same_table(scenes: Path, tm
     assert len(moments) == 5, moments
 
 
-def test_ctrl_c_in_the_first_seconds_is_one_line_and_leaves_no_process(scenes: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [5, pytest.param(30, marks=pytest.mark.stress)])
+def test_ctrl_c_in_the_first_seconds_is_one_line_and_leaves_no_process(
+    times: int, scenes: Path, tmp_path: Path
+) -> None:
     """While it imports, plans, starts the server of its workers, while that imports torch, and at the first units."""
     dice, path = random.Random(7), matrix(tmp_path)
-    for number in range(12):
+    for number in range(times):
         at = dice.uniform(0.2, 3.0) if number % 3 else dice.uniform(0.2, 0.8)
         code, text, alive = interrupted(command(path, tmp_path / str(number), scenes, "--jobs", "2"), at)
         assert (code, alive) == (3, []), f"{at:.2f} s: {text}"

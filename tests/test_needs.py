@@ -2,16 +2,16 @@
 
 import json
 import os
+import resource
 import shutil
-import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 
 import pytest
-from conftest import Bench, write_matrix
+from conftest import Bench, run_inline, write_matrix
 from examples import record_paths
-from kills import command, environment
 from test_run import scores_of
 from test_safe_io_files import leftovers
 
@@ -55,14 +55,7 @@ def run(bench: Bench, path: Path, store: Path, *words: str) -> tuple[int, str]:
 def whole(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of both sources that were run to the end. Read only."""
     folder = tmp_path_factory.mktemp("whole")
-    with pytest.MonkeyPatch.context() as patch:
-        from bench.cli.app import main
-
-        words = ["run", "--matrix", str(matrix(folder)), "--executor", "inline", "--store", str(folder / "store")]
-        patch.setattr("sys.argv", ["bench", *words, "--data", str(scenes)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        assert not stop.value.code
+    run_inline(matrix(folder), folder / "store", scenes)
     return folder / "store"
 
 
@@ -333,18 +326,18 @@ def done_units(store: Path) -> dict[Path, int]:
 
 
 def test_a_full_disk_stops_the_run_wherever_it_fills_up_and_nothing_finished_is_lost(
-    whole: Path, scenes: Path, small_disk: Path, tmp_path: Path
+    whole: Path, bench: Bench, small_disk: Path, tmp_path: Path
 ) -> None:
     path, store, ballast = matrix(tmp_path, ("satir/felzenszwalb",)), small_disk / "store", small_disk / "ballast"
-    words = command(path, store, scenes, "--executor", "inline", "--keep-weights")
+    words = ("run", "--matrix", path, "--executor", "inline", "--keep-weights", "--store", store)
     before: dict[Path, int] = {}
     stages_done = []
     for left in (60, 200, 480, 640, 800, 1000):  # kB for the store
         ballast.write_bytes(os.urandom((1010 - left) * 1024))
-        done = subprocess.run(words, env=environment(), capture_output=True, text=True, check=False)
-        assert done.returncode == 1, done.stdout
-        assert "No space left on device. What was finished is kept; free some space" in done.stderr
-        assert len(done.stderr.splitlines()) == 1
+        ended = bench(*words)
+        assert ended.code == 1, ended.out
+        assert "No space left on device. What was finished is kept; free some space" in ended.err
+        assert len(ended.err.splitlines()) == 1
         assert not leftovers(small_disk)
         assert before.items() <= done_units(store).items()
         before = done_units(store)
@@ -352,34 +345,32 @@ def test_a_full_disk_stops_the_run_wherever_it_fills_up_and_nothing_finished_is_
         ballast.unlink()
     assert stages_done[0] < stages_done[-1], "it got further each time"
     there = Path(shutil.copytree(store, tmp_path / "roomy"))
-    done = subprocess.run(
-        command(path, there, scenes, "--executor", "inline"),
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    code, told = run(bench, path, there)
+    assert code == 0, told
     [record] = by_source(there).values()
     theirs = by_source(whole)["satir/felzenszwalb"]
     assert (record.scores, record.tuning, record.pretraining) == (theirs.scores, theirs.tuning, theirs.pretraining)
 
 
+@contextmanager
+def no_file_above(size: int) -> Iterator[None]:
+    """This process cannot make a file of more bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 @pytest.mark.parametrize("most", [2_000, 12_000, 40_000])  # bytes: the manifest, a table, the weights
-def test_a_file_that_is_too_large_for_the_disk_is_told(most: int, scenes: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_too_large_for_the_disk_is_told(most: int, bench: Bench, tmp_path: Path) -> None:
     path, store = matrix(tmp_path, ("satir/felzenszwalb",)), tmp_path / "store"
-    run_matrix = command(path, store, scenes, "--executor", "inline")
-    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({most}, {most})); "
-    done = subprocess.run(
-        [*run_matrix[:2], limit + run_matrix[2], *run_matrix[3:]],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1, done.stdout
-    assert "File too large. What was finished is kept" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    with no_file_above(most):
+        ended = bench("run", "--matrix", path, "--executor", "inline", "--store", store)
+    assert ended.code == 1, ended.out
+    assert "File too large. What was finished is kept" in ended.err
+    assert len(ended.err.splitlines()) == 1
     assert not leftovers(tmp_path)
-    again = subprocess.run(run_matrix, env=environment(), capture_output=True, text=True, check=False)
-    assert again.returncode == 0, again.stdout
+    code, told = run(bench, path, store)
+    assert code == 0, told

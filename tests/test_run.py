@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from conftest import Bench, write_matrix
+from conftest import Bench, run_inline, write_matrix
 from examples import record_paths
 
 from backbones.transfer import state_sha256
@@ -23,8 +23,10 @@ from results.evidence_files import read_evidence
 from results.record_files import read_records
 from results.store import Store, read_json_lines
 
+Scores = dict[tuple[str, str, int], tuple[object, ...]]  # (source, backbone, replicate) -> what was measured
 
-def scores_of(store: Path) -> dict[tuple[str, str, int], tuple[object, ...]]:
+
+def scores_of(store: Path) -> Scores:
     """What must not depend on how often a run was interrupted: everything that was measured, evidence included."""
     records, bad = read_records(Store(store))
     assert not bad
@@ -257,10 +259,27 @@ def test_what_cannot_be_fetched_is_skipped_and_looked_at_again(
 # -- a store that breaks ---------------------------------------------------------------------------------------------
 
 
+def longer(folder: Path) -> Path:
+    """A matrix that takes long enough to be interrupted in the middle."""
+    return write_matrix(folder, ("none", "none/long"), finetune_steps=40, trials=3)
+
+
+@pytest.fixture(scope="module")
+def unbroken(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Scores:
+    """What `longer` measures when nothing interrupts it."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    run_inline(longer(folder), folder / "store", scenes)
+    return scores_of(folder / "store")
+
+
 def test_a_store_that_turns_read_only_stops_the_run_and_the_next_one_goes_on(
-    bench: Bench, scenes: Path, small_disk: Path, tmp_path: Path
+    bench: Bench,
+    scenes: Path,
+    small_disk: Path,
+    tmp_path: Path,
+    unbroken: Scores,
 ) -> None:
-    path = write_matrix(tmp_path, ("none", "none/long"), finetune_steps=40, trials=3)
+    path = longer(tmp_path)
     store = small_disk / "store"
     running = start(path, store, scenes)
     wait_for("units/tune/*/trials.jsonl", store, running)
@@ -277,8 +296,7 @@ def test_a_store_that_turns_read_only_stops_the_run_and_the_next_one_goes_on(
     assert kept
     assert bench("run", "--matrix", path, "--executor", "inline", "--store", store).code == 0
     assert all(file.read_bytes().startswith(before) for file, before in kept.items()), "no trial was lost"
-    assert bench("run", "--matrix", path, "--executor", "inline", "--store", tmp_path / "whole").code == 0
-    assert scores_of(store) == scores_of(tmp_path / "whole")
+    assert scores_of(store) == unbroken
 
 
 def test_a_claim_that_a_dead_process_left_keeps_nobody_away(bench: Bench, matrix_file: Path, tmp_path: Path) -> None:
@@ -349,9 +367,13 @@ def test_ctrl_c_while_torch_is_loading_is_quiet(scenes: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_run_goes_on_to_the_same_numbers(
-    stop: signal.Signals, bench: Bench, scenes: Path, tmp_path: Path
+    stop: signal.Signals,
+    bench: Bench,
+    scenes: Path,
+    tmp_path: Path,
+    unbroken: Scores,
 ) -> None:
-    path = write_matrix(tmp_path, ("none", "none/long"), finetune_steps=40, trials=3)
+    path = longer(tmp_path)
     store = tmp_path / "broken"
     running = start(path, store, scenes)
     wait_for("units/tune/*/trials.jsonl", store, running)
@@ -366,6 +388,5 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(
         assert "Traceback" not in output
     assert len(record_paths(Store(store))) < 4, "it was stopped in the middle"
     assert bench("run", "--matrix", path, "--executor", "inline", "--store", store).code == 0
-    assert bench("run", "--matrix", path, "--executor", "inline", "--store", tmp_path / "whole").code == 0
-    assert scores_of(store) == scores_of(tmp_path / "whole")
-    assert len(scores_of(store)) == 4
+    assert scores_of(store) == unbroken
+    assert len(unbroken) == 4

@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from segment_anything import SamAutomaticMaskGenerator, SamPredictor, sam_model_registry
+from segment_anything.build_sam import _build_sam, build_sam_vit_b
+from segment_anything.modeling import Sam
 from segment_anything.utils.amg import batched_mask_to_box
 from torchvision.ops import nms
 
@@ -27,7 +29,7 @@ from pretrain_sources.teachers import Masks, Teacher, TeacherError, identity, ob
 from safe_io.files import sha256_of
 
 Frame = NDArray[np.uint8]
-FRAMES = 5
+FRAMES = 3
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -213,7 +215,14 @@ def test_an_image_that_is_too_narrow_is_refused_by_name_and_the_others_go_on(
     assert f"b.png: {size[1]} x {size[0]} pixels are too narrow for SAM in crops of 1 layers" in narrow.masks.why
 
 
-def test_metas_architecture_for_real(tmp_path: Path) -> None:
+def shallow(checkpoint: str | None = None) -> Sam:
+    """As Meta's models are built, with two thin blocks."""
+    return _build_sam(encoder_embed_dim=48, encoder_depth=2, encoder_num_heads=2, encoder_global_attn_indexes=[1])
+
+
+@pytest.mark.parametrize("build", [shallow, pytest.param(build_sam_vit_b, marks=pytest.mark.stress)])
+def test_metas_architecture(build: Callable[..., Sam], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sam_model_registry, "vit_b", build)
     torch.manual_seed(0)
     torch.save(sam_model_registry["vit_b"]().state_dict(), tmp_path / "vit_b.pth")
     own = SamTeacher(

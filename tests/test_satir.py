@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from bench.plan import plan
 from bench.plan.matrix import load_matrix
 from bench.plan.units import Learned, ReadyLabels
+from bench.spec import find_file
 from bench.train import stages
 from bench.train.corpus_images import CorpusImages
 from pretrain_sources.catalog import catalog, find_source
@@ -121,7 +122,7 @@ def test_no_pace_of_one_teacher_is_taken_for_another_s(bench: Bench, tmp_path: P
 
 def test_chains_and_permuted_weights(bench: Bench, wheel: None, tmp_path: Path) -> None:
     sources = (f"imagenet+{FAKE}", "imagenet~permuted", "imagenet")
-    path = matrix(tmp_path, *sources, max_frames=12, replicates=2)
+    path = matrix(tmp_path, *sources, max_frames=6, replicates=2, trials=1, finetune_steps=1)
     written = yaml.safe_load(path.read_text())
     path.write_text(yaml.safe_dump(written | {"backbones": ["fpn-efficientnet-lite0"]}))
     ran = bench("run", "--matrix", path, "--executor", "inline")
@@ -284,21 +285,30 @@ def test_a_source_that_learns_lowers_its_held_out_loss(bench: Bench, tmp_path: P
     assert row["heldout_loss"] < row["heldout_loss_before"]
 
 
+def smaller(study: str) -> str:
+    """A study's file with the network for tests, and grids of points that take a moment."""
+    return study.replace("backbones: [segformer-b0]", "backbones: [tiny]").replace("[16, 64]", "[4, 6]")
+
+
 @pytest.mark.parametrize("name", ["soda-settings", "soda-scaling"])
 def test_the_studies_run_under_smoke(name: str, bench: Bench, scenes: Path, tmp_path: Path) -> None:
     import tiny_sam
 
     tiny_sam.write_least(tmp_path / "tiny.pth")
     teacher = {"kind": "sam", "model": "tiny_sam:build_least", "checkpoint": str(tmp_path / "tiny.pth")}
-    teacher |= {"stability_score_thresh": 0}
+    teacher |= {"stability_score_thresh": 0, "points_per_side": 8}
     fields = {"name": "satir/tiny", "description": "A small SAM.", "recipe": {"teacher": teacher}}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(fields))
+    path = tmp_path / f"{name}.yaml"
+    path.write_text(smaller(find_file("matrix", name, "matrices").read_text()))
     words = ("--target", "scenes", "--smoke", "--teacher", tmp_path / "tiny.yaml", "--executor", "inline")
-    ran = bench("run", "--matrix", name, *words)
+    ran = bench("run", "--matrix", path, *words)
     assert ran.code == 0, ran.out
-    loaded = load_matrix(name, smoke=True, teacher=str(tmp_path / "tiny.yaml"), target="scenes")
+    loaded = load_matrix(str(path), smoke=True, teacher=str(tmp_path / "tiny.yaml"), target="scenes")
     done = {(r.source, r.train_frac): r.status for r in read_records(Store(tmp_path / "store"))[0]}
     assert done.keys() == {(cell.source, cell.train_frac) for cell in loaded.cells}
+    whole = load_matrix(name, smoke=True, teacher=str(tmp_path / "tiny.yaml"), target="scenes")
+    assert len(whole.cells) == len(loaded.cells)
     # ImageNet's SegFormer is on a hub that tests do not ask
     assert {status for (source, _), status in done.items() if not source.startswith("imagenet")} == {"ok"}
 

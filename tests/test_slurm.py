@@ -12,7 +12,7 @@ import pytest
 from cluster import Cluster, cluster, obstacle, run
 from conftest import Bench, write_matrix
 from examples import record_paths
-from kills import command, environment, finished, matrix, table
+from kills import environment, finished, matrix, table
 
 from bench import BenchError
 from bench.plan.unit_folder import CLAIM
@@ -25,45 +25,46 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A Slurm with a node of two cores."""
     if why := obstacle():
         pytest.skip(why)
-    with cluster(tmp_path_factory.mktemp("slurm")) as made:
+    with cluster(tmp_path_factory.mktemp("slurm")) as made, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", environment()["PYTHONPATH"])  # which jobs inherit
         yield made
 
 
-def called(words: list[str]) -> str:
+def called(bench: Bench, *words: object) -> str:
     """What a call printed; it must not fail."""
-    done = subprocess.run(words, env=environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    ended = bench(*words)
+    assert ended.code == 0, ended.out + ended.err
+    return ended.out
 
 
-def test_jobs_end_in_the_table_of_an_inline_run(slurm: Cluster, scenes: Path, tmp_path: Path) -> None:
-    path, store = matrix(tmp_path, ("satir/felzenszwalb",)), tmp_path / "jobs"
-    called(command(path, tmp_path / "inline", scenes, "--executor", "inline"))
-    words = command(path, store, scenes, "--executor", "slurm", "--slurm", "partition=main,time=20")
-    told = called(words)
-    assert "6 jobs submitted, 0 in the queue already" in told
-    assert "2 in the queue" in told, "two runs are left to do, and that is no failure"
-    again = called(words)
-    assert "0 jobs submitted, 6 in the queue already" in again
+def test_jobs_end_in_the_table_of_an_inline_run(slurm: Cluster, bench: Bench, tmp_path: Path) -> None:
+    path, store = matrix(tmp_path, ("satir/felzenszwalb",), replicates=1), tmp_path / "jobs"
+    called(bench, "run", "--matrix", path, "--executor", "inline", "--store", tmp_path / "inline")
+    words = ("run", "--matrix", path, "--store", store, "--executor", "slurm", "--slurm", "partition=main,time=20")
+    told = called(bench, *words)
+    assert "4 jobs submitted, 0 in the queue already" in told
+    assert "1 in the queue" in told, "a run is left to do, and that is no failure"
+    again = called(bench, *words)
+    assert "0 jobs submitted, 4 in the queue already" in again
     slurm.wait_until_empty()
     pd.testing.assert_frame_equal(table(store), table(tmp_path / "inline"))
     before = finished(store)
-    assert "nothing to do" in called(words)
+    assert "nothing to do" in called(bench, *words)
     assert finished(store) == before
     assert not list(store.glob("units/*/*/checkpoint.pt"))
 
 
-def test_a_cancelled_job_is_done_by_the_next_call(slurm: Cluster, scenes: Path, tmp_path: Path) -> None:
-    path, store = matrix(tmp_path, ("none",)), tmp_path / "jobs"
-    words = command(path, store, scenes, "--executor", "slurm")
-    called(words)
+def test_a_cancelled_job_is_done_by_the_next_call(slurm: Cluster, bench: Bench, tmp_path: Path) -> None:
+    path, store = matrix(tmp_path, ("none",), replicates=1), tmp_path / "jobs"
+    words = ("run", "--matrix", path, "--store", store, "--executor", "slurm")
+    called(bench, *words)
     first = min(slurm.jobs(), key=lambda job: int(job.split("_")[0]))
     subprocess.run(["scancel", first], check=True)
     slurm.wait_until_empty()
     assert not record_paths(Store(store)), "the tuning was cancelled, so that no final could start"
-    assert "3 jobs submitted" in called(words)
+    assert "2 jobs submitted" in called(bench, *words)
     slurm.wait_until_empty()
-    assert len(table(store)) == 2
+    assert len(table(store)) == 1
 
 
 @pytest.mark.parametrize(
@@ -75,36 +76,35 @@ def test_a_cancelled_job_is_done_by_the_next_call(slurm: Cluster, scenes: Path, 
         ("exclude=n1,n2", "Invalid node name"),
     ],
 )
-def test_what_slurm_refuses_is_told(option: str, says: str, slurm: Cluster, scenes: Path, tmp_path: Path) -> None:
+def test_what_slurm_refuses_is_told(option: str, says: str, slurm: Cluster, bench: Bench, tmp_path: Path) -> None:
     path = matrix(tmp_path, ("none",))
-    words = command(path, tmp_path / "store", scenes, "--executor", "slurm", "--slurm", option)
-    done = subprocess.run(words, env=environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "Slurm refused the jobs" in done.stderr
-    assert says in done.stderr
-    assert "Nothing was queued" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    ended = bench("run", "--matrix", path, "--executor", "slurm", "--slurm", option)
+    assert ended.code == 1
+    assert "Slurm refused the jobs" in ended.err
+    assert says in ended.err
+    assert "Nothing was queued" in ended.err
+    assert len(ended.err.splitlines()) == 1
     assert not slurm.jobs()
 
 
-def test_arrays_are_cut_to_what_the_cluster_takes_and_throttled(slurm: Cluster, scenes: Path, tmp_path: Path) -> None:
-    path = write_matrix(tmp_path, ("none",), trials=1, replicates=7)
-    words = command(path, tmp_path / "store", scenes, "--executor", "slurm", "--slurm", "time=20", "--slurm")
-    told = called([*words, "throttle=2,comment='a, b=c'"])
-    assert "8 jobs submitted" in told
+def test_arrays_are_cut_to_what_the_cluster_takes_and_throttled(slurm: Cluster, bench: Bench, tmp_path: Path) -> None:
+    path = write_matrix(tmp_path, ("none",), trials=1, replicates=3)
+    words = ("run", "--matrix", path, "--executor", "slurm", "--slurm", "time=20", "--slurm")
+    told = called(bench, *words, "throttle=1,comment='a, b=c'")
+    assert "4 jobs submitted" in told
     waiting = [line.split("|") for line in run("squeue", "--noheader", "--format=%i|%k|%j").splitlines()]
     finals = sorted(job.partition("_")[2] for job, _, name in waiting if name == "bench-final")
-    assert finals == ["", "[0-2%2]", "[0-2%2]"], "7 are 3, 3 and 1"
+    assert finals == ["", "[0-1%1]"], "3 are 2 and 1"
     assert {comment for _, comment, _ in waiting} == {"a, b=c"}
-    assert len(slurm.jobs()) == 8
+    assert len(slurm.jobs()) == 4
     slurm.wait_until_empty()
-    assert len(table(tmp_path / "store")) == 7
+    assert len(table(tmp_path / "store")) == 3
 
 
 def test_all_stages_are_queued_or_none(
-    slurm: Cluster, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    slurm: Cluster, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = write_matrix(tmp_path, ("satir/felzenszwalb",), trials=1, replicates=7)
+    path = write_matrix(tmp_path, ("satir/felzenszwalb",), trials=1, replicates=3)
     fake, real = tmp_path / "bin" / "sbatch", shutil.which("sbatch")
     fake.parent.mkdir()
     fake.write_text(
@@ -113,11 +113,10 @@ def test_all_stages_are_queued_or_none(
     )
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
-    words = command(path, tmp_path / "store", scenes, "--executor", "slurm")
-    done = subprocess.run(words, env=environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "Slurm refused the jobs: sbatch: error: a limit. Jobs" in done.stderr
-    assert "which were queued before, are cancelled: nothing is left in the queue" in done.stderr
+    ended = bench("run", "--matrix", path, "--executor", "slurm")
+    assert ended.code == 1
+    assert "Slurm refused the jobs: sbatch: error: a limit. Jobs" in ended.err
+    assert "which were queued before, are cancelled: nothing is left in the queue" in ended.err
     assert len((tmp_path / "calls").read_text().splitlines()) == 4
     slurm.wait_until_empty(30)
     assert json.loads((tmp_path / "store/slurm/jobs.json").read_bytes()) == {}

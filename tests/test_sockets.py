@@ -1,6 +1,7 @@
 """A folder for temporary files whose name is too long for a socket, is not there, or cannot be written."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -58,7 +59,19 @@ def test_without_any_short_folder_it_says_what_to_set(tmp_path: Path) -> None:
     assert "set TMPDIR to a path of at most" in done.stderr
 
 
-@pytest.mark.parametrize("kind", ["long", "missing", "a file"])
+@pytest.mark.parametrize("kind", ["missing", "a file"])
+def test_a_folder_that_is_none_is_passed_over(kind: str, tmp_path: Path) -> None:
+    folder = tmp_path / "none"
+    if kind == "a file":
+        folder.touch()
+    done = tried(PROBE, folder)
+    assert done.returncode == 0, done.stderr
+    assert not any(place.startswith(str(folder)) for place in done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "kind", ["long", *(pytest.param(kind, marks=pytest.mark.stress) for kind in ("missing", "a file"))]
+)
 def test_a_run_takes_any_tmpdir(kind: str, matrix_file: Path, scenes: Path, tmp_path: Path) -> None:
     folder = long_folder(tmp_path) if kind == "long" else tmp_path / "none"
     if kind == "a file":
@@ -72,16 +85,12 @@ def test_a_run_takes_any_tmpdir(kind: str, matrix_file: Path, scenes: Path, tmp_
 
 
 def test_a_corpus_is_made_by_processes_under_a_long_tmpdir(scenes: Path, tmp_path: Path) -> None:
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    for image in sorted((scenes / "scenes" / "unlabelled").iterdir())[:6]:
+        shutil.copy(image, pool)
     words = [sys.executable, "-c", "from bench.cli.app import main; main()", "corpus", "make", "--recipe"]
-    words += [
-        "satir/felzenszwalb",
-        "--pool",
-        str(scenes / "scenes/unlabelled"),
-        "--out",
-        str(tmp_path / "corpus"),
-        "--jobs",
-        "2",
-    ]
+    words += ["satir/felzenszwalb", "--pool", str(pool), "--out", str(tmp_path / "corpus"), "--jobs", "2"]
     done = subprocess.run(
         words, env=environment() | {"TMPDIR": str(long_folder(tmp_path))}, capture_output=True, text=True, check=False
     )

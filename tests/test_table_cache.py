@@ -61,12 +61,13 @@ def test_a_torn_cache_is_no_cache(tmp_path: Path) -> None:
     assert len(load_table(tmp_path)) == 3
 
 
-def test_a_damaged_cache_never_changes_the_board_and_never_raises(tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [60, pytest.param(1000, marks=pytest.mark.stress)])
+def test_a_damaged_cache_never_changes_the_board_and_never_raises(times: int, tmp_path: Path) -> None:
     store_of(tmp_path, cell("none", "a", range(3)), cell("imagenet", "b", range(10, 13)))
     whole = load_table(tmp_path)
     [cache] = tmp_path.glob("cache/runs-*")
     sound, rng = cache.read_bytes(), np.random.default_rng(0)
-    for _ in range(300):
+    for _ in range(times):
         if (bad := damaged(sound, rng)) == sound:
             continue
         cache.write_bytes(bad)

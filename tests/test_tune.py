@@ -1,7 +1,5 @@
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,28 +19,21 @@ def score(number: int, schedule: Schedule) -> float:
     return 1 / (1 + abs(schedule.lr - 1e-3) * 1000 + schedule.weight_decay)
 
 
-# run in a process of its own: kills itself, as hard as can be, when asked for the trial named on the command line
-VICTIM = """
-import os, signal, sys
-sys.path.insert(0, sys.argv[4])
-from pathlib import Path
-from test_tune import protocol, score
-from bench.tune import tune
-path, trials, last = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-def dying(number, schedule):
-    if number == last:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return score(number, schedule)
-tune(protocol(trials), path, dying)
-"""
-
-
 def run_until_killed(path: Path, trials: int, last: int) -> None:
-    words = [sys.executable, "-c", VICTIM, str(path), str(trials), str(last), str(Path(__file__).parent)]
-    done = subprocess.run(
-        words, capture_output=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, check=False
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    """In a process of its own, which kills itself, as hard as can be, when it is asked for the trial `last`."""
+
+    def dying(number: int, schedule: Schedule) -> float:
+        if number == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return score(number, schedule)
+
+    victim = os.fork()
+    if not victim:
+        try:
+            tune(protocol(trials), path, dying)
+        finally:
+            os._exit(1)  # it should not have lived to see this
+    assert os.waitstatus_to_exitcode(os.waitpid(victim, 0)[1]) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("trials", [6, 17])  # quasi-random below 16, TPE from there on

@@ -45,7 +45,10 @@ def _rows(cells: "pd.DataFrame") -> list[dict[str, Any]]:
 
 
 VAL_NOTE = "val: validation mIoU of the default schedule and of the best trial; the latter is a choice, not a result"
-LEARNED_NOTE = "pseudo-labels: mIoU on held-out ones after pretraining, and of the best constant: no more than that is nothing learned"
+LEARNED_NOTE = (
+    "pseudo-labels: mIoU on held-out ones after pretraining, and of the best constant: no more than that is nothing "
+    "learned"
+)
 
 
 def _board_text(rows: list[dict[str, Any]], form: str, several: bool, told: Sequence[str]) -> str:
