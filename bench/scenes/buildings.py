@@ -4,14 +4,14 @@ from collections.abc import Callable
 
 from bench.scenes.heat import Surface
 from bench.scenes.painter import Painter, Point, Thing
-from bench.scenes.pose import Stand, quad
+from bench.scenes.pose import Pose, quad
 
 Place = tuple[float, float]
 
 MOST_WINDOWS = 140  # on one wall
 
 
-def building(p: Painter, s: Stand, size: tuple[float, float, float]) -> None:
+def building(p: Painter, s: Pose, size: tuple[float, float, float]) -> None:
     """A house of (length, height, depth) whose middle is `s`: the walls that we see, and its roof where it slopes."""
     dice, weather, me = p.dice, p.weather, p.thing("building")
     length, height, depth = size
@@ -64,7 +64,7 @@ def _along(first: tuple[float, float], last: tuple[float, float], t: float) -> t
 def _storeys(
     p: Painter,
     me: Thing,
-    s: Stand,
+    s: Pose,
     ends: tuple[tuple[float, float], tuple[float, float]],
     height: float,
     wall: Surface,
@@ -118,7 +118,7 @@ def _storeys(
     p.faces(me, seen[:MOST_WINDOWS], panes)
 
 
-def _doors(p: Painter, s: Stand, ends: tuple[tuple[float, float], tuple[float, float]], wall: Surface) -> None:
+def _doors(p: Painter, s: Pose, ends: tuple[tuple[float, float], tuple[float, float]], wall: Surface) -> None:
     """One or a few doors at street level."""
     first, last = ends
     length = abs(last[0] - first[0]) + abs(last[1] - first[1])
@@ -196,7 +196,7 @@ def skyline(p: Painter, z: float) -> None:
     dice, half = p.dice, p.view.half_width(z)
     for _ in range(dice.randrange(2, 8)):
         x, wide, tall = dice.uniform(-half, half), dice.uniform(0.05, 0.3) * half, dice.uniform(0.03, 0.16) * z
-        me, s = p.thing("building"), Stand(x, z)
+        me, s = p.thing("building"), Pose(x, z)
         wall = p.weather.of(dice, "concrete")
         p.face(me, quad(s, (-wide / 2, 0), (wide / 2, 0), 0, tall), wall, rise=dice.gauss(0, 1))
         storeys = int(min(p.view.scale(z) * tall / 4, 12))

@@ -5,10 +5,10 @@ from math import cos, pi, sin
 from bench.scenes.heat import Surface
 from bench.scenes.living import person
 from bench.scenes.painter import Painter
-from bench.scenes.pose import Stand, block, quad
+from bench.scenes.pose import Pose, block, quad
 
 
-def table(p: Painter, s: Stand, size: tuple[float, float, float]) -> None:
+def table(p: Painter, s: Pose, size: tuple[float, float, float]) -> None:
     """A table or a desk of (length, height, width)."""
     dice, me = p.dice, p.thing("table")
     length, height, width = size
@@ -38,7 +38,7 @@ def table(p: Painter, s: Stand, size: tuple[float, float, float]) -> None:
             p.ball(me, spot, 0.06, 0.025, surface.warmer(dice.uniform(0.5, 2.5)))
 
 
-def chair(p: Painter, s: Stand, taken: bool = False) -> None:
+def chair(p: Painter, s: Pose, taken: bool = False) -> None:
     """A chair whose sitter looks along the heading; warm where somebody sat."""
     dice, weather, me = p.dice, p.weather, p.thing("chair")
     surface, legs = weather.of(dice, dice.choice(("wood", "plastic", "board"))), weather.of(dice, "steel")
@@ -76,7 +76,7 @@ def chair(p: Painter, s: Stand, taken: bool = False) -> None:
         person(p, s, "sit")
 
 
-def monitor(p: Painter, s: Stand) -> None:
+def monitor(p: Painter, s: Pose) -> None:
     """A screen on a foot, its front towards the heading; warm and uneven where it is switched on."""
     dice, weather, me = p.dice, p.weather, p.thing("monitor")
     wide = dice.uniform(0.42, 0.75)
@@ -104,7 +104,7 @@ def monitor(p: Painter, s: Stand) -> None:
         p.face(me, quad(s, (0.0, -0.2 * wide), (0.0, 0.2 * wide), 0.2, 0.12 + 0.7 * tall), vent, rise=2.0 * on)
 
 
-def standing_lamp(p: Painter, s: Stand, tall: float) -> None:
+def standing_lamp(p: Painter, s: Pose, tall: float) -> None:
     """A floor lamp, or a desk lamp where `tall` is small; its whole is the lamp."""
     dice, weather, me = p.dice, p.weather, p.thing("lamp")
     metal = weather.of(dice, "steel")
@@ -120,7 +120,7 @@ def standing_lamp(p: Painter, s: Stand, tall: float) -> None:
         p.ball(me, s.at(0, 0.84 * tall), 0.08 * k, 0.06 * k, shade.warmer(dice.uniform(2, 9)))
 
 
-def hanging_lamp(p: Painter, s: Stand, ceiling: float) -> None:
+def hanging_lamp(p: Painter, s: Pose, ceiling: float) -> None:
     """A lamp on a wire, a tube, or a panel in the ceiling."""
     dice, weather, me = p.dice, p.weather, p.thing("lamp")
     on = dice.random() < 0.7
@@ -141,7 +141,7 @@ def hanging_lamp(p: Painter, s: Stand, ceiling: float) -> None:
     p.face(me, inner, head.warmer(dice.uniform(0.5, 4) * on))
 
 
-def waste_basket(p: Painter, s: Stand) -> None:
+def waste_basket(p: Painter, s: Pose) -> None:
     """A trash can of a room."""
     dice, me = p.dice, p.thing("trash can")
     tall, surface = dice.uniform(0.28, 0.65), p.weather.of(dice, "plastic")
@@ -150,7 +150,7 @@ def waste_basket(p: Painter, s: Stand) -> None:
     p.ball(me, s.at(0, tall), 0.16, 0.045, surface.warmer(dice.gauss(0, 0.8)))
 
 
-def clutter(p: Painter, s: Stand) -> None:
+def clutter(p: Painter, s: Pose) -> None:
     """A thing on a table that is none of the classes: a cup, a kettle, a book, a box."""
     dice, it = p.dice, p.stuff("background")
     if dice.random() < 0.5:
@@ -162,7 +162,7 @@ def clutter(p: Painter, s: Stand) -> None:
         block(p, it, s, size, p.weather.of(dice, "board"))
 
 
-def cupboard(p: Painter, s: Stand) -> None:
+def cupboard(p: Painter, s: Pose) -> None:
     """A cupboard, a shelf, a pile of boxes or a warm machine. Background."""
     dice, it = p.dice, p.stuff("background")
     size = (dice.uniform(0.5, 1.6), dice.choice((0.5, 0.8, 1.2, 1.9)) * dice.uniform(0.9, 1.1), dice.uniform(0.35, 0.6))

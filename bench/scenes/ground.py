@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from bench.scenes.heat import Surface
 from bench.scenes.painter import Painter
-from bench.scenes.pose import Stand
+from bench.scenes.pose import Pose
 
 FAR = 300.0  # metres: the ground ends here
 
@@ -27,9 +27,9 @@ class Way:
     def __init__(self, turn: float) -> None:
         self.turn, self.c, self.s = turn, cos(turn), sin(turn)
 
-    def stand(self, u: float, v: float, turned: float = 0.0) -> Stand:
+    def stand(self, u: float, v: float, turned: float = 0.0) -> Pose:
         """A place, and a heading relative to the way: 0 goes along it."""
-        return Stand(u * self.c + v * self.s, v * self.c - u * self.s, pi / 2 - self.turn + turned)
+        return Pose(u * self.c + v * self.s, v * self.c - u * self.s, pi / 2 - self.turn + turned)
 
     def across(self, x: float, z: float) -> float:
         """u of a place."""

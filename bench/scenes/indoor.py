@@ -10,7 +10,7 @@ from bench.scenes.buildings import door, inset
 from bench.scenes.heat import Surface, draw_room
 from bench.scenes.living import animal, person
 from bench.scenes.painter import Painter, Size, View
-from bench.scenes.pose import Stand, quad
+from bench.scenes.pose import Pose, quad
 
 
 def indoor(rng: np.random.Generator, dice: Random, size: Size) -> Painter:
@@ -27,11 +27,11 @@ def indoor(rng: np.random.Generator, dice: Random, size: Size) -> Painter:
     p = Painter(view, draw_room(dice), rng, dice)
     turn = dice.gauss(0, 0.1) if corridor else dice.gauss(0, 0.35)
     # the middle of the room as seen from the camera; the room's first axis points right, its second ahead
-    origin = Stand(0.0, 0.0, turn)
+    origin = Pose(0.0, 0.0, turn)
     x, _, z = origin.at(dice.uniform(-0.3, 0.3) * wide, 0, deep * dice.uniform(0.38, 0.48))
-    room = Stand(x, z, turn)
+    room = Pose(x, z, turn)
     _shell(p, room, wide, deep, ceiling)
-    found: list[tuple[str, Stand]] = []
+    found: list[tuple[str, Pose]] = []
 
     def put(name: str, along: float, across: float, turned: float) -> None:
         s = room.near(along, across, turned)
@@ -55,7 +55,7 @@ def indoor(rng: np.random.Generator, dice: Random, size: Size) -> Painter:
         if name == "desk":
             _desk(p, s)
         elif name == "hanging":
-            f.hanging_lamp(p, Stand(s.x, s.z, turn), ceiling)
+            f.hanging_lamp(p, Pose(s.x, s.z, turn), ceiling)
         elif name == "lamp":
             f.standing_lamp(p, s, dice.uniform(1.2, 1.8))
         elif name == "chair":
@@ -65,7 +65,7 @@ def indoor(rng: np.random.Generator, dice: Random, size: Size) -> Painter:
     return p
 
 
-def _desk(p: Painter, s: Stand) -> None:
+def _desk(p: Painter, s: Pose) -> None:
     """A table with what belongs to it: chairs, monitors, small things; far ones first."""
     dice = p.dice
     length, height, width = dice.uniform(0.9, 2.2), dice.uniform(0.68, 0.78), dice.uniform(0.6, 1.0)
@@ -96,7 +96,7 @@ def _desk(p: Painter, s: Stand) -> None:
             f.chair(p, chair, taken=dice.random() < 0.35)
 
 
-def _shell(p: Painter, room: Stand, wide: float, deep: float, ceiling: float) -> None:
+def _shell(p: Painter, room: Pose, wide: float, deep: float, ceiling: float) -> None:
     """Floor, ceiling and walls, with what hangs on them."""
     dice, weather, it = p.dice, p.weather, p.stuff("background")
     a, c = wide / 2, deep / 2
@@ -121,7 +121,7 @@ def _shell(p: Painter, room: Stand, wide: float, deep: float, ceiling: float) ->
 
 
 def _hang(
-    p: Painter, room: Stand, ends: tuple[tuple[float, float], tuple[float, float]], ceiling: float, wall: Surface
+    p: Painter, room: Pose, ends: tuple[tuple[float, float], tuple[float, float]], ceiling: float, wall: Surface
 ) -> None:
     """Doors, windows, radiators, pictures and boards along one wall."""
     dice, weather, it = p.dice, p.weather, p.stuff("background")

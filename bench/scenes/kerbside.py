@@ -3,10 +3,10 @@
 from math import pi
 
 from bench.scenes.painter import Painter
-from bench.scenes.pose import Stand, block, quad
+from bench.scenes.pose import Pose, block, quad
 
 
-def pole(p: Painter, s: Stand) -> None:
+def pole(p: Painter, s: Pose) -> None:
     """A mast: for wires with cross-arms, for a sign, for traffic lights, or bare."""
     dice, weather, me = p.dice, p.weather, p.thing("pole")
     kind = dice.choice(("arms", "sign", "signals", "bare"))
@@ -41,7 +41,7 @@ def pole(p: Painter, s: Stand) -> None:
         p.ball(me, s.at(0, tall - dice.choice((0.2, 0.45, 0.7))), 0.1, 0.1, surface.warmer(dice.uniform(3, 12)))
 
 
-def street_lamp(p: Painter, s: Stand) -> None:
+def street_lamp(p: Painter, s: Pose) -> None:
     """A lamp on its pole: two instances. Warm where it is switched on."""
     dice, weather = p.dice, p.weather
     mast, lamp = p.thing("pole"), p.thing("lamp")
@@ -60,7 +60,7 @@ def street_lamp(p: Painter, s: Stand) -> None:
     p.rods(lamp, [(s.at(reach - 0.1, tall + 0.25), s.at(reach + 0.75, tall + 0.35), 0.28, 0.2)], head)
 
 
-def cone(p: Painter, s: Stand) -> None:
+def cone(p: Painter, s: Pose) -> None:
     """A traffic cone with a foot and a reflecting band."""
     dice, me = p.dice, p.thing("traffic cone")
     tall = dice.uniform(0.45, 0.95)
@@ -72,7 +72,7 @@ def cone(p: Painter, s: Stand) -> None:
     p.rods(me, [(s.at(0, 0.55 * tall), s.at(0, 0.75 * tall), 0.23 * tall, 0.165 * tall)], band)
 
 
-def trash_can(p: Painter, s: Stand) -> None:
+def trash_can(p: Painter, s: Pose) -> None:
     """A trash can: on wheels, round, or a basket on a post."""
     dice, weather, me = p.dice, p.weather, p.thing("trash can")
     surface = weather.of(dice, dice.choice(("plastic", "steel", "paint")))
@@ -92,7 +92,7 @@ def trash_can(p: Painter, s: Stand) -> None:
     p.rods(me, [(s.at(0, 0.62 * tall), s.at(0, 0.7 * tall), 0.49, 0.5)], surface.warmer(dice.gauss(0, 1)))
 
 
-def oddment(p: Painter, s: Stand) -> None:
+def oddment(p: Painter, s: Pose) -> None:
     """Something that is none of the classes: a cabinet, a bollard, a sack, a bench, a statue. Background."""
     dice, weather, it = p.dice, p.weather, p.stuff("background")
     kind = dice.choice(("cabinet", "bollard", "sack", "bench", "statue"))

@@ -5,13 +5,13 @@ from math import hypot
 
 from bench.scenes.heat import Surface
 from bench.scenes.painter import Painter, Point, Thing
-from bench.scenes.pose import Stand
+from bench.scenes.pose import Pose
 
 Rod = tuple[Point, Point, float, float]
 Spot = tuple[float, float]  # along, up
 
 
-def person(p: Painter, s: Stand, pose: str = "walk") -> None:
+def person(p: Painter, s: Pose, pose: str = "walk") -> None:
     """A person who walks or stands at `s`, sits on a seat there, or rides a bicycle."""
     dice, weather, me = p.dice, p.weather, p.thing("person")
     k = dice.uniform(1.05, 1.4) if dice.random() < 0.12 and pose == "walk" else dice.gauss(1.70, 0.09)
@@ -71,7 +71,7 @@ def limb(p: Painter, me: Thing, joints: list[tuple[Point, float]], surface: Surf
             p.ball(me, joint, wide / 2, wide / 2, surface)
 
 
-def _arm(s: Stand, chest: Spot, hand: Spot, across: float, wide: float) -> list[tuple[Point, float]]:
+def _arm(s: Pose, chest: Spot, hand: Spot, across: float, wide: float) -> list[tuple[Point, float]]:
     elbow = s.at(0.5 * (chest[0] + hand[0]) - 0.05, 0.55 * chest[1] + 0.45 * hand[1], 1.25 * across)
     return [
         (s.at(chest[0], chest[1] - 0.02, across), 1.35 * wide),
@@ -80,7 +80,7 @@ def _arm(s: Stand, chest: Spot, hand: Spot, across: float, wide: float) -> list[
     ]
 
 
-def _trunk(p: Painter, me: Thing, s: Stand, hip: Spot, chest: Spot, side: float, coat: Surface) -> None:
+def _trunk(p: Painter, me: Thing, s: Pose, hip: Spot, chest: Spot, side: float, coat: Surface) -> None:
     """Shoulders, waist and hips as a flat shape towards us, warmer where the cloth lies on."""
     long = chest[1] - hip[1]
 
@@ -105,7 +105,7 @@ def _trunk(p: Painter, me: Thing, s: Stand, hip: Spot, chest: Spot, side: float,
         p.ball(me, row(t, 0)[0], p.dice.uniform(0.35, 0.6) * side, p.dice.uniform(0.12, 0.3) * long, warm)
 
 
-def _head(p: Painter, me: Thing, s: Stand, chest: Spot, k: float, skin: Surface) -> None:
+def _head(p: Painter, me: Thing, s: Pose, chest: Spot, k: float, skin: Surface) -> None:
     dice = p.dice
     neck = s.at(chest[0] + 0.01 * k, chest[1] + 0.06 * k)
     p.rods(me, [(s.at(chest[0], chest[1] + 0.035 * k), neck, 0.065 * k, 0.055 * k)], skin.warmer(-0.7))
@@ -116,7 +116,7 @@ def _head(p: Painter, me: Thing, s: Stand, chest: Spot, k: float, skin: Surface)
         p.ball(me, s.at(x + 0.015 * k, up - 0.012 * k), 0.04 * k, 0.052 * k, skin, rise=1.0)
 
 
-def animal(p: Painter, s: Stand) -> None:
+def animal(p: Painter, s: Pose) -> None:
     """A dog, a cat, or outdoors now and then a larger animal."""
     dice, weather, me = p.dice, p.weather, p.thing("animal")
     sizes = (dice.uniform(0.32, 0.68), dice.uniform(0.22, 0.3), dice.uniform(1.1, 1.5))

@@ -6,12 +6,12 @@ import numpy as np
 
 from bench.scenes.heat import Surface
 from bench.scenes.painter import Painter, Point, Thing
-from bench.scenes.pose import Stand
+from bench.scenes.pose import Pose
 
 Blob = tuple[float, float, float, float]  # right, up, half width, half height in metres
 
 
-def tree(p: Painter, s: Stand, bare: bool) -> None:
+def tree(p: Painter, s: Pose, bare: bool) -> None:
     """A tree; without leaves where `bare`."""
     dice, weather, me = p.dice, p.weather, p.thing("tree")
     tall = dice.uniform(3.5, 13)
@@ -37,7 +37,7 @@ def tree(p: Painter, s: Stand, bare: bool) -> None:
     crown(p, me, s, blobs, weather.of(dice, "leaves"))
 
 
-def hedge(p: Painter, s: Stand, long: float) -> None:
+def hedge(p: Painter, s: Pose, long: float) -> None:
     """A row of shrubs across the view."""
     tall = p.dice.uniform(0.5, 1.8)
     me, count = p.thing("tree"), max(2, int(long / tall))
@@ -49,7 +49,7 @@ def hedge(p: Painter, s: Stand, long: float) -> None:
     crown(p, me, s, blobs, p.weather.of(p.dice, "leaves"))
 
 
-def crown(p: Painter, me: Thing, s: Stand, blobs: list[Blob], leaves: Surface) -> None:
+def crown(p: Painter, me: Thing, s: Pose, blobs: list[Blob], leaves: Surface) -> None:
     """Foliage: a union of ellipses with noise on its edge and holes in it, sunlit and shaded clumps inside."""
     rows, columns = p.view.size
     scale = p.view.scale(s.z)
@@ -79,7 +79,7 @@ def crown(p: Painter, me: Thing, s: Stand, blobs: list[Blob], leaves: Surface) -
     p.masked((left, top), mask & (noise < -0.8), p.part(me, leaves.warmer(-contrast * p.dice.uniform(0.3, 1)), s.z))
 
 
-def _branches(p: Painter, s: Stand, tall: float, lean: float) -> list[tuple[Point, Point, float, float]]:
+def _branches(p: Painter, s: Pose, tall: float, lean: float) -> list[tuple[Point, Point, float, float]]:
     dice = p.dice
     depth = 5 if p.view.scale(s.z) * tall > 70 else 4
     rods = []
@@ -107,4 +107,4 @@ def woods(p: Painter, z: float) -> None:
         ((i / count - 0.5) * 2 * half, 0.3 * h, 1.5 * half / count * dice.uniform(0.8, 1.6), h)
         for i, h in enumerate(heights)
     ]
-    crown(p, p.thing("tree"), Stand(0.0, z), blobs, p.weather.of(dice, "leaves"))
+    crown(p, p.thing("tree"), Pose(0.0, z), blobs, p.weather.of(dice, "leaves"))

@@ -6,7 +6,7 @@ from bench.scenes.heat import Surface
 from bench.scenes.painter import Painter, Point, Thing
 
 
-class Stand:
+class Pose:
     """A place on the ground (metres) and a heading (radians): `at` maps (along, up, across) to a point in space."""
 
     def __init__(self, x: float, z: float, heading: float = 0.0, up: float = 0.0) -> None:
@@ -21,10 +21,10 @@ class Stand:
         """(along, across) of a place."""
         return (x - self.x) * self.c + (z - self.z) * self.s, (z - self.z) * self.c - (x - self.x) * self.s
 
-    def near(self, along: float, across: float, turn: float = 0.0, up: float = 0.0) -> "Stand":
+    def near(self, along: float, across: float, turn: float = 0.0, up: float = 0.0) -> "Pose":
         """Another place, relative to this one."""
         x, _, z = self.at(along, 0, across)
-        return Stand(x, z, self.heading + turn, self.up + up)
+        return Pose(x, z, self.heading + turn, self.up + up)
 
     def faces_us(self, along: float, across: float) -> bool:
         """Whether a side whose outward normal, and whose middle, is (along, across) looks to the camera."""
@@ -36,13 +36,13 @@ class Stand:
         return [self.at(along, up, across) for along, up in points]
 
 
-def quad(s: Stand, a: tuple[float, float], b: tuple[float, float], low: float, high: float) -> list[Point]:
+def quad(s: Pose, a: tuple[float, float], b: tuple[float, float], low: float, high: float) -> list[Point]:
     """The upright rectangle over the line from a to b, both (along, across)."""
     return [s.at(a[0], low, a[1]), s.at(b[0], low, b[1]), s.at(b[0], high, b[1]), s.at(a[0], high, a[1])]
 
 
 def block(
-    p: Painter, thing: Thing, s: Stand, size: tuple[float, float, float], surface: Surface, up: float = 0.0
+    p: Painter, thing: Thing, s: Pose, size: tuple[float, float, float], surface: Surface, up: float = 0.0
 ) -> None:
     """A box of (length, height, width) whose bottom is `up` above the stand: the sides and the top that can be seen."""
     half, height, wide = size[0] / 2, size[1], size[2] / 2

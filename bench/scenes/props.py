@@ -10,7 +10,7 @@ from bench.scenes.furniture import chair, table
 from bench.scenes.living import animal, person
 from bench.scenes.painter import Painter
 from bench.scenes.plants import hedge
-from bench.scenes.pose import Stand
+from bench.scenes.pose import Pose
 from bench.scenes.vehicles import CLOSEST_CAR, bicycle, car
 
 Prop = tuple[float, Callable[[], None]]  # distance ahead, and what paints the thing
@@ -44,40 +44,38 @@ def strewn(p: Painter, ground: Callable[[float, float], str], turn: float) -> li
             continue
         name = dice.choices(names, weights)[0]
         heading = pi / 2 - turn + dice.choice((0, pi)) + dice.gauss(0, 0.12)
-        for s in _group(dice, name, Stand(x, z, heading)):
+        for s in _group(dice, name, Pose(x, z, heading)):
             if s.z > (max(near, CLOSEST_CAR) if name == "car" else near):
                 props.append((s.z, partial(_paint, p, name, s)))
     return props
 
 
-def _group(dice: Random, name: str, s: Stand) -> list[Stand]:
+def _group(dice: Random, name: str, s: Pose) -> list[Pose]:
     """The places of a group; most things stand alone."""
     if name == "person":
         count = dice.choice((1, 1, 1, 2, 2, 4))
         return [
-            Stand(
-                s.x + dice.gauss(0, 0.6) * (i > 0), s.z + dice.gauss(0, 0.6) * (i > 0), s.heading + dice.gauss(0, 0.4)
-            )
+            Pose(s.x + dice.gauss(0, 0.6) * (i > 0), s.z + dice.gauss(0, 0.6) * (i > 0), s.heading + dice.gauss(0, 0.4))
             for i in range(count)
         ]
     if name in ("cones", "bin", "bicycle"):
         step = {"cones": 1.5, "bin": 0.8, "bicycle": 0.7}[name]
         count = dice.choice((1, 2, 4)) if name == "cones" else dice.choice((1, 1, 2, 4))
         turned = s.heading + (dice.choice((0.0, 1.2)) if name != "cones" else 0)
-        line = Stand(s.x, s.z, s.heading)
+        line = Pose(s.x, s.z, s.heading)
         return [
-            Stand(q.x, q.z, turned + dice.gauss(0, 0.1))
+            Pose(q.x, q.z, turned + dice.gauss(0, 0.1))
             for q in (line.near(i * step, dice.gauss(0, 0.1)) for i in range(count))
         ]
     return [s]
 
 
-def _paint(p: Painter, name: str, s: Stand) -> None:
+def _paint(p: Painter, name: str, s: Pose) -> None:
     dice = p.dice
     if name == "car":
         car(p, s, moving=dice.random() < 0.7)
     elif name == "person":
-        person(p, Stand(s.x, s.z, s.heading + dice.choice((0, 0, dice.uniform(0, 2 * pi)))))
+        person(p, Pose(s.x, s.z, s.heading + dice.choice((0, 0, dice.uniform(0, 2 * pi)))))
     elif name == "rider":
         bicycle(p, s)
         person(p, s, "ride")

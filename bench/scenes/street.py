@@ -13,7 +13,7 @@ from bench.scenes.ground import FAR, Strip, Way, draw_strips, kind_at, paint_gro
 from bench.scenes.heat import draw_weather
 from bench.scenes.painter import Painter, Size, View
 from bench.scenes.plants import hedge, tree, woods
-from bench.scenes.pose import Stand
+from bench.scenes.pose import Pose
 from bench.scenes.props import Prop, strewn
 from bench.scenes.vehicles import CLOSEST_CAR, car
 
@@ -46,7 +46,7 @@ def _beyond(p: Painter, way: Way, strips: list[Strip]) -> None:
         skyline(p, dice.uniform(150, 250))
     if dice.random() < 0.7:
         woods(p, dice.uniform(80, 200))
-    houses: list[tuple[Stand, tuple[float, float, float]]] = []
+    houses: list[tuple[Pose, tuple[float, float, float]]] = []
     for strip in strips:
         if strip.kind != "houses":
             continue
@@ -73,12 +73,12 @@ def _rows(p: Painter, way: Way, strips: list[Strip], bare: bool) -> list[Prop]: 
     props: list[Prop] = []
     nearest = 0.75 * p.view.nearest()
 
-    def add(u: float, v: float, paint: Callable[[Stand], None]) -> None:
+    def add(u: float, v: float, paint: Callable[[Pose], None]) -> None:
         s = way.stand(u, v)
         if s.z > nearest and abs(s.x) < p.view.half_width(s.z) + 5:
             props.append((s.z, partial(paint, s)))
 
-    def row(u: float, step: float, paint: Callable[[Stand], None], skip: float = 0.15) -> None:
+    def row(u: float, step: float, paint: Callable[[Pose], None], skip: float = 0.15) -> None:
         v = -60 + step * dice.random()
         while v < 110:
             if dice.random() > skip:
@@ -116,7 +116,7 @@ def _rows(p: Painter, way: Way, strips: list[Strip], bare: bool) -> list[Prop]: 
     return props
 
 
-def _parked(p: Painter, s: Stand) -> None:
+def _parked(p: Painter, s: Pose) -> None:
     if s.z > CLOSEST_CAR:
         car(p, s, moving=False)
 

@@ -5,7 +5,7 @@ from math import cos, pi, sin
 
 from bench.scenes.heat import Surface
 from bench.scenes.painter import Painter, Point, Thing
-from bench.scenes.pose import Stand, block, quad
+from bench.scenes.pose import Pose, block, quad
 
 # half a length ahead of the middle, and share of the height; front last
 PROFILES = {
@@ -29,7 +29,7 @@ CLOSEST_CAR = 6.0  # metres
 BELT = 0.6  # share of the height where the windows begin
 
 
-def car(p: Painter, s: Stand, moving: bool) -> None:
+def car(p: Painter, s: Pose, moving: bool) -> None:
     """A car, van or bus that drives along its heading, or has stood there for some time."""
     dice, weather, me = p.dice, p.weather, p.thing("car")
     kind = dice.choices(tuple(PROFILES), (5, 5, 2, 0.6))[0]
@@ -76,7 +76,7 @@ def car(p: Painter, s: Stand, moving: bool) -> None:
             _wheels(p, me, s, (half, height, side * width / 2 * 1.01), kind, warm)
 
 
-def _seams(p: Painter, me: Thing, s: Stand, half: float, height: float, across: float, body: Surface) -> None:
+def _seams(p: Painter, me: Thing, s: Pose, half: float, height: float, across: float, body: Surface) -> None:
     """The sill, which mirrors the ground, and the gaps round the doors."""
     a, b = (-0.93 * half, across), (0.95 * half, across)
     p.face(me, quad(s, a, b, 0.2 * height, p.dice.uniform(0.32, 0.42) * height), body.warmer(p.dice.gauss(0, 1.2)))
@@ -114,7 +114,7 @@ def _between(a: Point, b: Point, t: float) -> Point:
     return a[0] + t * (b[0] - a[0]), a[1] + t * (b[1] - a[1]), a[2] + t * (b[2] - a[2])
 
 
-def _wheels(p: Painter, me: Thing, s: Stand, spot: tuple[float, float, float], kind: str, warm: float) -> None:
+def _wheels(p: Painter, me: Thing, s: Pose, spot: tuple[float, float, float], kind: str, warm: float) -> None:
     half, _, across = spot
     radius = 0.48 if kind == "bus" else 0.32
     rubber, hub = p.weather.of(p.dice, "rubber").warmer(0.3 * warm), p.weather.of(p.dice, "steel").warmer(0.2 * warm)
@@ -124,7 +124,7 @@ def _wheels(p: Painter, me: Thing, s: Stand, spot: tuple[float, float, float], k
             p.face(me, s.upright(rim, across), surface)
 
 
-def _lights(p: Painter, me: Thing, s: Stand, along: float, width: float, height: float, surface: Surface) -> None:
+def _lights(p: Painter, me: Thing, s: Pose, along: float, width: float, height: float, surface: Surface) -> None:
     """Lamps and number plate at one end."""
     for across in (-0.36, 0.36):
         a, b = (along, (across - 0.09) * width), (along, (across + 0.09) * width)
@@ -132,7 +132,7 @@ def _lights(p: Painter, me: Thing, s: Stand, along: float, width: float, height:
     p.face(me, quad(s, (along, -0.14 * width), (along, 0.14 * width), 0.26 * height, 0.33 * height), surface.warmer(-2))
 
 
-def bicycle(p: Painter, s: Stand) -> None:
+def bicycle(p: Painter, s: Pose) -> None:
     """Two rings and a frame; what is behind them shows through."""
     dice, weather, me = p.dice, p.weather, p.thing("bicycle")
     k = dice.uniform(0.88, 1.08)
