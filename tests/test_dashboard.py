@@ -13,7 +13,7 @@ from examples import evidence, record, record_paths, write
 from spoiled import ODD_FILES, in_place_of
 from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
-from test_ask import filled  # noqa: F401 - a fixture
+from test_questions import filled  # noqa: F401 - a fixture
 
 from dashboard import filters
 from dashboard.views.leaderboard import badges, gain
