@@ -22,8 +22,8 @@ from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
-from test_questions import filled  # noqa: F401 - a fixture
 from test_dashboard import PAGES
+from test_questions import filled  # noqa: F401 - a fixture
 
 from results.record_files import write_record
 from results.store import Store

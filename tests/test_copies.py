@@ -26,6 +26,7 @@ from bench.submission.copies import (
     places,
     read_known,
 )
+from bench.submission.faults import texts
 from results.evidence import Evidence, sha256
 from results.evidence_files import read_evidence
 from results.record import RunRecord
@@ -108,7 +109,7 @@ def test_copies_of_shipped_runs_are_found_unasked(shipped: list[tuple[RunRecord,
     }
     for what, confusion in copies.items():
         comparison = Comparison([forged(record, evidence, confusion)], here)
-        told = list(comparison.faults())
+        told = texts(comparison.faults())
         assert told, what
         assert "mine x fpn-efficientnet-lite0 r2 (ffffffffffff) in mine: " in told[0], what
         assert "imagenet x fpn-efficientnet-lite0 r2 (" in " ".join(told), what
@@ -127,7 +128,7 @@ def test_a_copy_is_one_whatever_it_is_called(
 ) -> None:
     """Shipped runs relabelled as a tenth of the labels, as another protocol's, another backbone's, another replicate."""
     record, evidence = shipped[0]
-    told = list(Comparison([forged(record, evidence, one_pixel(evidence.confusion), **changes)], here).faults())
+    told = texts(Comparison([forged(record, evidence, one_pixel(evidence.confusion), **changes)], here).faults())
     assert len(told) == 1
     assert record.run[:12] in told[0]
 
