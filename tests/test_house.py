@@ -105,7 +105,7 @@ def test_every_package_is_shipped() -> None:
     assert {module for module, path in MODULES.items() if path.name == "__init__.py"} <= set(listed)
 
 
-@pytest.mark.parametrize("path", files(), ids=lambda path: path.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("path", list(files()), ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_files_and_functions_can_be_read_at_once(path: Path) -> None:
     text = path.read_text()
     assert len(text.splitlines()) <= MOST_LINES
