@@ -29,7 +29,7 @@ from pretrain_sources.teachers import Masks, Teacher, TeacherError, checkpoints,
 from pretrain_sources.teachers.passes import Pass, Refusal
 
 Frame = NDArray[np.uint8]
-FRAMES = 3
+FRAMES = 5
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -84,7 +84,7 @@ def assert_same(ours: Masks, theirs: list[dict]) -> None:
 
 def test_the_masks_are_those_of_the_package_and_every_filter_drops_some(checkpoint: Path, frames: list[Frame]) -> None:
     draw = teacher(checkpoint)
-    for frame in frames:
+    for frame in frames[::2]:
         ours = draw(frame)
         assert len(ours.masks) >= 20
         assert ours.masks.shape[1:] == frame.shape
