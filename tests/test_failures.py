@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -105,8 +106,9 @@ def test_out_of_memory_is_recorded_with_the_batch(
     breaking(lambda unit: error if unit.cell.train_frac == 1 else None)
     assert run(bench, sweep)[0] == 2
     runs = load_table(tmp_path / "store").set_index("train_frac")
-    assert runs.loc[1.0, "status"] == "oom"
-    assert f"out of memory at batch 2: {error}" in runs.loc[1.0, "reason"]
+    whole: Any = runs.loc[1.0]
+    assert whole["status"] == "oom"
+    assert f"out of memory at batch 2: {error}" in whole["reason"]
     assert runs["status"].value_counts()["ok"] == CELLS - 1
 
 

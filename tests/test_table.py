@@ -1,6 +1,7 @@
 import io
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from results.table import board, constant_note
 from safe_files import SEAL_BYTES, sealed
 
 
-def cell(source: str, identity: str, seeds: range, replicates: int = 3, **changes: object) -> list[RunRecord]:
+def cell(source: str, identity: str, seeds: range, replicates: int = 3, **changes: Any) -> list[RunRecord]:
     return [
         record(i, seed, source=source, cell=identity * 64, replicates=replicates, **changes)
         for i, seed in enumerate(seeds)
@@ -32,7 +33,7 @@ def store_of(folder: Path, *cells: list[RunRecord]) -> Store:
     return store
 
 
-def rows(folder: Path) -> pd.DataFrame:
+def rows(folder: Path) -> Any:
     return board(load_table(folder)).set_index(["source", "cell"])
 
 
@@ -104,7 +105,7 @@ def test_what_measured_nothing_replaces_nothing(tmp_path: Path) -> None:
     "other",
     [{"target_hash": "u" * 64}, {"protocol_hash": "q" * 64}, {"result_version": "final 2"}, {"train_frac": 0.1}],
 )
-def test_only_what_is_comparable_is_ranked_together(other: dict[str, object], tmp_path: Path) -> None:
+def test_only_what_is_comparable_is_ranked_together(other: dict[str, Any], tmp_path: Path) -> None:
     store_of(tmp_path, cell("none", "a", range(3)), cell("imagenet", "b", range(10, 13), finished=LATER, **other))
     assert rows(tmp_path)["rank"].tolist() == [1, 1]
     assert rows(tmp_path)["status"].tolist() == ["ok", "ok"]

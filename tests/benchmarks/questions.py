@@ -98,7 +98,8 @@ def main() -> None:
             print(json.dumps(row | {"reference": "reading the records' JSON", "reference_s": plain}), flush=True)
     sides = [[proof(seed + 9 * side) for seed in range(REPLICATES)] for side in (0, 1)]
     began = time.perf_counter()
-    images.over_groups([tuple([images.counts(run) for run in side] for side in sides)], "miou")
+    one, other = ([images.counts(run) for run in side] for side in sides)
+    images.over_groups([(one, other)], "miou")
     took = time.perf_counter() - began
     row = {"what": "one pair, 2,000 draws", "runs": 2 * REPLICATES, "s": took, "peak_gib": 0, "aim_s": 2}
     print(json.dumps(row | {"reference": "a loop over the draws", "reference_s": looped(sides)}))
