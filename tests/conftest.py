@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,15 @@ def _no_power_cut() -> Iterator[None]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """In strict mode a test that skips has failed: CI installs all that a test could miss."""
     report = yield
     if STRICT and report.skipped:
         report.outcome = "failed"
-        report.longrepr = f"skipped although BENCH_TEST_STRICT=1: {report.longrepr[2] if report.longrepr else ''}"
+        why = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
+        report.longrepr = f"skipped although BENCH_TEST_STRICT=1: {why}"
     return report
 
 

@@ -119,7 +119,7 @@ def store_of(folder: Path, *cells: list[RunRecord]) -> Store:
 
 
 def runs_table(
-    sources: dict[str, float] = SOURCES, n: int = 5, seed: int = 0, spread: float = 0.004, **changes: object
+    sources: dict[str, float] = SOURCES, n: int = 5, seed: int = 0, spread: float = 0.004, **changes: Any
 ) -> pd.DataFrame:
     """Rows as `load_table` gives them: every source on two backbones, the second 0.1 better; the mIoU normal around a mean."""
     rng = np.random.default_rng(seed)

@@ -132,7 +132,7 @@ def killed_often(times: int, folder: Path, data: Path) -> list[float]:
         command(path, folder / "whole", data, "--jobs", "2"), env=environment(), check=True, capture_output=True
     )
     whole = time.monotonic() - began
-    dice, moments, broken, before = random.Random(), [], folder / "broken", dict[Path, int]()
+    dice, moments, broken, before = random.Random(), list[float](), folder / "broken", dict[Path, int]()
     while len(moments) < times:
         moment = dice.uniform(0.1, 0.9) * whole
         if not killed(command(path, broken, data, "--jobs", "2"), moment):

@@ -68,7 +68,7 @@ def main():
         store[f"shape_{i}"] = np.array(truth.shape)
         store[f"bits_{i}"] = np.packbits(np.stack([true_map == 1, true_map == 255, pred]))
     path = Path(__file__).with_name("weighted_f_reference.npz")
-    np.savez_compressed(path, values=np.array(values), **store)
+    np.savez_compressed(path, values=np.array(values), **store)  # type: ignore[arg-type]
     print(
         len(values),
         "masks,",

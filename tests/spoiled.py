@@ -24,7 +24,11 @@ def make_bundle(place: Path, name: str = "mine", **changes: Any) -> Path:
     """PLACE/NAME with three runs of a source, and a verdict beside it that says that it was recomputed."""
     folder = place / name
     for replicate in range(3):
-        fields = {"source": name, "cell": hashlib.sha256(name.encode()).hexdigest(), "seed": 10 + replicate}
+        fields: dict[str, Any] = {
+            "source": name,
+            "cell": hashlib.sha256(name.encode()).hexdigest(),
+            "seed": 10 + replicate,
+        }
         write(Store(folder / RUNS), record(replicate, **fields | changes))
     (folder / CARD).write_text(f"name: {name}\n")
     repack(folder)
@@ -156,14 +160,16 @@ SPOILS: dict[str, Spoil] = {
     "a record that is deep JSON": _and_repack(RECORD, ODD_FILES["deep JSON"]),
     "a record that is deep in a field": _and_repack(RECORD, ODD_FILES["deep JSON in a field"]),
 }
-for odd, put in ODD_FILES.items():
-    SPOILS |= {
-        f"verdict: {odd}": lambda folder, put=put: in_place_of(verdict_file(folder), put),
-        f"{BUNDLE}: {odd}": lambda folder, put=put: in_place_of(folder / BUNDLE, put),
-        f"record: {odd}": lambda folder, put=put: in_place_of(run_of(folder) / "record.json", put),
-        f"evidence: {odd}": lambda folder, put=put: in_place_of(run_of(folder) / "evidence.npz", put),
-        f"finding: {odd}": lambda folder, put=put: in_place_of(folder / RUNS / LEAKS / "soda" / "mine-0.json", put),
-        f"more: {odd}": lambda folder, put=put: in_place_of(folder / "more.txt", put),
+
+
+def _everywhere(odd: str, put: Put) -> dict[str, Spoil]:
+    return {
+        f"verdict: {odd}": lambda folder: in_place_of(verdict_file(folder), put),
+        f"{BUNDLE}: {odd}": lambda folder: in_place_of(folder / BUNDLE, put),
+        f"record: {odd}": lambda folder: in_place_of(run_of(folder) / "record.json", put),
+        f"evidence: {odd}": lambda folder: in_place_of(run_of(folder) / "evidence.npz", put),
+        f"finding: {odd}": lambda folder: in_place_of(folder / RUNS / LEAKS / "soda" / "mine-0.json", put),
+        f"more: {odd}": lambda folder: in_place_of(folder / "more.txt", put),
     }
 
 
@@ -176,3 +182,7 @@ def damaged(data: bytes, rng: np.random.Generator) -> bytes:
         data[:place] + bytes(len(data) - place),
     )
     return kinds[int(rng.integers(3))]
+
+
+for odd, put in ODD_FILES.items():
+    SPOILS |= _everywhere(odd, put)

@@ -65,9 +65,9 @@ def gets_in(address: str, host: str, origin: str | None = None) -> bool:
     _, port, base = parts(address)
     raw = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
     try:
-        with connect(
+        with connect(  # type: ignore[call-overload]
             f"ws://{host}{base}/_stcore/stream", sock=raw, origin=origin or f"http://{host}", proxy=None
-        ) as stream:  # type: ignore[arg-type]
+        ) as stream:
             assert stream.protocol.state.name == "OPEN"
             return True
     except InvalidStatus as refused:

@@ -1,5 +1,6 @@
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -195,7 +196,8 @@ def test_a_start_is_known_by_its_canonical_name(tmp_path: Path) -> None:
 
 
 def test_a_control_takes_everything_from_what_it_controls(tmp_path: Path) -> None:
-    for fields in ({"recipe": {}}, {"long": True}, {"start": "imagenet"}):
+    kinds: tuple[dict[str, Any], ...] = ({"recipe": {}}, {"long": True}, {"start": "imagenet"})
+    for fields in kinds:
         with pytest.raises(FileError, match="a control takes all but its name from 'satir'"):
             collect([card(tmp_path, "mine", control={"of": "satir", "kind": "shuffled"}, **fields)], KNOWN)
 

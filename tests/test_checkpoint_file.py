@@ -3,6 +3,7 @@
 import argparse
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
-def written(path: Path, content: object, **keywords: object) -> Path:
+def written(path: Path, content: object, **keywords: Any) -> Path:
     torch.save(content, path, **keywords)
     return path
 

@@ -2,6 +2,7 @@ import os
 import shutil
 import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,8 @@ from pretrain_sources.corpus import (
 )
 from pretrain_sources.corpus import check as corpus_check
 from pretrain_sources.recipe import Recipe
+
+Form = Literal["NFC", "NFD"]
 
 
 @pytest.fixture
@@ -121,7 +124,7 @@ def test_what_images_and_label_maps_do_not_share_is_told(ready: Path) -> None:
 
 
 @pytest.mark.parametrize(("image", "label"), [("NFC", "NFD"), ("NFD", "NFC")])
-def test_label_maps_are_found_in_either_unicode_form(image: str, label: str, ready: Path) -> None:
+def test_label_maps_are_found_in_either_unicode_form(image: Form, label: Form, ready: Path) -> None:
     name = "caf\u00e9"
     (ready / "images" / "frame_02.png").rename(ready / "images" / f"{unicodedata.normalize(image, name)}.png")
     (ready / "labels" / "frame_02.png").rename(ready / "labels" / f"{unicodedata.normalize(label, name)}.png")

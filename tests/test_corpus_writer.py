@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -99,7 +100,7 @@ def test_what_gets_no_label_is_counted_and_named(pool: Path, tmp_path: Path) -> 
     manifest = read_manifest(tmp_path / "corpus")
     assert manifest is not None
     assert (manifest.images, manifest.refused) == (5, {"no mask": 1, "unreadable": 1})
-    rows = pd.read_parquet(tmp_path / "corpus" / "images.parquet").set_index("image")
+    rows: Any = pd.read_parquet(tmp_path / "corpus" / "images.parquet").set_index("image")
     assert rows.loc["frame_03", "refused"] == "unreadable"
     assert "none of 3 masks has 21 pixels" in rows.loc["frame_05", "why"]
     assert not list((tmp_path / "corpus" / "labels").glob("frame_0[35]*"))

@@ -3,8 +3,9 @@
 import functools
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -166,7 +167,7 @@ def test_a_store_that_is_a_file(opened: Open, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_one_failed_run_only(page: str, opened: Open, tmp_path: Path) -> None:
-    nothing = dict.fromkeys(("scores", "tuning", "provenance", "evidence_sha256", "normalisation"))
+    nothing: dict[str, Any] = dict.fromkeys(("scores", "tuning", "provenance", "evidence_sha256", "normalisation"))
     write_record(Store(tmp_path), record(status="failed", reason="the driver is gone", **nothing))
     app = opened(tmp_path, page=page)
     assert not app.exception, app.exception
@@ -211,9 +212,16 @@ def test_text_of_a_card_is_shown_as_text(page: str, opened: Open, tmp_path: Path
 
 
 def test_badges_and_families() -> None:
-    cell = {"n": 5, "source": "mine", "leak": None, "status": "ok", "badge": None, "touched": np.nan}
+    cell: dict[Hashable, Any] = {
+        "n": 5,
+        "source": "mine",
+        "leak": None,
+        "status": "ok",
+        "badge": None,
+        "touched": np.nan,
+    }
     cell |= {"says_touched": np.nan}
-    control = {"source": "satir/top-4~shuffled", "leak": "seen"}
+    control: dict[Hashable, Any] = {"source": "satir/top-4~shuffled", "leak": "seen"}
     assert badges(cell | control) == ["measured", "control", "LEAK"]
     assert badges(cell | {"n": 0, "status": "oom", "leak": np.nan}) == ["oom"]
     assert badges(cell | {"badge": "spot-checked"}) == ["submitted, spot-checked"]
@@ -420,7 +428,7 @@ def test_sources_named_as_the_pictures_are(opened: Open, tmp_path: Path) -> None
 
     store, rng = Store(tmp_path), np.random.default_rng(0)
     labels = {name: rng.integers(0, 3, (40, 50), dtype=np.uint8) for name in ("fine", "float", "deep")}
-    odd = labels | {"float": labels["float"].astype(float), "deep": labels["deep"][None]}  # type: ignore[dict-item]
+    odd = labels | {"float": labels["float"].astype(float), "deep": labels["deep"][None]}
     for number, source in enumerate(("truth", "image")):
         for i in range(3):
             made = record(i, number * 10 + i, source=source, cell=f"{number}" * 64, classes=["a\nb", "c", "d"])
@@ -472,7 +480,8 @@ def test_records_of_one_board_that_do_not_go_together(fault: str, page: str, ope
     store = store_of_three(tmp_path)
     for i in range(3):
         proof = evidence(50 + i, classes=5)
-        changes = {"classes": list("abcde"), "scores": metrics.scores(proof)} if fault == "other classes" else {}
+        changes: dict[str, Any] = {"classes": list("abcde"), "scores": metrics.scores(proof)}
+        changes = changes if fault == "other classes" else {}
         data = proof.to_bytes() if changes else b"none"
         made = record(i, source="other", cell="9" * 64, **changes).model_copy(update={"evidence_sha256": sha256(data)})
         folder = store.folder_of(made)

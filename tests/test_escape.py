@@ -71,8 +71,20 @@ def fill(folder: Path, text: str, word: str, long: str) -> Store:
         prediction_samples.write(path, pictures)
     _leave_files(store, text)
     near = {f"{text}image0": known_leaks.Near(image=text, similarity=0.9, how=text)}
-    counts = {"image_count": 5, "test_images": 6, "threshold": 0.8, "expected_false_alarms": 0.1, "unreadable": 0}
-    told = {"target": text, "target_hash": HASHES["t"], "images": text, "notes": [text], "checked": text}
+    counts: dict[str, Any] = {
+        "image_count": 5,
+        "test_images": 6,
+        "threshold": 0.8,
+        "expected_false_alarms": 0.1,
+        "unreadable": 0,
+    }
+    told: dict[str, Any] = {
+        "target": text,
+        "target_hash": HASHES["t"],
+        "images": text,
+        "notes": [text],
+        "checked": text,
+    }
     known_leaks.write(store, known_leaks.LeakFinding(source=f"{text}/n-10", touched=near, **counts, **told))
     _leave_plan(store, text)
     broken = store.root / "a" / "b" / re.sub("[/\0]", "", text) / "c" / "r0-1"
@@ -467,7 +479,7 @@ def shown_of(app: AppTest) -> Iterator[tuple[str, str]]:  # noqa: C901 - a case 
     """(kind, text) of all that a page shows."""
     for kind in ("markdown", "caption", "info", "warning", "error", "title", "subheader"):
         for part in app.get(kind):
-            yield "markdown", part.value
+            yield "markdown", part.value  # type: ignore[union-attr]
     for part in [*app.text, *app.code]:
         yield "text", part.value
     for part in [*app.selectbox, *app.multiselect]:

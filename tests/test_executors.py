@@ -137,7 +137,7 @@ def test_a_failed_unit_takes_those_that_need_it_with_it_and_no_others(
     def tune(unit: Unit, context: Context, report: object) -> None:
         if unit == units[0]:
             raise DivergedError("why")
-        real(unit, context, report)  # type: ignore[arg-type]
+        real(unit, context, report)
 
     monkeypatch.setitem(stages._STAGES, "tune", tune)
     ended = {unit.fingerprint: (unit, outcome) for unit, outcome in inline(units, context, Silent())}

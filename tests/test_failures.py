@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import yaml
 from conftest import Bench, write_matrix
 
 from bench.plan.outcome import Context
-from bench.plan.units import Unit
+from bench.plan.units import TuneUnit
 from bench.run import executors
 from bench.train import stages
 from results import load_table
@@ -27,7 +28,7 @@ def sweep(tmp_path: Path) -> Path:
     return path
 
 
-Break = Callable[[Callable[[Unit], Exception | None]], list[Unit]]
+Break = Callable[[Callable[[TuneUnit], Exception | None]], list[TuneUnit]]
 
 
 @pytest.fixture
@@ -35,10 +36,10 @@ def breaking(monkeypatch: pytest.MonkeyPatch) -> Break:
     """Makes tunings raise what a function says of them; the list is what was begun."""
     real = stages._STAGES["tune"]
 
-    def start(error_of: Callable[[Unit], Exception | None]) -> list[Unit]:
-        begun: list[Unit] = []
+    def start(error_of: Callable[[TuneUnit], Exception | None]) -> list[TuneUnit]:
+        begun: list[TuneUnit] = []
 
-        def tune(unit: Unit, context: Context, report: Callable[..., None]) -> None:
+        def tune(unit: TuneUnit, context: Context, report: Callable[..., None]) -> None:
             begun.append(unit)
             if (error := error_of(unit)) is not None:
                 raise error
@@ -107,8 +108,9 @@ def test_out_of_memory_is_recorded_with_the_batch(
     breaking(lambda unit: error if unit.cell.train_frac == 1 else None)
     assert run(bench, sweep)[0] == 2
     runs = load_table(tmp_path / "store").set_index("train_frac")
-    assert runs.loc[1.0, "status"] == "oom"
-    assert f"out of memory at batch 2: {error}" in runs.loc[1.0, "reason"]
+    whole: Any = runs.loc[1.0]
+    assert whole["status"] == "oom"
+    assert f"out of memory at batch 2: {error}" in whole["reason"]
     assert runs["status"].value_counts()["ok"] == CELLS - 1
 
 

@@ -30,7 +30,7 @@ from backbones.fitting import fit
 from backbones.network import Network, build
 from backbones.registry import BACKBONES, find_backbone
 from backbones.spec import HALF, BackboneSpec
-from backbones.transfer import EncoderWeights, LoadError, _tensor_problems, load_encoder
+from backbones.transfer import Certificate, EncoderWeights, LoadError, _tensor_problems, load_encoder
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +47,7 @@ def tiny() -> Tensors:
     return {name: tensor.contiguous() for name, tensor in tiny_network(1).encoder.state_dict().items()}
 
 
-def load(tensors: Mapping[str, Tensor], spec: BackboneSpec = TINY, **keywords: Mapping[str, str]) -> object:
+def load(tensors: Mapping[str, Tensor], spec: BackboneSpec = TINY, **keywords: Mapping[str, str]) -> Certificate:
     fitted = fit(tensors, spec, **keywords)
     weights = EncoderWeights(fitted.tensors, HALF, HALF, "test", fitted.told)
     torch.manual_seed(0)

@@ -193,7 +193,11 @@ def test_a_card(changes: list[Any], few: Path, bench: Bench) -> None:
 @given(changes=CHANGES)
 @example(changes=[("set", 0.9, ["none"] * 5)])
 def test_a_matrix(changes: list[Any], few: Path, bench: Bench) -> None:
-    fields = {"target": "scenes", "protocol": "p.yaml", "sources": ["none", {"satir": {"top_k": [4, 9]}}]}
+    fields: dict[str, Any] = {
+        "target": "scenes",
+        "protocol": "p.yaml",
+        "sources": ["none", {"satir": {"top_k": [4, 9]}}],
+    }
     fields |= {"backbones": ["tiny"], "train_fracs": [0.5, 1.0]}
     path = few / "m.yaml"
     path.write_bytes(spoiled(yaml.safe_dump(fields).encode(), changes, yaml))
@@ -264,7 +268,13 @@ def test_a_bundle(
     shutil.copytree(whole.bundle, kept)
     try:
         path = whole.bundle.with_name("mine.verdict.json") if name == "verdict" else next(whole.bundle.rglob(name))
-        fields = {"name": "mine", "level": "reproduced", "bundle_sha256": "0" * 64, "checked": "2026", "version": "0"}
+        fields: dict[str, Any] = {
+            "name": "mine",
+            "level": "reproduced",
+            "bundle_sha256": "0" * 64,
+            "checked": "2026",
+            "version": "0",
+        }
         fields |= {"tried": "reproduced", "faults": [], "done": []}
         data = json.dumps(fields).encode() if name == "verdict" else path.read_bytes()
         path.write_bytes(spoiled(data, changes, yaml if name == "card.yaml" else json))

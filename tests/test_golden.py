@@ -7,6 +7,7 @@ import contextlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -39,7 +40,7 @@ DEEP = (
 
 
 def golden_matrices(folder: Path) -> list[Path]:
-    little = {"finetune_steps": 10, "trials": 2, "replicates": 1}
+    little: dict[str, Any] = {"finetune_steps": 10, "trials": 2, "replicates": 1}
     broad = write_matrix(folder / "broad", *BROAD, **little, max_frames=4)
     return [broad, write_matrix(folder / "deep", *DEEP, **little, max_frames=10)]
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,7 +116,7 @@ def test_a_run_that_is_written_anew_is_read_anew(tmp_path: Path) -> None:
         for number, source in enumerate(("a", "b")):
             for replicate in range(3):
                 run = proof(10 * number + replicate, better=better * (1 - number))
-                fields = {"scores": metrics.scores(run), "evidence_sha256": sha256(run.to_bytes())}
+                fields: dict[str, Any] = {"scores": metrics.scores(run), "evidence_sha256": sha256(run.to_bytes())}
                 write_record(store, record(replicate, source=source, cell=source * 64, **fields), run)
 
     def asked() -> float | None:

@@ -7,12 +7,12 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from backbones import imagenet
 from backbones.network import build
@@ -121,7 +121,7 @@ def test_a_folder_without_its_normalisation_is_refused(mit: Path) -> None:
 
 
 @functools.lru_cache(maxsize=4)
-def timms(name: str) -> nn.Module:
+def timms(name: str) -> Any:
     """timm's model with random values. Read only."""
     import timm
 

@@ -310,6 +310,8 @@ def test_frames_are_compared_as_they_are_to_be_seen(tmp_path: Path) -> None:
     Image.fromarray(deep).save(tmp_path / "deep.png")
     Image.fromarray((deep // 100).astype(np.uint8)).save(tmp_path / "turned.jpg", exif=tags.tobytes())
     found = dict(read_frames((path.stem, path) for path in sorted(tmp_path.iterdir())))
+    assert isinstance(found["deep"], np.ndarray)
+    assert isinstance(found["turned"], np.ndarray)
     assert np.array_equal(found["deep"], decode_thermal((tmp_path / "deep.png").read_bytes()))
     assert len(np.unique(found["deep"])) > 200, "not all of it white"
     assert found["turned"].shape == (96, 64)

@@ -17,7 +17,7 @@ from test_safe_io_files import leftovers
 
 from bench.plan.outcome import Context
 from bench.plan.unit_folder import CLAIM, NETWORK, SPENT, is_kept, is_left
-from bench.plan.units import Unit
+from bench.plan.units import FinalUnit, Unit
 from bench.train import stages, tune
 from results.record import RunRecord
 from results.record_files import read_records
@@ -234,7 +234,7 @@ def test_a_final_never_ends_ok_over_what_was_deleted_under_it(
     now: list[Unit] = []
     real_final, real_fit, real_score = stages.final, stages.fit, stages.score_on_test
 
-    def final(unit: Unit, context: Context, report: Callable[..., None]) -> None:
+    def final(unit: FinalUnit, context: Context, report: Callable[..., None]) -> None:
         now[:] = [unit]
         if when == "begin":
             gone(store, unit)
@@ -263,11 +263,11 @@ def test_a_final_never_ends_ok_over_what_was_deleted_under_it(
     assert not list(store.glob("scenes/**/record.json")), "it is left to the next run, and not to --retry"
     code, told = run(bench, matrix(tmp_path, PERMUTED), store)
     assert code == 0, told
-    record = by_source(store)[PERMUTED[0]]
-    assert record == by_source(whole)[PERMUTED[0]].model_copy(
-        update={"finished": record.finished, "provenance": record.provenance}
+    done = by_source(store)[PERMUTED[0]]
+    assert done == by_source(whole)[PERMUTED[0]].model_copy(
+        update={"finished": done.finished, "provenance": done.provenance}
     )
-    assert len(list(read_json_lines(Store(store).folder_of(record) / "trials.jsonl"))) == 2
+    assert len(list(read_json_lines(Store(store).folder_of(done) / "trials.jsonl"))) == 2
 
 
 @pytest.mark.parametrize("kind", ["corpus", "pretrain", "tune"])
@@ -295,7 +295,7 @@ def test_a_store_deleted_under_an_earlier_stage_is_filled_by_the_next_run(
         real(unit, context, deleting)
 
     with monkeypatch.context() as patch:
-        patch.setitem(stages._STAGES, kind, stage)
+        patch.setitem(stages._STAGES, kind, stage)  # type: ignore[misc]
         code, told = run(bench, path, store)
     assert begun
     records = read_records(Store(store))[0] if store.exists() else []

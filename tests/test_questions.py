@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,7 +46,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for replicate in range(4):
                 evidence = proof(quality + 0.05 * i, 100 * number + 10 * i + replicate)
                 size = re.search(r"n-(\d+)", source)
-                fields = {
+                fields: dict[str, Any] = {
                     "scores": metrics.scores(evidence),
                     "evidence_sha256": sha256(evidence.to_bytes()),
                     "cell": f"{number}{i}".ljust(64, "0"),
@@ -131,12 +132,12 @@ def test_a_file_of_claims_names_its_boards_itself_and_is_not_empty(filled: Path,
 
 def test_the_views_count_what_counts(bench: Bench, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
-    for number, (source, changes) in enumerate(
-        [("none", {}), ("none", {"finished": "2000-01-01T00:00:00+00:00"}), ("satir", {"leak": "it saw the test"})]
-    ):
+    more: list[tuple[str, dict[str, Any]]] = [("none", {}), ("none", {"finished": "2000-01-01T00:00:00+00:00"})]
+    more.append(("satir", {"leak": "it saw the test"}))
+    for number, (source, changes) in enumerate(more):
         for replicate in range(3):
             evidence = proof(0.5 + 0.1 * number, replicate)
-            made = {"scores": metrics.scores(evidence), "evidence_sha256": sha256(evidence.to_bytes())}
+            made: dict[str, Any] = {"scores": metrics.scores(evidence), "evidence_sha256": sha256(evidence.to_bytes())}
             write_record(store, record(replicate, source=source, cell=f"{number}" * 64, **made, **changes), evidence)
     for view in ("--per-class", "--tuning"):
         told = bench("table", view, "--store", store.root).out
@@ -168,7 +169,10 @@ def labelled(root: Path, sources: dict[str, float], replicates: int) -> Path:
         for i, share in enumerate((0.1, 0.3, 0.6, 1.0)):
             for replicate in range(replicates):
                 evidence = proof(quality + 0.08 * i, 100 * number + 10 * i + replicate)
-                made = {"scores": metrics.scores(evidence), "evidence_sha256": sha256(evidence.to_bytes())}
+                made: dict[str, Any] = {
+                    "scores": metrics.scores(evidence),
+                    "evidence_sha256": sha256(evidence.to_bytes()),
+                }
                 made |= {"train_frac": share, "cell": f"{number}{i}".ljust(64, "0"), "replicates": replicates}
                 write_record(store, record(replicate, source=source, **made), evidence)
     return store.root
@@ -242,7 +246,7 @@ def test_text_of_a_record_is_shown_as_text(bench: Bench, tmp_path: Path) -> None
     store = Store(tmp_path / "store")
     for replicate in range(3):
         evidence = proof(0.5, replicate)
-        made = {"scores": metrics.scores(evidence), "evidence_sha256": sha256(evidence.to_bytes())}
+        made: dict[str, Any] = {"scores": metrics.scores(evidence), "evidence_sha256": sha256(evidence.to_bytes())}
         name = "<script>alert(1)</script>"
         write_record(store, record(replicate, source=name, label_note=name, **made), evidence)
     assert bench("report", "--out", tmp_path / "r", "--store", store.root).code == 0

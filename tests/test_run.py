@@ -62,6 +62,7 @@ def test_a_run_keeps_its_trials_and_what_it_saw_on_a_few_test_images(
     store = Store(tmp_path / "store")
     for record in read_records(store)[0]:
         trials = list(read_json_lines(store.folder_of(record) / "trials.jsonl"))
+        assert record.tuning is not None
         assert [trial["val_miou"] for trial in trials] == record.tuning.trial_val_mious
         files = prediction_samples.truth_files(store, record.target_hash, record.protocol_hash)
         kept = [
@@ -140,7 +141,7 @@ def test_a_diverged_cell_is_a_record_and_stays_so(bench: Bench, tmp_path: Path) 
         "encoder_lr_scale": {"low": 1, "high": 1},
         "weight_decay": {"low": 0, "high": 0},
     }
-    search |= {"warmup_frac": {"low": 0, "high": 0}, "decay": ["poly"]}  # type: ignore[dict-item]
+    search |= {"warmup_frac": {"low": 0, "high": 0}, "decay": ["poly"]}
     default = {"lr": 1e30, "encoder_lr_scale": 1.0, "weight_decay": 0.0, "warmup_frac": 0.0, "decay": "poly"}
     path = write_matrix(tmp_path, search=search, default=default, finetune_steps=8)
     ended = bench("run", "--matrix", path, "--executor", "inline")

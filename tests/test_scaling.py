@@ -73,6 +73,7 @@ def test_label_savings_are_read_off_and_end_where_nothing_was_measured() -> None
     assert share == pytest.approx(10**-0.5, rel=0.1)
     assert low is not None
     assert high is not None
+    assert share is not None
     assert low < share < high
     assert label_savings(without, [0.6, 0.61, 0.6], np.random.default_rng(0)) == (None, None, None)
 

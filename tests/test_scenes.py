@@ -176,7 +176,11 @@ def test_every_size_can_be_drawn(size: tuple[int, int]) -> None:
     for i in range(6):
         scene = render(np.random.default_rng(i), size)
         assert scene.thermal.shape == scene.labels.shape == scene.instances.shape == size
-        assert (scene.thermal.dtype, scene.labels.dtype, scene.instances.dtype) == (np.uint8, np.uint8, np.uint16)
+        assert [str(part.dtype) for part in (scene.thermal, scene.labels, scene.instances)] == [
+            "uint8",
+            "uint8",
+            "uint16",
+        ]
 
 
 def test_a_folder_is_whole_or_not_there(tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import safetensors.torch
@@ -23,7 +24,7 @@ from bench.targets import open_target
 from bench.targets.manifest import make_manifest, read_manifest, shipped_manifest
 from pretrain_sources.card import SourceCard
 from pretrain_sources.config_file import read_yaml
-from pretrain_sources.template import KINDS, schema, template
+from pretrain_sources.template import KINDS, Kind, schema, template
 from results import load_table
 from results.board import board
 from results.bundle import read_verdict
@@ -65,7 +66,7 @@ def test_a_name_that_is_taken_or_leads_elsewhere_is_refused(
 
 
 def test_every_kind_of_template_and_every_card_in_the_documentation_is_taken_by_the_model(tmp_path: Path) -> None:
-    texts = [template("mine", kind) for kind in KINDS]
+    texts = [template("mine", kind) for kind in get_args(Kind)]
     for page in ("README.md", "CONTRIBUTING.md"):
         blocks = (ROOT / page).read_text().split("```yaml\n")[1:]
         texts += [block.split("```")[0] for block in blocks if block.startswith("name:")]
@@ -167,7 +168,9 @@ def test_each_backbone_gets_the_checkpoint_that_is_for_it(bench: Bench, tmp_path
     other = {"backbones": ["fpn-resnet50"], "path": "other.safetensors"}
     (folder / "card.yaml").write_text(yaml.safe_dump(CARD | {"checkpoints": [CHECKPOINT, other]}))
     small = network.build(BACKBONES["fpn-resnet50"], 2).encoder.state_dict()
-    safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in small.items()}, folder / other["path"])
+    safetensors.torch.save_file(
+        {name: tensor.contiguous() for name, tensor in small.items()}, folder / str(other["path"])
+    )
     told = bench("submit", "check", folder)
     assert told.code == 0, told.out
     counts = {name: len(network.build(BACKBONES[name], 2).encoder.state_dict()) for name in ("tiny", "fpn-resnet50")}

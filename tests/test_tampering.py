@@ -147,7 +147,9 @@ def test_a_matrix_is_improved_with_care(here: Packed, bench: Bench) -> None:
     assert told.code == 2
     assert "pixels otherwise than its evidence says" in told.out
     assert "over the drawn images the IoU of" in told.out
-    assert bundle.read_verdict(here.bundle).level == "claimed"
+    verdict = bundle.read_verdict(here.bundle)
+    assert verdict is not None
+    assert verdict.level == "claimed"
     again = bench("submit", "verify", here.bundle, "--manifest", here.manifest)
     assert again.code == 2, "a check of less does not forget it"
 
@@ -367,12 +369,12 @@ def test_evidence_that_unpacks_to_more_than_any_target_needs(here: Packed) -> No
 
 def test_a_pickle_in_the_evidence_is_not_run(here: Packed, tmp_path: Path) -> None:
     class Evil:
-        def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+        def __reduce__(self) -> tuple[Callable[..., Any], tuple[Path]]:
             return (Path.touch, (tmp_path / "ran",))
 
     arrays = dict.fromkeys(("image_ids", "groups", "confusion", "weighted_f"), np.array([Evil()], dtype=object))
     data = io.BytesIO()
-    np.savez_compressed(data, **arrays)
+    np.savez_compressed(data, **arrays)  # type: ignore[arg-type]
     (here.run() / "evidence.npz").write_bytes(data.getvalue())
     here.edit(lambda told: told.update(evidence_sha256=sha256(data.getvalue())))
     assert "evidence.unreadable" in codes(here)
@@ -647,13 +649,18 @@ def test_a_forged_finding_marks_nobody_else(packed: Packed, tmp_path: Path) -> N
     target = packed.records()[0].target_hash
     ids = [image.id for image in read_manifest(packed.manifest).test]
     finding = LeakFinding(
-        **{"source": "none", "target": "scenes", "target_hash": target, "images": "0" * 64, "image_count": 1},
-        **{
-            "test_images": len(ids),
-            "touched": {i: Near(image="x", similarity=1, how="x") for i in ids},
-            "threshold": 0.5,
-        },
-        **{"expected_false_alarms": 0, "unreadable": 0, "notes": [], "checked": "2026-01-01"},
+        source="none",
+        target="scenes",
+        target_hash=target,
+        images="0" * 64,
+        image_count=1,
+        test_images=len(ids),
+        touched={i: Near(image="x", similarity=1, how="x") for i in ids},
+        threshold=0.5,
+        expected_false_alarms=0,
+        unreadable=0,
+        notes=[],
+        checked="2026-01-01",
     )
     known_leaks.write(Store(here.bundle / "runs"), finding)
     assert "finding.misplaced" in codes(here)
@@ -669,7 +676,11 @@ def test_a_forged_finding_marks_nobody_else(packed: Packed, tmp_path: Path) -> N
 def test_a_fingerprint_of_ones_own(field: str, here: Packed) -> None:
     for number in (0, 1):
         digest = "e" * 64 if field == "cell" else str(number) * 64
-        here.edit(lambda told, digest=digest: told.update({field: digest}), number)
+
+        def change(told: dict[str, Any], digest: str = digest) -> None:
+            told[field] = digest
+
+        here.edit(change, number)
     assert "identity.fingerprint" in codes(here)
 
 
@@ -848,11 +859,15 @@ def test_a_verdict_that_came_along_does_not_hide_a_fault(here: Packed, bench: Be
     told = bench("submit", "verify", here.bundle, "--manifest", here.manifest)
     assert told.code == 2
     assert "miou is 0.9, and its evidence gives" in told.out
-    assert bundle.read_verdict(here.bundle).level == "claimed", "and it is replaced"
+    verdict = bundle.read_verdict(here.bundle)
+    assert verdict is not None
+    assert verdict.level == "claimed", "and it is replaced"
 
 
 def test_who_checked_stands_in_the_verdict(here: Packed, bench: Bench) -> None:
     bench("submit", "verify", here.bundle, "--manifest", here.manifest, "--by", "a reviewer")
-    assert bundle.read_verdict(here.bundle).by == "a reviewer"
+    verdict = bundle.read_verdict(here.bundle)
+    assert verdict is not None
+    assert verdict.by == "a reviewer"
     (one,), left_out = bundle.submissions(here.bundle.parent.parent / "bench-store")
     assert (one.badge, left_out) == ("recomputed by a reviewer", [])

@@ -640,6 +640,8 @@ def test_what_index_and_folders_of_the_real_frames_do_not_share_is_noted(hit_uav
 
 def test_the_real_frames_have_the_hash_that_they_always_had(hit_uav: Path) -> None:
     target = open_target("hit-uav", hit_uav)
-    assert target.content_hash == read_manifest(shipped_manifest("hit-uav")).target_hash
+    shipped = shipped_manifest("hit-uav")
+    assert shipped is not None
+    assert target.content_hash == read_manifest(shipped).target_hash
     assert target.notes == ()
     assert pool_notes(target) == ["800 unlabelled images in 6 groups"]

@@ -45,7 +45,7 @@ def planned(
 
 def make(source: str = "imagenet", *args: object, **changes: object) -> dict[str, Any]:
     """Units by kind and replicate, those that come first too."""
-    _, waiting = planned(source, *args, **changes)  # type: ignore[arg-type]
+    waiting: list[Unit] = list(planned(source, *args, **changes)[1])  # type: ignore[arg-type]
     made = {}
     while waiting:
         unit = waiting.pop(0)

@@ -9,6 +9,7 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT)]
@@ -95,9 +96,9 @@ def images(experiments: int, rng: np.random.Generator) -> None:
     assert min(GROUPS) >= LEAST_GROUPS
 
 
-def _counts(quality: np.ndarray, rng: np.random.Generator) -> Counts:
+def _counts(quality: NDArray[np.float64], rng: np.random.Generator) -> Counts:
     """One class; each group has some images, of which a share `quality` is hit, and no false pixels: IoU is that share."""
-    size = rng.integers(3, 8, len(quality)) * 0 + 5.0
+    size = (rng.integers(3, 8, len(quality)) * 0 + 5.0).astype(np.float64)
     hit, truth = (quality * 1000)[:, None], np.full((len(quality), 1), 1000.0)
     names = tuple(f"g{i}" for i in range(len(quality)))
     return Counts(names, hit, truth, hit, (quality * size)[:, None], size[:, None], names)

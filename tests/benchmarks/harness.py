@@ -47,7 +47,7 @@ def main() -> None:
             store = folder / f"store-{jobs}"
             began = time.perf_counter()
             words = ["--matrix", path, "--store", store, "--data", folder, "--jobs", str(jobs)]
-            subprocess.run([bench, "run", *words], check=True, stdout=subprocess.DEVNULL)
+            subprocess.run([bench, "run", *map(str, words)], check=True, stdout=subprocess.DEVNULL)
             walls[jobs] = time.perf_counter() - began
             spent = [json.loads(file.read_text())["seconds"] for file in store.glob(f"units/*/*/{SPENT}")]
             assert len(spent) == UNITS, f"{len(spent)} units, not {UNITS}"

@@ -26,6 +26,7 @@ from pretrain_sources.leak_search import LeakSearch, chance, prepare, read_frame
 CORPUS, TESTS, PLANTED = 100_000, 1000, 500
 Pixels = np.ndarray
 Named = list[tuple[str, Pixels]]
+Read = list[tuple[str, Pixels | Exception]]  # the error in place of an image that cannot be read
 Change = Callable[[Pixels, np.random.Generator], Pixels]
 
 
@@ -131,7 +132,7 @@ def recall(frames: Path, pictures: Path | None) -> None:
         share_found("found, beyond the aim", f"of which the test image is {side:.0%} a side", part, pool, tests)
 
 
-def share_found(what: str, kind: str, prepared: LeakSearch, pool: Named, copies: Named) -> float:
+def share_found(what: str, kind: str, prepared: LeakSearch, pool: Read, copies: Named) -> float:
     """Of the test images, each with its copy; `neighbours`: those that are like the copy of another frame of the flight."""
     found = prepared.find([*pool, *((f"copy of {name}", image) for name, image in copies)])
     right = [suspect for suspect in found.suspects if suspect.corpus_id == f"copy of {suspect.test_id}"]

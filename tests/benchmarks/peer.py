@@ -40,10 +40,11 @@ def read(data: Path, split: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
     with open(data / "hit-uav/index.csv", newline="") as file:
         stems = [Path(row["file"]).stem for row in csv.DictReader(file) if row["split"] == split]
     folders = [(data / "hit-uav" / kind / split, suffix) for kind, suffix in (("images", ".jpg"), ("labels", ".png"))]
-    return [
-        tuple(torch.from_numpy(np.array(Image.open(folder / (stem + suffix))))[None] for folder, suffix in folders)
-        for stem in stems
-    ]
+
+    def opened(stem: str, folder: Path, suffix: str) -> torch.Tensor:
+        return torch.from_numpy(np.array(Image.open(folder / (stem + suffix))))[None]
+
+    return [(opened(stem, *folders[0]), opened(stem, *folders[1])) for stem in stems]
 
 
 class Crops(IterableDataset):
@@ -92,7 +93,9 @@ def peer(data: Path, seed: int) -> float:
     lacking, _ = net.encoder.model.load_state_dict(tensors, strict=False)  # the classifier is left over
     assert not lacking, lacking
     frames = read(data, "train")
-    pixels = sum(torch.bincount(label.flatten().long(), minlength=256)[:CLASSES] for _, label in frames)
+    pixels = torch.stack([torch.bincount(label.flatten().long(), minlength=256)[:CLASSES] for _, label in frames]).sum(
+        0
+    )
     cross_entropy = torch.nn.CrossEntropyLoss((pixels.max() / pixels).pow(0.25).clamp(max=5).float(), ignore_index=255)
     dice = smp.losses.DiceLoss("multiclass", classes=list(range(1, CLASSES)), ignore_index=255)
     vectors = [p for p in net.parameters() if p.ndim < 2]
@@ -135,8 +138,8 @@ def harness(data: Path, seeds: int, folder: Path) -> list[float]:
     matrix = {"target": "hit-uav", "protocol": "peer-protocol.yaml", "sources": ["imagenet"]}
     (folder / "peer.yaml").write_text(yaml.safe_dump(matrix | {"backbones": ["fpn-efficientnet-lite0"]}))
     program = shutil.which("bench", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    words = [program, "run", "--matrix", folder / "peer.yaml", "--data", data, "--store", folder / "store"]
-    subprocess.run(words, check=True, stdout=sys.stderr)
+    words = [str(program), "run", "--matrix", folder / "peer.yaml", "--data", data, "--store", folder / "store"]
+    subprocess.run(list(map(str, words)), check=True, stdout=sys.stderr)
     from results import load_table
 
     return list(load_table(folder / "store")["miou"])

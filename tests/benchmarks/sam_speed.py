@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ FRAMES = 3
 POINTS = (16, 32)  # a side
 
 
-def timed(draw: Callable[[np.ndarray], object], image: np.ndarray) -> tuple[float, object]:
+def timed(draw: Callable[[np.ndarray], object], image: np.ndarray) -> tuple[float, Any]:
     start = time.perf_counter()
     drawn = draw(image)
     return time.perf_counter() - start, drawn

@@ -82,7 +82,10 @@ def cars(data: Path) -> Iterator[Frame]:
             mask = np.zeros(thermal.shape, np.uint8)
             corners = cv2.boxPoints(((x, y), (width, height), float(np.degrees(turn))))
             cv2.fillPoly(mask, [corners.round().astype(np.int32)], 1)
-            if found["category_id"] == CAR and mask[min(int(y), mask.shape[0] - 1), min(int(x), mask.shape[1] - 1)]:
+            if (
+                found["category_id"] == CAR
+                and mask[min(int(y), thermal.shape[0] - 1), min(int(x), thermal.shape[1] - 1)]
+            ):
                 things.append(Thing(mask.astype(bool), (x, y)))
         yield thermal, things
 
@@ -109,7 +112,8 @@ def answers(model: Sam, frames: list[Frame]) -> dict:
 
 def trivial(frames: list[Frame]) -> dict:
     """A disc at the point, the box filled, and the classical segment under the point."""
-    discs, boxes, segments = [], [], {scale: [] for scale in SCALES}
+    discs, boxes = [], []
+    segments: dict[float, list[float]] = {scale: [] for scale in SCALES}
     for thermal, things in frames:
         parts = {scale: felzenszwalb(thermal, scale=scale, sigma=0.8, min_size=20) for scale in SCALES}
         y, x = np.mgrid[: thermal.shape[0], : thermal.shape[1]] + 0.5

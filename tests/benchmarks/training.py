@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import segmentation_models_pytorch as smp
@@ -117,7 +118,7 @@ def bare_model(spec: BackboneSpec, batch, loss: nn.Module, protocol, device) -> 
         yield
 
 
-def protocol_classes(loss: nn.Module) -> int:
+def protocol_classes(loss: Any) -> int:
     return len(loss.cross_entropy.weight)
 
 
@@ -130,7 +131,10 @@ def harness(spec: BackboneSpec, batches: Batches, loss: nn.Module, protocol) -> 
     """What `fit` takes, seen from its progress reports."""
     times: list[float] = []
     net = build(spec, protocol_classes(loss))
-    stamp = lambda done, whole: times.append(time.perf_counter())  # noqa: E731
+
+    def stamp(done: int, total: int, /, **facts: float) -> None:
+        times.append(time.perf_counter())
+
     fit(net, batches, Training(protocol, protocol.default, loss, STEPS, seed=0), stamp)
     return list(np.diff(times)[WARM - 1 :])
 
@@ -146,9 +150,9 @@ def main(data: Path, name: str, device_name: str) -> None:
     loss = SegmentationLoss(protocol.loss, np.ones(classes)).to(device)
     for spec in (BACKBONES[backbone] for backbone in BACKBONE_NAMES):
         variants: dict[str, Callable[[], list[float]]] = {
-            "user": lambda spec=spec: seconds_a_step(users_loop(spec, target, protocol, device)),
-            "bare": lambda spec=spec: seconds_a_step(bare_model(spec, batches[0], loss, protocol, device)),
-            "ours": lambda spec=spec: harness(spec, batches, loss, protocol),
+            "user": lambda: seconds_a_step(users_loop(spec, target, protocol, device)),  # noqa: B023 - called in this loop
+            "bare": lambda: seconds_a_step(bare_model(spec, batches[0], loss, protocol, device)),  # noqa: B023
+            "ours": lambda: harness(spec, batches, loss, protocol),  # noqa: B023
         }
         times: dict[str, list[float]] = {variant: [] for variant in variants}
         for _ in range(ROUNDS):  # in turn, because the machine's speed drifts

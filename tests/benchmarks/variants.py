@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable
 from statistics import median
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,7 +18,7 @@ from backbones.registry import BACKBONES
 STEPS, BATCH, CROP, CLASSES = 8, 4, (128, 160), 5
 
 
-def stepper(net: nn.Module, half: bool = False, fused: bool = True) -> Callable[[], None]:
+def stepper(net: Any, half: bool = False, fused: bool = True) -> Callable[[], None]:
     """One training step on random pixels."""
     device = next(net.parameters()).device
     optimiser = torch.optim.AdamW(net.parameters(), fused=fused)
@@ -41,7 +42,7 @@ class Contiguous(nn.Module):
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
-        self.net = net.to(memory_format=torch.contiguous_format)
+        self.net: Any = net.to(memory_format=torch.contiguous_format)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         coloured = (images.expand(-1, 3, -1, -1) - self.net.mean) / self.net.std
