@@ -80,7 +80,7 @@ def test_what_measured_nothing_replaces_nothing(tmp_path: Path) -> None:
     "other",
     [{"target_hash": "u" * 64}, {"protocol_hash": "q" * 64}, {"result_version": "final 2"}, {"train_frac": 0.1}],
 )
-def test_only_what_is_comparable_is_ranked_together(other: dict[str, object], tmp_path: Path) -> None:
+def test_only_what_is_comparable_is_ranked_together(other: dict[str, Any], tmp_path: Path) -> None:
     store_of(tmp_path, cell("none", "a", range(3)), cell("imagenet", "b", range(10, 13), finished=LATER, **other))
     assert rows(tmp_path)["rank"].tolist() == [1, 1]
     assert rows(tmp_path)["status"].tolist() == ["ok", "ok"]
