@@ -29,7 +29,7 @@ def test_globs_keep_a_part(tmp_path: Path) -> None:
     [
         (("imagnet",), ("tiny",), "unknown source 'imagnet': did you mean 'imagenet'?"),
         (("none",), ("segformer-b9",), "unknown backbone 'segformer-b9': did you mean 'segformer-b5'?"),
-        (("none", "none"), ("tiny",), "'none' stands twice"),
+        (("none", "none"), ("tiny",), "duplicate name 'none'"),
         (
             ("none",),
             ("fpn:vit_tiny_patch16_224",),
@@ -68,7 +68,7 @@ def test_train_fractions_are_checked(tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"train_fracs\.0: must be a number; true and false are none"):
         load_matrix(str(path))
     path.write_text(good + "train_fracs: [0.1, 0.1]\n")
-    with pytest.raises(BenchError, match=r"'0\.1' stands twice"):
+    with pytest.raises(BenchError, match=r"duplicate name '0\.1'"):
         load_matrix(str(path))
 
 

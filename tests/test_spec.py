@@ -38,18 +38,18 @@ def test_a_default_outside_the_search_space_is_refused() -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"window_px": [32, 32]}, "go together"),
-        ({"window_px": [32, 32], "stride_px": [33, 32]}, "larger than window_px"),
+        ({"window_px": [32, 32]}, "both window_px and stride_px"),
+        ({"window_px": [32, 32], "stride_px": [33, 32]}, "exceeds window_px"),
         ({"window_px": [32, 32], "stride_px": [0, 32]}, "greater than or equal to 1"),
         ({"crop_px": [0, 32]}, "greater than or equal to 1"),
-        ({"search": {**SEARCH, "lr": {"low": 1e-2, "high": 1e-4}}}, "low must not be above high"),
-        ({"search": {**SEARCH, "lr": {"low": 0, "high": 1, "log": True}}}, "above 0 where"),
+        ({"search": {**SEARCH, "lr": {"low": 1e-2, "high": 1e-4}}}, "low must not exceed high"),
+        ({"search": {**SEARCH, "lr": {"low": 0, "high": 1, "log": True}}}, "positive on a log scale"),
         ({"search": {**SEARCH, "lr": {"low": 0, "high": 1}}}, "lr.low 0.0: Input should be greater than 0"),
         ({"search": {**SEARCH, "warmup_frac": {"low": 0, "high": 1}}}, "warmup_frac.high 1.0: Input should be less"),
         ({"search": {**SEARCH, "weight_decay": {"low": -1, "high": 1}}}, "weight_decay.low -1.0"),
         ({"augment": {**AUGMENT, "scale": [0, 0]}}, "greater than 0"),
         ({"augment": {**AUGMENT, "scale": [-1, 1]}}, "greater than 0"),
-        ({"augment": {**AUGMENT, "scale": [2, 0.5]}}, "the first number is above the second"),
+        ({"augment": {**AUGMENT, "scale": [2, 0.5]}}, "the first number is larger than the second"),
         ({"augment": {**AUGMENT, "scale": [1, 1e9]}}, "less than or equal to 32"),
     ],
 )
