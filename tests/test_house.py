@@ -1,4 +1,4 @@
-"""The shape of the house: rooms on floors, imports that go one way, files and functions of a size that can be read."""
+"""The structure of the code: layers with one-way imports, and limits on the size of files and functions."""
 
 import ast
 from collections import defaultdict
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("safe_io", "results", "backbones", "pretrain_sources", "bench", "dashboard")
 MOST_LINES = 300  # of a file
 MOST_OF_A_FUNCTION = 50
-LONG = {  # functions above that, each with its reason
+LONG = {  # longer functions, each with its reason
     "bench/score/weighted_f.py:_missed_sum": "one compiled pass; cut up it is slower",
 }
 # The floors of bench/, from the ground up: each may import those before it. Beside them stand two isolated rooms.
@@ -34,7 +34,7 @@ MODULES = {module_of(path): path for path in files()}
 
 
 def imports_of(module: str) -> set[str]:
-    """Modules of the house that a module imports anywhere in it, late imports too."""
+    """Return the modules of this project that a module imports, including late imports."""
     found = set()
     for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.Import):
@@ -50,7 +50,7 @@ GRAPH = {module: imports_of(module) for module in MODULES}
 
 
 def circles(graph: dict[str, set[str]]) -> list[list[str]]:
-    """A circle of imports from each module that stands in one."""
+    """Return an import cycle for each module that is in one."""
     found = []
     for start in sorted(graph):
         came_from: dict[str, str] = {}
@@ -69,7 +69,7 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
     return found
 
 
-def test_no_module_imports_itself_through_others() -> None:
+def test_there_are_no_import_cycles() -> None:
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == [["b", "c", "b"], ["c", "b", "c"]], "they are seen"
     assert circles(GRAPH) == []
 
@@ -79,7 +79,7 @@ def room_of(module: str) -> str | None:
     return parts[1] if parts[0] == "bench" and len(parts) > 1 else None
 
 
-def test_the_rooms_of_bench_import_downwards_alone() -> None:
+def test_layers_of_bench_import_only_lower_layers() -> None:
     arrows = defaultdict(set)
     for module, imported in GRAPH.items():
         for other in imported:
@@ -94,7 +94,7 @@ def test_the_rooms_of_bench_import_downwards_alone() -> None:
     assert not wrong
 
 
-def test_bench_itself_holds_no_more_than_four_modules() -> None:
+def test_bench_has_at_most_four_top_level_modules() -> None:
     assert len(list((ROOT / "bench").glob("*.py"))) <= 4
 
 
@@ -106,11 +106,11 @@ def test_every_package_is_shipped() -> None:
 
 
 @pytest.mark.parametrize("path", files(), ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_files_and_functions_can_be_read_at_once(path: Path) -> None:
+def test_files_and_functions_are_short(path: Path) -> None:
     text = path.read_text()
     assert len(text.splitlines()) <= MOST_LINES
     if "scenes" in path.parts:
-        return  # the renderer: a drawing is a long list of strokes
+        return  # the renderer has long lists of strokes
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
