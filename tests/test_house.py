@@ -12,12 +12,12 @@ PACKAGES = ("safe_io", "results", "backbones", "pretrain_sources", "bench", "das
 MOST_LINES = 300  # of a file
 MOST_OF_A_FUNCTION = 50
 LONG = {  # longer functions, each with its reason
-    "bench/score/weighted_f.py:_missed_sum": "one compiled pass; cut up it is slower",
+    "bench/score/weighted_f.py:_missed_sum": "one compiled pass; split up it is slower",
 }
-# The floors of bench/, from the ground up: each may import those before it. Beside them stand two isolated rooms.
-FLOORS = ("score", "spec", "targets", "plan", "train", "run", "submission", "cli", "__main__")
+# The layers of bench/, lowest first: each may import those before it. Two isolated packages are not in this order.
+LAYERS = ("score", "spec", "targets", "plan", "train", "run", "submission", "cli", "__main__")
 ISOLATED = {"scenes": {"targets"}, "sam_tiny": {"targets", "scenes"}}
-MAY_KNOW_SCENES = {"cli", "sam_tiny"}
+MAY_IMPORT_SCENES = {"cli", "sam_tiny"}
 
 
 def files() -> Iterator[Path]:
@@ -35,23 +35,23 @@ MODULES = {module_of(path): path for path in files()}
 
 def imports_of(module: str) -> set[str]:
     """Return the modules of this project that a module imports, including late imports."""
-    found = set()
+    names = set()
     for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {
+            names |= {
                 name if (name := f"{node.module}.{alias.name}") in MODULES else node.module for alias in node.names
             }
-    return (found & MODULES.keys()) - {module}
+    return (names & MODULES.keys()) - {module}
 
 
 GRAPH = {module: imports_of(module) for module in MODULES}
 
 
-def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
     """Return an import cycle for each module that is in one."""
-    found = []
+    paths = []
     for start in sorted(graph):
         came_from: dict[str, str] = {}
         waiting = [start]
@@ -65,16 +65,16 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
             path = [start, came_from[start]]
             while path[-1] != start:
                 path.append(came_from[path[-1]])
-            found.append(path[::-1])
-    return found
+            paths.append(path[::-1])
+    return paths
 
 
 def test_there_are_no_import_cycles() -> None:
-    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == [["b", "c", "b"], ["c", "b", "c"]], "they are seen"
-    assert circles(GRAPH) == []
+    assert cycles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == [["b", "c", "b"], ["c", "b", "c"]], "cycles are detected"
+    assert cycles(GRAPH) == []
 
 
-def room_of(module: str) -> str | None:
+def package_of(module: str) -> str | None:
     parts = module.split(".")
     return parts[1] if parts[0] == "bench" and len(parts) > 1 else None
 
@@ -83,13 +83,13 @@ def test_layers_of_bench_import_only_lower_layers() -> None:
     arrows = defaultdict(set)
     for module, imported in GRAPH.items():
         for other in imported:
-            here, there = room_of(module), room_of(other)
+            here, there = package_of(module), package_of(other)
             if here and there and here != there:
                 arrows[here].add(there)
-    assert arrows.keys() | {"score"} <= {*FLOORS, *ISOLATED}, "a new room needs a floor"
+    assert arrows.keys() | {"score"} <= {*LAYERS, *ISOLATED}, "a new package needs a layer"
     allowed = {"scenes": ISOLATED["scenes"], "sam_tiny": ISOLATED["sam_tiny"]}
-    for floor, room in enumerate(FLOORS):
-        allowed[room] = {*FLOORS[:floor], *({"scenes"} if room in MAY_KNOW_SCENES else ())}
+    for level, package in enumerate(LAYERS):
+        allowed[package] = {*LAYERS[:level], *({"scenes"} if package in MAY_IMPORT_SCENES else ())}
     wrong = {here: there - allowed[here] for here, there in arrows.items() if there - allowed[here]}
     assert not wrong
 

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 HOUSE = ("bench", "backbones", "pretrain_sources", "results", "dashboard")
-GROUND = "safe_io"  # a package that all of them may import
+GROUND = "safe_io"  # a package that all others may import
 MAY_IMPORT = {
     "results": set(),
     "backbones": set(),
@@ -89,14 +89,14 @@ QUICK = (
 
 
 def test_quick_commands_do_not_load_torch(scenes: Path, tmp_path: Path) -> None:
-    leave_torch_unloaded(QUICK, scenes, tmp_path)
+    check_that_torch_stays_unloaded(QUICK, scenes, tmp_path)
 
 
 def test_only_workers_of_a_run_load_torch(matrix_file: Path, scenes: Path, tmp_path: Path) -> None:
-    leave_torch_unloaded((["run", "--matrix", str(matrix_file), "--jobs", "2"],), scenes, tmp_path)
+    check_that_torch_stays_unloaded((["run", "--matrix", str(matrix_file), "--jobs", "2"],), scenes, tmp_path)
 
 
-def leave_torch_unloaded(commands: Iterable[list[str]], scenes: Path, tmp_path: Path) -> None:
+def check_that_torch_stays_unloaded(commands: Iterable[list[str]], scenes: Path, tmp_path: Path) -> None:
     """Run commands one after the other in one process."""
     (tmp_path / "store").mkdir()
     code = (

@@ -106,7 +106,7 @@ def _mistakes(drawn: Tensor, wanted: Tensor, rng: np.random.Generator) -> tuple[
 
 
 def _decode(model: Sam, features: Tensor, sparse: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
-    """(P, 4, h, w) logits and (P, 4) predicted IoUs: the mask for clear prompts first, then the three for a point."""
+    """Compute (P, 4, h, w) logits and (P, 4) predicted IoUs: the mask for clear prompts first, then the three for a point."""
     low, iou = model.mask_decoder.predict_masks(features, model.prompt_encoder.get_dense_pe(), sparse, dense)
     return low, iou
 
