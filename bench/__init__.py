@@ -1,14 +1,14 @@
 """The harness: targets, protocols, training, tuning, runs and the command line."""
 
-STOPPED = "stopped; what was finished is kept, and the same command goes on from there"
+STOPPED = "stopped: finished work is kept; run the same command again to continue"
 
 
 class BenchError(Exception):
-    """The call is wrong or cannot be done here; the message says what, where and what to do."""
+    """A command is wrong or cannot run here; the message says what, where and what to do."""
 
 
 class StoppedEarlyError(Exception):
-    """A run ended before all was done; what was finished is kept."""
+    """A run stopped before all units were done; finished work is kept."""
 
 
 class DivergedError(Exception):

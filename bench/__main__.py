@@ -1,4 +1,4 @@
-"""The `bench` command, also as `python -m bench`. It is ready for Ctrl-C before anything that takes time is imported."""
+"""The `bench` command, also as `python -m bench`. It handles Ctrl-C before the slow imports begin."""
 
 import os
 import signal
@@ -8,18 +8,18 @@ from bench import STOPPED
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Run the command line."""
     signal.signal(signal.SIGINT, _interrupt)
     try:
         from bench.cli import app
 
         app.main()
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is said, and a second Ctrl-C would only print a traceback
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would only print a traceback
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Raises KeyboardInterrupt, but in the middle of an import, which may swallow it or make another error of it."""
+    """Raise KeyboardInterrupt, or exit at once during an import, which might swallow or replace the exception."""
     while frame is not None:
         if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
             os.write(2, f"{STOPPED}\n".encode())

@@ -1,6 +1,6 @@
-"""The three frozen types of the method. Cell says what is compared, Protocol what is held equal, Schedule what is tuned.
+"""The three frozen types of the method: Cell (what is compared), Protocol (what is held equal), Schedule (what is tuned).
 
-A new setting must go into one of the three, and choosing which is the methodological question.
+Every new setting belongs to one of the three; which one is a question of method.
 """
 
 import difflib
@@ -21,20 +21,20 @@ Side = Annotated[Whole, Field(ge=1, le=16_384)]
 Size = tuple[Side, Side]  # height, width in pixels
 Share = Annotated[Number, Field(ge=0, le=1)]
 Factor = Annotated[Number, Field(gt=0, le=32)]
-MOST = 3e38  # a larger number is infinite in a network's arithmetic
-MOST_STEPS = 100_000_000  # of one training: far above any; a slip of the hand must not run, or plan, for ever
+MOST = 3e38  # larger numbers overflow to infinity in float32
+MOST_STEPS = 100_000_000  # of one training; guards against typing errors
 Decay = Literal["poly", "cosine"]
-SMOKE = "~smoke"  # ends the name of a protocol's smoke run
+SMOKE = "~smoke"  # suffix of the name of a smoke protocol
 
 
 class Frozen(BaseModel):
-    """Checked when made, never changed after."""
+    """A validated, immutable model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Cell(Frozen):
-    """What is compared: one source on one backbone, finetuned on one target under one protocol."""
+    """One comparison: a source on a backbone, finetuned on a target under a protocol."""
 
     target: str
     protocol: str
@@ -48,7 +48,7 @@ class Cell(Frozen):
 
 
 class Schedule(Frozen):
-    """What is tuned for each cell."""
+    """The settings that are tuned for each cell."""
 
     lr: Number = Field(gt=0, le=MOST, description="peak learning rate of decoder and head")
     encoder_lr_scale: Number = Field(gt=0, le=MOST, description="the encoder's learning rate as a multiple of lr")
@@ -69,12 +69,12 @@ class Range(Frozen):
     @model_validator(mode="after")
     def _is_a_range(self) -> "Range":
         if self.low > self.high or (self.log and self.low <= 0):
-            raise ValueError("low must not be above high, and above 0 where the scale is logarithmic")
+            raise ValueError("low must not exceed high, and must be positive on a log scale")
         return self
 
 
 class SearchSpace(Frozen):
-    """Where schedules are looked for: one entry for each field of Schedule."""
+    """The search space of schedules: one entry for each field of Schedule."""
 
     lr: Range
     encoder_lr_scale: Range
@@ -85,7 +85,7 @@ class SearchSpace(Frozen):
     @model_validator(mode="after")
     def _proposes_schedules(self) -> "SearchSpace":
         for end in ("low", "high"):
-            values = {name: getattr(given, end) for name, given in self if isinstance(given, Range)}
+            values = {name: getattr(value, end) for name, value in self if isinstance(value, Range)}
             try:
                 Schedule.model_validate({**values, "decay": self.decay[0]})
             except ValidationError as error:
@@ -94,14 +94,14 @@ class SearchSpace(Frozen):
         return self
 
     def holds(self, schedule: Schedule) -> bool:
-        """Whether the schedule could have been proposed."""
+        """Return whether the schedule lies in the search space."""
         values = schedule.model_dump()
         ranges = {name: value for name, value in self if isinstance(value, Range)}
         return schedule.decay in self.decay and all(r.low <= values[name] <= r.high for name, r in ranges.items())
 
 
 class Augment(Frozen):
-    """Random changes to a training frame; each step draws anew."""
+    """Random augmentation of training frames, drawn at every step."""
 
     scale: tuple[Factor, Factor] = Field(description="factor by which a frame is enlarged before the crop, log-uniform")
     rare_crop_share: Share = Field(
@@ -114,75 +114,73 @@ class Augment(Frozen):
 
     @field_validator("scale")
     @classmethod
-    def _rises(cls, scale: tuple[float, float]) -> tuple[float, float]:
+    def _is_ordered(cls, scale: tuple[float, float]) -> tuple[float, float]:
         if scale[0] > scale[1]:
-            raise ValueError("must be [least, most]: the first number is above the second")
+            raise ValueError("must be [smallest, largest]: the first number is larger than the second")
         return scale
 
 
 class Loss(Frozen):
-    """Cross-entropy plus Dice; class weights come from the pixels of the train split."""
+    """Cross-entropy plus Dice; class weights are computed from the pixels of the train split."""
 
     dice_weight: Number = Field(default=1.0, ge=0, le=1000)
-    dice_background: bool = Field(description="whether class 0 takes part in Dice")
+    dice_background: bool = Field(description="whether Dice includes class 0")
     class_weight_power: Number = Field(
         ge=0, le=10, description="weight = (pixels of the largest class / pixels of the class) ^ power"
     )
-    class_weight_cap: Number = Field(ge=1, le=MOST, description="and no more than this")
+    class_weight_cap: Number = Field(ge=1, le=MOST, description="upper bound of the weights")
 
 
-IGNORED = "ignore"  # in a class map: pixels of these classes are left out
+IGNORED = "ignore"  # in a class map: pixels of these classes are excluded
 
 
 class MappedClass(Frozen):
-    """One class of a reduced class set, and the target's classes that it is made of."""
+    """A class of a reduced class set, and the target's classes merged into it."""
 
     name: str = Field(min_length=1)
     of: tuple[str, ...] = Field(min_length=1)
 
 
 class Protocol(Frozen, Identified):
-    """All that is held equal between cells: named, versioned, never edited once results exist."""
+    """Everything that is held equal between cells: named, versioned, never edited once results exist."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._~-]*$")
     description: str
-    device: Literal["cpu", "cuda", "any"] = Field(description="class of the processor; 'any' is for smoke runs")
+    device: Literal["cpu", "cuda", "any"] = Field(description="processor type; 'any' is for smoke runs")
     threads: Whole = Field(
-        default=1, ge=1, le=1024, description="torch threads: they change the numbers, so they are the protocol's"
+        default=1, ge=1, le=1024, description="torch threads; they affect the results, so the protocol fixes them"
     )
-    image_px: Size | None = Field(
-        default=None, description="size that frames are resized to for the network; null: native"
-    )
+    image_px: Size | None = Field(default=None, description="size to which frames are resized; null: native")
     crop_px: Size
     window_px: Size | None = Field(default=None, description="sliding window at test; null: the whole frame")
     stride_px: Size | None = None
     batch: Whole = Field(ge=1, le=65_536)
     finetune_steps: Whole = Field(ge=1, le=MOST_STEPS)
     pretrain_steps: Whole | None = Field(
-        default=None, ge=0, le=MOST_STEPS, description="optimiser steps on a corpus, the same for every source"
+        default=None, ge=0, le=MOST_STEPS, description="optimiser steps on a corpus, equal for all sources"
     )
     pretrain_epochs: Number | None = Field(
         default=None,
         gt=0,
         le=100_000,
-        description="in place of steps: passes over the corpus, so that a larger one gets more steps",
+        description="alternative to steps: passes over the corpus, so that a larger corpus gets more steps",
     )
     trials: Whole = Field(ge=1, le=10_000, description="tuning trials for each cell; trial 0 is the default schedule")
     replicates: Whole = Field(ge=1, le=1000)
     class_map: tuple[MappedClass, ...] | None = Field(
         default=None,
-        description="reduced class set: every class of the target under one name, or under 'ignore'; the first is background",
+        description="reduced class set: assigns every class of the target to a name or to 'ignore'; the first is background",
     )
     max_frames: Whole | None = Field(
         default=None,
         ge=1,
         le=2**31,
-        description="at most this many frames of each split and of the pool, evenly spaced; null: all",
+        description="maximum number of frames of each split and of the pool, evenly spaced; null: all",
     )
     select_on: Literal["val", "test"] = Field(
-        default="val", description="'test' only to mirror peers that do so; flagged everywhere"
+        default="val", description="'test' only to reproduce publications that do so; flagged everywhere"
     )
-    ranked: bool = Field(default=True, description="false where it is too short to rank anything")
+    ranked: bool = Field(default=True, description="false if training is too short to rank anything")
     beta_squared: Number = Field(default=1.0, gt=0, le=1e6, description="of the weighted F-measure")
     grad_clip: Number = Field(gt=0, le=MOST, description="largest norm of the gradient")
     seed: Whole = Field(default=0, ge=0, lt=2**63)
@@ -196,33 +194,33 @@ class Protocol(Frozen, Identified):
     def _is_a_class_set(cls, class_map: tuple[MappedClass, ...] | None) -> tuple[MappedClass, ...] | None:
         names = [mapped.name for mapped in class_map or ()]
         parts = [part for mapped in class_map or () for part in mapped.of]
-        for kind, given in (("name", names), ("class", parts)):
-            if doubles := [value for value in given if given.count(value) > 1]:
-                raise ValueError(f"{kind} '{doubles[0]}' stands twice")
+        for kind, values in (("name", names), ("class", parts)):
+            if duplicates := [value for value in values if values.count(value) > 1]:
+                raise ValueError(f"duplicate {kind} '{duplicates[0]}'")
         if odd := [n for n in names if n != IGNORED and difflib.get_close_matches(n.casefold(), [IGNORED], cutoff=0.8)]:
-            raise ValueError(f"'{odd[0]}' would be a class of its own; pixels are left out under the name '{IGNORED}'")
+            raise ValueError(f"'{odd[0]}' would be a class; name it '{IGNORED}' to exclude its pixels")
         if class_map is not None and len(set(names) - {IGNORED}) < 2:
-            raise ValueError("at least two classes must be left")
+            raise ValueError("at least two classes must remain")
         return class_map
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Protocol":
         if (self.pretrain_steps is None) == (self.pretrain_epochs is None):
-            raise ValueError("give either pretrain_steps or pretrain_epochs: equal steps, or equal passes")
+            raise ValueError("set either pretrain_steps (equal steps) or pretrain_epochs (equal passes)")
         if not self.search.holds(self.default):
-            raise ValueError("the default schedule lies outside the search space")
+            raise ValueError("the default schedule is outside the search space")
         if (self.window_px is None) != (self.stride_px is None):
-            raise ValueError("window_px and stride_px go together")
+            raise ValueError("set both window_px and stride_px, or neither")
         if (
             self.window_px
             and self.stride_px
             and any(s > w for w, s in zip(self.window_px, self.stride_px, strict=True))
         ):
-            raise ValueError("stride_px is larger than window_px: pixels between the windows would have no prediction")
+            raise ValueError("stride_px exceeds window_px: pixels between windows would have no prediction")
         return self
 
     def smoke(self) -> "Protocol":
-        """The same with two steps, one trial and small crops, to see that everything runs. Never ranked."""
+        """Return a copy with two steps, one trial and small crops, to test that everything runs. Never ranked."""
         little: dict[str, Any] = {
             "crop_px": tuple(min(side, 128) for side in self.crop_px),
             "finetune_steps": 2,
@@ -236,34 +234,34 @@ class Protocol(Frozen, Identified):
         return self.model_copy(update={"name": f"{self.name}{SMOKE}", "ranked": False, "device": device, **little})
 
     def identity(self) -> dict[str, Any]:
-        """What shapes a result: all but the text for people and the number of replicates."""
+        """Return the fields that affect a result: all but the description and the number of replicates."""
         return self.model_dump(mode="json", exclude={"description", "replicates"})
 
     @functools.cached_property
     def pretraining_hash(self) -> str:
-        """Over what of it shapes a pretraining, so that protocols that differ elsewhere share it."""
+        """Hash of the fields that affect pretraining; protocols that differ only elsewhere share pretrainings."""
         elsewhere = {"name", "finetune_steps", "trials", "class_map", "window_px", "stride_px", "select_on", "ranked"}
         elsewhere |= {"description", "replicates", "beta_squared", "search", "max_frames"}
         return fingerprint(self.model_dump(mode="json", exclude=elsewhere))
 
     def steps_on(self, images: int) -> int:
-        """Steps of pretraining on a corpus of so many images."""
+        """Return the steps of pretraining on a corpus of this many images."""
         if self.pretrain_epochs is not None:
             return max(1, math.ceil(self.pretrain_epochs * images / self.batch))
         return self.pretrain_steps or 0
 
 
 def shipped(folder: str) -> Mapping[str, Path]:
-    """Name -> file, for the YAML files that ship in bench/<folder>."""
+    """Map names to the YAML files shipped in bench/<folder>."""
     paths = sorted((Path(str(resources.files("bench"))) / folder).glob("*.yaml"))
     return {path.stem: path for path in paths}
 
 
 def find_file(kind: str, name: str, folder: str, beside: Path | None = None) -> Path:
-    """The shipped file of that name, or the user's: a name that ends in .yaml is a path, relative to `beside`.
+    """Return a shipped file by name, or the user's: a name that ends in .yaml is a path, relative to `beside`.
 
     Raises:
-        BenchError: there is none.
+        BenchError: no such file.
     """
     if name.endswith((".yaml", ".yml")):
         return (beside or Path()) / name
@@ -273,10 +271,10 @@ def find_file(kind: str, name: str, folder: str, beside: Path | None = None) -> 
     if ((beside or Path()) / f"{name}.yaml").is_file():
         raise BenchError(f"unknown {kind} '{name}': did you mean the file '{name}.yaml'?")
     if Path(name).exists():
-        raise BenchError(f"{name} is no {kind}: the name of a file must end in .yaml")
+        raise BenchError(f"{name} is not a {kind}: the file name must end in .yaml")
     raise BenchError(f"unknown {kind} '{name}'{suggestion(name, known)}")
 
 
 def load_protocol(name: str, beside: Path | None = None) -> Protocol:
-    """The protocol of that name, or in that file."""
+    """Load a protocol by name or from a file."""
     return read_yaml(find_file("protocol", name, "protocols", beside), Protocol)

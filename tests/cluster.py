@@ -43,14 +43,14 @@ PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
 
 
 def obstacle() -> str | None:
-    """Why no Slurm can be started here."""
+    """Return why Slurm cannot be started here, or None."""
     if missing := [name for name in PROGRAMS if shutil.which(name) is None]:
-        return f"no {', '.join(missing)} here: apt-get install slurm-wlm munge"
+        return f"missing {', '.join(missing)}: apt-get install slurm-wlm munge"
     return "Slurm's daemons need root" if os.geteuid() else None
 
 
 class Cluster:
-    """The daemons, and how to disturb them. SLURM_CONF must point to `conf` where its commands are called."""
+    """The daemons of a test cluster. Slurm's commands need SLURM_CONF to point to `conf`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.conf = folder, folder / "slurm.conf"
@@ -61,10 +61,10 @@ class Cluster:
         self.conf.write_text(CONF.format(host=self.host, folder=folder, control=control, node=node))
 
     def up(self) -> None:
-        """Starts everything and waits for the node.
+        """Start the daemons and wait for the node.
 
         Raises:
-            RuntimeError: it does not answer within a minute.
+            RuntimeError: no answer within a minute.
         """
         key = self.folder / "munge.key"
         key.write_bytes(os.urandom(1024))
@@ -77,7 +77,7 @@ class Cluster:
         self.wait_for("idle", "mixed", "allocated")
 
     def down(self) -> None:
-        """Ends everything, jobs included."""
+        """End the daemons and all jobs."""
         subprocess.run(["scancel", "--user=root"], check=False, capture_output=True)
         for name in ("slurmctld.pid", "slurmd.pid", "munge.pid"):
             path = self.folder / name
@@ -85,15 +85,15 @@ class Cluster:
                 subprocess.run(["kill", "-9", path.read_text().strip()], check=False, capture_output=True)
 
     def start_controller(self) -> None:
-        """Starts slurmctld; it reads its state from the disk."""
+        """Start slurmctld, which restores its state from disk."""
         run("slurmctld", "-f", str(self.conf))
 
     def kill_controller(self) -> None:
-        """As a crash of the head node."""
+        """Simulate a crash of the head node."""
         run("kill", "-9", (self.folder / "slurmctld.pid").read_text().strip())
 
     def wait_for(self, *states: str, seconds: float = 60) -> None:
-        """Waits until the node is in one of these states."""
+        """Wait until the node is in one of these states."""
         end = time.monotonic() + seconds
         while (state := self.state()) not in states:
             if time.monotonic() > end:
@@ -102,33 +102,33 @@ class Cluster:
             time.sleep(0.5)
 
     def state(self) -> str:
-        """The node's, as sinfo has it; empty where the controller does not answer."""
+        """Return the node's state from sinfo; empty if the controller does not answer."""
         return subprocess.run(
             ["sinfo", "--noheader", "--format=%T"], capture_output=True, text=True, check=False
         ).stdout.strip()
 
     def jobs(self) -> list[str]:
-        """Those that run or wait."""
+        """Return the running and waiting jobs."""
         return run("squeue", "--noheader", "--array", "--format=%i").split()
 
     def wait_until_empty(self, seconds: float = 300) -> None:
-        """Waits for all jobs.
+        """Wait for all jobs to end.
 
         Raises:
-            RuntimeError: some are still there.
+            RuntimeError: jobs remain after the timeout.
         """
         end = time.monotonic() + seconds
         while left := self.jobs():
             if time.monotonic() > end:
-                raise RuntimeError(f"{len(left)} jobs are still there:\n{run('squeue')}")
+                raise RuntimeError(f"{len(left)} jobs remain:\n{run('squeue')}")
             time.sleep(0.5)
 
 
 def run(*words: str) -> str:
-    """A program's output.
+    """Run a program and return its output.
 
     Raises:
-        RuntimeError: it failed; with what it printed.
+        RuntimeError: the program failed; includes its output.
     """
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -138,7 +138,7 @@ def run(*words: str) -> str:
 
 @contextmanager
 def cluster(folder: Path) -> Iterator[Cluster]:
-    """A cluster that is up, with SLURM_CONF set for this process and its children."""
+    """Run a cluster, with SLURM_CONF set for this process and its children."""
     before = os.environ.get("SLURM_CONF")
     made = Cluster(folder)
     os.environ["SLURM_CONF"] = str(made.conf)

@@ -1,4 +1,4 @@
-"""A matrix that is killed again and again: what the tests do a few times, and `make stress` often."""
+"""Kill a matrix repeatedly: a few times in tests, often in `make stress`."""
 
 import contextlib
 import os
@@ -22,23 +22,23 @@ MEASURED = ("miou", "weighted_f", "weights_sha256", "schedule", "tuned_val_miou"
 def matrix(
     folder: Path, sources: tuple[str, ...] = ("none", "none/long", "satir/felzenszwalb"), replicates: int = 2
 ) -> Path:
-    """Some sources on the smallest network; with all three 12 units, a corpus and a pretraining among them."""
+    """Write a matrix on the smallest network; all three sources have 12 units, including a corpus and pretrainings."""
     return write_matrix(folder, sources, finetune_steps=30, pretrain_steps=60, max_frames=12, replicates=replicates)
 
 
 def command(path: Path, store: Path, data: Path, *words: str) -> list[str]:
-    """The call of `bench run`, in a process of its own."""
+    """Return the command of `bench run` as a separate process."""
     run = [sys.executable, "-c", "from bench.__main__ import main; main()", "run", "--matrix", str(path)]
     return [*run, "--store", str(store), "--data", str(data), *words]
 
 
 def environment() -> dict[str, str]:
-    """Of that process: this checkout before an installed one."""
+    """Return the environment of that process: this checkout before an installed one."""
     return os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
 
 
 def killed(words: list[str], seconds: float) -> bool:
-    """Whether the call was killed whole, with all of its workers, after so many seconds; False where it had ended by then."""
+    """Kill a command and its workers after some seconds; return False if it had ended by then."""
     running = subprocess.Popen(
         words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment(), start_new_session=True
     )
@@ -52,10 +52,10 @@ def killed(words: list[str], seconds: float) -> bool:
 
 
 def killed_at(words: list[str], moment: Callable[[], bool], patience: float = 120.0) -> None:
-    """Kills the call whole, with all of its workers, as soon as the moment has come.
+    """Kill a command and its workers as soon as `moment` is true.
 
     Raises:
-        AssertionError: it had ended before, or the moment never came.
+        AssertionError: the command ended first, or `moment` was never true.
     """
     running = subprocess.Popen(
         words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment(), start_new_session=True
@@ -63,8 +63,8 @@ def killed_at(words: list[str], moment: Callable[[], bool], patience: float = 12
     end = time.monotonic() + patience
     try:
         while not moment():
-            assert running.poll() is None, "it ended before the moment had come"
-            assert time.monotonic() < end, "the moment never came"
+            assert running.poll() is None, "the command ended first"
+            assert time.monotonic() < end, "timeout"
             time.sleep(0.02)
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -76,7 +76,7 @@ READY = "ready\n"  # printed once Python itself has started
 
 
 def interrupted(words: list[str], seconds: float, grace: float = 3.0) -> tuple[int, str, list[str]]:
-    """Ctrl-C so many seconds after the start: (exit code, what was printed, processes alive `grace` seconds after the end)."""
+    """Send Ctrl-C after some seconds; return (exit code, output, processes alive `grace` seconds after the end)."""
     begun = [words[0], words[1], f"print({READY!r}, end='', flush=True); {words[2]}", *words[3:]]
     running = subprocess.Popen(
         begun, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment(), start_new_session=True, text=True
@@ -85,46 +85,46 @@ def interrupted(words: list[str], seconds: float, grace: float = 3.0) -> tuple[i
         assert running.stdout is not None
         assert running.stdout.readline() == READY
         time.sleep(seconds)
-        os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to every process of the group
+        os.killpg(running.pid, signal.SIGINT)  # to the whole process group, as a terminal does
         running.wait(30)
         deadline = time.monotonic() + grace
         while (alive := session(running.pid)) and time.monotonic() < deadline:
             time.sleep(0.05)
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(running.pid, signal.SIGKILL)  # what is left holds the pipe
+            os.killpg(running.pid, signal.SIGKILL)  # remaining processes would hold the pipe
     return running.returncode, running.communicate()[0], alive
 
 
 def session(leader: int) -> list[str]:
-    """The commands of the processes that live in the session of this process."""
-    found = []
+    """Return the commands of the live processes in the session of a process."""
+    alive = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             name, _, rest = (folder / "stat").read_text().rpartition(")")
             state, _, _, of = rest.split()[:4]
             if int(of) == leader and state != "Z":
-                found.append(f"{name}) {(folder / 'cmdline').read_text()[-100:]}")
-    return found
+                alive.append(f"{name}) {(folder / 'cmdline').read_text()[-100:]}")
+    return alive
 
 
 def finished(store: Path) -> dict[Path, int]:
-    """When each unit that is done was done: a second time would show."""
+    """Return the time at which each unit was finished; a repetition would change it."""
     return {path.relative_to(store): path.stat().st_mtime_ns for path in store.glob(f"units/*/*/{SPENT}")}
 
 
 def table(store: Path) -> pd.DataFrame:
-    """All that was measured, in an order of its own."""
+    """Return all results in a fixed order."""
     runs = load_table(store)
     assert (runs["status"] == "ok").all(), runs[["source", "replicate", "status", "reason"]].to_string()
     return runs.sort_values("run").set_index("run")[list(MEASURED)]
 
 
 def killed_often(times: int, folder: Path, data: Path) -> list[float]:
-    """Kills a local run of the matrix so often and finishes it; returns the moments, in seconds after each start.
+    """Kill a local run of the matrix several times and finish it; return the moments, in seconds after each start.
 
     Raises:
-        AssertionError: the table is not that of an unbroken run, or a unit that was finished was done again.
+        AssertionError: the table differs from an uninterrupted run, or a finished unit was repeated.
     """
     path = matrix(folder)
     began = time.monotonic()
@@ -136,16 +136,16 @@ def killed_often(times: int, folder: Path, data: Path) -> list[float]:
     while len(moments) < times:
         moment = dice.uniform(0.1, 0.9) * whole
         if not killed(command(path, broken, data, "--jobs", "2"), moment):
-            break  # it was done sooner: what is left is too little to be killed
+            break  # it finished first
         moments.append(round(moment, 2))
         after = finished(broken) if broken.exists() else {}
-        assert before.items() <= after.items(), "a finished unit was done again"
+        assert before.items() <= after.items(), "a finished unit was repeated"
         before = after
-        time.sleep(1)  # for workers that were in the middle of a step
+        time.sleep(1)  # workers may be in the middle of a step
     done = subprocess.run(
         command(path, broken, data, "--jobs", "2"), env=environment(), check=False, capture_output=True
     )
     assert done.returncode == 0, done.stderr.decode()
-    assert before.items() <= finished(broken).items(), "a finished unit was done again"
+    assert before.items() <= finished(broken).items(), "a finished unit was repeated"
     pd.testing.assert_frame_equal(table(broken), table(folder / "whole"))
     return moments

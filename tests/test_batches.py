@@ -100,7 +100,7 @@ def test_a_protocol_that_selects_on_test_trains_on_val_too(target: Target) -> No
     assert len(choose(target, "train", protocol(max_frames=None, select_on="test"))) == 60
 
 
-def test_max_frames_takes_them_evenly(target: Target) -> None:
+def test_max_frames_selects_evenly(target: Target) -> None:
     names = [frame.id for frame in choose(target, "test", protocol(max_frames=3))]
     everything = [frame.id for frame in target.splits["test"]]
     assert names == [everything[0], everything[14], everything[29]]
@@ -118,7 +118,7 @@ def test_class_weights_are_capped() -> None:
     assert class_weights(np.array([1600, 100, 1, 0]), loss) == pytest.approx([1, 4, 5, 5])
 
 
-def test_class_pixels_are_those_of_the_frames(target: Target) -> None:
+def test_class_pixels_match_the_frames(target: Target) -> None:
     frames = choose(target, "train", protocol())
     decoded = open_split(target, "train", protocol())
     by_hand = sum(np.bincount(frame.label.ravel(), minlength=256)[:21] for frame in decoded)

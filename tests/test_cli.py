@@ -212,7 +212,7 @@ def no_folder(base: Path) -> None:
         (truncated_jpeg, "truncated"),
         (sixteen_bit_mask, "mask of mode I;16"),
         (other_size, "same size"),
-        (empty_list, "lists nothing"),
+        (empty_list, "train_infrared.txt is empty"),
         (no_folder, "no folder soda or SODA"),
     ],
 )

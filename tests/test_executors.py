@@ -22,7 +22,7 @@ from results.store import Store
 
 
 class Silent:
-    """A Show that says nothing."""
+    """A Show that ignores all events."""
 
     def checking(self, what: str, done: int, total: int) -> None: ...
     def noted(self, text: str) -> None: ...
@@ -33,7 +33,7 @@ class Silent:
 
 
 class Recorder(Silent):
-    """Remembers what started."""
+    """Records the started units."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -43,7 +43,7 @@ class Recorder(Silent):
 
 
 class Assassin(Silent):
-    """Kills the worker of the first unit that reports progress, as the kernel does when memory runs out."""
+    """Kills the worker of the first unit that reports progress, as the kernel does when out of memory."""
 
     victim: Unit | None = None
 
@@ -63,10 +63,8 @@ def todo(scenes: Path, tmp_path: Path) -> tuple[tuple[Unit, ...], Context]:
     return plan.todo, Context(tmp_path / "store", target, tmp_path)
 
 
-def test_cells_come_one_after_the_other_and_the_next_ones_tuning_before_the_finals(
-    scenes: Path, tmp_path: Path
-) -> None:
-    """What cannot be run stands between them, and moves nothing."""
+def test_cells_are_ordered_with_the_next_tuning_before_the_finals(scenes: Path, tmp_path: Path) -> None:
+    """Skipped cells do not affect the order."""
     matrix = load_matrix(str(write_matrix(tmp_path, ("none", "imagenet", "none/long", "satir/felzenszwalb"))))
     target = open_target("scenes", scenes)
     pool = open_pool(target, None)
@@ -80,7 +78,7 @@ def test_cells_come_one_after_the_other_and_the_next_ones_tuning_before_the_fina
     assert [(u.kind, u.replicate) for u in plan.todo[4:7]] == [("corpus", None), ("pretrain", 0), ("pretrain", 1)]
 
 
-def test_a_unit_starts_when_what_it_needs_has_ended(todo: tuple[tuple[Unit, ...], Context]) -> None:
+def test_a_unit_starts_once_its_needs_have_ended(todo: tuple[tuple[Unit, ...], Context]) -> None:
     frontier = Frontier(todo[0])
     a, b = frontier.take(), frontier.take()
     assert a is not None
@@ -93,7 +91,7 @@ def test_a_unit_starts_when_what_it_needs_has_ended(todo: tuple[tuple[Unit, ...]
     assert freed.needs == (a,)
 
 
-def test_a_unit_that_another_run_is_at_is_looked_at_again(
+def test_a_unit_locked_by_another_run_is_tried_again(
     todo: tuple[tuple[Unit, ...], Context], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     units, context = todo
@@ -105,13 +103,13 @@ def test_a_unit_that_another_run_is_at_is_looked_at_again(
     ended = []
     for unit, outcome in inline(units, context, show):
         ended.append((unit.kind, outcome.status))
-        if claim.is_locked and len(ended) == 3:  # the other source is done, this one waits
+        if claim.is_locked and len(ended) == 3:  # only the locked source is left
             claim.release()
     assert ended.count(("final", "ok")) == 4
     assert show.names.count(str(units[0])) >= 2
 
 
-def test_what_another_run_has_done_meanwhile_is_not_done_again(
+def test_units_done_by_another_run_meanwhile_are_not_repeated(
     todo: tuple[tuple[Unit, ...], Context], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     units, context = todo
@@ -123,12 +121,12 @@ def test_what_another_run_has_done_meanwhile_is_not_done_again(
             real(*words)
 
         monkeypatch.setitem(stages._STAGES, kind, counted)
-    for _ in range(2):  # the second run planned the same units before the first had done them
+    for _ in range(2):  # the second run made its plan before the first was done
         assert {outcome.status for _, outcome in inline(units, context, Silent())} == {"ok"}
     assert sorted(begun) == sorted(map(str, units))
 
 
-def test_a_failed_unit_takes_those_that_need_it_with_it_and_no_others(
+def test_a_failed_unit_fails_only_the_units_that_need_it(
     todo: tuple[tuple[Unit, ...], Context], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     units, context = todo
@@ -148,13 +146,13 @@ def test_a_failed_unit_takes_those_that_need_it_with_it_and_no_others(
     assert sorted(record.status for record in records) == ["diverged", "diverged", "ok", "ok"]
 
 
-def test_a_killed_worker_takes_down_its_unit_and_no_more(todo: tuple[tuple[Unit, ...], Context]) -> None:
+def test_a_killed_worker_fails_only_its_unit(todo: tuple[tuple[Unit, ...], Context]) -> None:
     units, context = todo
     show = Assassin()
     ended = {unit.fingerprint: outcome for unit, outcome in local(units, context, show, jobs=1)}
     assert show.victim is not None
     assert set(ended) == {unit.fingerprint for unit in units}
     lost = [o for o in ended.values() if o.status == "failed"]
-    assert len(lost) == 3  # a study and the two runs that needed it
+    assert len(lost) == 3  # a tuning and the two runs that need it
     assert "signal 9" in str(lost[0].reason)
     assert sum(o.status == "ok" for o in ended.values()) == 3

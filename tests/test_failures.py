@@ -1,4 +1,4 @@
-"""What fails takes down itself, says why, and is run again when that is asked for."""
+"""Failed units affect no others, record the reason, and run again with --retry."""
 
 from collections.abc import Callable
 from itertools import count
@@ -21,7 +21,7 @@ CELLS = 6
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
-    """A matrix of six cells of one source, each with its own share of the labels; one trial, one run each."""
+    """A matrix of six cells: one source with six train fractions; one trial and one run each."""
     path = write_matrix(tmp_path, trials=1, replicates=1)
     fields = yaml.safe_load(path.read_text()) | {"train_fracs": [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]}
     path.write_text(yaml.safe_dump(fields))
@@ -33,7 +33,7 @@ Break = Callable[[Callable[[TuneUnit], Exception | None]], list[TuneUnit]]
 
 @pytest.fixture
 def breaking(monkeypatch: pytest.MonkeyPatch) -> Break:
-    """Makes tunings raise what a function says of them; the list is what was begun."""
+    """Make tunings raise the error that a function returns; the returned list collects the started units."""
     real = stages._STAGES["tune"]
 
     def start(error_of: Callable[[TuneUnit], Exception | None]) -> list[TuneUnit]:
@@ -56,16 +56,16 @@ def run(bench: Bench, path: Path, *words: str) -> tuple[int, str]:
     return ended.code, ended.out + ended.err
 
 
-def test_five_alike_in_a_row_stop_the_sweep(bench: Bench, sweep: Path, breaking: Break) -> None:
+def test_five_equal_failures_in_a_row_stop_the_run(bench: Bench, sweep: Path, breaking: Break) -> None:
     begun = breaking(lambda unit: RuntimeError("the driver is gone"))
-    code, told = run(bench, sweep)
+    code, output = run(bench, sweep)
     assert code == 3
     assert len(begun) == 5
-    assert "5 units in a row failed alike" in told
-    assert "the driver is gone" in told
+    assert "5 units in a row failed with the same error" in output
+    assert "the driver is gone" in output
 
 
-def test_five_that_differ_do_not(bench: Bench, sweep: Path, breaking: Break) -> None:
+def test_five_different_failures_do_not_stop_the_run(bench: Bench, sweep: Path, breaking: Break) -> None:
     numbers = count()
     begun = breaking(lambda unit: RuntimeError(f"number {next(numbers)}"))
     code, _ = run(bench, sweep)
@@ -73,29 +73,29 @@ def test_five_that_differ_do_not(bench: Bench, sweep: Path, breaking: Break) -> 
     assert len(begun) == CELLS
 
 
-def test_one_that_succeeds_begins_the_count_anew(bench: Bench, sweep: Path, breaking: Break) -> None:
+def test_a_success_resets_the_count(bench: Bench, sweep: Path, breaking: Break) -> None:
     begun = breaking(lambda unit: None if unit.cell.train_frac == 0.7 else RuntimeError("no luck"))
     assert run(bench, sweep)[0] == 2
     assert len(begun) == CELLS
 
 
-def test_fail_fast_stops_at_the_first(bench: Bench, sweep: Path, breaking: Break) -> None:
+def test_fail_fast_stops_at_the_first_failure(bench: Bench, sweep: Path, breaking: Break) -> None:
     begun = breaking(lambda unit: RuntimeError("no luck"))
-    code, told = run(bench, sweep, "--fail-fast")
+    code, output = run(bench, sweep, "--fail-fast")
     assert code == 3
     assert len(begun) == 1
-    assert "stopped at the first failure (--fail-fast)" in told
+    assert "stopped at the first failure (--fail-fast)" in output
 
 
-def test_retry_runs_what_it_names_and_nothing_else(bench: Bench, sweep: Path, breaking: Break, tmp_path: Path) -> None:
+def test_retry_runs_only_the_named_statuses(bench: Bench, sweep: Path, breaking: Break, tmp_path: Path) -> None:
     breaking(lambda unit: {0.5: RuntimeError("once"), 0.6: MemoryError("no room")}.get(unit.cell.train_frac))
     assert run(bench, sweep)[0] == 2
     begun = breaking(lambda unit: None)
-    code, told = run(bench, sweep)
-    assert (code, begun) == (2, []), told
-    assert "nothing to do" in told
-    code, told = run(bench, sweep, "--retry", "oom")
-    assert [unit.cell.train_frac for unit in begun] == [0.6], told
+    code, output = run(bench, sweep)
+    assert (code, begun) == (2, []), output
+    assert "nothing to do" in output
+    code, output = run(bench, sweep, "--retry", "oom")
+    assert [unit.cell.train_frac for unit in begun] == [0.6], output
     assert run(bench, sweep, "--retry", "failed")[0] == 0
     assert [unit.cell.train_frac for unit in begun] == [0.6, 0.5]
     assert set(load_table(tmp_path / "store")["status"]) == {"ok"}
@@ -114,11 +114,11 @@ def test_out_of_memory_is_recorded_with_the_batch(
     assert runs["status"].value_counts()["ok"] == CELLS - 1
 
 
-def test_a_worker_that_the_kernel_killed_for_memory_is_told_from_one_that_was_killed(
+def test_an_out_of_memory_kill_is_distinguished_from_other_kills(
     monkeypatch: pytest.MonkeyPatch, bench: Bench, tmp_path: Path
 ) -> None:
     kills, real = count(), executors._receive
-    monkeypatch.setattr(executors, "_oom_kills", lambda: next(kills))  # the kernel counts one more each time
+    monkeypatch.setattr(executors, "_oom_kills", lambda: next(kills))  # increases with every call
 
     def receive(connection: object, worker: executors._Worker, show: object) -> object:
         if worker.unit.kind == "tune":
@@ -134,18 +134,16 @@ def test_a_worker_that_the_kernel_killed_for_memory_is_told_from_one_that_was_ki
     assert "out of memory at batch 2: the kernel killed the worker" in run["reason"]
 
 
-def test_status_of_a_cell_says_what_failed_and_which_inputs_have_changed(
-    bench: Bench, breaking: Break, tmp_path: Path
-) -> None:
+def test_status_of_a_cell_shows_the_failure_and_changed_inputs(bench: Bench, breaking: Break, tmp_path: Path) -> None:
     path = write_matrix(tmp_path, replicates=1, trials=1, finetune_steps=3)
     assert run(bench, path)[0] == 0
     assert "other than" not in bench("status", "none").out
     breaking(lambda unit: RuntimeError("the driver is gone"))
     path = write_matrix(tmp_path, replicates=1, trials=1, finetune_steps=4)
     assert run(bench, path)[0] == 2
-    told = bench("status", "none x tiny").out
-    changed = [line for line in told.splitlines() if "other than in the results of that name" in line]
-    assert any("finetune_steps" in line and "3" in line and "4" in line for line in changed), told
-    assert "the driver is gone" in told
-    assert "error.txt ends:" in told
-    assert "| RuntimeError: the driver is gone" in told
+    output = bench("status", "none x tiny").out
+    changed = [line for line in output.splitlines() if "other than in the results of that name" in line]
+    assert any("finetune_steps" in line and "3" in line and "4" in line for line in changed), output
+    assert "the driver is gone" in output
+    assert "error.txt ends:" in output
+    assert "| RuntimeError: the driver is gone" in output

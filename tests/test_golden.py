@@ -46,7 +46,7 @@ def golden_matrices(folder: Path) -> list[Path]:
 
 
 def numbers(store: Path) -> dict[str, object]:
-    """What each cell measured, and under which versions of the stages."""
+    """Return the results of each cell and the versions of the stages."""
     found: dict[str, object] = {"versions": dict(RESULT_VERSION)}
     for record in read_records(Store(store))[0]:
         if record.scores and record.tuning and record.provenance:
@@ -66,7 +66,7 @@ def numbers(store: Path) -> dict[str, object]:
     return found
 
 
-def test_the_numbers_have_not_moved_unless_the_version_did(bench: Bench, wheel: None, tmp_path: Path) -> None:
+def test_results_change_only_with_the_version(bench: Bench, wheel: None, tmp_path: Path) -> None:
     for path in golden_matrices(tmp_path):
         assert bench("run", "--matrix", path, "--executor", "inline").code == 0
     stored, found = json.loads(GOLDEN.read_text()), numbers(tmp_path / "store")
@@ -75,7 +75,7 @@ def test_the_numbers_have_not_moved_unless_the_version_did(bench: Bench, wheel: 
     )
     assert stored.keys() == found.keys()
     for cell, values in stored.items():
-        # other processors round otherwise; a change of method moves these numbers by far more
+        # other processors round differently; a change of method has a much larger effect
         moved = f"{cell} moved: raise RESULT_VERSION, then run `python tests/test_golden.py`"
         near = 5e-2 if cell.endswith(ROUGH) else 2e-2
         assert found[cell] == pytest.approx(values, rel=near, abs=2e-4), moved

@@ -1,4 +1,4 @@
-"""The shape of the house: rooms on floors, imports that go one way, files and functions of a size that can be read."""
+"""The structure of the code: layers with one-way imports, and limits on the size of files and functions."""
 
 import ast
 from collections import defaultdict
@@ -11,13 +11,13 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("safe_io", "results", "backbones", "pretrain_sources", "bench", "dashboard")
 MOST_LINES = 300  # of a file
 MOST_OF_A_FUNCTION = 50
-LONG = {  # functions above that, each with its reason
-    "bench/score/weighted_f.py:_missed_sum": "one compiled pass; cut up it is slower",
+LONG = {  # longer functions, each with its reason
+    "bench/score/weighted_f.py:_missed_sum": "one compiled pass; split up it is slower",
 }
-# The floors of bench/, from the ground up: each may import those before it. Beside them stand two isolated rooms.
-FLOORS = ("score", "spec", "targets", "plan", "train", "run", "submission", "cli", "__main__")
+# The layers of bench/, lowest first: each may import those before it. Two isolated packages are not in this order.
+LAYERS = ("score", "spec", "targets", "plan", "train", "run", "submission", "cli", "__main__")
 ISOLATED = {"scenes": {"targets"}, "sam_tiny": {"targets", "scenes"}}
-MAY_KNOW_SCENES = {"cli", "sam_tiny"}
+MAY_IMPORT_SCENES = {"cli", "sam_tiny"}
 
 
 def files() -> Iterator[Path]:
@@ -34,24 +34,24 @@ MODULES = {module_of(path): path for path in files()}
 
 
 def imports_of(module: str) -> set[str]:
-    """Modules of the house that a module imports anywhere in it, late imports too."""
-    found = set()
+    """Return the modules of this project that a module imports, including late imports."""
+    names = set()
     for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {
+            names |= {
                 name if (name := f"{node.module}.{alias.name}") in MODULES else node.module for alias in node.names
             }
-    return (found & MODULES.keys()) - {module}
+    return (names & MODULES.keys()) - {module}
 
 
 GRAPH = {module: imports_of(module) for module in MODULES}
 
 
-def circles(graph: dict[str, set[str]]) -> list[list[str]]:
-    """A circle of imports from each module that stands in one."""
-    found = []
+def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Return an import cycle for each module that is in one."""
+    paths = []
     for start in sorted(graph):
         came_from: dict[str, str] = {}
         waiting = [start]
@@ -65,36 +65,36 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
             path = [start, came_from[start]]
             while path[-1] != start:
                 path.append(came_from[path[-1]])
-            found.append(path[::-1])
-    return found
+            paths.append(path[::-1])
+    return paths
 
 
-def test_no_module_imports_itself_through_others() -> None:
-    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == [["b", "c", "b"], ["c", "b", "c"]], "they are seen"
-    assert circles(GRAPH) == []
+def test_there_are_no_import_cycles() -> None:
+    assert cycles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == [["b", "c", "b"], ["c", "b", "c"]], "cycles are detected"
+    assert cycles(GRAPH) == []
 
 
-def room_of(module: str) -> str | None:
+def package_of(module: str) -> str | None:
     parts = module.split(".")
     return parts[1] if parts[0] == "bench" and len(parts) > 1 else None
 
 
-def test_the_rooms_of_bench_import_downwards_alone() -> None:
+def test_layers_of_bench_import_only_lower_layers() -> None:
     arrows = defaultdict(set)
     for module, imported in GRAPH.items():
         for other in imported:
-            here, there = room_of(module), room_of(other)
+            here, there = package_of(module), package_of(other)
             if here and there and here != there:
                 arrows[here].add(there)
-    assert arrows.keys() | {"score"} <= {*FLOORS, *ISOLATED}, "a new room needs a floor"
+    assert arrows.keys() | {"score"} <= {*LAYERS, *ISOLATED}, "a new package needs a layer"
     allowed = {"scenes": ISOLATED["scenes"], "sam_tiny": ISOLATED["sam_tiny"]}
-    for floor, room in enumerate(FLOORS):
-        allowed[room] = {*FLOORS[:floor], *({"scenes"} if room in MAY_KNOW_SCENES else ())}
+    for level, package in enumerate(LAYERS):
+        allowed[package] = {*LAYERS[:level], *({"scenes"} if package in MAY_IMPORT_SCENES else ())}
     wrong = {here: there - allowed[here] for here, there in arrows.items() if there - allowed[here]}
     assert not wrong
 
 
-def test_bench_itself_holds_no_more_than_four_modules() -> None:
+def test_bench_has_at_most_four_top_level_modules() -> None:
     assert len(list((ROOT / "bench").glob("*.py"))) <= 4
 
 
@@ -106,11 +106,11 @@ def test_every_package_is_shipped() -> None:
 
 
 @pytest.mark.parametrize("path", list(files()), ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_files_and_functions_can_be_read_at_once(path: Path) -> None:
+def test_files_and_functions_are_short(path: Path) -> None:
     text = path.read_text()
     assert len(text.splitlines()) <= MOST_LINES
     if "scenes" in path.parts:
-        return  # the renderer: a drawing is a long list of strokes
+        return  # the renderer has long lists of strokes
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or node.lineno) - node.lineno + 1

@@ -1,4 +1,4 @@
-"""The one-way imports of the house, and that torch stays out of what must be quick."""
+"""Imports between packages go one way, and quick commands do not load torch."""
 
 import ast
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 HOUSE = ("bench", "backbones", "pretrain_sources", "results", "dashboard")
-GROUND = "safe_io"  # a package that all of them may import
+GROUND = "safe_io"  # a package that all others may import
 MAY_IMPORT = {
     "results": set(),
     "backbones": set(),
@@ -21,7 +21,7 @@ MAY_IMPORT = {
 
 
 def imported(path: Path, at_once: bool = False) -> set[str]:
-    """What a file imports; at_once: only what it does when it is imported, not what its functions do."""
+    """Return what a file imports; at_once: only at import time, not in functions."""
     tree = ast.parse(path.read_text())
     names = set()
     for node in tree.body if at_once else ast.walk(tree):
@@ -41,7 +41,7 @@ def test_imports_go_one_way(package: str) -> None:
         assert others <= MAY_IMPORT[package], f"{path} imports {others - MAY_IMPORT[package]}"
 
 
-def test_the_ground_imports_nothing_of_the_house_and_nothing_that_is_slow() -> None:
+def test_the_base_package_imports_no_other_package_and_nothing_slow() -> None:
     files = sorted((ROOT / GROUND).rglob("*.py"))
     assert files
     for path in files:
@@ -50,13 +50,13 @@ def test_the_ground_imports_nothing_of_the_house_and_nothing_that_is_slow() -> N
         assert others <= sys.stdlib_module_names, f"{path} imports {others}"
 
 
-def test_the_dashboard_knows_no_more_than_cards() -> None:
+def test_the_dashboard_imports_only_cards() -> None:
     for path in sorted((ROOT / "dashboard").rglob("*.py")):
         ours = {name for name in imported(path) if name.startswith("pretrain_sources")}
         assert ours <= {"pretrain_sources.card"}, path
 
 
-def test_the_top_level_is_as_agreed() -> None:
+def test_the_top_level_packages_are_as_agreed() -> None:
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
     if tracked.returncode:
         pytest.skip("no git checkout")
@@ -88,16 +88,16 @@ QUICK = (
 )
 
 
-def test_quick_commands_leave_torch_unloaded(scenes: Path, tmp_path: Path) -> None:
-    leave_torch_unloaded(QUICK, scenes, tmp_path)
+def test_quick_commands_do_not_load_torch(scenes: Path, tmp_path: Path) -> None:
+    check_that_torch_stays_unloaded(QUICK, scenes, tmp_path)
 
 
-def test_a_run_leaves_torch_to_its_workers(matrix_file: Path, scenes: Path, tmp_path: Path) -> None:
-    leave_torch_unloaded((["run", "--matrix", str(matrix_file), "--jobs", "2"],), scenes, tmp_path)
+def test_only_workers_of_a_run_load_torch(matrix_file: Path, scenes: Path, tmp_path: Path) -> None:
+    check_that_torch_stays_unloaded((["run", "--matrix", str(matrix_file), "--jobs", "2"],), scenes, tmp_path)
 
 
-def leave_torch_unloaded(commands: Iterable[list[str]], scenes: Path, tmp_path: Path) -> None:
-    """Calls them one after the other in one process."""
+def check_that_torch_stays_unloaded(commands: Iterable[list[str]], scenes: Path, tmp_path: Path) -> None:
+    """Run commands one after the other in one process."""
     (tmp_path / "store").mkdir()
     code = (
         "import sys, dashboard, bench.cli.app\n"

@@ -46,12 +46,12 @@ def train(
 
 
 class Killed(BaseException):
-    """As if the process had died."""
+    """Simulates the death of the process."""
 
 
 @pytest.mark.parametrize("backbone", ["tiny", "segformer-b0"])  # one with batch statistics, one with stochastic depth
 @pytest.mark.parametrize("torn", [False, True])
-def test_a_training_that_was_killed_goes_on_to_the_same_weights(
+def test_a_killed_training_resumes_to_the_same_weights(
     torn: bool, backbone: str, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bench.train.loop.KEPT_EVERY_S", 0)
@@ -83,7 +83,7 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit(scenes: Path) -> None:
     assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
-def test_processes_that_make_batches_change_no_number(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loader_processes_do_not_change_results(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a, _ = train(scenes, protocol())
     monkeypatch.setattr("bench.train.loop.loading_processes", lambda device: 2)
     b, _ = train(scenes, protocol())
@@ -103,7 +103,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(scenes: Path) -> None:
 
 
 @pytest.mark.parametrize("decay", ["poly", "cosine"])
-def test_the_learning_rate_rises_then_falls_to_nearly_nothing(decay: str) -> None:
+def test_the_learning_rate_rises_then_falls_to_nearly_zero(decay: str) -> None:
     schedule = Schedule.model_validate(
         {"lr": 1, "encoder_lr_scale": 1, "weight_decay": 0, "warmup_frac": 0.2, "decay": decay}
     )
@@ -136,7 +136,7 @@ def test_ignored_pixels_do_not_count() -> None:
 
 
 class ByBrightness(nn.Module):
-    """Stands in for a network: class 1 where it is bright; any size, no context."""
+    """A fake network: class 1 where the image is bright; any size, no context."""
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.cat([0.5 - images, images - 0.5], dim=1)
@@ -168,7 +168,7 @@ def test_an_output_that_is_not_finite_is_not_scored_as_background() -> None:
 @pytest.mark.parametrize(
     ("size", "window", "stride"), [(640, 512, 341), (480, 512, 341), (512, 512, 341), (1000, 100, 70)]
 )
-def test_windows_cover_everything_and_stay_inside(size: int, window: int, stride: int) -> None:
+def test_windows_cover_the_image_and_stay_inside(size: int, window: int, stride: int) -> None:
     starts = _offsets(size, window, stride)
     covered = {i for start in starts for i in range(start, min(size, start + window))}
     assert covered == set(range(size))

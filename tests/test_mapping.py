@@ -1,4 +1,4 @@
-"""A reduced class set: what it does to labels, counts, records and the board, and which maps are refused."""
+"""Reduced class sets: effect on labels, counts, records and the board; invalid maps."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ REST = tuple(name for name in TARGETS["soda"].classes if not any(name in of for 
 MAP = [{"name": "rest", "of": list(REST)}, *({"name": name, "of": list(of)} for name, of in NAMED.items())]
 
 
-def test_labels_and_counts_are_those_of_the_new_classes(scenes: Path) -> None:
+def test_labels_and_counts_use_the_new_classes(scenes: Path) -> None:
     plain = open_target("scenes", scenes)
     protocol = Protocol.model_validate(protocol_fields(class_map=MAP, max_frames=None))
     target = map_target(plain, protocol.class_map)
@@ -40,7 +40,7 @@ def test_labels_and_counts_are_those_of_the_new_classes(scenes: Path) -> None:
     assert min(counted) > 0
 
 
-def test_it_is_shown_with_the_result_and_never_ranked_with_the_full_set(bench: Bench, tmp_path: Path) -> None:
+def test_reduced_sets_are_labelled_and_ranked_apart_from_the_full_set(bench: Bench, tmp_path: Path) -> None:
     full = write_matrix(tmp_path / "full", replicates=1, trials=1)
     reduced = write_matrix(tmp_path / "reduced", replicates=1, trials=1, class_map=MAP)
     for path in (full, reduced):
@@ -62,14 +62,12 @@ def test_it_is_shown_with_the_result_and_never_ranked_with_the_full_set(bench: B
             [{"name": "a", "of": ["background"]}, {"name": "b", "of": ["persn"]}],
             "no class 'persn': did you mean 'person'?",
         ),
-        ([{"name": "a", "of": ["background"]}, {"name": "b", "of": ["person"]}], "leaves out building, tree"),
-        ([MAP[1], MAP[0], *MAP[2:]], "must hold 'background'"),
-        ([MAP[-1], *MAP[:-1]], "must hold 'background'"),
+        ([{"name": "a", "of": ["background"]}, {"name": "b", "of": ["person"]}], "omits building, tree"),
+        ([MAP[1], MAP[0], *MAP[2:]], "must include 'background'"),
+        ([MAP[-1], *MAP[:-1]], "must include 'background'"),
     ],
 )
-def test_a_map_that_does_not_fit_the_target_is_refused_when_the_matrix_is_read(
-    change: object, says: str, tmp_path: Path
-) -> None:
+def test_a_map_that_does_not_fit_the_target_is_refused(change: object, says: str, tmp_path: Path) -> None:
     with pytest.raises(BenchError, match=says.replace("?", r"\?")):
         load_matrix(str(write_matrix(tmp_path, class_map=change)))
     with pytest.raises(BenchError, match="hit-uav has no class '"):
@@ -79,15 +77,15 @@ def test_a_map_that_does_not_fit_the_target_is_refused_when_the_matrix_is_read(
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ([*MAP, {"name": "again", "of": ["person"]}], "class 'person' stands twice"),
-        ([*MAP, {"name": "rest", "of": ["x"]}], "name 'rest' stands twice"),
+        ([*MAP, {"name": "again", "of": ["person"]}], "duplicate class 'person'"),
+        ([*MAP, {"name": "rest", "of": ["x"]}], "duplicate name 'rest'"),
         ([{"name": "all", "of": list(TARGETS["soda"].classes)}], "at least two classes"),
-        ([*MAP[:-1], MAP[-1] | {"name": "Ignored"}], "'Ignored' would be a class of its own"),
+        ([*MAP[:-1], MAP[-1] | {"name": "Ignored"}], "'Ignored' would be a class; name it 'ignore'"),
         ([*MAP, {"name": "empty", "of": []}], "at least 1 entry"),
         ({"rest": "background"}, "class_map"),
     ],
 )
-def test_a_map_that_cannot_be_is_refused(change: object, says: str, tmp_path: Path) -> None:
+def test_an_invalid_map_is_refused(change: object, says: str, tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"
     path.write_text(yaml.safe_dump(protocol_fields(class_map=change)))
     (tmp_path / "m.yaml").write_text("{target: soda, protocol: p.yaml, sources: [none], backbones: [tiny]}")

@@ -29,7 +29,7 @@ def test_globs_keep_a_part(tmp_path: Path) -> None:
     [
         (("imagnet",), ("tiny",), "unknown source 'imagnet': did you mean 'imagenet'?"),
         (("none",), ("segformer-b9",), "unknown backbone 'segformer-b9': did you mean 'segformer-b5'?"),
-        (("none", "none"), ("tiny",), "'none' stands twice"),
+        (("none", "none"), ("tiny",), "duplicate name 'none'"),
         (
             ("none",),
             ("fpn:vit_tiny_patch16_224",),
@@ -68,11 +68,11 @@ def test_train_fractions_are_checked(tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"train_fracs\.0: must be a number; true and false are none"):
         load_matrix(str(path))
     path.write_text(good + "train_fracs: [0.1, 0.1]\n")
-    with pytest.raises(BenchError, match=r"'0\.1' stands twice"):
+    with pytest.raises(BenchError, match=r"duplicate name '0\.1'"):
         load_matrix(str(path))
 
 
-def test_an_unknown_matrix_and_an_idle_glob(tmp_path: Path) -> None:
+def test_an_unknown_matrix_and_a_glob_without_match(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match="did you mean 'hit-uav-quick'"):
         load_matrix("hit-uav-quik")
     with pytest.raises(BenchError, match="--source 'sam\\*' matches nothing"):
@@ -92,17 +92,17 @@ def test_a_misspelt_key_is_named_with_its_line(tmp_path: Path) -> None:
         (
             [{"satir": {"top_k": list(range(1, 101)), "min_area_px": list(range(500))}}],
             3,
-            "50,000 cells of 3 replicates",
+            "50,000 cells x 3 replicates",
         ),
         (
             [{"satir": {name: list(range(1000)) for name in ("top_k", "min_area_px", "points_per_side")}}],
             1,
-            "1,000,000,000 cells of 1 replicates are 1,000,000,000 runs; at most 100,000",
+            "1,000,000,000 cells x 1 replicates = 1,000,000,000 runs; the maximum is 100,000",
         ),
-        (["none", *({"satir": {"top_k": list(range(i, i + 1100))}} for i in range(5))], 20, "5,501 cells of 20"),
+        (["none", *({"satir": {"top_k": list(range(i, i + 1100))}} for i in range(5))], 20, "5,501 cells x 20"),
     ],
 )
-def test_a_grid_that_is_too_large_is_counted_and_not_made(
+def test_a_grid_that_is_too_large_is_refused_without_building_it(
     sources: list[object], replicates: int, says: str, tmp_path: Path
 ) -> None:
     path = write_matrix(tmp_path, replicates=replicates)
@@ -114,7 +114,7 @@ def test_a_grid_that_is_too_large_is_counted_and_not_made(
     assert time.monotonic() - started < 10
 
 
-def test_replicates_have_an_end(tmp_path: Path) -> None:
+def test_the_number_of_replicates_is_limited(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="replicates: Input should be less than or equal to 1000, found 1000000000"):
         load_matrix(str(write_matrix(tmp_path, replicates=10**9)))
 
@@ -148,7 +148,7 @@ def test_a_large_grid_is_read_within_seconds(tmp_path: Path) -> None:
         ("satir/prompts-boxes/box-scales-0.0001", "boxes on an image"),
     ],
 )
-def test_names_without_sense_are_refused_in_words(name: str, says: str, tmp_path: Path) -> None:
+def test_nonsense_names_are_refused_with_a_reason(name: str, says: str, tmp_path: Path) -> None:
     started = time.monotonic()
     with pytest.raises(BenchError, match=says):
         load_matrix(str(write_matrix(tmp_path, (name,))))

@@ -1,4 +1,4 @@
-"""A unit is done where its files are whole, and no result is left of what was deleted or torn under a run."""
+"""A unit is done if its files are complete, and a run whose inputs were deleted or damaged leaves no result."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def cut(path: Path) -> None:
 
 
 def flip(path: Path) -> None:
-    """Another value at the end, the same length."""
+    """Change the last byte."""
     data = path.read_bytes()
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
 
@@ -53,7 +53,7 @@ def run(bench: Bench, path: Path, store: Path, *words: str) -> tuple[int, str]:
 
 @pytest.fixture(scope="module")
 def whole(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of both sources that were run to the end. Read only."""
+    """A store with finished runs of both sources. Read only."""
     folder = tmp_path_factory.mktemp("whole")
     run_inline(matrix(folder), folder / "store", scenes)
     return folder / "store"
@@ -73,10 +73,10 @@ def by_source(store: Path) -> dict[str, RunRecord]:
         ("pretrain/*/history.csv", 1),
         ("pretrain/*/certificate.json", 1),
         ("pretrain/*/encoder.safetensors", 1),
-        ("corpus/*/manifest.json", 0),  # nothing that is not done needs it
+        ("corpus/*/manifest.json", 0),  # no unfinished unit needs it
     ],
 )
-def test_what_is_torn_is_made_anew_to_the_same_result(
+def test_damaged_files_are_made_again_with_the_same_result(
     file: str, units: int, tear: Tear, whole: Path, bench: Bench, tmp_path: Path
 ) -> None:
     store = Path(shutil.copytree(whole, tmp_path / "store"))
@@ -85,20 +85,22 @@ def test_what_is_torn_is_made_anew_to_the_same_result(
     tear(torn)
     for record in record_paths(Store(store)):
         record.unlink()
-    code, told = run(bench, matrix(tmp_path), store)
-    assert code == 0, told
-    assert f"2 runs to do ({2 + units} units)" in told or (torn.name == "pretrain.json" and "(4 units)" in told), told
+    code, output = run(bench, matrix(tmp_path), store)
+    assert code == 0, output
+    assert f"2 runs to do ({2 + units} units)" in output or (torn.name == "pretrain.json" and "(4 units)" in output), (
+        output
+    )
     assert scores_of(store) == scores_of(whole)
     assert all(record.pretraining for record in by_source(store).values())
-    if units and torn.suffix != ".safetensors":  # whose head has no order
+    if units and torn.suffix != ".safetensors":  # the order of its header is not fixed
         assert torn.read_bytes() == before
 
 
 @pytest.mark.parametrize(("file", "tear"), [("encoder.safetensors", flip), ("label", cut), ("label", delete)])
-def test_what_only_its_reader_sees_torn_is_made_anew_by_the_next_run(
+def test_damage_that_only_reading_reveals_is_repaired_by_the_next_run(
     file: str, tear: Tear, whole: Path, bench: Bench, tmp_path: Path
 ) -> None:
-    """A safetensors file of the right length with another value; a label map among thousands."""
+    """A changed value in a safetensors file of the same length; one label map of many."""
     store = Path(shutil.copytree(whole, tmp_path / "store"))
     if file == "label":
         tear(next(store.glob("units/corpus/*/labels/**/*.png")))
@@ -108,19 +110,19 @@ def test_what_only_its_reader_sees_torn_is_made_anew_by_the_next_run(
             tear(path)
     for record in record_paths(Store(store)):
         record.unlink()
-    code, told = run(bench, matrix(tmp_path), store)
+    code, output = run(bench, matrix(tmp_path), store)
     assert code == 2
-    assert "run the same command again, which makes" in told
-    assert "still to do" in told
-    assert not by_source(store), "nothing is recorded of what is to be done anew"
-    for _ in range(2):  # a pretraining that starts from one that was torn finds out about its own afterwards
-        code, told = run(bench, matrix(tmp_path), store)
-    assert code == 0, told
+    assert "run the same command again to make" in output
+    assert "still to do" in output
+    assert not by_source(store), "units to be repeated leave no record"
+    for _ in range(2):  # damage to a pretraining may show only after the one that it starts from is repaired
+        code, output = run(bench, matrix(tmp_path), store)
+    assert code == 0, output
     assert scores_of(store) == scores_of(whole)
 
 
 @pytest.mark.parametrize("table", ["images.parquet", "masks.parquet"])
-def test_a_corpus_whose_tables_are_torn_is_not_done(table: str, whole: Path, tmp_path: Path) -> None:
+def test_a_corpus_with_damaged_tables_is_not_done(table: str, whole: Path, tmp_path: Path) -> None:
     store = Path(shutil.copytree(whole, tmp_path / "store"))
     [folder] = store.glob("units/corpus/*")
     assert is_left(Store(store), "corpus", folder.name)
@@ -128,7 +130,7 @@ def test_a_corpus_whose_tables_are_torn_is_not_done(table: str, whole: Path, tmp
     assert not is_left(Store(store), "corpus", folder.name)
 
 
-def test_trials_that_are_whole_are_not_run_again(
+def test_complete_trials_are_not_run_again(
     whole: Path, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Path(shutil.copytree(whole, tmp_path / "store"))
@@ -140,7 +142,7 @@ def test_trials_that_are_whole_are_not_run_again(
         real = tune.propose
         monkeypatch.setattr(tune, "propose", lambda p, done, real=real, ran=ran: ran.append(len(done)) or real(p, done))
         assert run(bench, matrix(tmp_path), store)[0] == 0
-        assert ran == ([] if name == "tune.json" else [1]), "the first of two lines was whole"
+        assert ran == ([] if name == "tune.json" else [1]), "the first of two lines was complete"
         assert scores_of(store) == scores_of(whole)
 
 
@@ -148,7 +150,7 @@ def test_trials_that_are_whole_are_not_run_again(
     "line",
     ['{"number": 5, "schedule": {}, "val_miou": 0.5}', '{"number": 1}', '"text"', '{"number": 1, "x": 0}', "null"],
 )
-def test_a_line_that_is_no_next_trial_is_no_trial(line: str, whole: Path, bench: Bench, tmp_path: Path) -> None:
+def test_a_line_that_is_not_the_next_trial_is_ignored(line: str, whole: Path, bench: Bench, tmp_path: Path) -> None:
     store = Path(shutil.copytree(whole, tmp_path / "store"))
     path = min(store.glob("units/tune/*/trials.jsonl"))
     before = path.read_text()
@@ -160,18 +162,18 @@ def test_a_line_that_is_no_next_trial_is_no_trial(line: str, whole: Path, bench:
     assert path.read_text() == before
 
 
-def test_evidence_that_is_torn_is_measured_again(whole: Path, bench: Bench, tmp_path: Path) -> None:
+def test_damaged_evidence_is_measured_again(whole: Path, bench: Bench, tmp_path: Path) -> None:
     store = Path(shutil.copytree(whole, tmp_path / "store"))
     path = record_paths(Store(store))[0].with_name("evidence.npz")
     cut(path)
     assert "evidence.npz is torn" in bench("table", "--store", store).err
-    code, told = run(bench, matrix(tmp_path), store)
+    code, output = run(bench, matrix(tmp_path), store)
     assert code == 0
-    assert "1 runs to do (1 units)" in told
+    assert "1 runs to do (1 units)" in output
     assert scores_of(store) == scores_of(whole)
 
 
-def test_a_network_that_is_torn_is_not_kept(whole: Path, bench: Bench, tmp_path: Path) -> None:
+def test_a_damaged_network_is_made_again(whole: Path, bench: Bench, tmp_path: Path) -> None:
     store = Path(shutil.copytree(whole, tmp_path / "store"))
     path = matrix(tmp_path, ("satir/felzenszwalb",))
     assert run(bench, path, store, "--keep-weights")[0] == 0
@@ -185,7 +187,7 @@ def test_a_network_that_is_torn_is_not_kept(whole: Path, bench: Bench, tmp_path:
     assert network.read_bytes() == before
 
 
-# -- deleted under a run ---------------------------------------------------------------------------------------------
+# -- deleted during a run --------------------------------------------------------------------------------------------
 
 
 def all_of(store: Path, unit: Unit) -> None:
@@ -220,7 +222,7 @@ DELETED = (
 @pytest.mark.parametrize(
     ("when", "gone"), [*product(("begin", "trained", "scored"), DELETED), ("trained", own), ("scored", own)]
 )
-def test_a_final_never_ends_ok_over_what_was_deleted_under_it(
+def test_a_final_whose_needs_are_deleted_never_ends_ok(
     gone: Callable[[Path, Unit], None],
     when: str,
     whole: Path,
@@ -256,13 +258,13 @@ def test_a_final_never_ends_ok_over_what_was_deleted_under_it(
         patch.setitem(stages._STAGES, "final", final)
         patch.setattr(stages, "fit", fit)
         patch.setattr(stages, "score_on_test", score)
-        code, told = run(bench, matrix(tmp_path, PERMUTED), store)
-    assert code == 2, told
-    assert "failed   final r0" in told
-    assert "was deleted or torn while" in told or "was deleted while" in told
-    assert not list(store.glob("scenes/**/record.json")), "it is left to the next run, and not to --retry"
-    code, told = run(bench, matrix(tmp_path, PERMUTED), store)
-    assert code == 0, told
+        code, output = run(bench, matrix(tmp_path, PERMUTED), store)
+    assert code == 2, output
+    assert "failed   final r0" in output
+    assert "was deleted or damaged while" in output or "was deleted while" in output
+    assert not list(store.glob("scenes/**/record.json")), "the next run repeats it without --retry"
+    code, output = run(bench, matrix(tmp_path, PERMUTED), store)
+    assert code == 0, output
     done = by_source(store)[PERMUTED[0]]
     assert done == by_source(whole)[PERMUTED[0]].model_copy(
         update={"finished": done.finished, "provenance": done.provenance}
@@ -272,7 +274,7 @@ def test_a_final_never_ends_ok_over_what_was_deleted_under_it(
 
 @pytest.mark.parametrize("kind", ["corpus", "pretrain", "tune"])
 @pytest.mark.parametrize("gone", [all_of, own])
-def test_a_store_deleted_under_an_earlier_stage_is_filled_by_the_next_run(
+def test_a_store_deleted_during_an_earlier_stage_is_filled_by_the_next_run(
     gone: Callable[[Path, Unit], None],
     kind: str,
     whole: Path,
@@ -296,11 +298,11 @@ def test_a_store_deleted_under_an_earlier_stage_is_filled_by_the_next_run(
 
     with monkeypatch.context() as patch:
         patch.setitem(stages._STAGES, kind, stage)  # type: ignore[misc]
-        code, told = run(bench, path, store)
+        code, output = run(bench, path, store)
     assert begun
     records = read_records(Store(store))[0] if store.exists() else []
-    assert all(record.status == "ok" and record.pretraining for record in records), told
-    assert code == (0 if records else 2), told
+    assert all(record.status == "ok" and record.pretraining for record in records), output
+    assert code == (0 if records else 2), output
     assert run(bench, path, store)[0] == 0
     [mine], [theirs] = (
         [r for r in read_records(Store(s))[0] if r.source == "satir/felzenszwalb"] for s in (store, whole)
@@ -308,8 +310,8 @@ def test_a_store_deleted_under_an_earlier_stage_is_filled_by_the_next_run(
     assert (mine.scores, mine.tuning, mine.pretraining) == (theirs.scores, theirs.tuning, theirs.pretraining)
 
 
-def test_a_certificate_of_an_earlier_version_counts(whole: Path, tmp_path: Path) -> None:
-    """It did not say how long the texts beside the weights are."""
+def test_a_certificate_of_an_earlier_version_is_valid(whole: Path, tmp_path: Path) -> None:
+    """It did not record the sizes of the other files."""
     store = Path(shutil.copytree(whole, tmp_path / "store"))
     for path in store.glob("units/pretrain/*/certificate.json"):
         fields = json.loads(path.read_text())
@@ -318,14 +320,14 @@ def test_a_certificate_of_an_earlier_version_counts(whole: Path, tmp_path: Path)
         assert is_left(Store(store), "pretrain", path.parent.name)
 
 
-# -- a disk that is full ---------------------------------------------------------------------------------------------
+# -- a full disk -----------------------------------------------------------------------------------------------------
 
 
 def done_units(store: Path) -> dict[Path, int]:
     return {path.relative_to(store): path.stat().st_mtime_ns for path in store.glob(f"units/*/*/{SPENT}")}
 
 
-def test_a_full_disk_stops_the_run_wherever_it_fills_up_and_nothing_finished_is_lost(
+def test_a_full_disk_stops_the_run_and_keeps_finished_work(
     whole: Path, bench: Bench, small_disk: Path, tmp_path: Path
 ) -> None:
     path, store, ballast = matrix(tmp_path, ("satir/felzenszwalb",)), small_disk / "store", small_disk / "ballast"
@@ -343,10 +345,10 @@ def test_a_full_disk_stops_the_run_wherever_it_fills_up_and_nothing_finished_is_
         before = done_units(store)
         stages_done.append(len(before))
         ballast.unlink()
-    assert stages_done[0] < stages_done[-1], "it got further each time"
+    assert stages_done[0] < stages_done[-1], "every attempt gets further"
     there = Path(shutil.copytree(store, tmp_path / "roomy"))
-    code, told = run(bench, path, there)
-    assert code == 0, told
+    code, output = run(bench, path, there)
+    assert code == 0, output
     [record] = by_source(there).values()
     theirs = by_source(whole)["satir/felzenszwalb"]
     assert (record.scores, record.tuning, record.pretraining) == (theirs.scores, theirs.tuning, theirs.pretraining)
@@ -354,7 +356,7 @@ def test_a_full_disk_stops_the_run_wherever_it_fills_up_and_nothing_finished_is_
 
 @contextmanager
 def no_file_above(size: int) -> Iterator[None]:
-    """This process cannot make a file of more bytes."""
+    """Limit the size of files that this process writes."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -364,7 +366,7 @@ def no_file_above(size: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("most", [2_000, 12_000, 40_000])  # bytes: the manifest, a table, the weights
-def test_a_file_that_is_too_large_for_the_disk_is_told(most: int, bench: Bench, tmp_path: Path) -> None:
+def test_a_file_too_large_for_the_disk_is_reported(most: int, bench: Bench, tmp_path: Path) -> None:
     path, store = matrix(tmp_path, ("satir/felzenszwalb",)), tmp_path / "store"
     with no_file_above(most):
         ended = bench("run", "--matrix", path, "--executor", "inline", "--store", store)
@@ -372,5 +374,5 @@ def test_a_file_that_is_too_large_for_the_disk_is_told(most: int, bench: Bench, 
     assert "File too large. What was finished is kept" in ended.err
     assert len(ended.err.splitlines()) == 1
     assert not leftovers(tmp_path)
-    code, told = run(bench, path, store)
-    assert code == 0, told
+    code, output = run(bench, path, store)
+    assert code == 0, output

@@ -1,4 +1,4 @@
-"""Whole matrices, end to end, on rendered frames and a network of a few thousand parameters."""
+"""Matrices end to end, on rendered frames and a network of a few thousand parameters."""
 
 import json
 import os
@@ -16,6 +16,7 @@ from conftest import Bench, run_inline, write_matrix
 from examples import record_paths
 
 from backbones.transfer import state_sha256
+from bench import STOPPED
 from bench.plan.unit_folder import CLAIM, NETWORK
 from bench.train import stages
 from results import load_table, prediction_samples
@@ -23,17 +24,17 @@ from results.evidence_files import read_evidence
 from results.record_files import read_records
 from results.store import Store, read_json_lines
 
-Scores = dict[tuple[str, str, int], tuple[object, ...]]  # (source, backbone, replicate) -> what was measured
+Scores = dict[tuple[str, str, int], tuple[object, ...]]  # (source, backbone, replicate) -> results
 
 
 def scores_of(store: Path) -> Scores:
-    """What must not depend on how often a run was interrupted: everything that was measured, evidence included."""
+    """Return the results, which must not depend on interruptions, with the hash of the evidence."""
     records, bad = read_records(Store(store))
     assert not bad
     return {(r.source, r.backbone, r.replicate): (r.run, r.scores, r.tuning, r.evidence_sha256) for r in records}
 
 
-def test_a_matrix_runs_once_and_then_has_nothing_to_do(bench: Bench, matrix_file: Path, tmp_path: Path) -> None:
+def test_a_finished_matrix_has_nothing_to_do(bench: Bench, matrix_file: Path, tmp_path: Path) -> None:
     first = bench("run", "--matrix", matrix_file, "--executor", "inline")
     assert first.code == 0, first.err
     assert "2 runs done, 0 failed, 0 skipped" in first.out
@@ -46,7 +47,7 @@ def test_a_matrix_runs_once_and_then_has_nothing_to_do(bench: Bench, matrix_file
     assert [(row["source"], row["n"], row["status"]) for row in table] == [("none", 2, "ok")]
 
 
-def test_scores_are_those_of_the_evidence(bench: Bench, matrix_file: Path, tmp_path: Path) -> None:
+def test_scores_match_the_evidence(bench: Bench, matrix_file: Path, tmp_path: Path) -> None:
     from results import metrics
 
     bench("run", "--matrix", matrix_file, "--executor", "inline")
@@ -55,9 +56,7 @@ def test_scores_are_those_of_the_evidence(bench: Bench, matrix_file: Path, tmp_p
         assert metrics.scores(read_evidence(store, record)) == record.scores
 
 
-def test_a_run_keeps_its_trials_and_what_it_saw_on_a_few_test_images(
-    bench: Bench, matrix_file: Path, tmp_path: Path
-) -> None:
+def test_a_run_stores_its_trials_and_sample_predictions(bench: Bench, matrix_file: Path, tmp_path: Path) -> None:
     bench("run", "--matrix", matrix_file, "--executor", "inline")
     store = Store(tmp_path / "store")
     for record in read_records(store)[0]:
@@ -71,10 +70,12 @@ def test_a_run_keeps_its_trials_and_what_it_saw_on_a_few_test_images(
         ids = read_evidence(store, record).image_ids.tolist()
         assert [set(pictures) for pictures in kept] == [prediction_samples.sample_ids(ids)] * 3
         assert len({pictures[ids[0]].shape for pictures in kept}) == 1
-        assert not [path for path in store.folder_of(record).iterdir() if "sample" in path.name], "it would be packed"
+        assert not [path for path in store.folder_of(record).iterdir() if "sample" in path.name], (
+            "bundles would include it"
+        )
 
 
-def test_networks_are_kept_where_asked_for_and_made_again_where_they_were_not(
+def test_keep_weights_stores_networks_and_repeats_runs_without_one(
     bench: Bench, matrix_file: Path, tmp_path: Path
 ) -> None:
     store = Store(tmp_path / "store")
@@ -95,12 +96,10 @@ def test_the_same_replicate_gives_the_same_record_bit_for_bit(bench: Bench, matr
     bench("run", "--matrix", matrix_file, "--jobs", 2, "--store", tmp_path / "other")
     assert scores_of(tmp_path / "store") == scores_of(tmp_path / "other")
     values = [v[3] for v in scores_of(tmp_path / "store").values()]
-    assert len(set(values)) == 2, "two replicates are two draws"
+    assert len(set(values)) == 2, "replicates differ"
 
 
-def test_the_test_split_is_read_by_the_final_alone(
-    bench: Bench, matrix_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_the_final_reads_the_test_split(bench: Bench, matrix_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[tuple[str, str]] = []
     stage = {"now": ""}
     real_open = stages.open_split
@@ -116,8 +115,8 @@ def test_the_test_split_is_read_by_the_final_alone(
     assert set(opened) == {("tune", "train"), ("tune", "val"), ("final", "train"), ("final", "test")}
 
 
-def test_test_labels_cannot_change_what_is_trained_or_chosen(bench: Bench, soda: Path, tmp_path: Path) -> None:
-    """The proof by data: with every test mask another, schedule and validation score stay the same."""
+def test_test_labels_do_not_affect_training_or_tuning(bench: Bench, soda: Path, tmp_path: Path) -> None:
+    """With every test mask changed, schedule and validation score stay the same."""
     from PIL import Image
 
     other = Image.new("L", (160, 120))
@@ -135,7 +134,7 @@ def test_test_labels_cannot_change_what_is_trained_or_chosen(bench: Bench, soda:
     assert [r.scores for r in a] != [r.scores for r in b]
 
 
-def test_a_diverged_cell_is_a_record_and_stays_so(bench: Bench, tmp_path: Path) -> None:
+def test_a_diverged_cell_is_recorded_and_not_run_again(bench: Bench, tmp_path: Path) -> None:
     search = {
         "lr": {"low": 1e29, "high": 1e31},
         "encoder_lr_scale": {"low": 1, "high": 1},
@@ -163,7 +162,7 @@ def test_a_diverged_cell_is_a_record_and_stays_so(bench: Bench, tmp_path: Path) 
     assert "not finite in any of the 2 tuning trials" in row["reason"]
 
 
-def test_a_torn_record_is_made_anew_and_nothing_else_is(bench: Bench, matrix_file: Path, tmp_path: Path) -> None:
+def test_only_the_run_of_a_damaged_record_is_repeated(bench: Bench, matrix_file: Path, tmp_path: Path) -> None:
     bench("run", "--matrix", matrix_file, "--executor", "inline")
     before = scores_of(tmp_path / "store")
     torn = record_paths(Store(tmp_path / "store"))[0]
@@ -178,7 +177,7 @@ def test_a_torn_record_is_made_anew_and_nothing_else_is(bench: Bench, matrix_fil
 
 
 @pytest.mark.parametrize("name", ["tune.json", "encoder.safetensors"])
-def test_a_torn_unit_is_made_anew(name: str, bench: Bench, wheel: None, tmp_path: Path) -> None:
+def test_a_damaged_unit_is_made_again(name: str, bench: Bench, wheel: None, tmp_path: Path) -> None:
     path = write_matrix(tmp_path, ("imagenet",), ("fpn-efficientnet-lite0",), trials=1, replicates=1)
     assert bench("run", "--matrix", path, "--executor", "inline").code == 0
     before = scores_of(tmp_path / "store")
@@ -211,7 +210,7 @@ def mit(tmp_path: Path) -> Path:
     return folder / "model.safetensors"
 
 
-def test_good_weights_leave_a_certificate_with_the_run(bench: Bench, mit: Path, tmp_path: Path) -> None:
+def test_valid_weights_store_a_certificate_with_the_run(bench: Bench, mit: Path, tmp_path: Path) -> None:
     ended = bench("run", "--matrix", segformer_matrix(tmp_path), "--executor", "inline")
     assert ended.code == 0, ended.out
     certificate = json.loads(next((tmp_path / "store").glob("scenes/**/certificate.json")).read_text())
@@ -220,7 +219,7 @@ def test_good_weights_leave_a_certificate_with_the_run(bench: Bench, mit: Path, 
     assert load_table(tmp_path / "store")["weights"].iloc[0].startswith("folder mit-b0 sha256:")
 
 
-def test_a_nan_in_the_weights_is_load_failed_with_the_certificate(bench: Bench, mit: Path, tmp_path: Path) -> None:
+def test_nan_weights_give_load_failed_and_a_certificate(bench: Bench, mit: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     tensors = load_file(mit)
@@ -236,7 +235,7 @@ def test_a_nan_in_the_weights_is_load_failed_with_the_certificate(bench: Bench, 
     assert not list((tmp_path / "store").glob("units/pretrain/*/encoder.safetensors"))
 
 
-def test_what_cannot_be_fetched_is_skipped_and_looked_at_again(
+def test_unavailable_weights_are_skipped_and_tried_again(
     bench: Bench, mit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from backbones import imagenet
@@ -247,17 +246,17 @@ def test_what_cannot_be_fetched_is_skipped_and_looked_at_again(
     monkeypatch.setattr(imagenet, "_in_hub_cache", lambda repository: False)
     path = segformer_matrix(tmp_path)
     ended = bench("run", "--matrix", path, "--executor", "inline")
-    assert ended.code == 0, "skipped is no error"
+    assert ended.code == 0, "skipping is not an error"
     row = json.loads(bench("table", "--format", "json").out)[0]
     assert row["status"] == "skipped"
     assert "hf download nvidia/mit-b0 --local-dir" in row["reason"]
     shutil.move(away, mit.parent)
     assert "1 runs done, 0 failed, 0 skipped" in bench("run", "--matrix", path, "--executor", "inline").out
     rows = json.loads(bench("table", "--format", "json").out)
-    assert {row["status"] for row in rows} == {"ok", "stale"}, "the skipped identity gives way to the measured one"
+    assert {row["status"] for row in rows} == {"ok", "stale"}, "the record with results replaces the skipped one"
 
 
-# -- a store that breaks ---------------------------------------------------------------------------------------------
+# -- a store that fails ----------------------------------------------------------------------------------------------
 
 
 def longer(folder: Path) -> Path:
@@ -267,13 +266,13 @@ def longer(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def unbroken(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Scores:
-    """What `longer` measures when nothing interrupts it."""
+    """Results of `longer` without an interruption."""
     folder = tmp_path_factory.mktemp("unbroken")
     run_inline(longer(folder), folder / "store", scenes)
     return scores_of(folder / "store")
 
 
-def test_a_store_that_turns_read_only_stops_the_run_and_the_next_one_goes_on(
+def test_a_store_that_becomes_read_only_stops_the_run_and_the_next_run_resumes(
     bench: Bench,
     scenes: Path,
     small_disk: Path,
@@ -300,7 +299,7 @@ def test_a_store_that_turns_read_only_stops_the_run_and_the_next_one_goes_on(
     assert scores_of(store) == unbroken
 
 
-def test_a_claim_that_a_dead_process_left_keeps_nobody_away(bench: Bench, matrix_file: Path, tmp_path: Path) -> None:
+def test_the_lock_of_a_dead_process_blocks_nobody(bench: Bench, matrix_file: Path, tmp_path: Path) -> None:
     assert bench("run", "--matrix", matrix_file, "--executor", "inline").code == 0
     whole = scores_of(tmp_path / "store")
     again = tmp_path / "again"
@@ -315,7 +314,7 @@ def test_a_claim_that_a_dead_process_left_keeps_nobody_away(bench: Bench, matrix
             time.sleep(0.05)
         holder.kill()
         holder.wait()
-        assert claim.exists(), "it is left"
+        assert claim.exists(), "the file stays"
     assert bench("run", "--matrix", matrix_file, "--executor", "inline", "--store", again).code == 0
     assert scores_of(again) == whole
 
@@ -359,7 +358,7 @@ def wait_for(pattern: str, store: Path, running: subprocess.Popen[str]) -> None:
 def test_ctrl_c_while_torch_is_loading_is_quiet(scenes: Path, tmp_path: Path) -> None:
     running = start(write_matrix(tmp_path), tmp_path / "store", scenes)
     wait_for("cache/scan-*.json", tmp_path / "store", running)
-    time.sleep(2)  # the server that workers are forked from is importing now
+    time.sleep(2)  # the fork server is importing now
     os.killpg(running.pid, signal.SIGINT)
     output, _ = running.communicate(timeout=60)
     assert running.returncode == 3, output
@@ -367,7 +366,7 @@ def test_ctrl_c_while_torch_is_loading_is_quiet(scenes: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_run_goes_on_to_the_same_numbers(
+def test_an_interrupted_run_resumes_to_the_same_results(
     stop: signal.Signals,
     bench: Bench,
     scenes: Path,
@@ -385,7 +384,7 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(
     output, _ = running.communicate(timeout=60)
     if stop == signal.SIGINT:
         assert running.returncode == 3, output
-        assert "the same command goes on from there" in output
+        assert STOPPED in output
         assert "Traceback" not in output
     assert len(record_paths(Store(store))) < 4, "it was stopped in the middle"
     assert bench("run", "--matrix", path, "--executor", "inline", "--store", store).code == 0

@@ -1,4 +1,4 @@
-"""sam-tiny: how it learns, and that it is never taken for Meta's SAM nor ranked on the frames that it has learned from."""
+"""sam-tiny: its training; it is never labelled as Meta's SAM, nor ranked on frames that it was trained on."""
 
 from pathlib import Path
 
@@ -30,11 +30,11 @@ WEIGHTS = SHIPPED[SAM_TINY]
 
 @pytest.fixture(scope="module")
 def frame() -> np.ndarray:
-    """A rendered frame (480, 640) that training never draws."""
+    """A rendered frame (480, 640) that training never uses."""
     return draw("labelled", 3, (480, 640), seed=987).thermal
 
 
-# -- what ships ----------------------------------------------------------------------------------------------------------
+# -- shipped weights -----------------------------------------------------------------------------------------------------
 
 
 def test_the_file_is_small_half_precision_and_fits() -> None:
@@ -44,7 +44,7 @@ def test_the_file_is_small_half_precision_and_fits() -> None:
     build().load_state_dict(load_tensors(WEIGHTS))  # strict
 
 
-def test_segment_anything_takes_it_unchanged(frame: np.ndarray) -> None:
+def test_segment_anything_accepts_it_unchanged(frame: np.ndarray) -> None:
     model = build()
     model.load_state_dict(load_tensors(WEIGHTS))
     colour = np.repeat(frame[..., None], 3, axis=2)
@@ -66,7 +66,7 @@ def test_segment_anything_takes_it_unchanged(frame: np.ndarray) -> None:
         assert (theirs["segmentation"] & mask).sum() >= 0.99 * (theirs["segmentation"] | mask).sum()
 
 
-# -- never Meta's, never ranked where it has seen the truth -----------------------------------------------------------------
+# -- labels and leaks -------------------------------------------------------------------------------------------------------
 
 
 def test_its_masks_are_never_called_satir() -> None:
@@ -76,11 +76,11 @@ def test_its_masks_are_never_called_satir() -> None:
     assert "satir" not in sources
     assert identity(SamTeacher(model=SAM_TINY), Path("nowhere"))["model"] == SAM_TINY
     assert SAM_TINY not in META_MODELS
-    told = load_matrix("soda-settings", teacher="sam-tiny").cards["satir/sam-tiny"].description
-    assert "not Meta's SAM" in " ".join(told.split())
+    description = load_matrix("soda-settings", teacher="sam-tiny").cards["satir/sam-tiny"].description
+    assert "not Meta's SAM" in " ".join(description.split())
 
 
-def test_by_its_name_it_comes_with_its_own_settings() -> None:
+def test_its_name_selects_its_settings() -> None:
     named = corpora.recipe_of("satir", "sam", {"top_k": 4}, checkpoint="sam-tiny")
     card = corpora.recipe_of("satir/sam-tiny", None, {"top_k": 4})
     assert named == card
@@ -89,7 +89,7 @@ def test_by_its_name_it_comes_with_its_own_settings() -> None:
     assert Recipe().teacher.model == "vit_h"  # type: ignore[union-attr]
 
 
-def test_a_marked_cell_is_shown_and_has_no_rank(tmp_path: Path, bench: Bench) -> None:
+def test_a_leaked_cell_is_shown_without_rank(tmp_path: Path, bench: Bench) -> None:
     store = Store(tmp_path / "store")
     for i in range(3):
         write(store, record(i, source="none", cell="a" * 64))
@@ -98,12 +98,12 @@ def test_a_marked_cell_is_shown_and_has_no_rank(tmp_path: Path, bench: Bench) ->
     assert rows.loc["none", "rank"] == 1
     assert rows["rank"].isna()["satir/sam-tiny"]
     assert rows["miou"].notna().all()
-    told = bench("table").out
-    assert "satir/sam-tiny (LEAK)" in told
-    assert "LEAK, never ranked: satir/sam-tiny: it has seen the test" in told
+    out = bench("table").out
+    assert "satir/sam-tiny (LEAK)" in out
+    assert "LEAK, never ranked: satir/sam-tiny: it has seen the test" in out
 
 
-# -- how it learns ---------------------------------------------------------------------------------------------------------
+# -- training --------------------------------------------------------------------------------------------------------------
 
 
 def test_a_picture_is_a_function_of_its_place(hit_uav: Path) -> None:
@@ -131,7 +131,7 @@ def run(out: Path, *words: object) -> Result:
     return CliRunner().invoke(main, [str(out), "--batch", "1", "--prompts", "3", *map(str, words)])
 
 
-def test_a_stopped_training_goes_on_to_the_same_weights(wheel: None, tmp_path: Path) -> None:
+def test_a_stopped_training_resumes_to_the_same_weights(wheel: None, tmp_path: Path) -> None:
     assert run(tmp_path / "whole", "--steps", 3).exit_code == 0
     assert run(tmp_path / "parts", "--steps", 3, "--stop", 1).exit_code == 0
     assert not (tmp_path / "parts" / "sam_tiny.safetensors").exists()
@@ -141,10 +141,10 @@ def test_a_stopped_training_goes_on_to_the_same_weights(wheel: None, tmp_path: P
     before = begin(0, Path("nowhere")).state_dict()
     moved = [name for name in whole if not torch.equal(whole[name], before[name].to(whole[name].dtype))]
     assert any(name.startswith("mask_decoder") for name in moved)
-    assert not any("running" in name for name in moved), "batch normalisation stays ImageNet's"
+    assert not any("running" in name for name in moved), "the statistics of batch normalisation are ImageNet's"
 
 
-def test_attention_begins_near_the_point(wheel: None) -> None:
+def test_attention_is_initialised_near_the_point(wheel: None) -> None:
     model = begin(0, Path("nowhere"))
     cells = torch.arange(0, (SIDE // STRIDE) ** 2, 97)
     rows, columns = cells // (SIDE // STRIDE), cells % (SIDE // STRIDE)
@@ -155,10 +155,10 @@ def test_attention_begins_near_the_point(wheel: None) -> None:
         for attention in (layer.cross_attn_image_to_token, layer.cross_attn_token_to_image):
             fit = attention.k_proj(sparse[:, 0]) @ attention.q_proj(where).T
             own = fit.gather(1, cells[:, None])
-            assert (fit < own).float().mean() > 0.9, "a half, were the matrices drawn alone"
+            assert (fit < own).float().mean() > 0.9, "random matrices would give a half"
 
 
-def test_the_loss_falls_on_one_picture(wheel: None) -> None:
+def test_the_loss_falls_on_one_image(wheel: None) -> None:
     training = Training(begin(0, Path("nowhere")))
     first = losses_of(training.model, [], 0, 500, [0], 4)[0].item()
     for group in training.optimizer.param_groups:

@@ -1,4 +1,4 @@
-"""Pseudo-labels from a pool to a finetuned network, end to end, on rendered frames and a network of a few thousand parameters."""
+"""From a pool to a finetuned network, end to end, on rendered frames and a network of a few thousand parameters."""
 
 import hashlib
 import json
@@ -53,9 +53,9 @@ def test_from_the_pool_to_the_board(bench: Bench, tmp_path: Path) -> None:
     path = matrix(tmp_path, "none", f"{FAKE}~shuffled", f"{FAKE}~random-rank", f"{FAKE}/top-1", max_frames=30)
     ran = bench("run", "--matrix", path, "--executor", "inline")
     assert ran.code == 0, ran.out + ran.err
-    assert calls(tmp_path) == 30, "one pass of the teacher for all five sources"
-    assert len(units(tmp_path / "store", "corpus")) == 2, "controls use the corpus of what they control"
-    assert len(units(tmp_path / "store", "pretrain")) == 4 * 2, "one a source and replicate"
+    assert calls(tmp_path) == 30, "all five sources share one pass of the teacher"
+    assert len(units(tmp_path / "store", "corpus")) == 2, "controls share the corpus of their source"
+    assert len(units(tmp_path / "store", "pretrain")) == 4 * 2, "one for each source and replicate"
     table = load_table(tmp_path / "store")
     satir = table[table["source"] == FAKE]
     assert (satir["pretrain_images"] + satir["heldout_images"]).tolist() == [30, 30]
@@ -66,7 +66,7 @@ def test_from_the_pool_to_the_board(bench: Bench, tmp_path: Path) -> None:
     )
     assert (satir["heldout_miou_constant"] < 0.5).all()
     assert table[table["source"] == "none"]["heldout_loss"].isna().all()
-    assert table["weights_sha256"].dropna().nunique() == 8, "every replicate has weights of its own"
+    assert table["weights_sha256"].dropna().nunique() == 8, "every replicate has its own weights"
     assert "nothing to do" in bench("run", "--matrix", path, "--executor", "inline").out
     assert "pseudo-labels" in bench("table").out
 
@@ -81,19 +81,19 @@ def test_workers_give_the_same_records(bench: Bench, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(one, other)
 
 
-def test_a_stopped_corpus_goes_on_where_it_was(bench: Bench, tmp_path: Path) -> None:
+def test_a_stopped_corpus_resumes(bench: Bench, tmp_path: Path) -> None:
     card = fake_card(tmp_path, calls=str(tmp_path / "calls"), die_after=5)
     path = write_matrix(tmp_path, (card.name,), max_frames=12, replicates=1)
     assert bench("run", "--matrix", path, "--executor", "inline").code == 3
     assert calls(tmp_path) == 6
-    (tmp_path / "calls").write_text("")  # the teacher lives for five images more
+    (tmp_path / "calls").write_text("")  # the teacher fails again after five more images
     assert bench("run", "--matrix", path, "--executor", "inline").code == 3
     (tmp_path / "calls").write_text("")
     assert bench("run", "--matrix", path, "--executor", "inline").code == 0
-    assert calls(tmp_path) == 2, "ten of twelve were kept"
+    assert calls(tmp_path) == 2, "ten of twelve were stored"
 
 
-def test_a_corpus_that_another_run_made_meanwhile_is_not_made_again(
+def test_a_corpus_made_by_another_run_meanwhile_is_not_made_again(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert bench("run", "--matrix", matrix(tmp_path, max_frames=12, replicates=1), "--executor", "inline").code == 0
@@ -102,11 +102,11 @@ def test_a_corpus_that_another_run_made_meanwhile_is_not_made_again(
     real = plan.is_done
     monkeypatch.setattr(plan, "is_done", lambda store, unit: unit.kind != "corpus" and real(store, unit))
     second = bench("run", "--matrix", matrix(tmp_path, max_frames=12, replicates=2), "--executor", "inline")
-    assert "finished corpus" in second.out + second.err, "the plan did not see it"
+    assert "finished corpus" in second.out + second.err, "the plan lists the corpus"
     assert (made / "manifest.json").stat().st_mtime_ns == before
 
 
-def test_a_bigger_subset_asks_only_for_what_is_new(bench: Bench, tmp_path: Path) -> None:
+def test_a_larger_subset_labels_only_new_images(bench: Bench, tmp_path: Path) -> None:
     path = matrix(tmp_path, f"{FAKE}/n-10pct", f"{FAKE}/n-30", max_frames=None, replicates=1, finetune_steps=1)
     assert bench("run", "--matrix", path, "--executor", "inline", "--source", "*10pct").code == 0
     assert calls(tmp_path) == 9
@@ -115,11 +115,11 @@ def test_a_bigger_subset_asks_only_for_what_is_new(bench: Bench, tmp_path: Path)
     assert len(load_table(tmp_path / "store")) == 2
 
 
-def test_no_pace_of_one_teacher_is_taken_for_another_s(bench: Bench, tmp_path: Path) -> None:
+def test_run_times_of_one_teacher_do_not_predict_another(bench: Bench, tmp_path: Path) -> None:
     few = {"max_frames": 12, "replicates": 1}
     assert bench("run", "--matrix", matrix(tmp_path, **few), "--executor", "inline").code == 0
-    told = bench("plan", "--matrix", matrix(tmp_path, f"{FAKE}/top-1", "satir/felzenszwalb", **few)).out
-    assert "time: unknown for 1 corpus: nothing like them" in told
+    out = bench("plan", "--matrix", matrix(tmp_path, f"{FAKE}/top-1", "satir/felzenszwalb", **few)).out
+    assert "time: unknown for 1 corpus: nothing like them" in out
 
 
 def test_chains_and_permuted_weights(bench: Bench, wheel: None, tmp_path: Path) -> None:
@@ -158,9 +158,7 @@ def _encoders(store: Path) -> list[tuple[dict[str, str], Path]]:
     return [(json.loads(p.with_name("certificate.json").read_text()), p) for p in paths]
 
 
-def test_pretraining_is_shared_by_train_fractions_and_by_protocols_that_finetune_otherwise(
-    bench: Bench, tmp_path: Path
-) -> None:
+def test_train_fractions_and_protocols_with_other_finetuning_share_pretraining(bench: Bench, tmp_path: Path) -> None:
     path = matrix(tmp_path, max_frames=12, replicates=1)
     path.write_text(path.read_text() + "train_fracs: [0.5, 1.0]\n")
     bench("run", "--matrix", path, "--executor", "inline")
@@ -172,7 +170,7 @@ def test_pretraining_is_shared_by_train_fractions_and_by_protocols_that_finetune
 
 
 def handed_round(bench: Bench, scenes: Path, folder: Path) -> Path:
-    """A matrix of a ready-made corpus and its control, one replicate."""
+    """Write a matrix of a ready-made corpus and its control, one replicate."""
     pool = scenes / "scenes" / "unlabelled"
     made = bench("corpus", "make", "--pool", pool, "--teacher", "fake_teacher:make", "--out", folder / "c", "--jobs", 1)
     assert made.code == 0, made.err
@@ -188,7 +186,7 @@ def handed_round(bench: Bench, scenes: Path, folder: Path) -> Path:
     return write_matrix(folder, ("card.yaml", "handed-round~shuffled"), replicates=1, max_frames=30)
 
 
-def test_a_corpus_that_changes_after_planning_is_not_used(
+def test_a_corpus_that_changes_after_planning_is_refused(
     bench: Bench, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, real = handed_round(bench, scenes, tmp_path), stages._STAGES["pretrain"]
@@ -219,9 +217,7 @@ def test_a_ready_made_corpus_is_a_source(bench: Bench, scenes: Path, tmp_path: P
     assert "(label 99 on 19200 px)" in bad.err
 
 
-def test_a_corpus_that_was_made_here_is_checked_before_it_is_trained_on(
-    bench: Bench, scenes: Path, tmp_path: Path
-) -> None:
+def test_a_corpus_made_here_is_checked_before_training(bench: Bench, scenes: Path, tmp_path: Path) -> None:
     pool = scenes / "scenes" / "unlabelled"
     bench("corpus", "make", "--pool", pool, "--teacher", "fake_teacher:make", "--out", tmp_path / "c", "--jobs", 1)
     (tmp_path / "card.yaml").write_text(yaml.safe_dump({"name": "mine", "description": "x", "corpus": {"path": "c"}}))
@@ -233,7 +229,7 @@ def test_a_corpus_that_was_made_here_is_checked_before_it_is_trained_on(
     assert "there is no label map for this image" in bad.err
 
 
-def test_what_cannot_be_had_is_skipped_and_says_how_to_get_it(bench: Bench, soda: Path, tmp_path: Path) -> None:
+def test_unavailable_inputs_are_skipped_with_instructions(bench: Bench, soda: Path, tmp_path: Path) -> None:
     path = write_matrix(tmp_path, ("none", "satir", "satir/felzenszwalb"), replicates=1)
     ran = bench("run", "--matrix", path, "--executor", "inline", "--source", "satir")
     assert ran.code == 0
@@ -268,7 +264,7 @@ def test_what_cannot_be_had_is_skipped_and_says_how_to_get_it(bench: Bench, soda
         ({"masks": 0}, "not one of 3 images got a label map: 3 no mask"),
     ],
 )
-def test_a_teacher_that_draws_nothing_usable_fails_and_says_so(
+def test_a_teacher_without_usable_masks_fails_with_the_reason(
     settings: dict[str, object], says: str, bench: Bench, tmp_path: Path
 ) -> None:
     path = write_matrix(tmp_path, ("none", fake_card(tmp_path, **settings).name), replicates=1)
@@ -280,7 +276,7 @@ def test_a_teacher_that_draws_nothing_usable_fails_and_says_so(
     assert statuses == {"none": "ok", FAKE: "failed"}
 
 
-def test_a_source_that_learns_lowers_its_held_out_loss(bench: Bench, tmp_path: Path) -> None:
+def test_pretraining_lowers_the_held_out_loss(bench: Bench, tmp_path: Path) -> None:
     path = matrix(tmp_path, max_frames=40, replicates=1, trials=1, pretrain_steps=60, finetune_steps=1)
     assert bench("run", "--matrix", path, "--executor", "inline").code == 0
     row = load_table(tmp_path / "store").iloc[0]
@@ -288,7 +284,7 @@ def test_a_source_that_learns_lowers_its_held_out_loss(bench: Bench, tmp_path: P
 
 
 def smaller(study: str) -> str:
-    """A study's file with the network for tests, and grids of points that take a moment."""
+    """Return a study's file with the network for tests and small grids of points."""
     return study.replace("backbones: [segformer-b0]", "backbones: [tiny]").replace("[16, 64]", "[4, 6]")
 
 
@@ -311,12 +307,12 @@ def test_the_studies_run_under_smoke(name: str, bench: Bench, scenes: Path, tmp_
     assert done.keys() == {(cell.source, cell.train_frac) for cell in loaded.cells}
     whole = load_matrix(name, smoke=True, teacher=str(tmp_path / "tiny.yaml"), target="scenes")
     assert len(whole.cells) == len(loaded.cells)
-    # ImageNet's SegFormer is on a hub that tests do not ask
+    # ImageNet's SegFormer would need the hub
     assert {status for (source, _), status in done.items() if not source.startswith("imagenet")} == {"ok"}
 
 
-def test_a_label_map_of_another_size_is_stretched_for_the_control_alone(tmp_path: Path) -> None:
-    """A corpus that was made before its images were turned has such label maps."""
+def test_only_the_control_stretches_a_label_map_of_another_size(tmp_path: Path) -> None:
+    """Such label maps occur in a corpus made before its images were rotated."""
     members = []
     for name, size in (("a", (20, 24)), ("b", (24, 20))):
         image, label = tmp_path / f"{name}.png", tmp_path / f"{name}-label.png"
@@ -330,5 +326,5 @@ def test_a_label_map_of_another_size_is_stretched_for_the_control_alone(tmp_path
     plain, shuffled = (CorpusImages(Corpus(2, tuple(members)), Learned(labels, c), None) for c in controls)
     assert plain[0].label.shape == (20, 24)
     assert shuffled[0].label.shape == (20, 24)
-    with pytest.raises(FileChangedError, match=r"b-label.png is not of the size of .*b.png; make the corpus anew"):
+    with pytest.raises(FileChangedError, match=r"b-label.png and .*b.png differ in size; make the corpus again"):
         plain[1]

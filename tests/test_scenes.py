@@ -32,7 +32,7 @@ def sample() -> list[Scene]:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Frames of nothing but noise: for tests of files and folders."""
+    """Replace rendering by noise, for tests of files and folders."""
 
     def noise(kind: str, number: int, size: tuple[int, int], seed: int) -> Scene:
         thermal = np.random.default_rng([len(kind), number]).integers(0, 256, size).astype(np.uint8)
@@ -45,7 +45,7 @@ def digests(folder: Path, pattern: str) -> dict[str, str]:
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob(pattern)}
 
 
-def test_the_same_seed_gives_the_same_bytes_however_many_frames_there_are(scenes: Path, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_bytes_for_any_number_of_frames(scenes: Path, tmp_path: Path) -> None:
     make(tmp_path / "scenes", 60, SCENES[1])
     for pattern, count in (("*.jpg", 120), ("*.png", 120)):
         fewer, more = digests(tmp_path / "scenes", pattern), digests(scenes / "scenes", pattern)
@@ -53,7 +53,7 @@ def test_the_same_seed_gives_the_same_bytes_however_many_frames_there_are(scenes
         assert fewer.items() <= more.items()
 
 
-def test_another_seed_another_number_and_the_pool_give_other_frames() -> None:
+def test_seed_number_and_pool_change_the_frames() -> None:
     drawn = [("labelled", 3, 0), ("labelled", 3, 1), ("labelled", 4, 0), ("unlabelled", 3, 0)]
     frames = [draw(kind, number, (64, 64), seed).thermal.tobytes() for kind, number, seed in drawn]
     assert len(set(frames)) == len(drawn)
@@ -67,7 +67,7 @@ def test_the_pool_holds_other_scenes_and_no_labels(scenes: Path) -> None:
     assert {p.suffix for p in (scenes / "scenes" / "unlabelled").iterdir()} == {".jpg"}
 
 
-def test_it_is_read_by_the_soda_reader_and_says_that_it_is_synthetic(scenes: Path) -> None:
+def test_the_soda_reader_reads_it_and_it_is_marked_synthetic(scenes: Path) -> None:
     target = open_target("scenes", scenes)
     assert {split: len(frames) for split, frames in target.splits.items()} == {"train": 40, "val": 20, "test": 30}
     assert "synthetic" in target.spec.label_note
@@ -77,7 +77,7 @@ def test_it_is_read_by_the_soda_reader_and_says_that_it_is_synthetic(scenes: Pat
 
 
 @pytest.mark.parametrize(("n", "train"), [(60, 40), (61, 41), (90, 60), (100, 60), (400, 240)])
-def test_the_lists_cut_whole_blocks_and_leave_no_split_empty(n: int, train: int, quick: None, tmp_path: Path) -> None:
+def test_splits_are_whole_blocks_and_not_empty(n: int, train: int, quick: None, tmp_path: Path) -> None:
     make(tmp_path / "scenes", n, (64, 64))
     listed = {s: (tmp_path / "scenes" / BASE / f"{s}_infrared.txt").read_text().split() for s in ("train", "test")}
     assert [len(listed[split]) for split in ("train", "test")] == [train, n - train]
@@ -93,7 +93,7 @@ def test_all_classes_occur_and_no_other(scenes: Path) -> None:
     assert not [name for name, count in zip(CLASSES, found, strict=True) if count == 0]
 
 
-def test_instances_can_be_seen_and_lie_in_one_class_each(sample: list[Scene]) -> None:
+def test_instances_are_visible_and_have_one_class_each(sample: list[Scene]) -> None:
     for scene in sample:
         pairs = np.unique(np.stack([scene.instances.ravel(), scene.labels.ravel()]), axis=1)
         numbers, labels = pairs[:, pairs[0] > 0]
@@ -112,7 +112,7 @@ def test_instance_masks_are_written_with_sixteen_bits_beside_the_labels(scenes: 
 
 
 def contrast(sample: list[Scene], name: str, other: str) -> list[float]:
-    """Mean grey value of one class less that of another, for every frame with enough of both."""
+    """Return the difference of the mean grey values of two classes, for every frame with enough pixels of both."""
     a, b = CLASSES.index(name), CLASSES.index(other)
     both = [s for s in sample if min((s.labels == a).sum(), (s.labels == b).sum()) > 40]
     return [float(s.thermal[s.labels == a].mean() - s.thermal[s.labels == b].mean()) for s in both]
@@ -125,7 +125,7 @@ def test_brightness_does_not_tell_the_class(name: str, other: str, sample: list[
     assert max(found) > 10
 
 
-def test_classes_change_their_order_of_warmth_between_day_and_night() -> None:
+def test_the_order_of_warmth_differs_between_day_and_night() -> None:
     day = Weather(air=25, sun=1, evening=0, clear=1, water=18, heated=0, sun_from=1)
     night = Weather(air=10, sun=0, evening=0.3, clear=1, water=18, heated=8, sun_from=1)
 
@@ -150,7 +150,7 @@ def test_frames_are_noisy_varied_pictures(sample: list[Scene]) -> None:
 KELVIN = float(np.ptp(planck(np.array([20, 21], np.float32))))  # radiance of one degree
 
 
-def test_surfaces_are_no_flat_fills() -> None:
+def test_surfaces_are_textured() -> None:
     for seed in (0, 1, 2, 4, 5, 6):  # where ground is seen
         painter = street(np.random.default_rng(seed), Random(seed), (120, 160))
         ids = np.asarray(painter.ids)
@@ -183,7 +183,7 @@ def test_every_size_can_be_drawn(size: tuple[int, int]) -> None:
         ]
 
 
-def test_a_folder_is_whole_or_not_there(tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_is_written_atomically(tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(done: int, total: int) -> None:
         if done == total // 2:
             raise KeyboardInterrupt
@@ -195,7 +195,7 @@ def test_a_folder_is_whole_or_not_there(tmp_path: Path, quick: None, monkeypatch
     assert [p.name for p in tmp_path.iterdir()] == ["scenes"]
 
 
-def test_two_that_make_it_at_once_do_not_mix(tmp_path: Path, quick: None) -> None:
+def test_concurrent_calls_do_not_mix(tmp_path: Path, quick: None) -> None:
     def attempt(_: int) -> str:
         try:
             return str(make(tmp_path / "scenes", *SMALL))
@@ -205,11 +205,11 @@ def test_two_that_make_it_at_once_do_not_mix(tmp_path: Path, quick: None) -> Non
     with ThreadPoolExecutor(2) as pool:
         ended = list(pool.map(attempt, range(2)))
     assert "120" in ended
-    assert sum("is there already" in text for text in ended) == 1
+    assert sum("exists already" in text for text in ended) == 1
     assert [p.name for p in tmp_path.iterdir()] == ["scenes"]
 
 
-def test_a_full_disk_is_named_and_nothing_is_left(small_disk: Path, bench: Bench) -> None:
+def test_a_full_disk_is_reported_and_leaves_nothing(small_disk: Path, bench: Bench) -> None:
     ended = bench("data", "make", "scenes", "--size", "120x160", "--data", small_disk)
     assert ended.code == 1
     assert "free some space" in ended.err
@@ -226,27 +226,25 @@ def test_a_full_disk_is_named_and_nothing_is_left(small_disk: Path, bench: Bench
         (("--size", "240x100000"), "must be 64 to 640"),
         (("--n", "-3"), "must be 60 to 100000; train, val and test"),
         (("--n", "59"), "must be 60 to 100000; train, val and test"),
-        (("--n", "1000000"), "must be 60 to 100000; name fewer"),
+        (("--n", "1000000"), "must be 60 to 100000; choose fewer"),
         (("--n", "many"), "not a valid integer"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused_kindly(
-    words: tuple[str, str], says: str, bench: Bench, tmp_path: Path
-) -> None:
+def test_invalid_sizes_and_numbers_are_refused(words: tuple[str, str], says: str, bench: Bench, tmp_path: Path) -> None:
     ended = bench("data", "make", "scenes", *words, "--data", tmp_path / "data")
     assert ended.code == 1
     assert says in ended.err
     assert not (tmp_path / "data").exists()
 
 
-def test_a_folder_that_cannot_be_written_is_named(bench: Bench, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     ended = bench("data", "make", "scenes", "--data", tmp_path / "file")
     assert ended.code == 1
     assert re.search(r"cannot write .*file.*--data DIR", ended.err)
 
 
-def test_ctrl_c_says_that_nothing_is_left(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_leaves_nothing(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 

@@ -29,7 +29,7 @@ def test_confusion_counts_every_valid_pixel_once(pair: tuple[np.ndarray, np.ndar
 
 
 @pytest.mark.parametrize("metric", [confusion_matrix, weighted_fmeasure])
-def test_labels_and_shapes_that_cannot_be_are_refused(metric) -> None:
+def test_invalid_labels_and_shapes_are_refused(metric) -> None:
     good = np.zeros((4, 5), dtype=np.uint8)
     with pytest.raises(ValueError, match="true holds label 7"):
         metric(good, good + 7, 3)
@@ -44,7 +44,7 @@ def test_labels_and_shapes_that_cannot_be_are_refused(metric) -> None:
             metric(wrong, good, 3)
 
 
-def test_what_is_predicted_on_ignored_pixels_does_not_matter() -> None:
+def test_predictions_on_ignored_pixels_do_not_matter() -> None:
     true = np.array([[0, 1, 255, 255]] * 4, dtype=np.uint8)
     a, b = true.copy(), true.copy()
     a[true == 255], b[true == 255] = 0, 200
@@ -67,7 +67,7 @@ def test_weighted_f_agrees_with_pysodmetrics() -> None:
 
 
 def plain(pred: np.ndarray, true: np.ndarray, num_classes: int, ignore: int) -> np.ndarray:
-    """The paper's seven steps on whole images; E, Et, EA, M, B and Ew are its names."""
+    """Compute the paper's seven steps on whole images; E, Et, EA, M, B and Ew are its names."""
     values = np.full(num_classes, np.nan)
     for k in np.unique(true[true != ignore]):
         G, D = true == k, (pred == k) & (true != ignore)
@@ -84,7 +84,7 @@ def plain(pred: np.ndarray, true: np.ndarray, num_classes: int, ignore: int) -> 
 
 @settings(deadline=None, max_examples=300)
 @given(maps)
-def test_the_fast_sums_are_those_of_the_paper(pair: tuple[np.ndarray, np.ndarray]) -> None:
+def test_the_fast_sums_match_the_paper(pair: tuple[np.ndarray, np.ndarray]) -> None:
     pred, true = pair
     np.testing.assert_allclose(weighted_fmeasure(pred, true, 4), plain(pred, true, 4, 255), atol=1e-12)
     np.testing.assert_allclose(weighted_fmeasure(pred, true, 4, ignore=3), plain(pred, true, 4, 3), atol=1e-12)
@@ -92,7 +92,7 @@ def test_the_fast_sums_are_those_of_the_paper(pair: tuple[np.ndarray, np.ndarray
 
 @pytest.mark.parametrize("scale_px", [0.7, 3, 15])
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64])
-def test_the_fast_sums_hold_on_large_maps_too(scale_px: float, dtype: type) -> None:
+def test_the_fast_sums_match_on_large_maps(scale_px: float, dtype: type) -> None:
     rng = np.random.default_rng(0)
     fields = np.stack([ndimage.gaussian_filter(rng.normal(size=(150, 260)), scale_px) for _ in range(12)])
     true, pred = fields[:6].argmax(0).astype(dtype), fields[3:9].argmax(0).astype(dtype)
@@ -100,7 +100,7 @@ def test_the_fast_sums_hold_on_large_maps_too(scale_px: float, dtype: type) -> N
     np.testing.assert_allclose(weighted_fmeasure(pred, true, 6), plain(pred, true, 6, 255), atol=1e-12)
 
 
-def test_hundreds_of_classes_and_any_ignore_value_do() -> None:
+def test_hundreds_of_classes_and_any_ignore_value_work() -> None:
     true = np.repeat(np.arange(-1, 299), 4).reshape(30, 40)
     pred = np.roll(true, 1, 1)
     pred[pred == -1] = 7
@@ -112,7 +112,7 @@ def test_hundreds_of_classes_and_any_ignore_value_do() -> None:
 
 @settings(deadline=None, max_examples=50)
 @given(maps)
-def test_weighted_f_is_a_fraction_and_one_only_for_the_truth(pair: tuple[np.ndarray, np.ndarray]) -> None:
+def test_weighted_f_is_in_0_1_and_1_only_for_the_truth(pair: tuple[np.ndarray, np.ndarray]) -> None:
     pred, true = pair
     values = weighted_fmeasure(pred, true, 4)
     present = [bool((true == k).any()) for k in range(4)]
@@ -126,7 +126,7 @@ def test_beta_squared_weighs_recall() -> None:
     true = np.zeros((20, 20), dtype=np.uint8)
     true[5:15, 5:15] = 1
     grown = np.zeros_like(true)
-    grown[2:18, 2:18] = 1  # all found, and more
+    grown[2:18, 2:18] = 1  # all hits, and false positives
     values = [weighted_fmeasure(grown, true, 2, beta_squared=b2)[1] for b2 in (0.3, 1.0, 4.0)]
     assert values == sorted(values)
     assert values[0] < values[2]

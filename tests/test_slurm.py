@@ -1,4 +1,4 @@
-"""Slurm, the real one: slurmctld and slurmd on loopback."""
+"""Jobs on a real Slurm: slurmctld and slurmd on loopback."""
 
 import json
 import os
@@ -26,26 +26,26 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     if why := obstacle():
         pytest.skip(why)
     with cluster(tmp_path_factory.mktemp("slurm")) as made, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", environment()["PYTHONPATH"])  # which jobs inherit
+        patch.setenv("PYTHONPATH", environment()["PYTHONPATH"])  # inherited by jobs
         yield made
 
 
 def called(bench: Bench, *words: object) -> str:
-    """What a call printed; it must not fail."""
+    """Return the output of a command that must succeed."""
     ended = bench(*words)
     assert ended.code == 0, ended.out + ended.err
     return ended.out
 
 
-def test_jobs_end_in_the_table_of_an_inline_run(slurm: Cluster, bench: Bench, tmp_path: Path) -> None:
+def test_jobs_give_the_table_of_an_inline_run(slurm: Cluster, bench: Bench, tmp_path: Path) -> None:
     path, store = matrix(tmp_path, ("satir/felzenszwalb",), replicates=1), tmp_path / "jobs"
     called(bench, "run", "--matrix", path, "--executor", "inline", "--store", tmp_path / "inline")
     words = ("run", "--matrix", path, "--store", store, "--executor", "slurm", "--slurm", "partition=main,time=20")
-    told = called(bench, *words)
-    assert "4 jobs submitted, 0 in the queue already" in told
-    assert "1 in the queue" in told, "a run is left to do, and that is no failure"
+    first = called(bench, *words)
+    assert "4 jobs submitted, 0 already queued" in first
+    assert "1 in the queue" in first, "a queued run is not a failure"
     again = called(bench, *words)
-    assert "0 jobs submitted, 4 in the queue already" in again
+    assert "0 jobs submitted, 4 already queued" in again
     slurm.wait_until_empty()
     pd.testing.assert_frame_equal(table(store), table(tmp_path / "inline"))
     before = finished(store)
@@ -54,14 +54,14 @@ def test_jobs_end_in_the_table_of_an_inline_run(slurm: Cluster, bench: Bench, tm
     assert not list(store.glob("units/*/*/checkpoint.pt"))
 
 
-def test_a_cancelled_job_is_done_by_the_next_call(slurm: Cluster, bench: Bench, tmp_path: Path) -> None:
+def test_a_cancelled_job_is_submitted_again(slurm: Cluster, bench: Bench, tmp_path: Path) -> None:
     path, store = matrix(tmp_path, ("none",), replicates=1), tmp_path / "jobs"
     words = ("run", "--matrix", path, "--store", store, "--executor", "slurm")
     called(bench, *words)
     first = min(slurm.jobs(), key=lambda job: int(job.split("_")[0]))
     subprocess.run(["scancel", first], check=True)
     slurm.wait_until_empty()
-    assert not record_paths(Store(store)), "the tuning was cancelled, so that no final could start"
+    assert not record_paths(Store(store)), "the tuning was cancelled, so no final could start"
     assert "2 jobs submitted" in called(bench, *words)
     slurm.wait_until_empty()
     assert len(table(store)) == 1
@@ -76,7 +76,9 @@ def test_a_cancelled_job_is_done_by_the_next_call(slurm: Cluster, bench: Bench, 
         ("exclude=n1,n2", "Invalid node name"),
     ],
 )
-def test_what_slurm_refuses_is_told(option: str, says: str, slurm: Cluster, bench: Bench, tmp_path: Path) -> None:
+def test_options_that_slurm_refuses_are_reported(
+    option: str, says: str, slurm: Cluster, bench: Bench, tmp_path: Path
+) -> None:
     path = matrix(tmp_path, ("none",))
     ended = bench("run", "--matrix", path, "--executor", "slurm", "--slurm", option)
     assert ended.code == 1
@@ -87,11 +89,10 @@ def test_what_slurm_refuses_is_told(option: str, says: str, slurm: Cluster, benc
     assert not slurm.jobs()
 
 
-def test_arrays_are_cut_to_what_the_cluster_takes_and_throttled(slurm: Cluster, bench: Bench, tmp_path: Path) -> None:
+def test_arrays_are_split_and_throttled(slurm: Cluster, bench: Bench, tmp_path: Path) -> None:
     path = write_matrix(tmp_path, ("none",), trials=1, replicates=3)
     words = ("run", "--matrix", path, "--executor", "slurm", "--slurm", "time=20", "--slurm")
-    told = called(bench, *words, "throttle=1,comment='a, b=c'")
-    assert "4 jobs submitted" in told
+    assert "4 jobs submitted" in called(bench, *words, "throttle=1,comment='a, b=c'")
     waiting = [line.split("|") for line in run("squeue", "--noheader", "--format=%i|%k|%j").splitlines()]
     finals = sorted(job.partition("_")[2] for job, _, name in waiting if name == "bench-final")
     assert finals == ["", "[0-1%1]"], "3 are 2 and 1"
@@ -116,23 +117,23 @@ def test_all_stages_are_queued_or_none(
     ended = bench("run", "--matrix", path, "--executor", "slurm")
     assert ended.code == 1
     assert "Slurm refused the jobs: sbatch: error: a limit. Jobs" in ended.err
-    assert "which were queued before, are cancelled: nothing is left in the queue" in ended.err
+    assert "were cancelled; nothing is left in the queue" in ended.err
     assert len((tmp_path / "calls").read_text().splitlines()) == 4
     slurm.wait_until_empty(30)
     assert json.loads((tmp_path / "store/slurm/jobs.json").read_bytes()) == {}
 
 
-def test_without_slurm_the_executor_says_so(
+def test_a_missing_slurm_is_reported(
     bench: Bench, matrix_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    told = bench("run", "--matrix", matrix_file, "--executor", "slurm")
-    assert told.code == 1
-    assert "no sbatch on this machine" in told.err
+    ended = bench("run", "--matrix", matrix_file, "--executor", "slurm")
+    assert ended.code == 1
+    assert "no sbatch on this machine" in ended.err
     assert not list(tmp_path.glob(f"store/units/*/*/{CLAIM}"))
 
 
-def test_times_are_slurms() -> None:
+def test_times_have_the_forms_of_slurm() -> None:
     times = {"90": 90, "90:30": 91, "8:00:00": 480, "0:00:10": 1, "1-12": 2160, "2-1:30": 2970, "1-0:0:1": 1441}
     assert {text: minutes(text) for text in times} == times
     for wrong in ("8h", "", "1:2:3:4", "-1"):
@@ -140,7 +141,7 @@ def test_times_are_slurms() -> None:
             minutes(wrong)
 
 
-def test_options_are_sbatchs() -> None:
+def test_options_have_the_form_of_sbatch() -> None:
     gpu = {"partition": "gpu", "time": "8:00:00", "gres": "gpu:1"}
     assert options_of(["partition=gpu, time=8:00:00,gres=gpu:1"]) == gpu
     assert options_of(["partition=gpu", "", "time=8:00:00,gres=gpu:1"]) == gpu
@@ -164,34 +165,34 @@ def test_options_are_sbatchs() -> None:
         ("throttle=2", {"array_parallelism": "2"}),
     ],
 )
-def test_a_value_may_hold_commas_and_is_quoted_as_in_a_shell(text: str, options: dict[str, str]) -> None:
+def test_values_may_contain_commas_and_shell_quotes(text: str, options: dict[str, str]) -> None:
     assert options_of([text]) == options
 
 
 @pytest.mark.parametrize(
     ("texts", "says"),
     [
-        (["exclude=n1", "exclude=n2"], "given twice"),
-        (["throttle=2,array-parallelism=3"], "given twice"),
+        (["exclude=n1", "exclude=n2"], "duplicate option"),
+        (["throttle=2,array-parallelism=3"], "duplicate option"),
         (["comment='x"], "no closing quotation"),
         (["throttle=many"], "must be a number"),
         (["nodes=0"], "must be a number"),
         (["use-srun=perhaps"], "true or false"),
-        (["array=0-9"], "bench sets it itself"),
+        (["array=0-9"], "bench sets this option"),
         (["time=soon"], "write 8:00:00"),
     ],
 )
-def test_an_option_that_cannot_be_used_is_told_before_anything_is_read(
+def test_invalid_options_are_reported_before_anything_is_read(
     texts: list[str], says: str, bench: Bench, matrix_file: Path, tmp_path: Path
 ) -> None:
     words = [word for text in texts for word in ("--slurm", text)]
-    told = bench("run", "--matrix", matrix_file, "--executor", "slurm", *words)
-    assert told.code == 1
-    assert says in told.err
+    ended = bench("run", "--matrix", matrix_file, "--executor", "slurm", *words)
+    assert ended.code == 1
+    assert says in ended.err
     assert not (tmp_path / "store").exists()
 
 
-def test_numbers_flags_and_text_reach_sbatch_as_what_they_are(tmp_path: Path) -> None:
+def test_numbers_flags_and_text_are_passed_to_sbatch(tmp_path: Path) -> None:
     from submitit.slurm.slurm import SlurmExecutor, _make_sbatch_string
 
     given = "mem=16G,nodes=1,hold=true,requeue=no,exclusive=user,throttle=7,setup='module load x, y',mem-per-cpu=2G"

@@ -15,7 +15,7 @@ SEARCH, AUGMENT = PARTS["search"], PARTS["augment"]
 
 
 @pytest.mark.parametrize("name", shipped("protocols"))
-def test_every_shipped_protocol_is_what_its_file_says(name: str) -> None:
+def test_every_shipped_protocol_has_the_name_of_its_file(name: str) -> None:
     assert load_protocol(name).name == name
 
 
@@ -39,18 +39,18 @@ def test_a_default_outside_the_search_space_is_refused() -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"window_px": [32, 32]}, "go together"),
-        ({"window_px": [32, 32], "stride_px": [33, 32]}, "larger than window_px"),
+        ({"window_px": [32, 32]}, "both window_px and stride_px"),
+        ({"window_px": [32, 32], "stride_px": [33, 32]}, "exceeds window_px"),
         ({"window_px": [32, 32], "stride_px": [0, 32]}, "greater than or equal to 1"),
         ({"crop_px": [0, 32]}, "greater than or equal to 1"),
-        ({"search": {**SEARCH, "lr": {"low": 1e-2, "high": 1e-4}}}, "low must not be above high"),
-        ({"search": {**SEARCH, "lr": {"low": 0, "high": 1, "log": True}}}, "above 0 where"),
+        ({"search": {**SEARCH, "lr": {"low": 1e-2, "high": 1e-4}}}, "low must not exceed high"),
+        ({"search": {**SEARCH, "lr": {"low": 0, "high": 1, "log": True}}}, "positive on a log scale"),
         ({"search": {**SEARCH, "lr": {"low": 0, "high": 1}}}, "lr.low 0.0: Input should be greater than 0"),
         ({"search": {**SEARCH, "warmup_frac": {"low": 0, "high": 1}}}, "warmup_frac.high 1.0: Input should be less"),
         ({"search": {**SEARCH, "weight_decay": {"low": -1, "high": 1}}}, "weight_decay.low -1.0"),
         ({"augment": {**AUGMENT, "scale": [0, 0]}}, "greater than 0"),
         ({"augment": {**AUGMENT, "scale": [-1, 1]}}, "greater than 0"),
-        ({"augment": {**AUGMENT, "scale": [2, 0.5]}}, "the first number is above the second"),
+        ({"augment": {**AUGMENT, "scale": [2, 0.5]}}, "the first number is larger than the second"),
         ({"augment": {**AUGMENT, "scale": [1, 1e9]}}, "less than or equal to 32"),
     ],
 )
@@ -60,7 +60,7 @@ def test_impossible_settings_are_refused(changes: dict[str, object], says: str) 
 
 
 def numbers(model: type[BaseModel], at: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The place of every field of a protocol that is a number, or holds some."""
+    """Yield the path of every numeric field of a model."""
     for name, field in model.model_fields.items():
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
@@ -85,20 +85,20 @@ def test_every_number_of_a_protocol_is_found() -> None:
 
 @pytest.mark.parametrize("bad", [True, float("nan"), float("inf"), -1e300, 10**40, "many", None, [True, True]], ids=str)
 @pytest.mark.parametrize("place", PLACES, ids=".".join)
-def test_what_is_no_sane_number_is_refused_everywhere(place: tuple[str, ...], bad: object) -> None:
+def test_invalid_numbers_are_refused_everywhere(place: tuple[str, ...], bad: object) -> None:
     fields: dict[str, Any] = deepcopy(protocol_fields())
     inner = fields
     for name in place[:-1]:
         inner = inner[name]
     is_size = place[-1] == "scale" or place[-1].endswith("_px")
     if bad is None and place[-1] in ("image_px", "window_px", "stride_px", "max_frames", "pretrain_epochs"):
-        return  # it may be left out
+        return  # the field is optional
     inner[place[-1]] = [bad, bad] if is_size and not isinstance(bad, list) else bad
     with pytest.raises(ValidationError):
         Protocol.model_validate(fields)
 
 
-def test_identity_leaves_out_text_and_replicates_and_nothing_else() -> None:
+def test_identity_excludes_only_description_and_replicates() -> None:
     base = Protocol.model_validate(protocol_fields())
     same = Protocol.model_validate(protocol_fields(description="other words", replicates=5))
     assert same.identity() == base.identity()
@@ -106,7 +106,7 @@ def test_identity_leaves_out_text_and_replicates_and_nothing_else() -> None:
         assert Protocol.model_validate(protocol_fields(**change)).identity() != base.identity(), change
 
 
-def test_nothing_frozen_can_be_changed() -> None:
+def test_frozen_models_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Protocol.model_validate(protocol_fields()).seed = 3
 
@@ -124,8 +124,8 @@ def test_seeds_of_two_purposes_differ() -> None:
     assert 0 <= derive_seed(0) < 2**63
 
 
-def test_a_changed_copy_has_an_identity_of_its_own() -> None:
-    """What was worked out of the fields must not be inherited by a copy with other fields."""
+def test_a_changed_copy_has_its_own_identity() -> None:
+    """A copy with other fields must not inherit cached properties."""
     base = Protocol.model_validate(protocol_fields())
     known = base.identity_hash, base.pretraining_hash
     for change, moved in (({"finetune_steps": 999}, (True, False)), ({"pretrain_steps": 999}, (True, True))):

@@ -159,7 +159,7 @@ def test_a_card_without_weights_for_a_backbone_skips_that_cell(packed: Packed, b
     assert rows["none"]["status"] == "ok"
     assert (rows["mine"]["status"], rows["mine"]["reason"]) == (
         "skipped",
-        "the card of 'mine' names no checkpoint for tiny",
+        "the card of 'mine' has no checkpoint for tiny",
     )
 
 

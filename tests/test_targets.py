@@ -73,7 +73,7 @@ def test_every_published_form_is_read_alike(form: Callable[[Path], None], soda: 
     }
     assert {k: f.pixels for k, f in target.facts.items()} == {k: f.pixels for k, f in expected.facts.items()}
     if form is both_mask_folders_one_with_palettes:
-        assert "both mask folders are there and hold the same labels" in target.notes[0]
+        assert "both mask folders exist and hold the same labels" in target.notes[0]
 
 
 def test_val_is_cut_from_train_in_whole_blocks(soda: Path) -> None:
@@ -104,7 +104,7 @@ def test_list_lines(tmp_path: Path) -> None:
     assert read_list(path) == ["a", "b", "c", "d", "e(1)", "f.v2"]
 
 
-# -- what cannot be used ---------------------------------------------------------------------------------------------
+# -- unusable files --------------------------------------------------------------------------------------------------
 
 
 def first(data: Path, folder: str, split: str = "train") -> Path:
@@ -159,7 +159,7 @@ def missing_list(data: Path) -> None:
     (base_of(data) / "test_infrared.txt").unlink()
 
 
-def list_of_no_text(data: Path) -> None:
+def binary_list(data: Path) -> None:
     (base_of(data) / "train_infrared.txt").write_bytes(b"\xff\xfe\x00a.jpg")
 
 
@@ -214,9 +214,9 @@ def one_block(data: Path) -> None:
         (coloured_mask, "mask of mode RGB"),
         (mask_of_another_size, "mask of 80x60, its image 160x120"),
         (label_outside, "label 33"),
-        (empty_list, "train_infrared.txt lists nothing"),
+        (empty_list, "train_infrared.txt is empty"),
         (missing_list, "test_infrared.txt cannot be read"),
-        (list_of_no_text, "can't decode byte"),
+        (binary_list, "can't decode byte"),
         (no_mask_folder, "no mask folder"),
         (masks_that_disagree, "SegmentationClassPNG/00000.png differ"),
         (mask_missing_from_one_folder, "No such file"),
@@ -225,14 +225,14 @@ def one_block(data: Path) -> None:
         (one_block, "its val split is empty"),
     ],
 )
-def test_what_cannot_be_used_is_reported(spoil: Callable[[Path], None], says: str, soda: Path) -> None:
+def test_unusable_files_are_reported(spoil: Callable[[Path], None], says: str, soda: Path) -> None:
     spoil(soda)
     with pytest.raises(DataError) as wrong:
         open_target("soda", soda)
     assert says in str(wrong.value)
 
 
-def test_all_problems_stand_in_one_report(soda: Path) -> None:
+def test_one_report_lists_all_problems(soda: Path) -> None:
     for path in sorted((base_of(soda) / "SegmentationClassOne").iterdir())[:8]:
         Image.new("L", (160, 120), 99).save(path)
     for path in sorted((base_of(soda) / "JPEGImages").iterdir())[20:22]:
@@ -246,7 +246,7 @@ def test_all_problems_stand_in_one_report(soda: Path) -> None:
     assert "copy the missing files" in report
 
 
-def test_a_missing_folder_says_where_to_put_it(tmp_path: Path) -> None:
+def test_a_missing_folder_names_the_options(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no folder soda or SODA under .*--data or BENCH_DATA"):
         open_target("soda", tmp_path)
 
@@ -254,7 +254,7 @@ def test_a_missing_folder_says_where_to_put_it(tmp_path: Path) -> None:
 # -- duplicates ------------------------------------------------------------------------------------------------------
 
 
-def test_a_train_image_that_is_also_in_test_leaves_train(soda: Path) -> None:
+def test_train_images_that_are_also_in_test_are_dropped(soda: Path) -> None:
     first(soda, "JPEGImages").write_bytes(first(soda, "JPEGImages", "test").read_bytes())
     target = open_target("soda", soda)
     assert "00000" not in {frame.id for split in ("train", "val") for frame in target.splits[split]}
@@ -271,7 +271,7 @@ def test_test_is_never_shortened(soda: Path) -> None:
     assert any("1 test images are byte-identical to another test image; they stay" in note for note in target.notes)
 
 
-def test_a_val_image_that_is_also_in_test_leaves_val(hit_uav: Path, tmp_path: Path) -> None:
+def test_val_images_that_are_also_in_test_are_dropped(hit_uav: Path, tmp_path: Path) -> None:
     root, rows = few_real_frames(hit_uav, tmp_path)
     (root / "index.csv").write_text("\n".join(rows))
     before = open_target("hit-uav", tmp_path)
@@ -285,7 +285,7 @@ def test_a_val_image_that_is_also_in_test_leaves_val(hit_uav: Path, tmp_path: Pa
 # -- identity and cache ----------------------------------------------------------------------------------------------
 
 
-def test_the_content_hash_follows_every_pixel_and_no_place(soda: Path) -> None:
+def test_the_content_hash_depends_on_pixels_and_not_on_the_folder(soda: Path) -> None:
     before = open_target("soda", soda).content_hash
     soda.rename(soda.with_name("elsewhere"))
     moved = soda.with_name("elsewhere")
@@ -307,7 +307,7 @@ def test_unchanged_files_are_read_once(soda: Path, tmp_path: Path) -> None:
     again = open_target("soda", soda, cache, lambda done, total: read.append(total))
     assert read[90:] == [1]
     assert again.content_hash != first_time.content_hash
-    cache.write_bytes(cache.read_bytes()[:100])  # a torn cache is no cache
+    cache.write_bytes(cache.read_bytes()[:100])  # a damaged cache is ignored
     assert open_target("soda", soda, cache).content_hash == again.content_hash
 
 
@@ -335,7 +335,7 @@ def test_an_index_without_a_split_is_named(tmp_path: Path) -> None:
 
 
 def few_real_frames(hit_uav: Path, folder: Path) -> tuple[Path, list[str]]:
-    """(root, lines of its index.csv): a folder with two real frames of each split that a test may change."""
+    """Copy two real frames of each split; return (root, lines of its index.csv)."""
     source, root = hit_uav / "hit-uav", folder / "hit-uav"
     lines = (source / "index.csv").read_text().splitlines()
     keep = [lines[0]]
@@ -370,15 +370,15 @@ def test_a_frame_in_two_splits_is_named(hit_uav: Path, tmp_path: Path) -> None:
     fields = rows[3].split(",")
     rows[3] = ",".join([f"{stem}.jpg", *fields[1:]])
     (root / "index.csv").write_text("\n".join(rows))
-    with pytest.raises(DataError, match=f"1 frames stand in two splits, the first {stem}"):
+    with pytest.raises(DataError, match=rf"1 frames are in two splits \(first: {stem}\)"):
         open_target("hit-uav", tmp_path)
 
 
-def test_every_target_says_what_its_labels_are() -> None:
+def test_every_target_has_a_label_note() -> None:
     assert all(spec.label_note and spec.classes[0] == "background" for spec in TARGETS.values())
 
 
-# -- files that are not what they seem -----------------------------------------------------------------------------------
+# -- misleading files ----------------------------------------------------------------------------------------------------
 
 
 def jpeg_as_mask(data: Path) -> None:
@@ -399,7 +399,7 @@ def mask_upside_down(data: Path) -> None:
     with_exif(first(data, "SegmentationClassOne"), 3)
 
 
-def image_turned_against_its_mask(data: Path) -> None:
+def image_rotated_against_its_mask(data: Path) -> None:
     with_exif(first(data, "JPEGImages"), 6)
 
 
@@ -446,20 +446,20 @@ def all_masks_of_0_and_255(data: Path) -> None:
     [
         (jpeg_as_mask, "00000.png: JPEG, whose compression can change labels"),
         (mask_upside_down, "00000.png: mask with EXIF orientation 3"),
-        (image_turned_against_its_mask, "mask of 160x120, its image 120x160 (turned by EXIF orientation 6)"),
+        (image_rotated_against_its_mask, "(rotated by EXIF orientation 6)"),
         (
             pages_as_image,
             "00000.jpg: 5 pages or frames, of which one would be used\n  -> save each as a file of its own",
         ),
         (deep_colours_as_image, "16-bit or float image (mode RGB)"),
         (label_outside, "label 33 on 19200 px"),
-        (masks_of_test_all_ignored, "the labels of test hold nothing but ignore; are these masks of 0 and 255?"),
-        (train_masks_all_ignored, "the labels of train hold nothing but ignore"),
-        (masks_of_test_0_and_255, "the labels of test hold nothing but 'background' and ignore"),
-        (all_masks_of_0_and_255, "the labels of train hold nothing but 'background' and ignore"),
+        (masks_of_test_all_ignored, "the labels of test hold only ignore; are these masks of 0 and 255?"),
+        (train_masks_all_ignored, "the labels of train hold only ignore"),
+        (masks_of_test_0_and_255, "the labels of test hold only 'background' and ignore"),
+        (all_masks_of_0_and_255, "the labels of train hold only 'background' and ignore"),
     ],
 )
-def test_what_would_change_a_label_or_a_score_in_silence_is_refused(
+def test_files_that_would_silently_change_labels_or_scores_are_refused(
     spoil: Callable[[Path], None], says: str, soda: Path
 ) -> None:
     spoil(soda)
@@ -468,7 +468,7 @@ def test_what_would_change_a_label_or_a_score_in_silence_is_refused(
     assert says in str(wrong.value)
 
 
-def test_an_image_that_lies_upside_down_is_turned_and_noted(soda: Path) -> None:
+def test_a_rotated_image_is_corrected_and_noted(soda: Path) -> None:
     path = first(soda, "JPEGImages")
     stored = decode_image(path.read_bytes())
     with_exif(path, 3)
@@ -478,7 +478,7 @@ def test_an_image_that_lies_upside_down_is_turned_and_noted(soda: Path) -> None:
     assert "1 images are turned or mirrored as their EXIF orientation says (first: 00000)" in notes
 
 
-def test_what_was_converted_is_noted_with_the_first_file(soda: Path, tmp_path: Path) -> None:
+def test_conversions_are_noted_with_the_first_file(soda: Path, tmp_path: Path) -> None:
     images = sorted((base_of(soda) / "JPEGImages").iterdir())
     for path in images[:2]:
         Image.open(path).save(path, "PNG")
@@ -488,13 +488,13 @@ def test_what_was_converted_is_noted_with_the_first_file(soda: Path, tmp_path: P
     wanted = {
         "2 images hold PNG under the name .jpg (first: 00000)",
         "1 images are of one grey value only (first: 00005)",
-        f"1 masks hold nothing but ignore (first: {blank.stem})",
+        f"1 masks hold only ignore (first: {blank.stem})",
     }
     for cache in (None, tmp_path / "cache.json", tmp_path / "cache.json"):
         assert wanted < set(open_target("soda", soda, cache).notes)
 
 
-def test_a_mask_that_was_replaced_with_its_old_time_is_read_again(soda: Path, tmp_path: Path) -> None:
+def test_a_replaced_mask_with_the_old_mtime_is_read_again(soda: Path, tmp_path: Path) -> None:
     cache, path = tmp_path / "cache.json", first(soda, "SegmentationClassOne")
     Image.new("L", (160, 120), 3).save(path)
     before = open_target("soda", soda, cache)
@@ -507,19 +507,19 @@ def test_a_mask_that_was_replaced_with_its_old_time_is_read_again(soda: Path, tm
     assert after.facts["00000"].pixels[4] == 160 * 120
 
 
-def test_a_class_map_that_leaves_nothing_to_score_is_refused(soda: Path) -> None:
+def test_a_class_map_without_a_class_to_score_is_refused(soda: Path) -> None:
     every_mask(soda, "test", lambda mask: np.minimum(mask, 1))
     target, classes = open_target("soda", soda), TARGETS["soda"].classes
     merged = [MappedClass(name="rest", of=("background", "person")), MappedClass(name="other", of=classes[2:])]
-    with pytest.raises(BenchError, match="class_map on soda: the labels of test hold nothing but 'rest' and ignore"):
+    with pytest.raises(BenchError, match="class_map on soda: the labels of test hold only 'rest' and ignore"):
         map_target(target, merged)
 
 
-# -- lists and folders that do not match ---------------------------------------------------------------------------------
+# -- lists that do not match folders -------------------------------------------------------------------------------------
 
 
 def renamed(data: Path, old: str, new: str, listed: str | None = None) -> None:
-    """Gives a frame another name on the disk, and in the lists, too."""
+    """Rename a frame on disk and in the lists."""
     base = base_of(data)
     for folder, suffix in (("JPEGImages", ".jpg"), ("SegmentationClassOne", ".png")):
         (base / folder / f"{old}{suffix}").rename(base / folder / f"{new}{suffix}")
@@ -573,23 +573,23 @@ def test_the_case_of_a_suffix_does_not_matter(soda: Path) -> None:
         open_target("soda", soda)
 
 
-def test_files_that_no_list_names_are_noted(soda: Path) -> None:
+def test_unlisted_files_are_noted(soda: Path) -> None:
     base = base_of(soda)
     for name in ("extra.jpg", "._00000.jpg", ".DS_Store", "Thumbs.db"):
         shutil.copy(base / "JPEGImages" / "00000.jpg", base / "JPEGImages" / name)
     assert [note for note in open_target("soda", soda).notes if "list" in note] == [
-        "1 files in InfraredSemanticLabel/JPEGImages stand in no list and are not used (first: extra.jpg)"
+        "1 files in InfraredSemanticLabel/JPEGImages are not listed and are not used (first: extra.jpg)"
     ]
 
 
-def test_a_line_that_is_no_name_is_reported_as_a_missing_file(soda: Path) -> None:
+def test_a_comment_in_a_list_is_reported_as_a_missing_file(soda: Path) -> None:
     path = base_of(soda) / "train_infrared.txt"
     path.write_text(f"# frames of train\n{path.read_text()}")
     with pytest.raises(DataError, match=r"# frames of train.jpg: No such file"):
         open_target("soda", soda)
 
 
-def test_an_index_as_other_programs_write_it_gives_the_same_target(hit_uav: Path, tmp_path: Path) -> None:
+def test_an_index_in_another_csv_dialect_gives_the_same_target(hit_uav: Path, tmp_path: Path) -> None:
     root, rows = few_real_frames(hit_uav, tmp_path)
     (root / "index.csv").write_text("\n".join(rows))
     expected = open_target("hit-uav", tmp_path)
@@ -601,21 +601,19 @@ def test_an_index_as_other_programs_write_it_gives_the_same_target(hit_uav: Path
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        (lambda row: row.replace(",", ",1999", 3).replace("1999train", "train"), "stands there with another date"),
+        (lambda row: row.replace(",", ",1999", 3).replace("1999train", "train"), "listed twice, with different dates"),
         (lambda row: "a,b.jpg,train,x,1,2,3,4", "too many fields"),
         (lambda row: "a.jpg,train,train,,2,3,4", "too few fields"),
     ],
 )
-def test_an_index_that_contradicts_itself_is_refused(
-    line: Callable[[str], str], says: str, hit_uav: Path, tmp_path: Path
-) -> None:
+def test_an_inconsistent_index_is_refused(line: Callable[[str], str], says: str, hit_uav: Path, tmp_path: Path) -> None:
     root, rows = few_real_frames(hit_uav, tmp_path)
     (root / "index.csv").write_text("\n".join([*rows, line(rows[1])]))
     with pytest.raises(DataError, match=f"line 8: .*{says}"):
         open_target("hit-uav", tmp_path)
 
 
-def test_what_index_and_folders_of_the_real_frames_do_not_share_is_noted(hit_uav: Path, tmp_path: Path) -> None:
+def test_differences_between_index_and_folders_are_noted(hit_uav: Path, tmp_path: Path) -> None:
     root, rows = few_real_frames(hit_uav, tmp_path)
     stem = Path(rows[1].split(",")[0]).stem
     (root / "images" / "train" / f"{stem}.jpg").rename(root / "images" / "train" / f"{stem}.JPG")
@@ -627,7 +625,7 @@ def test_what_index_and_folders_of_the_real_frames_do_not_share_is_noted(hit_uav
     target = open_target("hit-uav", tmp_path)
     assert [note.split(" (")[0] for note in target.notes] == [
         "1 files in images/train are matched although list and folder write their names otherwise",
-        "1 files in images/train stand in no line of train and are not used",
+        "1 files in images/train are not listed in train and are not used",
         "1 unlabelled images of index.csv are not in unlabelled/",
     ]
     assert pool_notes(target) == ["1 unlabelled images in 1 groups"]
@@ -638,7 +636,7 @@ def test_what_index_and_folders_of_the_real_frames_do_not_share_is_noted(hit_uav
     assert "the pool cannot be used: no image in" in pool_notes(target)[0]
 
 
-def test_the_real_frames_have_the_hash_that_they_always_had(hit_uav: Path) -> None:
+def test_the_hash_of_the_real_frames_is_unchanged(hit_uav: Path) -> None:
     target = open_target("hit-uav", hit_uav)
     shipped = shipped_manifest("hit-uav")
     assert shipped is not None

@@ -15,12 +15,12 @@ def protocol(trials: int, **changes: object) -> Protocol:
 
 
 def score(number: int, schedule: Schedule) -> float:
-    """A bowl around lr 1e-3: what a sampler is told shapes what it proposes next."""
+    """A quadratic score with its maximum near lr 1e-3; scores affect the sampler's next proposals."""
     return 1 / (1 + abs(schedule.lr - 1e-3) * 1000 + schedule.weight_decay)
 
 
 def run_until_killed(path: Path, trials: int, last: int) -> None:
-    """In a process of its own, which kills itself, as hard as can be, when it is asked for the trial `last`."""
+    """Run a study in a process that kills itself at the trial `last`."""
 
     def dying(number: int, schedule: Schedule) -> float:
         if number == last:
@@ -32,12 +32,12 @@ def run_until_killed(path: Path, trials: int, last: int) -> None:
         try:
             tune(protocol(trials), path, dying)
         finally:
-            os._exit(1)  # it should not have lived to see this
+            os._exit(1)  # not reached
     assert os.waitstatus_to_exitcode(os.waitpid(victim, 0)[1]) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("trials", [6, 17])  # quasi-random below 16, TPE from there on
-def test_a_killed_study_equals_an_unbroken_one(trials: int, tmp_path: Path) -> None:
+def test_a_killed_study_equals_an_uninterrupted_one(trials: int, tmp_path: Path) -> None:
     unbroken = tune(protocol(trials), tmp_path / "unbroken", score)
     path = tmp_path / "halves"
     run_until_killed(path, trials, trials // 2)
@@ -50,7 +50,7 @@ def test_a_killed_study_equals_an_unbroken_one(trials: int, tmp_path: Path) -> N
     assert len({str(trial.schedule) for trial in unbroken}) == trials, "no trial repeats another"
 
 
-def test_a_line_torn_by_a_kill_is_run_again(tmp_path: Path) -> None:
+def test_a_damaged_line_is_run_again(tmp_path: Path) -> None:
     path = tmp_path / "trials"
     unbroken = tune(protocol(4), path, score)
     path.write_bytes(path.read_bytes()[:-20])
@@ -70,7 +70,7 @@ def test_trial_0_is_the_default_and_every_cell_has_the_same_candidates(tmp_path:
     assert a[0].schedule == protocol(5).default.model_dump()
 
 
-def test_candidates_stay_in_the_space_and_spread() -> None:
+def test_candidates_stay_in_the_space_and_differ() -> None:
     drawn = candidates(protocol(15))
     space = protocol(15).search
     assert all(space.holds(schedule) for schedule in drawn)
@@ -79,7 +79,7 @@ def test_candidates_stay_in_the_space_and_spread() -> None:
     assert candidates(protocol(5)) == drawn[:5]
 
 
-def test_tpe_proposes_from_what_was_seen() -> None:
+def test_tpe_uses_previous_trials() -> None:
     def history(good: float) -> list[Trial]:
         drawn = candidates(protocol(15))
         return [Trial(i, s.model_dump(), 1 / (1 + abs(s.lr - good) * 1000)) for i, s in enumerate(drawn)]
@@ -89,7 +89,7 @@ def test_tpe_proposes_from_what_was_seen() -> None:
     assert propose(settings, history(1e-4)) != propose(settings, history(1e-2))
 
 
-def test_a_diverged_trial_is_no_choice(tmp_path: Path) -> None:
+def test_a_diverged_trial_is_never_chosen(tmp_path: Path) -> None:
     def half(number: int, schedule: Schedule) -> float:
         if number % 2 == 0:
             raise DivergedError("not finite")
@@ -101,7 +101,7 @@ def test_a_diverged_trial_is_no_choice(tmp_path: Path) -> None:
     assert read_trials(tmp_path / "trials") == trials
 
 
-def test_nothing_but_divergence_is_a_failure(tmp_path: Path) -> None:
+def test_a_study_of_diverged_trials_fails(tmp_path: Path) -> None:
     def never(number: int, schedule: Schedule) -> float:
         raise DivergedError("not finite")
 
@@ -109,5 +109,5 @@ def test_nothing_but_divergence_is_a_failure(tmp_path: Path) -> None:
         tune(protocol(3), tmp_path / "trials", never)
 
 
-def test_of_equals_the_first_is_chosen() -> None:
+def test_ties_choose_the_first_trial() -> None:
     assert best([Trial(0, {}, 0.5), Trial(1, {}, 0.5), Trial(2, {}, 0.4)]) == (Trial(0, {}, 0.5), 0.5)

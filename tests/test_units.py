@@ -44,7 +44,7 @@ def planned(
 
 
 def make(source: str = "imagenet", *args: object, **changes: object) -> dict[str, Any]:
-    """Units by kind and replicate, those that come first too."""
+    """Return units by kind and replicate, needed units included."""
     waiting: list[Unit] = list(planned(source, *args, **changes)[1])  # type: ignore[arg-type]
     made = {}
     while waiting:
@@ -58,7 +58,7 @@ def prints(made: dict[str, Unit]) -> dict[str, str]:
     return {name: unit.fingerprint for name, unit in made.items()}
 
 
-def test_imagenet_is_loaded_once_for_all_replicates_and_none_not_at_all() -> None:
+def test_imagenet_is_loaded_once_for_all_replicates_and_none_never() -> None:
     assert set(make()) == {"pretrain", "tune", "final0", "final1"}
     assert set(make("none")) == {"tune", "final0", "final1"}
     assert len(set(prints(make()).values())) == 4
@@ -77,9 +77,7 @@ def test_imagenet_is_loaded_once_for_all_replicates_and_none_not_at_all() -> Non
         ({"protocol": PROTOCOL.model_copy(update={"description": "other words"})}, set()),
     ],
 )
-def test_what_shapes_a_result_is_in_its_fingerprint_and_nothing_else(
-    change: dict[str, object], moved: set[str]
-) -> None:
+def test_the_fingerprint_holds_only_what_affects_a_result(change: dict[str, object], moved: set[str]) -> None:
     before, after = prints(make()), prints(make(**change))  # type: ignore[arg-type]
     assert {name for name in before if before[name] != after[name]} == moved
 
@@ -96,12 +94,12 @@ def test_more_replicates_keep_the_old_ones() -> None:
     assert prints(make()).items() <= prints(make(protocol=more)).items()
 
 
-def test_long_sources_get_the_pretraining_steps_on_top() -> None:
+def test_long_sources_add_the_pretraining_steps() -> None:
     assert make("none")["final0"].steps == 3
     assert make("none/long")["final0"].steps == 5
 
 
-def test_text_for_people_is_no_identity() -> None:
+def test_descriptions_are_not_part_of_the_identity() -> None:
     unit = make()["tune"]
     reworded = replace(unit, card=unit.card.model_copy(update={"description": "other words"}))
     assert reworded.fingerprint == unit.fingerprint
@@ -111,7 +109,7 @@ SATIR = "satir/felzenszwalb"
 DOWNSTREAM = {"pretrain0", "pretrain1", "tune", "final0", "final1"}
 
 
-def test_a_corpus_is_made_once_and_learned_from_once_a_replicate() -> None:
+def test_a_corpus_is_made_once_and_used_by_every_replicate() -> None:
     made = make(SATIR)
     assert set(made) == {"corpus", *DOWNSTREAM}
     assert made["tune"].pretrained == made["pretrain0"]
@@ -137,9 +135,7 @@ def test_a_corpus_is_made_once_and_learned_from_once_a_replicate() -> None:
         ({"source": f"{SATIR}~random-rank"}, DOWNSTREAM),
     ],
 )
-def test_what_shapes_a_pretraining_is_in_its_fingerprint_and_nothing_else(
-    change: dict[str, object], moved: set[str]
-) -> None:
+def test_the_fingerprint_holds_only_what_affects_a_pretraining(change: dict[str, object], moved: set[str]) -> None:
     before, after = prints(make(SATIR)), prints(make(**{"source": SATIR} | change))  # type: ignore[arg-type]
     assert {name for name in before if before[name] != after[name]} == moved
 
@@ -152,7 +148,7 @@ def test_a_chain_starts_from_the_pretraining_of_its_start() -> None:
     assert made["corpus"].fingerprint == make(SATIR)["corpus"].fingerprint
 
 
-def test_permuted_weights_are_drawn_once_a_replicate() -> None:
+def test_permuted_weights_differ_between_replicates() -> None:
     made = make("imagenet~permuted")
     assert made["pretrain0"].fingerprint != made["pretrain1"].fingerprint
     assert made["pretrain0"].needs == (made["pretrain"],)
@@ -173,14 +169,14 @@ def test_equal_passes_give_a_larger_corpus_more_steps() -> None:
         ("n-11-groups-1", "11 images asked for, but its 1 drawn groups have 10"),
     ],
 )
-def test_a_subset_larger_than_the_pool_cannot_be_done(name: str, says: str) -> None:
+def test_a_subset_larger_than_the_pool_is_an_obstacle(name: str, says: str) -> None:
     inputs, finals = planned(f"{SATIR}/{name}")
     assert inputs.obstacle(finals[0].needs[0]) == says
     inputs, finals = planned(SATIR)
     assert inputs.obstacle(finals[0].needs[0]) is None
 
 
-def test_what_has_learned_from_sam_tiny_is_marked_on_scenes_and_nowhere_else() -> None:
+def test_sources_from_sam_tiny_are_marked_as_leak_on_scenes_only() -> None:
     marked = ("satir/sam-tiny", "satir/sam-tiny/top-4/n-3", "satir/sam-tiny~shuffled", "imagenet+satir/sam-tiny")
     for source in (
         *marked,
@@ -200,7 +196,7 @@ def test_what_has_learned_from_sam_tiny_is_marked_on_scenes_and_nowhere_else() -
 
 
 @pytest.mark.parametrize(("model", "marked"), [("sam_tiny", True), ("vit_h", False), (None, False)])
-def test_a_ready_made_corpus_is_marked_by_what_its_manifest_says(model: str | None, marked: bool) -> None:
+def test_a_ready_made_corpus_is_marked_by_its_manifest(model: str | None, marked: bool) -> None:
     card = SourceCard.model_validate(
         {"name": "handed-round", "description": "x", "corpus": {"path": "c", "num_classes": 10}}
     )

@@ -1,1 +1,1 @@
-"""What a matrix asks for: its cells, their units, and what of them a store has. Loads no torch."""
+"""Planning: the cells of a matrix, their units, and which of them the store already has. Does not import torch."""

@@ -1,4 +1,4 @@
-"""The checkpoints that a source's card names: what identifies one, what stands in its way, and its tensors for an encoder."""
+"""The checkpoints of a source card: identity, availability, and tensors for an encoder."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def identify(card: SourceCard, backbone: str, weights: Path) -> tuple[Origin | None, dict[str, Any] | None]:
-    """(origin, what shapes a result) of the card's checkpoint for this backbone; both None where it has none.
+    """Return (origin, identity) of the card's checkpoint for this backbone; both None if it has none.
 
     Raises:
-        BenchError: the file is not there, or is not the one that the card means.
+        BenchError: the file is missing or does not match the card's sha256.
     """
     one = card.checkpoint_for(backbone)
     if one is None:
@@ -27,41 +27,41 @@ def identify(card: SourceCard, backbone: str, weights: Path) -> tuple[Origin | N
     sha256 = one.sha256
     if one.path is not None or path.is_file():
         try:
-            found = sha256_of(path)
+            actual = sha256_of(path)
         except OSError as error:
             raise BenchError(f"source '{card.name}': cannot read its checkpoint {path}: {error.strerror}") from error
-        if sha256 not in (None, found):
+        if sha256 not in (None, actual):
             raise BenchError(
-                f"source '{card.name}': {path} has sha256 {short_digest(found)}, its card says {short_digest(str(sha256))}: "
-                "put the right file there, or correct `sha256`"
+                f"source '{card.name}': {path} has sha256 {short_digest(actual)}, its card says {short_digest(str(sha256))}: "
+                "replace the file or correct `sha256`"
             )
-        sha256 = found
+        sha256 = actual
     return shaping(one, sha256, str(path))
 
 
 def shaping(one: Checkpoint, sha256: str | None, place: str = "") -> tuple[Origin, dict[str, Any]]:
-    """(origin, what shapes a result) of a checkpoint with these bytes."""
-    told = one.model_dump(mode="json", include={"inside", "mean", "std"})
-    told |= {"sha256": sha256, "rename": sorted(one.rename.items())}
-    return Origin("card", f"{_name(one)} sha256:{sha256}", place), told
+    """Return (origin, identity) of a checkpoint with this sha256."""
+    identity = one.model_dump(mode="json", include={"inside", "mean", "std"})
+    identity |= {"sha256": sha256, "rename": sorted(one.rename.items())}
+    return Origin("card", f"{_name(one)} sha256:{sha256}", place), identity
 
 
 def obstacle(card: SourceCard, backbone: str, weights: Path) -> str | None:
-    """What stands in the way of these weights, and what to do; or None."""
+    """Return why these weights are unavailable and what to do, or None."""
     one = card.checkpoint_for(backbone)
     if one is None:
-        return f"the card of '{card.name}' names no checkpoint for {backbone}"
+        return f"the card of '{card.name}' has no checkpoint for {backbone}"
     if one.url is None or _place(one, weights).is_file():
         return None
     why = unreachable_reason(one.url)
-    return f"{one.url} cannot be fetched: {why}; put the file into {_place(one, weights)}" if why else None
+    return f"{one.url} cannot be fetched: {why}; put the file at {_place(one, weights)}" if why else None
 
 
 def brought(card: SourceCard, backbone: BackboneSpec, weights: Path) -> "EncoderWeights":
-    """The tensors of the card's checkpoint under the encoder's own names. Not checked here: `transfer.load_encoder` does that.
+    """Read the card's checkpoint, with tensors renamed for the encoder. `transfer.load_encoder` checks them.
 
     Raises:
-        LoadError: the file cannot be read as tensors of this encoder.
+        LoadError: the file does not hold tensors of this encoder.
     """
     from backbones.checkpoint_file import CheckpointError, read_tensors
     from backbones.fitting import fit
@@ -78,18 +78,20 @@ def brought(card: SourceCard, backbone: BackboneSpec, weights: Path) -> "Encoder
     except (CheckpointError, DownloadError) as error:
         raise refusal(_name(one), str(error)) from error
     mean, std = one.mean or backbone.mean, one.std or backbone.std
-    told = "that of its card" if one.mean else "that of the backbone's ImageNet weights, because its card names none"
-    reading = (*opened, *fitted.told, f"input normalisation: {told}")
+    normalisation = (
+        "that of its card" if one.mean else "that of the backbone's ImageNet weights, because its card names none"
+    )
+    reading = (*opened, *fitted.told, f"input normalisation: {normalisation}")
     return EncoderWeights(fitted.tensors, mean, std, f"{_name(one)} sha256:{sha256_of(path)}", reading)
 
 
 def _name(one: Checkpoint) -> str:
-    """What the file is called; no folder of anybody's machine."""
+    """Return the file name, without local folders, or the URL."""
     return one.path.name if one.path else str(one.url)
 
 
 def _place(one: Checkpoint, weights: Path) -> Path:
-    """Where the file is, or where it is fetched to."""
+    """Return the path of the file, or where it is downloaded to."""
     if one.path is not None:
         return one.path
     return weights / "checkpoints" / f"{one.sha256}{Path(str(one.url)).suffix}"

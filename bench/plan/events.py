@@ -1,4 +1,4 @@
-"""What a run tells whoever watches."""
+"""Events of a run, for progress displays."""
 
 from typing import Protocol
 
@@ -8,22 +8,22 @@ from bench.targets import Target
 
 
 class Show(Protocol):
-    """Is told of everything that happens in a run."""
+    """Receives the events of a run."""
 
     def checking(self, what: str, done: int, total: int) -> None:
-        """So many of the files were read for the first time."""
+        """Files are being checked; counts only files that are read."""
 
     def noted(self, text: str) -> None:
-        """Something that whoever watches should know."""
+        """A note for the user."""
 
     def planned(self, plan: Plan, target: Target) -> None:
-        """This is what there is to do, before it starts."""
+        """The plan is made; no unit has started."""
 
     def started(self, unit: Unit) -> None:
-        """A unit starts."""
+        """A unit started."""
 
     def progress(self, unit: Unit, done: int, total: int, /, **facts: float) -> None:
-        """A unit has got so far, in about training steps; facts: its loss, or the val_miou of its last trial."""
+        """Progress of a unit, in estimated training steps; facts: its loss, or the val_miou of its last trial."""
 
     def finished(self, unit: Unit, status: str, reason: str | None) -> None:
         """A unit ended."""

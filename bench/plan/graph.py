@@ -1,6 +1,6 @@
-"""The units of a cell: which corpus, which pretrainings and which runs a source asks for.
+"""The units of a cell: the corpus, pretrainings and runs that a source requires.
 
-What a card stands on (pool, checkpoint, corpus) comes from `Inputs`: looked up here before a run, or read from a record after one.
+The inputs of cards (pool, checkpoint, corpus) come from `Inputs`: local files before a run, or a record after one.
 """
 
 from collections.abc import Mapping
@@ -33,20 +33,20 @@ from results.store import Store
 
 
 class Inputs(Interface):
-    """What cards stand on, as far as it shapes a result."""
+    """The inputs of cards, as far as they affect results."""
 
     def labels(self, card: SourceCard, protocol: Protocol) -> CorpusUnit | ReadyLabels:
-        """The pseudo-labels of a card with a recipe, or with a ready-made corpus."""
+        """Return the pseudo-labels of a card with a recipe or a ready-made corpus."""
 
     def checkpoint(self, card: SourceCard, backbone: str) -> FromCheckpoint:
-        """The file that a card names for this backbone."""
+        """Return the checkpoint of a card for this backbone."""
 
     def imagenet(self, card: SourceCard, backbone: BackboneSpec) -> FromImageNet:
-        """The ImageNet weights of a backbone."""
+        """Return the ImageNet weights of a backbone."""
 
 
 class Graph:
-    """Makes the units of cells. What several cells need is made once."""
+    """Builds the units of cells; cells share units."""
 
     def __init__(self, cards: Mapping[str, SourceCard], protocol: Protocol, target_hash: str, inputs: Inputs) -> None:
         self._cards, self._protocol, self._target_hash, self._inputs = cards, protocol, target_hash, inputs
@@ -54,7 +54,7 @@ class Graph:
         self._made: dict[tuple[str, str, int], PretrainUnit | None] = {}
 
     def finals(self, cell: Cell, backbone: BackboneSpec) -> list[FinalUnit]:
-        """The runs of one cell, one a replicate; what else has to be done stands in their `needs`.
+        """Return the runs of a cell, one for each replicate; their `needs` hold the other units.
 
         Raises:
             BenchError: a ready-made corpus or a checkpoint cannot be used.
@@ -62,16 +62,16 @@ class Graph:
         return [self.final(cell, backbone, replicate) for replicate in range(self._protocol.replicates)]
 
     def final(self, cell: Cell, backbone: BackboneSpec, replicate: int) -> FinalUnit:
-        """One run of a cell. Tuning shares the pretraining of the first replicate."""
+        """Return one run of a cell. Tuning shares the pretraining of the first replicate."""
         card = self._cards[cell.source]
         shared = (cell, card, backbone, self._protocol, self._target_hash)
         tuned = TuneUnit(*shared, self._pretrained(backbone, card, 0))
         return FinalUnit(*shared, self._pretrained(backbone, card, replicate), tuned, replicate)
 
     def _pretrained(self, backbone: BackboneSpec, card: SourceCard, replicate: int) -> PretrainUnit | None:
-        """The pretraining that a source brings: none for random weights, one for all replicates of a fixed checkpoint.
+        """Return the pretraining of a source: None for random weights; a fixed checkpoint has one for all replicates.
 
-        Cells that differ in nothing but the train fraction share it.
+        Cells that differ only in the train fraction share it.
         """
         key = (backbone.name, card.name, replicate)
         if key not in self._made:
@@ -98,13 +98,13 @@ class Graph:
 
 
 class InputsHere:
-    """What is found on this machine; each thing is looked at once."""
+    """Inputs from local files."""
 
     def __init__(self, target: str, pool: Pool | None, weights: Path, store: Store) -> None:
         self._target, self._pool, self._weights, self._store = target, pool, weights, store
 
     def labels(self, card: SourceCard, protocol: Protocol) -> CorpusUnit | ReadyLabels:
-        """Counts and hashes the images; a subset that cannot be drawn is an obstacle, so that other sources can still be run.
+        """Count and hash the images. A subset that cannot be drawn is an obstacle, so that other sources still run.
 
         Raises:
             BenchError: a ready-made corpus, or the checkpoint of a teacher, cannot be used.
@@ -115,15 +115,15 @@ class InputsHere:
             raise BenchError(f"source '{card.name}': {error}") from error
 
     def checkpoint(self, card: SourceCard, backbone: str) -> FromCheckpoint:
-        """Looks at the file."""
+        """Identify the file."""
         return FromCheckpoint(*card_weights.identify(card, backbone, self._weights))
 
     def imagenet(self, card: SourceCard, backbone: BackboneSpec) -> FromImageNet:
-        """Looks where they are."""
+        """Locate the weights."""
         return FromImageNet(imagenet.locate(backbone, self._weights))
 
     def obstacle(self, unit: Unit) -> str | None:
-        """Why this unit cannot be done here and now, and what to do; or None."""
+        """Return why this unit cannot run here and what to do, or None."""
         if isinstance(unit, CorpusUnit):
             return unit.undrawable or self._corpus_obstacle(unit)
         if not isinstance(unit, PretrainUnit):

@@ -1,4 +1,4 @@
-"""Matrix files: which sources are crossed with which backbones on which target, under which protocol."""
+"""Matrix files: sources crossed with backbones, on a target, under a protocol."""
 
 import fnmatch
 import math
@@ -26,23 +26,23 @@ from pretrain_sources.teachers import own
 T = TypeVar("T")  # Python 3.11 has no def f[T]
 
 
-MOST_RUNS = 100_000  # of one matrix: as many as the board is made for
-CARD = "card.yaml"  # in the folder of a source that is to be submitted
+MOST_RUNS = 100_000  # of one matrix; the board is designed for this many
+CARD = "card.yaml"  # in the folder of a submission
 Grid = dict[str, dict[str, list[bool | int | float | str]]]  # source -> setting -> values
 
 
 class MatrixFile(Frozen):
-    """A matrix as it is written down."""
+    """The content of a matrix file."""
 
     description: str = ""
     target: str
     protocol: str
     pool: Path | None = Field(
-        default=None, description="folder of unlabelled images, beside this file; null: the target's"
+        default=None, description="folder of unlabelled images, relative to this file; null: the target's"
     )
     sources: tuple[str | Grid, ...] = Field(
         min_length=1,
-        description="names, globs of shipped names, card files (.yaml), or a source with a grid of settings",
+        description="names, globs of shipped names, card files (.yaml), or sources with a grid of settings",
     )
     backbones: tuple[str, ...] = Field(min_length=1)
     train_fracs: tuple[Annotated[Number, Field(gt=0, le=1)], ...] = Field(default=(1.0,), min_length=1)
@@ -58,19 +58,19 @@ class MatrixFile(Frozen):
 
 @dataclass(frozen=True)
 class Matrix:
-    """A matrix with every name looked up."""
+    """A matrix with all names resolved."""
 
     name: str
     target: str
     protocol: Protocol
     cells: tuple[Cell, ...]
-    cards: Mapping[str, SourceCard]  # of every cell, and of every source that one of them starts from
+    cards: Mapping[str, SourceCard]  # of all cells, and of the sources they start from
     backbones: Mapping[str, BackboneSpec]
-    pool: Path | None  # in place of the target's own unlabelled images
+    pool: Path | None  # replaces the target's unlabelled images
 
     @property
     def needs_pool(self) -> bool:
-        """Whether a source is made from unlabelled images."""
+        """Whether a source requires unlabelled images."""
         return any(card.recipe is not None for card in self.cards.values())
 
 
@@ -83,14 +83,14 @@ def load_matrix(
     teacher: str | None = None,
     pool: Path | None = None,
 ) -> Matrix:
-    """The matrix of that name or in that file; `sources` and `backbones` are globs that keep a part of it.
+    """Load a matrix by name or from a file; `sources` and `backbones` are globs that select a part of it.
 
-    A name in `sources` that is a folder with a card in it adds that source to the others.
+    A name in `sources` that is a card file or a folder with a card adds that source.
 
-    teacher: the source whose recipe stands in for satir's: satir/points-16 becomes satir/felzenszwalb/points-16, for example.
+    teacher: the source whose recipe replaces satir's: satir/points-16 becomes satir/felzenszwalb/points-16, for example.
 
     Raises:
-        BenchError: a name is unknown, a glob keeps nothing, or a name stands twice.
+        BenchError: a name is unknown or a duplicate, or a glob matches nothing.
         FileError: the file is wrong.
     """
     path = find_file("matrix", name, "matrices")
@@ -101,18 +101,18 @@ def load_matrix(
     added = tuple(str(file.absolute()) for file in added_by.values())
     _refuse_above(sum(map(_combinations, written.sources)), written, protocol, path)
     known = _known((*written.sources, *added), path, teacher)
-    found = [card for entry in (*written.sources, *added) for card in _cards(entry, known, path)]
-    # another teacher may have a setting already that is one of the study's: that is one source then
-    cards = {card.name: card for card in (found if teacher else _once(found, path))}
-    specs = {n: _backbone(n, path) for n in _once(written.backbones, path)}
+    listed = [card for entry in (*written.sources, *added) for card in _cards(entry, known, path)]
+    # with another teacher, a source of the study may equal another one; they count as one
+    cards = {card.name: card for card in (listed if teacher else _unique(listed, path))}
+    specs = {n: _backbone(n, path) for n in _unique(written.backbones, path)}
     own = {read_yaml(Path(name), SourceCard).name for name in added}
     cards = _keep("source", cards, [name for name in sources if name not in added_by], always=own)
     _refuse_without_steps(cards.values(), protocol, path)
     specs = _keep("backbone", specs, backbones)
     target = target or written.target
     _refuse_above(len(cards), written, protocol, path)
-    map_spec(lookup("target", target, TARGETS, path), protocol.class_map)  # refuses a map that does not fit
-    fracs = _once(written.train_fracs, path)
+    map_spec(lookup("target", target, TARGETS, path), protocol.class_map)  # raises if the map does not fit
+    fracs = _unique(written.train_fracs, path)
     cells = tuple(
         Cell(target=target, protocol=protocol.name, source=source, backbone=backbone, train_frac=frac)
         for backbone in specs
@@ -126,31 +126,31 @@ def load_matrix(
 def _refuse_without_steps(cards: Iterable[SourceCard], protocol: Protocol, path: Path) -> None:
     if protocol.pretrain_steps is None and (long := [card.name for card in cards if card.long]):
         raise BenchError(
-            f"{path}: '{long[0]}' takes the steps of a pretraining, and {protocol.name} counts passes instead"
+            f"{path}: '{long[0]}' needs a protocol with pretrain_steps; {protocol.name} sets pretrain_epochs"
         )
     if protocol.pretrain_steps == 0 and (idle := [card.name for card in cards if card.pretrains]):
-        raise BenchError(f"{path}: '{idle[0]}' needs pretraining, and {protocol.name} has no steps for it")
+        raise BenchError(f"{path}: '{idle[0]}' needs pretraining, but {protocol.name} has pretrain_steps: 0")
 
 
 def _combinations(entry: str | Grid) -> int:
-    """How many sources an entry stands for, at least."""
+    """Return a lower bound of the number of sources of an entry."""
     if isinstance(entry, str):
         return 1
     return sum(math.prod(len(values) for values in settings.values()) for settings in entry.values())
 
 
 def _refuse_above(sources: int, written: MatrixFile, protocol: Protocol, path: Path) -> None:
-    """Raises a BenchError where so many sources make more runs than a matrix may have; said before any of them is made."""
+    """Raise a BenchError if this many sources exceed the maximum number of runs; called before they are built."""
     cells = sources * len(written.backbones) * len(written.train_fracs)
     if cells * protocol.replicates > MOST_RUNS:
         raise BenchError(
-            f"{path}: {cells:,} cells of {protocol.replicates:,} replicates are {cells * protocol.replicates:,} runs; "
-            f"at most {MOST_RUNS:,}: shorten its grid"
+            f"{path}: {cells:,} cells x {protocol.replicates:,} replicates = {cells * protocol.replicates:,} runs; "
+            f"the maximum is {MOST_RUNS:,}: shorten the grid"
         )
 
 
 def card_file(name: str) -> Path | None:
-    """The card that a name leads to: a folder with one in it, or a card's own file; None where it leads to none."""
+    """Return the card file that a name refers to (a folder with a card, or the file itself), or None."""
     path = Path(name)
     if path.suffix in (".yaml", ".yml") and path.is_file():
         return path
@@ -158,7 +158,7 @@ def card_file(name: str) -> Path | None:
 
 
 def _known(entries: Sequence[str | Grid], path: Path, teacher: str | None) -> Mapping[str, SourceCard]:
-    """The shipped cards and those of the files that a matrix names."""
+    """Return the shipped cards and those of the card files in a matrix."""
     files = [path.parent / entry for entry in entries if isinstance(entry, str) and entry.endswith((".yaml", ".yml"))]
     known = collect(dict.fromkeys(files), catalog())
     if teacher is None:
@@ -167,16 +167,16 @@ def _known(entries: Sequence[str | Grid], path: Path, teacher: str | None) -> Ma
     if teacher.endswith((".yaml", ".yml")):
         card = own_card(Path(teacher), catalog())
         if card.recipe is None or not card.name.startswith("satir/"):
-            raise BenchError(f"--teacher {teacher}: its card must have a recipe and a name like satir/NAME")
+            raise BenchError(f"--teacher {teacher}: the card must have a recipe and a name like satir/NAME")
     elif ":" in teacher:
-        recipe = Recipe(teacher=own(teacher))  # satir's own is the default one
+        recipe = Recipe(teacher=own(teacher))
         try:
             card = SourceCard(
                 name=f"satir/{teacher.replace(':', '.')}", description=f"Masks of {teacher}.", recipe=recipe
             )
         except ValidationError as error:
             raise BenchError(
-                f"--teacher {teacher} makes no source's name: it is too long, or not plain ASCII"
+                f"--teacher {teacher} cannot be part of a source's name: it is too long or not plain ASCII"
             ) from error
     else:
         card = lookup("teacher", teacher, offered)
@@ -184,7 +184,7 @@ def _known(entries: Sequence[str | Grid], path: Path, teacher: str | None) -> Ma
 
 
 def _cards(entry: str | Grid, known: Mapping[str, SourceCard], path: Path) -> list[SourceCard]:
-    """What an entry of a matrix's sources stands for."""
+    """Return the sources of an entry of a matrix."""
     try:
         if isinstance(entry, dict):
             return [card for base, settings in entry.items() for card in grid(base, settings, known)]
@@ -196,7 +196,7 @@ def _cards(entry: str | Grid, known: Mapping[str, SourceCard], path: Path) -> li
             return [find_source(name, known) for name in names]
         return [find_source(entry, known)]
     except UnknownSourceError as error:
-        raise BenchError(f"{path}: {error}; a source of your own is named by its card's file in `sources`") from error
+        raise BenchError(f"{path}: {error}; to use your own source, list its card file in `sources`") from error
 
 
 def _beside(path: Path, folder: Path | None) -> Path | None:
@@ -213,23 +213,23 @@ def _backbone(name: str, path: Path) -> BackboneSpec:
 
 
 def lookup(kind: str, name: str, known: Mapping[str, T], where: Path | None = None) -> T:
-    """`known[name]`, or a BenchError that suggests the nearest name."""
+    """Return `known[name]`, or raise a BenchError that suggests the closest name."""
     if name not in known:
         raise BenchError(f"{f'{where}: ' if where else ''}unknown {kind} '{name}'{suggestion(name, known)}")
     return known[name]
 
 
-def _once(entries: Sequence[T], path: Path) -> Sequence[T]:
+def _unique(entries: Sequence[T], path: Path) -> Sequence[T]:
     names = [entry.name if isinstance(entry, SourceCard) else entry for entry in entries]
-    if doubles := [name for name, count in Counter(names).items() if count > 1]:
-        raise BenchError(f"{path}: '{doubles[0]}' stands twice")
+    if duplicates := [name for name, count in Counter(names).items() if count > 1]:
+        raise BenchError(f"{path}: duplicate name '{duplicates[0]}'")
     return entries
 
 
 def _keep(kind: str, known: dict[str, T], globs: Sequence[str], always: Collection[str] = ()) -> dict[str, T]:
     for glob in globs:
         if not fnmatch.filter(known, glob):
-            folder = f"; the folder {glob} holds no {CARD}" if Path(glob).is_dir() else ""
+            folder = f"; the folder {glob} has no {CARD}" if Path(glob).is_dir() else ""
             raise BenchError(f"--{kind} '{glob}' matches nothing in this matrix{folder}{suggestion(glob, known)}")
     return {
         name: value

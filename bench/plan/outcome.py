@@ -1,4 +1,4 @@
-"""What every unit of a run shares, and how a unit ends."""
+"""The shared context of a run, and the outcome of a unit."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,24 +12,23 @@ from results.record import Status
 
 @dataclass(frozen=True)
 class Context:
-    """What every unit of a run shares."""
+    """Shared by all units of a run."""
 
     store: Path
     target: Target
     weights: Path  # the user's folder of downloaded weights
     pool: Pool | None = None
-    commit: str | None = None  # of the code, as it was when the run started
-    keep: bool = False  # the finetuned networks too
+    commit: str | None = None  # of the code, at the start of the run
+    keep: bool = False  # keep the finetuned networks
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a unit ended. `busy`: another run is at it. `waiting`: what it needs is not done, and did not fail either.
+    """The outcome of a unit. `busy`: another run holds its lock. `waiting`: a needed unit is neither done nor failed.
 
     Attributes:
-        files: (name, text) to keep beside the records of a failure. fatal: nothing more can be written. inherited: not its own,
-            but that of a unit that it needs. died: with its process, so that it could not say so itself. again: it is not
-            recorded, and the next run does the unit anew.
+        files: (name, text) to store with the record of a failure. fatal: the store cannot be written. inherited: the outcome
+            of a needed unit. died: the worker process died without reporting. again: not recorded; the next run repeats the unit.
     """
 
     status: Status | Literal["busy", "waiting"]
@@ -42,5 +41,5 @@ class Outcome:
 
 
 def held_by(error: HeldError) -> Outcome:
-    """Somebody else is at it; a lock that a dead process has left is nothing to wait for."""
+    """Return the outcome for a locked unit: busy, or failed if the process that holds the lock is dead."""
     return Outcome("failed", str(error), again=True) if error.dead else Outcome("busy", str(error))

@@ -1,4 +1,4 @@
-"""The plan of a matrix: its cells, held against what the store has. Loads no torch and writes nothing."""
+"""The plan of a matrix: its units compared with the store. Does not import torch and writes nothing."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from results.store import Store
 
 @dataclass(frozen=True)
 class Known:
-    """What a plan has to know of a record."""
+    """The part of a record that a plan needs."""
 
     cell: str
     status: Status
@@ -27,25 +27,25 @@ class Known:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a matrix asks for, held against what the store has."""
+    """The runs of a matrix, compared with the store."""
 
     finals: tuple[FinalUnit, ...]
-    todo: tuple[Unit, ...]  # each after those that it needs
+    todo: tuple[Unit, ...]  # each after its needs
     skipped: tuple[tuple[FinalUnit, str], ...]  # finals that cannot be run here, and why
     records: dict[str, Known] = field(default_factory=dict)  # of finals that are in the store, by fingerprint
 
     def count(self, *statuses: Status) -> int:
-        """How many finals the store holds with one of these statuses."""
+        """Count the finals in the store with one of these statuses."""
         return sum(record.status in statuses for record in self.records.values())
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A matrix, and where it is run.
+    """A matrix, and where to run it.
 
     Attributes:
-        data: folder of targets. weights: the user's folder of weights. retry: failed statuses that count as not done. keep: the
-            finetuned networks too, so that one that is not there is not done.
+        data: folder of targets. weights: the user's folder of weights. retry: failed statuses to run again. keep: keep the
+            finetuned networks; a run without one is not done.
     """
 
     matrix: Matrix
@@ -57,7 +57,7 @@ class Sweep:
 
 
 def make_plan(sweep: Sweep, target: Target, pool: Pool | None) -> Plan:
-    """What is to do of it."""
+    """Compare a matrix with the store."""
     matrix, store = sweep.matrix, sweep.store
     finals: list[FinalUnit] = []
     todo: dict[str, Unit] = {}
@@ -66,17 +66,17 @@ def make_plan(sweep: Sweep, target: Target, pool: Pool | None) -> Plan:
     in_store = _known(store)
     inputs = InputsHere(matrix.target, pool, sweep.weights, store)
     graph = Graph(matrix.cards, matrix.protocol, target.content_hash, inputs)
-    turn: dict[str, int] = {}  # fingerprint -> place of the first cell that needs it, among those with something to do
+    turn: dict[str, int] = {}  # fingerprint -> index of the first unfinished cell that needs the unit
     place = 0
     for cell in matrix.cells:
         cell_finals = graph.finals(cell, matrix.backbones[cell.backbone])
         finals += cell_finals
-        found = {unit.fingerprint: in_store[unit.fingerprint] for unit in cell_finals if unit.fingerprint in in_store}
-        records |= found
+        stored = {unit.fingerprint: in_store[unit.fingerprint] for unit in cell_finals if unit.fingerprint in in_store}
+        records |= stored
         missing = [
             unit
             for unit in cell_finals
-            if not _settled(found.get(unit.fingerprint), sweep.retry)
+            if not _settled(stored.get(unit.fingerprint), sweep.retry)
             or (sweep.keep and not is_kept(store, unit.fingerprint))
         ]
         needed = _needed(missing, store)
@@ -88,8 +88,8 @@ def make_plan(sweep: Sweep, target: Target, pool: Pool | None) -> Plan:
                 turn.setdefault(unit.fingerprint, place)
             place += bool(missing)
 
-    # cell by cell, so that the board fills; the early stages of one before the finals of the one before it, because a study
-    # that starts last would keep one core busy while the others have nothing left
+    # cell by cell, so that the board fills; the early stages of a cell come before the finals of the previous cell, because
+    # a study that starts last would keep one core busy while the others are idle
     def key(unit: Unit) -> tuple[int, int]:
         return turn[unit.fingerprint] - (unit.kind != "final"), KINDS.index(unit.kind)
 
@@ -97,10 +97,10 @@ def make_plan(sweep: Sweep, target: Target, pool: Pool | None) -> Plan:
 
 
 def _known(store: Store) -> dict[str, Known]:
-    """Every readable record of the store, by the fingerprint of its run."""
+    """Return every readable record of the store by the fingerprint of its run."""
     if not store.root.is_dir():
         return {}
-    from results.table import own_runs  # pandas takes its time
+    from results.table import own_runs  # imports pandas, which is slow
 
     runs = own_runs(store)[["run", "cell", "status", "reason", "miou"]]
     plain = runs.astype(object).where(runs.notna(), None)
@@ -108,7 +108,7 @@ def _known(store: Store) -> dict[str, Known]:
 
 
 def _needed(units: Iterable[Unit], store: Store) -> dict[str, Unit]:
-    """What has to be done before these units, each after those that it needs; what is done needs nothing more."""
+    """Return the unfinished units that these need, each after its own needs."""
     needed: dict[str, Unit] = {}
     for unit in units:
         for need in unit.needs:

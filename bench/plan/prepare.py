@@ -1,4 +1,4 @@
-"""Before a run: the data of a matrix is read and checked, and its plan is made."""
+"""Prepare a run: read and check the data of a matrix, and make its plan."""
 
 from functools import partial
 
@@ -14,7 +14,7 @@ from results.store import Store
 
 
 def look(sweep: Sweep, show: Show) -> tuple[Target, Pool | None, Plan]:
-    """The data of a matrix, and its plan. Writes nothing but caches of what was read.
+    """Return the data of a matrix and its plan. Writes only caches.
 
     Raises:
         BenchError: the data cannot be used.
@@ -32,10 +32,11 @@ def _pool(matrix: Matrix, target: Target, store: Store, show: Show) -> Pool | No
     pool = open_pool(target, matrix.pool, store.cache_file(f"pool-{fingerprint(str(matrix.pool))[:12]}.json"), hashing)
     if pool is not None and pool.root.resolve() in (store.root / "x").resolve().parents:
         raise BenchError(
-            f"the store {store.root} lies in the pool {pool.root}: what it holds would count as unlabelled images"
+            f"the store {store.root} is inside the pool {pool.root}: its images would count as unlabelled images; "
+            "choose another --store or --pool"
         )
     if pool is not None and pool.repeated:
-        show.noted(f"{pool.repeated} images of the pool are byte-identical to another one and count once")
+        show.noted(f"{pool.repeated} images of the pool are byte-identical to another and count once")
     for note in pool.notes if pool is not None else ():
         show.noted(f"the pool: {note}")
     return pool

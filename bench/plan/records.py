@@ -1,4 +1,4 @@
-"""Records from units: the fields that are known before a run starts, and the records of runs that did not get far."""
+"""Records of units: the fields known before a run starts, and the records of failed and skipped runs."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -24,12 +24,12 @@ from results.record import MOST_CHARACTERS, RunRecord, Status
 
 
 def now() -> str:
-    """UTC time, ISO 8601."""
+    """Return the UTC time, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def known_fields(unit: FinalUnit) -> dict[str, Any]:
-    """The fields of a final unit's record that follow from the unit alone; the others null."""
+    """Return the fields of a final's record that follow from the unit; the others are null."""
     spec = map_spec(TARGETS[unit.cell.target], unit.protocol.class_map)
     return {
         "run": unit.fingerprint,
@@ -67,13 +67,13 @@ def known_fields(unit: FinalUnit) -> dict[str, Any]:
 
 
 def unfinished(unit: FinalUnit, status: Status, reason: str) -> RunRecord:
-    """The record of a final that failed or was skipped."""
+    """Make the record of a final that failed or was skipped."""
     cut = reason if len(reason) <= MOST_CHARACTERS else f"{reason[: MOST_CHARACTERS - 4]} ..."
     return RunRecord(**known_fields(unit) | {"status": status, "reason": cut, "finished": now()})
 
 
 def described(unit: PretrainUnit | None) -> str | None:
-    """Where an encoder's weights come from, in words; None for random ones."""
+    """Describe the origin of an encoder's weights; None for random ones."""
     if unit is None:
         return None
     match unit.weights:
@@ -87,7 +87,7 @@ def described(unit: PretrainUnit | None) -> str | None:
 
 
 def leak_of(unit: Unit, target: str) -> str | None:
-    """What a card, or a teacher on the way to these weights, has seen of the target; None where nothing is known."""
+    """Return what the card or a teacher of these weights has seen of the target; None if nothing is known."""
     if target in unit.card.training_data:
         return f"its card names {target} among what it has seen"
     seen = HAS_SEEN.get(str(_teacher(unit).get("model")), {}).get(target)

@@ -1,4 +1,4 @@
-"""Plans that a store keeps: what each matrix consists of, so that its cells can be asked about without it. One file a matrix."""
+"""Plans saved in a store: the cells and units of each matrix, one file a matrix."""
 
 import gzip
 import json
@@ -14,11 +14,11 @@ from bench.spec import Cell
 from results.store import Store, write_atomic
 
 NAMES = ("target", "protocol", "source", "backbone", "train_frac")  # of a cell
-INPUTS = ("target_hash", "result_version", "weights", "settings")  # that a record tells of
+INPUTS = ("target_hash", "result_version", "weights", "settings")  # inputs in a record
 
 
 def write_plan(matrix: Matrix, plan: Plan, store: Store) -> None:
-    """Writes down the cells and units of a matrix."""
+    """Save the cells and units of a matrix."""
     units: dict[str, Json] = {}
     cells: dict[Cell, Json] = {}
     for final in plan.finals:
@@ -32,20 +32,20 @@ def write_plan(matrix: Matrix, plan: Plan, store: Store) -> None:
 
 
 def _expected(unit: FinalUnit) -> Json:
-    """What a record of this cell says of its inputs."""
+    """Return the inputs that a record of this cell must have."""
     fields = known_fields(unit)
     return {name: fields[name] for name in (*NAMES, *INPUTS)}
 
 
 def read_plan(path: Path) -> Json:
-    """What `write_plan` left.
+    """Read a plan saved by `write_plan`.
 
     Raises:
-        BenchError: it is torn.
+        BenchError: the file is missing or damaged.
     """
     try:
         return json.loads(gzip.decompress(path.read_bytes()))  # type: ignore[no-any-return]
     except (OSError, ValueError, EOFError) as error:
         raise BenchError(
-            f"{path} cannot be read: {error}; the next `bench run` of that matrix writes it anew"
+            f"{path} cannot be read: {error}; the next `bench run` of that matrix writes it again"
         ) from error

@@ -1,4 +1,4 @@
-"""The trials of a study: a JSON line each, which is the truth; what a study chose is worked out from them. Loads no Optuna."""
+"""The trials of a study, one JSON line each; the chosen schedule is computed from them. Does not import Optuna."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from results.store import read_json_lines
 
 @dataclass(frozen=True)
 class Trial:
-    """One finished trial; `val_miou` is None where it diverged."""
+    """A finished trial; `val_miou` is None if it diverged."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -25,7 +25,7 @@ _TRIAL = TypeAdapter(Trial)
 
 
 def read_trials(path: Path) -> list[Trial]:
-    """The finished trials, in order; what follows a torn line, or one that is not the next trial, is left out."""
+    """Read the finished trials, in order; stop at a damaged line or a wrong trial number."""
     trials: list[Trial] = []
     for row in read_json_lines(path):
         try:
@@ -39,10 +39,10 @@ def read_trials(path: Path) -> list[Trial]:
 
 
 def best(trials: list[Trial]) -> tuple[Trial, float]:
-    """(trial, its validation mIoU) of the trial with the highest; of equals the first.
+    """Return (trial, validation mIoU) of the best trial; the first of equals.
 
     Raises:
-        DivergedError: there is none.
+        DivergedError: all trials diverged.
     """
     finished = [(trial.val_miou, -trial.number, trial) for trial in trials if trial.val_miou is not None]
     if not finished:
@@ -52,7 +52,7 @@ def best(trials: list[Trial]) -> tuple[Trial, float]:
 
 
 def tuning_of(trials: list[Trial]) -> Tuning:
-    """What a study of these trials gives: tune.json holds it.
+    """Summarise the trials of a study, as stored in tune.json.
 
     Raises:
         DivergedError: no trial has a score.

@@ -1,7 +1,7 @@
-"""What every unit has: its kind, what it needs, and the fingerprint of all that shapes its result.
+"""The base of all units: kind, needs, and the fingerprint of everything that affects the result.
 
-A store can say by it what is done, and a record that spells it out can be held against it. Git commit, package versions and
-device are provenance, not identity: an edit of the README must not rerun a matrix.
+The store uses fingerprints to decide what is done; records spell them out, so that they can be verified. Git commit, package
+versions and device are provenance, not identity: an edit of the README must not rerun a matrix.
 """
 
 from collections.abc import Callable
@@ -16,16 +16,16 @@ Kind = Literal["corpus", "pretrain", "tune", "final"]
 KINDS: tuple[Kind, ...] = get_args(Kind)  # in the order of the stages
 Json = dict[str, Any]
 
-# Raise a stage's number by hand when its code changes what it computes: tests/test_golden.py fails until that is done.
+# Increase a stage's number when its code changes results: tests/test_golden.py fails until then.
 RESULT_VERSION: dict[Kind, int] = {"corpus": 1, "pretrain": 1, "tune": 1, "final": 1}
 
 
 class UnitBase:
-    """The smallest piece of work. Equal fingerprints mean the same result, so shared units are done once.
+    """The smallest piece of work. Equal fingerprints mean equal results, so shared units run once.
 
     Attributes:
-        kind: of the four. replicate: of a final, and of a pretraining that is drawn anew for each; None for all others.
-        telling: files it leaves that say what the others hold.
+        kind: one of the four. replicate: of a final, and of a pretraining that differs between replicates; else None.
+        telling: result files that identify the content of the others.
     """
 
     kind: ClassVar[Kind]
@@ -36,35 +36,35 @@ class UnitBase:
 
     @property
     def needs(self) -> "tuple[UnitBase, ...]":
-        """The units whose results this one takes."""
+        """The units whose results this one uses."""
         raise NotImplementedError
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of all that shapes its result."""
+        """Hash of everything that affects the result."""
         return fingerprint(self._identity(lambda unit: unit.fingerprint) | {"replicate": self.replicate})
 
     @cached_property
     def cell_fingerprint(self) -> str:
-        """The same for all replicates of a cell."""
+        """Hash shared by all replicates of a cell."""
         needs = [unit.cell_fingerprint for unit in self.needs]
         return fingerprint(self._identity(lambda unit: None) | {"needs": needs})
 
     def spelled_out(self) -> Json:
-        """All that the fingerprint is made of, needed units included, so that a stranger can recompute it."""
+        """Return everything that the fingerprint hashes, including needed units, so that anyone can recompute it."""
         return self._identity(lambda unit: unit.spelled_out()) | {"replicate": self.replicate}
 
     @property
     def learner(self) -> "UnitBase | None":
-        """The pretraining on a corpus that the weights come from, permuted since or not; None where there is none."""
+        """The pretraining on a corpus behind the weights, permuted or not; None if there is none."""
         raise NotImplementedError
 
     def _shaping(self) -> Json:
-        """What shapes the result besides code and needed units; JSON values."""
+        """Return what affects the result besides code and needed units, as JSON values."""
         raise NotImplementedError
 
     def _identity(self, of: Callable[["UnitBase"], Any]) -> Json:
-        # what many units share stands by its hash: a matrix may have 20,000 of them
+        # shared parts are represented by hashes: a matrix may have 20,000 units
         made: Json = {"kind": self.kind, "version": RESULT_VERSION[self.kind], **self._shaping()}
         return made | {"needs": [of(unit) for unit in self.needs]}
 

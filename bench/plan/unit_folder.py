@@ -1,4 +1,4 @@
-"""The folder of a unit in a store: the names of its files, and whether its result is there, whole. Loads no torch."""
+"""The folder of a unit in a store: file names, and checks that a result is complete. Does not import torch."""
 
 import functools
 import json
@@ -17,38 +17,38 @@ from results.record_files import find_record
 from results.store import Store
 
 # besides the result of the unit
-CHECKPOINT = "checkpoint.pt"  # of a training that takes long, until it is done
-CLAIM = ".claim"  # locked while a process is at it; the kernel frees it when that one dies
-PROGRESS = "progress.json"  # how far it has got, for whoever looks from elsewhere
-LOG = "log.txt"  # what it printed
-OUTCOME = "outcome.json"  # how it failed, for the units that need it
-SPENT = "spent.json"  # how long it took, for plans
-NETWORK = "network.safetensors"  # of a final, where it is to be kept: what it was scored with
+CHECKPOINT = "checkpoint.pt"  # of an unfinished training
+CLAIM = ".claim"  # locked while a process runs the unit; the kernel releases the lock when that process dies
+PROGRESS = "progress.json"  # for other processes, such as `bench status`
+LOG = "log.txt"  # output of the worker
+OUTCOME = "outcome.json"  # the failure, for the units that need this one
+SPENT = "spent.json"  # run time, for estimates in plans
+NETWORK = "network.safetensors"  # the finetuned network of a final, with --keep-weights
 TABLES = ("images.parquet", "masks.parquet")  # of a corpus
 
 
 def folder_of(store: Store, unit: Unit) -> Path:
-    """Where a unit works, and leaves its result unless it is a final."""
+    """Return the working folder of a unit; it also holds the result, except for finals."""
     return store.unit_dir(unit.kind, unit.fingerprint)
 
 
 def record_of(store: Store, unit: FinalUnit) -> RunRecord | None:
-    """The record of this very final, or None where there is none that can be read."""
+    """Return the record of this final, or None if there is none or it cannot be read."""
     cell = unit.cell
     folder = store.run_dir(cell.target, cell.protocol, cell.source, cell.backbone, unit.replicate, unit.fingerprint)
     return find_record(store, folder, unit.fingerprint)
 
 
 def is_done(store: Store, unit: Unit) -> bool:
-    """Whether a unit that is no final has left its result whole; what was torn since is made anew."""
-    # of what is permuted another unit tells how it was trained
+    """Return whether the result of a unit other than a final is complete; damaged results are made again."""
+    # pretrain.json of permuted weights is in the folder of another unit
     learner = unit.learner if isinstance(unit, PretrainUnit) else None
-    told = learner is None or _is_told(folder_of(store, learner))
-    return told and is_left(store, unit.kind, unit.fingerprint)
+    has_summary = learner is None or _has_summary(folder_of(store, learner))
+    return has_summary and is_left(store, unit.kind, unit.fingerprint)
 
 
 def is_left(store: Store, kind: str, fingerprint: str) -> bool:
-    """Whether the result of a unit that is no final is there, whole."""
+    """Return whether the result files of a unit other than a final are complete."""
     folder = store.unit_dir(kind, fingerprint)
     try:
         if kind == "tune":
@@ -64,18 +64,18 @@ def is_left(store: Store, kind: str, fingerprint: str) -> bool:
 
 
 def is_kept(store: Store, run: str) -> bool:
-    """Whether the network of this run is there, whole."""
+    """Return whether the network of this run is stored and complete."""
     try:
         with (store.unit_dir("final", run) / NETWORK).open("rb") as file:
             head = int.from_bytes(file.read(8), "little")  # a safetensors file: length of its head, head, values
-            ends = [held["data_offsets"][1] for name, held in json.loads(file.read(head)).items() if name[:2] != "__"]
+            ends = [item["data_offsets"][1] for name, item in json.loads(file.read(head)).items() if name[:2] != "__"]
             return bool(file.seek(0, os.SEEK_END) == 8 + head + max(ends))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError):
         return False
 
 
-def _is_told(folder: Path) -> bool:
-    """Whether a pretraining on a corpus says how it went."""
+def _has_summary(folder: Path) -> bool:
+    """Return whether pretrain.json of a pretraining on a corpus is valid."""
     try:
         return bool(Pretraining.model_validate_json((folder / "pretrain.json").read_bytes()))
     except (OSError, ValueError):
@@ -89,7 +89,7 @@ def _state(path: Path) -> tuple[int, int]:
 
 @functools.lru_cache(maxsize=1024)
 def _is_corpus(folder: Path, *states: tuple[int, int]) -> bool:
-    """Whether a corpus and its tables are whole; of a label map only who reads it can say. Looked at once for each state."""
+    """Return whether a corpus and its tables are complete (label maps are checked when read). Cached by file state."""
     try:
         read_corpus(folder)
         pq.read_metadata(folder / TABLES[1])

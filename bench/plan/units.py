@@ -1,4 +1,4 @@
-"""The four kinds of unit: a corpus, a pretraining, a tuning and a final run. What each is made of stands here and nowhere else."""
+"""The four kinds of unit: a corpus, a pretraining, a tuning and a final run, and what identifies each."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -15,11 +15,11 @@ from pretrain_sources.hashing import fingerprint
 
 @dataclass(frozen=True, eq=False)
 class CorpusUnit(UnitBase):
-    """Pseudo-labels by a teacher over images of the pool.
+    """Pseudo-labels of a teacher on images of the pool.
 
     Attributes:
-        teacher: its identity. images_hash: of the images that are labelled, by content; images: how many.
-        undrawable: why the card's subset cannot be drawn from the pool; None where it can.
+        teacher: its identity. images_hash: content hash of the images; images: their number.
+        undrawable: why the card's subset cannot be drawn from the pool, or None.
     """
 
     kind = "corpus"
@@ -34,12 +34,12 @@ class CorpusUnit(UnitBase):
 
     @property
     def needs(self) -> "tuple[Unit, ...]":
-        """Nothing: it is the ground."""
+        """No units."""
         return ()
 
     @property
     def learner(self) -> "PretrainUnit | None":
-        """None: it has no weights."""
+        """None: a corpus has no weights."""
         return None
 
     def _shaping(self) -> Json:
@@ -59,11 +59,11 @@ class CorpusUnit(UnitBase):
 
 @dataclass(frozen=True)
 class ReadyLabels:
-    """A ready-made corpus, as far as it shapes what is learned from it.
+    """The part of a ready-made corpus that affects results.
 
     Attributes:
-        content_hash: of the images and label maps that are used; images: how many. teacher: its identity, by the manifest.
-        undrawable: why the card's subset cannot be drawn from it; None where it can.
+        content_hash: of the images and label maps in use; images: their number. teacher: its identity, from the manifest.
+        undrawable: why the card's subset cannot be drawn from it, or None.
     """
 
     content_hash: str
@@ -72,25 +72,25 @@ class ReadyLabels:
     undrawable: str | None = None
 
     def shaping(self) -> Json:
-        """What shapes a result; JSON values."""
+        """Return what affects results, as JSON values."""
         if self.undrawable is not None:
             return {"cannot be drawn": self.undrawable}
         return {"corpus": self.content_hash} | ({} if self.teacher is None else {"teacher": self.teacher})
 
 
-# Where the weights of a pretraining come from. Random weights need none: such a run has no pretraining.
+# The origins of the weights of a pretraining. A run from random weights has no pretraining.
 
 
 @dataclass(frozen=True)
 class FromImageNet:
-    """ImageNet weights of the backbone; `origin` is None where none are known."""
+    """ImageNet weights of the backbone; `origin` is None if none are known."""
 
     origin: Origin | None
 
 
 @dataclass(frozen=True)
 class FromCheckpoint:
-    """A file that the card names. shaping: what of it shapes a result. Both are None where the card has none for the backbone."""
+    """A checkpoint of the card. shaping: its identity. Both are None if the card has none for the backbone."""
 
     origin: Origin | None
     shaping: Mapping[str, Any] | None
@@ -98,7 +98,7 @@ class FromCheckpoint:
 
 @dataclass(frozen=True)
 class Permuted:
-    """The weights of another pretraining, the values of each tensor permuted within it."""
+    """The weights of another pretraining, with the values of each tensor permuted."""
 
     start: "PretrainUnit"
     seed: int
@@ -106,7 +106,7 @@ class Permuted:
 
 @dataclass(frozen=True)
 class Learned:
-    """Trained here on pseudo-labels. control: how they are broken, if at all. start: None for random weights."""
+    """Weights trained here on pseudo-labels. control: how the labels are destroyed, if at all. start: None for random weights."""
 
     labels: CorpusUnit | ReadyLabels
     control: Control | None = None
@@ -118,7 +118,7 @@ Weights = FromImageNet | FromCheckpoint | Permuted | Learned
 
 @dataclass(frozen=True, eq=False)
 class PretrainUnit(UnitBase):
-    """The weights of an encoder: trained on a corpus, brought, or permuted."""
+    """The weights of an encoder: trained on a corpus, loaded, or permuted."""
 
     kind = "pretrain"
     telling = ("certificate.json",)
@@ -130,7 +130,7 @@ class PretrainUnit(UnitBase):
 
     @property
     def needs(self) -> "tuple[Unit, ...]":
-        """What it starts from, and the corpus that is made for it."""
+        """The pretraining it starts from, and its corpus if that is made here."""
         match self.weights:
             case Permuted(start):
                 return (start,)
@@ -141,12 +141,12 @@ class PretrainUnit(UnitBase):
 
     @property
     def origin(self) -> Origin | None:
-        """Where weights that are not made here come from; None for all others."""
+        """The origin of weights that are not made here, else None."""
         return self.weights.origin if isinstance(self.weights, FromImageNet | FromCheckpoint) else None
 
     @property
     def learner(self) -> "PretrainUnit | None":
-        """This one, or that whose weights it permutes; None for weights that were brought."""
+        """This unit, or the one whose weights it permutes; None for loaded weights."""
         match self.weights:
             case Permuted(start):
                 return start.learner
@@ -156,7 +156,7 @@ class PretrainUnit(UnitBase):
 
     @property
     def steps(self) -> int:
-        """Optimiser steps on the corpus, about: equal passes count what is left of it after some is held out."""
+        """Estimated optimiser steps on the corpus; with pretrain_epochs, held-out images reduce the actual number."""
         return self.protocol.steps_on(self.weights.labels.images) if isinstance(self.weights, Learned) else 0
 
     def _shaping(self) -> Json:
@@ -180,7 +180,7 @@ class PretrainUnit(UnitBase):
 
 @dataclass(frozen=True, eq=False)
 class _OnTarget(UnitBase):
-    """A training on the target. pretrained: where the encoder's weights come from; None for random ones."""
+    """A training on the target. pretrained: the unit of the encoder's weights; None for random ones."""
 
     cell: Cell
     card: SourceCard
@@ -191,12 +191,12 @@ class _OnTarget(UnitBase):
 
     @property
     def learner(self) -> PretrainUnit | None:
-        """That of its first weights."""
+        """The learner of its initial weights."""
         return self.pretrained.learner if self.pretrained else None
 
     @property
     def steps(self) -> int:
-        """Optimiser steps on the target; `long` sources get the steps of a pretraining stage on top."""
+        """Optimiser steps on the target; `long` sources add the steps of a pretraining."""
         return self.protocol.finetune_steps + ((self.protocol.pretrain_steps or 0) if self.card.long else 0)
 
     def _shaping(self) -> Json:
@@ -214,7 +214,7 @@ class _OnTarget(UnitBase):
 
 @dataclass(frozen=True, eq=False)
 class TuneUnit(_OnTarget):
-    """The choice of a schedule for a cell, on the validation split."""
+    """The tuning of a cell's schedule on the validation split."""
 
     kind = "tune"
     telling = ("tune.json", "trials.jsonl")
@@ -228,7 +228,7 @@ class TuneUnit(_OnTarget):
 
 @dataclass(frozen=True, eq=False)
 class FinalUnit(_OnTarget):
-    """One replicate of a cell: finetuned with the tuned schedule, scored on the test split."""
+    """A replicate of a cell: finetuned with the tuned schedule, scored on the test split."""
 
     kind = "final"
     tuned: TuneUnit
@@ -244,7 +244,7 @@ Unit = CorpusUnit | PretrainUnit | TuneUnit | FinalUnit
 
 
 def all_needed(unit: Unit) -> Iterator[Unit]:
-    """What comes before a unit, each once, after those that it needs itself."""
+    """Yield all units that a unit needs, directly or not, each once and after its own needs."""
     seen: set[str] = set()
 
     def walk(above: Unit) -> Iterator[Unit]:
@@ -259,7 +259,7 @@ def all_needed(unit: Unit) -> Iterator[Unit]:
 
 @cache
 def backbone_hash(spec: BackboneSpec) -> str:
-    """Hash of what of a backbone shapes a result. `name` stays: two backbones may share parts but not a row on the board."""
+    """Hash the parts of a backbone that affect results. `name` is one: backbones may share parts but not a row on the board."""
     shaping = {name: value for name, value in asdict(spec).items() if name not in ("hub", "wheel", "for_tests")}
     return fingerprint(shaping)
 

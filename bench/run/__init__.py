@@ -1,1 +1,1 @@
-"""Running units: here, in worker processes, or as jobs of a cluster."""
+"""Running units: in this process, in workers, or as jobs of a cluster."""

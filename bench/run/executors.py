@@ -1,6 +1,6 @@
-"""Executors run units. What is done lives in the store, so nothing here has to be remembered.
+"""Executors run units. They keep no state: the store records what is done.
 
-`local` gives each unit a process of its own, forked from a server that has imported torch once: a crash takes down one unit.
+`local` runs each unit in its own process, forked from a server that has imported torch once: a crash affects one unit only.
 """
 
 import contextlib
@@ -24,11 +24,11 @@ from bench.run import parent
 from pretrain_sources.sockets import shorten_socket_paths
 from results.store import Store
 
-LOOK_AGAIN_S = 2.0  # at a unit that another run is at
+LOOK_AGAIN_S = 2.0  # between two attempts at a unit that another run has locked
 
 
 class Frontier:
-    """Which units can start: those whose needs have ended, however; what a unit needs it looks up in the store itself."""
+    """The queue of units. A unit is ready once its needs have ended, successfully or not; it checks the store itself."""
 
     def __init__(self, units: Sequence[Unit]) -> None:
         self._waiting = list(units)
@@ -37,11 +37,11 @@ class Frontier:
         self._noted: set[tuple[str, str | None]] = set()
 
     def __bool__(self) -> bool:
-        """Whether there are units that have not started, or have to be looked at again."""
+        """Return whether units remain that have not started or have to be tried again."""
         return bool(self._waiting)
 
     def take(self) -> Unit | None:
-        """The first unit that can start now, or None."""
+        """Remove and return the first unit that can start now, or None."""
         for unit in self._waiting:
             ready = self._not_before.get(unit.fingerprint, 0) <= time.monotonic()
             if ready and not any(need.fingerprint in self._open for need in unit.needs):
@@ -50,7 +50,7 @@ class Frontier:
         return None
 
     def end(self, unit: Unit, outcome: Outcome) -> bool:
-        """Whether a unit has ended; one that another run is at is looked at again after a while."""
+        """Record an outcome; return whether the unit has ended. Units locked by another run are queued again."""
         if outcome.status == "busy":
             self._not_before[unit.fingerprint] = time.monotonic() + LOOK_AGAIN_S
             self._waiting.append(unit)
@@ -59,7 +59,7 @@ class Frontier:
         return True
 
     def note(self, unit: Unit, outcome: Outcome, show: Show) -> None:
-        """Says once who keeps a unit waiting."""
+        """Report once which process a unit waits for."""
         key = unit.fingerprint, outcome.reason
         if key not in self._noted:
             self._noted.add(key)
@@ -67,7 +67,7 @@ class Frontier:
 
 
 def inline(units: Sequence[Unit], context: Context, show: Show) -> Iterator[tuple[Unit, Outcome]]:
-    """(unit, outcome) of every unit, one after the other in this process."""
+    """Run units one after the other in this process; yield (unit, outcome)."""
     from bench.run.worker import perform
 
     frontier = Frontier(units)
@@ -88,11 +88,11 @@ def inline(units: Sequence[Unit], context: Context, show: Show) -> Iterator[tupl
 class _Worker:
     unit: Unit
     process: ForkServerProcess
-    oom_kills: int  # by the kernel, on this machine, before it started
+    oom_kills: int  # on this machine, before the worker started
 
 
 def local(units: Sequence[Unit], context: Context, show: Show, jobs: int) -> Iterator[tuple[Unit, Outcome]]:
-    """(unit, outcome) of every unit as they end, `jobs` at a time. Leaving early (Ctrl-C, an error) kills the workers."""
+    """Run units in workers, `jobs` at a time; yield (unit, outcome) as they end. Leaving early (Ctrl-C, error) kills workers."""
     frontier = Frontier(units)
     running: dict[Connection, _Worker] = {}
     builders = {f"backbones.{unit.backbone.builder}" for unit in units if not isinstance(unit, CorpusUnit)}
@@ -112,7 +112,7 @@ def local(units: Sequence[Unit], context: Context, show: Show, jobs: int) -> Ite
                 running.pop(connection).process.join()
                 if outcome.died:
                     from bench.run.worker import (
-                        settle,  # with torch, which takes seconds that a run without a death saves
+                        settle,  # imports torch, which takes seconds; needed only after a death
                     )
 
                     outcome = settle(worker.unit, context, outcome)
@@ -127,7 +127,7 @@ def local(units: Sequence[Unit], context: Context, show: Show, jobs: int) -> Ite
 
 
 def _start_server(preload: list[str]) -> None:
-    """Starts the process that workers are forked from. Ctrl-C must not reach it, not even while it imports torch."""
+    """Start the fork server. Ctrl-C must not reach it, not even while it imports torch."""
     shorten_socket_paths()
     multiprocessing.set_forkserver_preload([parent.PRELOADED, *preload])
     os.environ[parent.SERVES] = str(os.getpid())
@@ -144,12 +144,12 @@ def _start(unit: Unit, context: Context) -> tuple[Connection, _Worker]:
     mine, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("forkserver").Process(target=_work, args=(unit, context, theirs))
     process.start()
-    theirs.close()  # so that a dead worker is the end of the file
+    theirs.close()  # so that the death of the worker gives an end of file
     return mine, _Worker(unit, process, _oom_kills())
 
 
 def _receive(connection: Connection, worker: _Worker, show: Show) -> Outcome | None:
-    """The worker's outcome, or None where this was but a report of progress."""
+    """Receive a worker's outcome, or None if the message reports progress."""
     try:
         message = connection.recv()
     except (EOFError, OSError):
@@ -169,13 +169,11 @@ def _death(worker: _Worker) -> Outcome:
         return Outcome("oom", f"out of memory at batch {batch}: the kernel killed the worker", died=True)
     if code == -signal.SIGKILL:
         return Outcome("failed", "the worker was killed (signal 9)", died=True)
-    return Outcome(
-        "failed", f"the worker died with exit code {code}; bench status shows what it printed last", died=True
-    )
+    return Outcome("failed", f"the worker died with exit code {code}; `bench status` shows its last output", died=True)
 
 
 def _oom_kills() -> int:
-    """How often the kernel has killed a process for want of memory since this machine started; 0 where it does not say."""
+    """Return the kernel's count of out-of-memory kills since boot; 0 if unavailable."""
     try:
         lines = Path("/proc/vmstat").read_text().splitlines()
     except OSError:
@@ -184,7 +182,7 @@ def _oom_kills() -> int:
 
 
 def _print_into(path: Path) -> None:
-    """What this process prints goes to a file from now on, where one can be written."""
+    """Redirect stdout and stderr to a file, if it can be written."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -193,17 +191,17 @@ def _print_into(path: Path) -> None:
 
 
 def _work(unit: Unit, context: Context, connection: Connection) -> None:
-    """The life of a worker process."""
+    """Run one unit in a worker process."""
     from bench.run.worker import perform
 
-    parent.end_with_parent(os.getppid())  # the fork server, which ends with the run
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
+    parent.end_with_parent(os.getppid())  # the parent is the fork server, which ends with the run
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends its workers
     _print_into(Store(context.store).unit_dir(unit.kind, unit.fingerprint) / LOG)
 
     def report(done: int, total: int, /, **facts: float) -> None:
         try:
             connection.send((done, total, facts))
         except OSError:
-            os._exit(1)  # nobody is left to work for
+            os._exit(1)  # the parent is gone
 
     connection.send(perform(unit, context, report))

@@ -1,7 +1,7 @@
-"""A process that does not outlive the one that started it. Importing this module ties the process that imports it, if told to.
+"""Processes that end with their parent. Importing this module ties the process to the one named in `SERVES`.
 
-The fork server imports it before anything else (`PRELOADED`): it spends seconds on importing torch, during which it does not
-look whether anybody is left to work for.
+The fork server imports it first (`PRELOADED`): it then spends seconds on importing torch, during which it does not notice that
+its parent is gone.
 """
 
 import ctypes
@@ -10,12 +10,12 @@ import signal
 import sys
 
 PRELOADED = "bench.run.parent"
-SERVES = "BENCH_SERVES"  # for the fork server: the process that it has to end with
+SERVES = "BENCH_SERVES"  # environment variable: the process with which the fork server has to end
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 def end_with_parent(parent: int) -> None:
-    """This process is killed when its parent ends; at once where that has another number by now. Linux only."""
+    """Have the kernel kill this process when its parent ends; exit at once if the parent has changed. Linux only."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:

@@ -1,4 +1,4 @@
-"""A matrix, from its cells to a full store: cells -> units not yet done -> an executor -> records."""
+"""Run a matrix: cells -> unfinished units -> an executor -> records."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,12 +20,12 @@ from results.record import FAILED_STATUSES
 from results.record_files import write_record
 from results.store import StoreError
 
-SAME_IN_A_ROW = 5  # failures alike, after which there is no point in going on
+SAME_IN_A_ROW = 5  # equal failures in a row that stop a run
 
 
 @dataclass(frozen=True)
 class How:
-    """Who runs the units. jobs: workers, None for one a core. slurm: options of sbatch. fail_fast: stop at the first failure."""
+    """How to run units. jobs: workers, None: one per core. slurm: options of sbatch. fail_fast: stop at the first failure."""
 
     executor: str = "local"  # or inline, slurm
     jobs: int | None = None
@@ -34,12 +34,12 @@ class How:
 
 
 def run_matrix(sweep: Sweep, how: How, show: Show) -> Plan:
-    """Runs what is not done and returns the plan as it stands afterwards.
+    """Run the unfinished units of a matrix and return the updated plan.
 
     Raises:
-        BenchError: the data or an option of Slurm cannot be used, or the protocol's device is not there.
-        StoreError: the store cannot be written; what was finished is kept.
-        StoppedEarlyError: by fail_fast, or because units keep failing alike.
+        BenchError: the data or a Slurm option cannot be used, or the protocol's device is missing.
+        StoreError: the store cannot be written; finished work is kept.
+        StoppedEarlyError: by fail_fast, or after repeated equal failures.
     """
     options = slurm.options_of(how.slurm)
     store = sweep.store
@@ -66,7 +66,7 @@ def _run_units(units: Sequence[Unit], context: Context, how: How, show: Show, op
     protocol = units[0].protocol
     if how.executor == "slurm":
         made, queued = slurm.submit(units, context, options)
-        show.noted(f"{len(made)} jobs submitted, {queued} in the queue already; `bench status` and squeue follow them")
+        show.noted(f"{len(made)} jobs submitted, {queued} already queued; follow them with `bench status` and squeue")
         return
     if how.executor == "inline":
         outcomes = inline(units, context, show)
@@ -84,7 +84,9 @@ def _run_units(units: Sequence[Unit], context: Context, how: How, show: Show, op
             raise StoppedEarlyError(f"stopped at the first failure (--fail-fast): {unit}: {outcome.reason}")
         in_a_row, last = in_a_row + 1 if outcome.reason == last else 1, outcome.reason or ""
         if in_a_row == SAME_IN_A_ROW:
-            raise StoppedEarlyError(f"stopped: {in_a_row} units in a row failed alike, the last of them {unit}: {last}")
+            raise StoppedEarlyError(
+                f"stopped: {in_a_row} units in a row failed with the same error, the last is {unit}: {last}"
+            )
 
 
 def _require_device(protocol: Protocol) -> None:
@@ -94,10 +96,10 @@ def _require_device(protocol: Protocol) -> None:
 
     if not torch.cuda.is_available():
         raise BenchError(
-            f"protocol {protocol.name} is for a CUDA GPU and this machine has none; --smoke tries it out on a CPU"
+            f"protocol {protocol.name} needs a CUDA GPU and this machine has none; try it on a CPU with --smoke"
         )
 
 
 def _default_jobs(protocol: Protocol) -> int:
-    """One unit for each core that this process may use; one where a GPU may be in play."""
+    """Return the number of units that fit the available cores; 1 if a GPU may be used."""
     return 1 if protocol.device != "cpu" else max(1, cores() // protocol.threads)

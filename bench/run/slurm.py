@@ -1,7 +1,7 @@
-"""Units as jobs of a Slurm cluster: an array a stage, each after the one before, whatever became of it; sent with submitit.
+"""Units as jobs of a Slurm cluster, submitted with submitit: job arrays for each stage, started after the previous stage ends.
 
-Nothing has to stay alive for them: a job claims its unit, looks whether what it needs is there, and leaves the result or the
-reason in the store. A job that is preempted or runs out of time is put back into the queue and goes on from its checkpoint.
+No process has to stay alive for them: a job locks its unit, checks its needs, and leaves the result or the reason of a failure
+in the store. A job that is preempted or times out is requeued and resumes from its checkpoint.
 """
 
 import io
@@ -27,45 +27,45 @@ from results.escape import for_terminal
 from results.store import Store, write_atomic
 
 MINUTES = 24 * 60  # of a job, unless `time` says otherwise
-REQUEUES = 1000  # for want of time
+REQUEUES = 1000  # after timeouts
 Jobs = dict[str, str]  # fingerprint of a unit -> job
 Options = Mapping[str, str]  # sbatch's long name, with _ for - -> value
 
 OPTION = re.compile(r"\s*([A-Za-z][\w-]*)=(.+)", re.DOTALL)
-OTHER_NAMES = {"throttle": "array_parallelism"}  # jobs of an array at a time
+OTHER_NAMES = {"throttle": "array_parallelism"}  # running jobs of an array
 SET_HERE = ("array", "error", "open_mode", "output", "parsable", "signal", "test_only", "wait", "wrap")
 FLAGS = {"true": True, "yes": True, "false": False, "no": False}
 
 
 def options_of(texts: Iterable[str]) -> dict[str, str]:
-    """`partition=gpu,time=8:00:00`, `exclude=n1,n2` and so on as one mapping.
+    """Parse `partition=gpu,time=8:00:00`, `exclude=n1,n2` and so on into one mapping.
 
-    A comma ends a value where KEY= comes next; what is quoted as in a shell is one piece.
+    A comma ends a value if KEY= follows; quotes work as in a shell.
 
     Raises:
-        BenchError: a part is not KEY=VALUE, is given twice, or is what bench sets itself.
+        BenchError: an option is not KEY=VALUE, is a duplicate, or is reserved for bench.
     """
     options: dict[str, str] = {}
     for text in texts:
         for part in _parts(text):
-            found = OPTION.fullmatch(part)
-            if found is None:
+            match = OPTION.fullmatch(part)
+            if match is None:
                 raise BenchError(
-                    f"--slurm {part}: options are KEY=VALUE, as sbatch has them: partition=gpu,time=8:00:00"
+                    f"--slurm {part}: options must be KEY=VALUE, as for sbatch: partition=gpu,time=8:00:00"
                 )
-            name = found[1].replace("-", "_")
+            name = match[1].replace("-", "_")
             name = OTHER_NAMES.get(name, name)
             if name in options:
-                raise BenchError(f"--slurm {found[1]}: it is given twice")
+                raise BenchError(f"--slurm {match[1]}: duplicate option")
             if name in SET_HERE:
-                raise BenchError(f"--slurm {found[1]}: bench sets it itself")
-            options[name] = found[2]
-    _parameters(options)  # so that what is wrong is told at once
+                raise BenchError(f"--slurm {match[1]}: reserved, bench sets this option")
+            options[name] = match[2]
+    _parameters(options)  # raises for invalid values
     return options
 
 
 def _parts(text: str) -> list[str]:
-    """KEY=VALUE each; a piece between commas that does not begin with KEY= belongs to the value before it."""
+    """Split into KEY=VALUE; a piece between commas that does not begin with KEY= belongs to the previous value."""
     lexer = shlex.shlex(text, posix=True)
     lexer.whitespace, lexer.whitespace_split, lexer.commenters = ",", True, ""
     parts: list[str] = []
@@ -81,13 +81,13 @@ def _parts(text: str) -> list[str]:
 
 
 def submit(units: Sequence[Unit], context: Context, options: Options) -> tuple[Jobs, int]:
-    """(jobs that were submitted, how many units are in the queue already). All stages are queued, or none.
+    """Submit units; return (submitted jobs, number of units already queued). All stages are queued, or none.
 
     Raises:
-        BenchError: there is no Slurm here, or it refuses.
+        BenchError: Slurm is missing or refuses the jobs.
     """
     if shutil.which("sbatch") is None:
-        raise BenchError("there is no sbatch on this machine: --executor slurm is for a login node of a cluster")
+        raise BenchError("no sbatch on this machine: run --executor slurm on a login node of a cluster")
     try:
         import submitit
     except ImportError as error:
@@ -97,7 +97,7 @@ def submit(units: Sequence[Unit], context: Context, options: Options) -> tuple[J
     fresh = [unit for unit in units if unit.fingerprint not in known]
     size = _array_size()
     data = pickle.dumps(context)
-    place = folder / f"context-{fingerprint(data.hex())[:16]}.pkl"  # once: it names every frame
+    place = folder / f"context-{fingerprint(data.hex())[:16]}.pkl"  # stored once for all jobs: it lists every frame
     write_atomic(place, data)
     try:
         executor = submitit.SlurmExecutor(folder / "jobs", max_num_timeout=REQUEUES)
@@ -121,11 +121,11 @@ def submit(units: Sequence[Unit], context: Context, options: Options) -> tuple[J
 
 
 def _sent(executor: Any, place: Path, part: Sequence[Unit]) -> list[str]:  # noqa: ANN401
-    """The jobs of these units, after they were submitted."""
+    """Submit these units; return their jobs."""
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     try:
-        with redirect_stderr(io.StringIO()):  # submitit prints there what it raises
+        with redirect_stderr(io.StringIO()):  # submitit also prints its errors
             jobs = executor.map_array(Job(), [str(place)] * len(part), part)
     except (FailedJobError, FailedSubmissionError) as error:
         raise BenchError(f"Slurm refused the jobs: {' '.join(str(error).split())}") from error
@@ -134,53 +134,53 @@ def _sent(executor: Any, place: Path, part: Sequence[Unit]) -> list[str]:  # noq
 
 @contextmanager
 def _all_or_none(folder: Path, known: Jobs, made: Jobs) -> Iterator[None]:
-    """Takes the jobs in `made` back out of the queue where not all of them could be submitted."""
+    """Cancel the jobs in `made` if not all jobs could be submitted."""
     try:
         yield
     except BaseException as error:  # Ctrl-C too
-        told = _cancel(sorted({job.split("_")[0] for job in made.values()}))
+        result = _cancel(sorted({job.split("_")[0] for job in made.values()}))
         if made:
             write_atomic(folder / "jobs.json", json.dumps(known).encode())
         if isinstance(error, BenchError):
-            raise BenchError(f"{error}. {told}") from error
+            raise BenchError(f"{error}. {result}") from error
         raise
 
 
 def _cancel(arrays: Sequence[str]) -> str:
-    """Says what became of the jobs before."""
+    """Cancel job arrays; return a message with the result."""
     if not arrays:
         return "Nothing was queued"
     done = subprocess.run(["scancel", *arrays], capture_output=True, text=True, check=False)
     if done.returncode:
-        return f"Jobs {', '.join(arrays)} are in the queue and cannot be cancelled: {' '.join(done.stderr.split())}"
-    return f"Jobs {', '.join(arrays)}, which were queued before, are cancelled: nothing is left in the queue"
+        return f"Jobs {', '.join(arrays)} are queued and could not be cancelled: {' '.join(done.stderr.split())}"
+    return f"Jobs {', '.join(arrays)} were cancelled; nothing is left in the queue"
 
 
 def _array_size() -> int:
-    """The most jobs of an array that this cluster takes.
+    """Return the maximum array size of this cluster.
 
     Raises:
-        BenchError: it does not say.
+        BenchError: the cluster does not report it.
     """
     shown = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=False)
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", shown.stdout, re.MULTILINE)  # the largest index is one less
-    if found is None:
+    match = re.search(r"^MaxArraySize\s*=\s*(\d+)", shown.stdout, re.MULTILINE)  # the largest index is one less
+    if match is None:
         raise BenchError(
-            f"`scontrol show config` tells no MaxArraySize: {' '.join(shown.stderr.split()) or 'no answer'}"
+            f"`scontrol show config` reports no MaxArraySize: {' '.join(shown.stderr.split()) or 'no answer'}"
         )
-    return max(1, int(found[1]))
+    return max(1, int(match[1]))
 
 
 class Job:
-    """What a job runs; called again with the same arguments after it was requeued."""
+    """The function of a job; called again with the same arguments after a requeue."""
 
     def __call__(self, context: str, unit: Unit) -> str:
-        """The status that the unit ended with."""
+        """Run a unit and return its status."""
         from bench.run.worker import perform
 
-        held: Context = pickle.loads(Path(context).read_bytes())
+        shared: Context = pickle.loads(Path(context).read_bytes())
         reason = None
-        while (outcome := perform(unit, held, _unheard)).status == "busy":
+        while (outcome := perform(unit, shared, _ignore_progress)).status == "busy":
             if outcome.reason != reason:
                 print(f"waiting for {unit}: {(reason := outcome.reason)}", flush=True)
             time.sleep(LOOK_AGAIN_S)
@@ -188,21 +188,21 @@ class Job:
         return str(outcome.status)
 
     def checkpoint(self, context: str, unit: Unit) -> Any:  # noqa: ANN401
-        """What to submit when the job is preempted or out of time: the same, which goes on from the unit's own checkpoint."""
+        """Return the job to submit after a preemption or timeout: the same, which resumes from the unit's checkpoint."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, context, unit)
 
 
-def _unheard(done: int, total: int, /, **facts: float) -> None:
-    """A job tells nobody; `bench status` reads the store."""
+def _ignore_progress(done: int, total: int, /, **facts: float) -> None:
+    """Discard progress; `bench status` reads it from the store."""
 
 
 def _parameters(options: Options, unit: Unit | None = None, after: Sequence[str] = ()) -> dict[str, Any]:
-    """What submitit's executor takes. All that it need not know goes to sbatch as it is.
+    """Return the parameters of submitit's executor; options unknown to it are passed to sbatch unchanged.
 
     Raises:
-        BenchError: a value is not of the type that submitit takes.
+        BenchError: a value has the wrong type for submitit.
     """
     own: dict[str, Any] = {"time": MINUTES, "job_name": f"bench-{unit.kind}" if unit else "bench"}
     own |= {"cpus_per_task": unit.protocol.threads} if unit else {}
@@ -210,8 +210,8 @@ def _parameters(options: Options, unit: Unit | None = None, after: Sequence[str]
     for name, value in options.items():
         if name in OF_SUBMITIT:
             own[name] = OF_SUBMITIT[name](name, value)
-        elif (given := FLAGS.get(value.lower(), value)) is not False:
-            extra[name] = given
+        elif (flag := FLAGS.get(value.lower(), value)) is not False:
+            extra[name] = flag
     waits = [f"afterany:{':'.join(after)}"] if after else []
     waits += [extra.pop("dependency")] if "dependency" in extra else []
     return own | {"dependency": ",".join(waits) or None, "additional_parameters": extra}
@@ -219,26 +219,26 @@ def _parameters(options: Options, unit: Unit | None = None, after: Sequence[str]
 
 def _number(name: str, value: str) -> int:
     if not re.fullmatch(r"[1-9]\d*", value):
-        raise BenchError(f"--slurm {name}={value}: it must be a number, at least 1")
+        raise BenchError(f"--slurm {name}={value}: must be a number, at least 1")
     return int(value)
 
 
 def _flag(name: str, value: str) -> bool:
     if value.lower() not in FLAGS:
-        raise BenchError(f"--slurm {name}={value}: it must be true or false")
+        raise BenchError(f"--slurm {name}={value}: must be true or false")
     return FLAGS[value.lower()]
 
 
 def minutes(text: str) -> int:
-    """Slurm's MINUTES, MINUTES:SECONDS, HOURS:MINUTES:SECONDS or DAYS-HOURS[:MINUTES[:SECONDS]] in minutes, at least one.
+    """Convert MINUTES, MINUTES:SECONDS, HOURS:MINUTES:SECONDS or DAYS-HOURS[:MINUTES[:SECONDS]] to minutes, at least one.
 
     Raises:
-        BenchError: it is none of them.
+        BenchError: the text has none of these forms.
     """
-    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
-    if found is None:
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
+    if match is None:
         raise BenchError(f"--slurm time={text}: write 8:00:00, 90 (minutes) or 1-12 (days-hours)")
-    days, *parts = (int(part) if part else None for part in found.groups())
+    days, *parts = (int(part) if part else None for part in match.groups())
     if days is not None:
         hours, mins, secs = (part or 0 for part in parts)
     elif parts[2] is not None:
@@ -249,7 +249,7 @@ def minutes(text: str) -> int:
 
 
 def _queued(folder: Path) -> Jobs:
-    """The jobs of earlier calls that Slurm has not finished with."""
+    """Return the jobs of earlier calls that are still in the queue."""
     try:
         jobs: Jobs = json.loads((folder / "jobs.json").read_bytes())
     except (OSError, ValueError):
@@ -257,15 +257,15 @@ def _queued(folder: Path) -> Jobs:
     words = ["squeue", "--noheader", "--array", "--format=%i"]
     listing = subprocess.run(words, capture_output=True, text=True, check=False)
     if listing.returncode:
-        raise BenchError(f"squeue does not answer: {listing.stderr.strip()}")
+        raise BenchError(f"squeue failed: {listing.stderr.strip()}")
     alive = set(listing.stdout.split())
     return {unit: job for unit, job in jobs.items() if job in alive}
 
 
-OF_SUBMITIT: Mapping[str, Callable[[str, str], Any]] = {  # options that submitit acts on, or that are none of sbatch's
+OF_SUBMITIT: Mapping[str, Callable[[str, str], Any]] = {  # options that submitit handles, or that sbatch does not have
     "time": lambda name, value: minutes(value),
     **dict.fromkeys(("nodes", "ntasks_per_node", "array_parallelism", "signal_delay_s"), _number),
     **dict.fromkeys(("stderr_to_stdout", "use_srun"), _flag),
-    **dict.fromkeys(("setup", "teardown"), lambda name, value: [value]),  # a line of the job's script
+    **dict.fromkeys(("setup", "teardown"), lambda name, value: [value]),  # lines of the job script
     "srun_args": lambda name, value: shlex.split(value),
 }

@@ -1,4 +1,4 @@
-"""A unit from its claim to its end: done once, whoever else is at it, and known to the store however it ends."""
+"""Run one unit: lock it, execute it at most once, record the outcome."""
 
 import json
 import time
@@ -28,11 +28,11 @@ from results.locks import HeldError, LocksError, locked
 from results.record_files import write_record
 from results.store import Store, StoreError, cannot_write, write_atomic
 
-TOLD_EVERY_S = 5.0  # between two looks at a unit from elsewhere
+SAVED_EVERY_S = 5.0  # between two updates of progress.json
 
 
 def perform(unit: Unit, context: Context, report: Progress) -> Outcome:
-    """Does a unit unless it is done, claimed, or cannot start. Raises for nothing but an interrupt."""
+    """Run a unit unless it is done, locked, or its needs are missing. Only an interrupt raises."""
     from bench.train.stages import execute
 
     store = Store(context.store)
@@ -45,10 +45,10 @@ def perform(unit: Unit, context: Context, report: Progress) -> Outcome:
                 return Outcome("ok")
             if (unmet := _unmet(store, unit)) is not None:
                 return settle(unit, context, unmet)
-            told = _Told(unit, store, report)
-            outcome = settle(unit, context, execute(unit, context, told))
+            progress = _ProgressFile(unit, store, report)
+            outcome = settle(unit, context, execute(unit, context, progress))
             if outcome.status == "ok":
-                told.close()
+                progress.close()
             return outcome
     except HeldError as error:
         return held_by(error)
@@ -61,10 +61,10 @@ def perform(unit: Unit, context: Context, report: Progress) -> Outcome:
 
 
 def settle(unit: Unit, context: Context, outcome: Outcome) -> Outcome:
-    """Leaves in the store how a unit ended: the record of a final, or what the units that need it should know.
+    """Store the outcome of a unit: the record of a final, or outcome.json for the units that need it.
 
     Raises:
-        StoreError: it cannot be written.
+        StoreError: the store cannot be written.
     """
     store = Store(context.store)
     folder = folder_of(store, unit)
@@ -82,7 +82,7 @@ def settle(unit: Unit, context: Context, outcome: Outcome) -> Outcome:
 
 
 def _has_ended(store: Store, unit: Unit, keep: bool) -> bool:
-    """Whether there is nothing to do, because another run was quicker."""
+    """Return whether another run has completed the unit meanwhile."""
     if not isinstance(unit, FinalUnit):
         return is_done(store, unit)
     record = record_of(store, unit)
@@ -90,7 +90,7 @@ def _has_ended(store: Store, unit: Unit, keep: bool) -> bool:
 
 
 def _unmet(store: Store, unit: Unit) -> Outcome | None:
-    """How a unit ends whose needs are not met, or None where they are."""
+    """Return the outcome of a unit whose needs are not done, or None if they are."""
     for need in unit.needs:
         if not is_done(store, need):
             try:
@@ -107,26 +107,26 @@ def _device(unit: Unit) -> str:
     return provenance.device_name(device_of(unit.protocol))
 
 
-class _Told:
-    """A report that also goes to a file now and then, and knows how long the work took."""
+class _ProgressFile:
+    """A progress callback that also updates progress.json, and measures the run time."""
 
     def __init__(self, unit: Unit, store: Store, report: Progress) -> None:
         self._path = folder_of(store, unit) / PROGRESS
         self._report, self._begun, self._written = report, time.monotonic(), 0.0
-        self._first: int | None = None  # where it went on
+        self._first: int | None = None  # where work began or resumed
         self._facts: dict[str, Any] = {"unit": str(unit), "since": now()}
         self._on = {"by": paced_by(unit), "protocol": unit.protocol.name, "device": _device(unit)}
 
     def __call__(self, done: int, total: int, /, **facts: float) -> None:
         self._first = done - 1 if self._first is None else self._first
         self._facts |= {"done": done, "total": total, **facts}
-        if time.monotonic() - self._written > TOLD_EVERY_S:
+        if time.monotonic() - self._written > SAVED_EVERY_S:
             self._written = time.monotonic()
             write_atomic(self._path, json.dumps(self._facts).encode())
         self._report(done, total, **facts)
 
     def close(self) -> None:
-        """What is left of it all when the unit is done: its time."""
+        """Replace progress.json by spent.json, the run time of a finished unit."""
         self._path.unlink(missing_ok=True)
         log = self._path.with_name(LOG)
         if log.is_file() and not log.stat().st_size:

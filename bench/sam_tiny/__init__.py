@@ -1,1 +1,1 @@
-"""How sam-tiny is trained: its pictures, its loss, and `python -m bench.sam_tiny`, which goes on where it was stopped."""
+"""Training of sam-tiny: its images, its loss, and the resumable command `python -m bench.sam_tiny`."""

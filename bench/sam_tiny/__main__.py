@@ -1,6 +1,6 @@
-"""Trains sam-tiny: python -m bench.sam_tiny OUT [--real DIR] [--steps N]. Two processes: torchrun --nproc-per-node 2 -m ...
+"""Train sam-tiny: python -m bench.sam_tiny OUT [--real DIR] [--steps N]. Two processes: torchrun --nproc-per-node 2 -m ...
 
-OUT keeps a checkpoint every 100 steps, from which the same command goes on, and at the end sam_tiny.safetensors.
+Saves a checkpoint in OUT every 100 steps, from which the same command resumes, and finally sam_tiny.safetensors.
 """
 
 import math
@@ -27,20 +27,20 @@ from pretrain_sources.teachers.sam_tiny import build
 from safe_io.files import whole, write_whole
 
 RATES = {True: 3e-4, False: 1e-3}  # of the encoder's ImageNet part, and of the rest
-NEAR = 2.0  # gain of the projections that let prompts look at their own place
+NEAR = 2.0  # gain of the projections that direct attention to a prompt's own place
 WARM_UP = 100  # steps
 DECAY = 0.01
-TOLD_EVERY, KEPT_EVERY = 20, 100  # steps
-FROZEN = ("conv_stem", "bn1", "blocks.0", "blocks.1")  # of the encoder: edges are edges
+PRINTED_EVERY, SAVED_EVERY = 20, 100  # steps
+FROZEN = ("conv_stem", "bn1", "blocks.0", "blocks.1")  # of the encoder: generic edge filters
 PRETRAINED = "image_encoder.backbone."
 
 
 def begin(seed: int, weights: Path) -> Sam:
-    """The untrained model: its encoder from ImageNet, the rest random. In eval mode: batches are small, so the statistics
-    of batch normalisation stay ImageNet's.
+    """Build the untrained model: encoder from ImageNet, the rest random; in eval mode, because batches are too small for
+    the statistics of batch normalisation.
 
     Raises:
-        ClickException: the ImageNet weights cannot be had.
+        ClickException: the ImageNet weights are unavailable.
     """
     spec = find_backbone("fpn-efficientnet-lite0")
     origin = imagenet.locate(spec, weights)
@@ -49,8 +49,8 @@ def begin(seed: int, weights: Path) -> Sam:
         raise click.ClickException(f"no ImageNet weights of {spec.encoder}: {stop or ''}")
     torch.manual_seed(derive_seed("sam-tiny", seed))
     model = build()
-    given = imagenet.fetch(spec, origin, weights).tensors  # under the names of a network's encoder
-    own = {name.removeprefix("model."): tensor for name, tensor in given.items()}
+    tensors = imagenet.fetch(spec, origin, weights).tensors  # under the names of a network's encoder
+    own = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
     model.image_encoder.backbone.load_state_dict(own)
     for name, parameter in model.image_encoder.backbone.named_parameters():
         parameter.requires_grad_(not name.startswith(FROZEN))
@@ -61,10 +61,10 @@ def begin(seed: int, weights: Path) -> Sam:
 
 @torch.no_grad()
 def _begin_near(model: Sam) -> None:
-    """Lets every attention between prompts and picture look at the prompt's own place first.
+    """Initialise attention between prompts and image so that a prompt attends to its own place first.
 
-    A query and a key at the same place have the same position encoding; projected by the same matrix they fit each other
-    best. With two random matrices a point finds its place only after hundreds of steps.
+    A query and a key at the same place have the same position encoding; projected by the same matrix they match best. With
+    two random matrices a point learns its place only after hundreds of steps.
     """
     transformer = model.mask_decoder.transformer
     crossings = [transformer.final_attn_token_to_image]
@@ -76,30 +76,30 @@ def _begin_near(model: Sam) -> None:
         attention.q_proj.bias.zero_()
         attention.k_proj.bias.zero_()
     for kind in model.prompt_encoder.point_embeddings:
-        kind.weight.mul_(0.3)  # what a prompt is, against where
+        kind.weight.mul_(0.3)  # the type of a prompt, relative to its place
 
 
 def unlabelled(folder: Path) -> list[Path]:
-    """The frames to learn from; those of a target's train, val or test are refused.
+    """List the frames to train on; labelled frames of a target are refused.
 
     Raises:
-        ClickException: there are such frames among them.
+        ClickException: the folder holds labelled frames.
     """
     frames = [image.path.resolve() for image in read_pool(folder).images]
     for data in folder.resolve().parents:
         for name in TARGETS:
             if (data / name).is_dir() and folder.resolve().is_relative_to(data / name):
                 splits = open_target(name, data).splits
-                labelled = {frame.image.resolve() for found in splits.values() for frame in found}
-                if taken := labelled & set(frames):
+                labelled = {frame.image.resolve() for split in splits.values() for frame in split}
+                if shared := labelled & set(frames):
                     raise click.ClickException(
-                        f"--real {folder} holds {len(taken)} labelled frames of {name}: take its unlabelled/"
+                        f"--real {folder} holds {len(shared)} labelled frames of {name}: use its unlabelled/"
                     )
     return frames
 
 
 class Training:
-    """A model on its way: what a checkpoint holds, and one step."""
+    """The state of a training, as stored in checkpoints, and its step."""
 
     def __init__(self, model: Sam) -> None:
         self.model, self.step = model, 0
@@ -111,15 +111,15 @@ class Training:
         self.optimizer = AdamW(groups, lr=0.0, weight_decay=DECAY)
 
     def resume(self, path: Path) -> None:
-        """Goes on from a checkpoint, if it is there."""
+        """Resume from a checkpoint, if it exists."""
         if path.is_file():
-            held = torch.load(path, map_location=self.model.device, weights_only=True)
-            self.model.load_state_dict(held["model"])
-            self.optimizer.load_state_dict(held["optimizer"])
-            self.step = held["step"]
+            state = torch.load(path, map_location=self.model.device, weights_only=True)
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step = state["step"]
 
     def keep(self, path: Path) -> None:
-        """Writes a checkpoint, whole or not at all."""
+        """Write a checkpoint atomically."""
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
         with whole(path) as aside:
             torch.save(state, aside)
@@ -127,7 +127,7 @@ class Training:
     def learn(
         self, real: Sequence[Path], seed: int, steps: int, batch: int, prompts: int, rank: int, ranks: int
     ) -> tuple[float, float]:
-        """One step of `steps`, this process's share of the batch; (loss, mean IoU of the masks that were chosen)."""
+        """Train one step of `steps` on this process's share of the batch; return (loss, mean IoU of the chosen masks)."""
         share = min(1.0, (self.step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * self.step / steps))
         for group in self.optimizer.param_groups:
             group["lr"] = group["rate"] * share
@@ -146,7 +146,7 @@ class Training:
 
 
 def _gradient(parameter: torch.nn.Parameter) -> torch.Tensor:
-    """Zeros where none came, as for candidates that no prompt of this process asked for."""
+    """Return the gradient, or zeros if there is none, as for candidates that no prompt of this process used."""
     if parameter.grad is None:
         parameter.grad = torch.zeros_like(parameter)
     return parameter.grad
@@ -160,13 +160,13 @@ def _gradient(parameter: torch.nn.Parameter) -> torch.Tensor:
 @click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True)
 @click.option("--steps", type=click.IntRange(1), default=1000, show_default=True)
 @click.option("--stop", type=int, help="Stop after this step; the schedule stays that of --steps.")
-@click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Pictures a step.")
-@click.option("--prompts", type=click.IntRange(2), default=7, show_default=True, help="Prompts a picture.")
+@click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Images per step.")
+@click.option("--prompts", type=click.IntRange(2), default=7, show_default=True, help="Prompts per image.")
 @click.option("--seed", default=0, show_default=True)
-def main(  # noqa: PLR0913 - an argument for each option
+def main(  # noqa: PLR0913 - one argument per option
     out: Path, real: Path | None, weights: Path, steps: int, stop: int | None, batch: int, prompts: int, seed: int
 ) -> None:
-    """Trains, and writes the weights in half precision."""
+    """Train, and write the weights in half precision."""
     rank, ranks = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if ranks > 1:
         distributed.init_process_group("gloo")
@@ -178,12 +178,12 @@ def main(  # noqa: PLR0913 - an argument for each option
     while training.step < last:
         seen.append(training.learn(frames, seed, steps, batch, prompts, rank, ranks))
         step = training.step
-        if rank == 0 and step % TOLD_EVERY == 0:
+        if rank == 0 and step % PRINTED_EVERY == 0:
             loss, iou = (sum(values) / len(values) for values in zip(*seen, strict=True))
             speed, seen = (time.monotonic() - started) / (step - first), []
             left = f"{speed:.2f} s a step, {speed * (last - step) / 60:.0f} min left"
             click.echo(f"step {step} of {steps}: loss {loss:.3f}, IoU {iou:.3f}; {left}")
-        if rank == 0 and (step % KEPT_EVERY == 0 or step == last):
+        if rank == 0 and (step % SAVED_EVERY == 0 or step == last):
             training.keep(out / "checkpoint.pt")
     if rank == 0 and training.step == steps:
         half = {name: tensor.half().cpu().contiguous() for name, tensor in training.model.state_dict().items()}

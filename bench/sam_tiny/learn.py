@@ -1,4 +1,4 @@
-"""SAM's way of learning (Kirillov et al., "Segment Anything", ICCV 2023, appendix A) at a small scale: prompts, rounds, loss."""
+"""SAM's training (Kirillov et al., "Segment Anything", ICCV 2023, appendix A) at a small scale: prompts, rounds, loss."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,35 +14,35 @@ from bench.sam_tiny.pictures import Bools, Picture, picture
 from pretrain_sources.hashing import derive_seed
 
 POINTS = 0.65  # share of the prompts that are points; the others are boxes
-SECOND_ROUND = 0.2  # share of the pictures on which a mask is mended by a second point
-FOCAL = 20.0  # against one part dice, as in SAM
-OTHERS = 0.05  # what the candidates count that are not the best, so that none of them dies
-BALANCED_STEPS = 300  # steps over which a class-balanced cross-entropy fades out: without it masks stay empty for long
+SECOND_ROUND = 0.2  # share of the images with a second round: a point that corrects the mask
+FOCAL = 20.0  # weight relative to Dice, as in SAM
+OTHERS = 0.05  # weight of the candidates that are not the best, so that all of them learn
+BALANCED_STEPS = 300  # steps over which a class-balanced cross-entropy fades out; without it masks stay empty for long
 
 
 def losses_of(
     model: Sam, real: Sequence[Path], seed: int, step: int, places: Sequence[int], prompts: int
 ) -> tuple[Tensor, Tensor]:
-    """(loss, IoU of the chosen masks (P,)) summed over the pictures at these places of the batch of a step."""
-    found = [picture(real, seed, step, place) for place in places]
-    images = torch.stack([model.preprocess(as_image(one).to(model.device)) for one in found])
+    """Compute (loss, IoU of the chosen masks (P,)) summed over the images at these places of the batch of a step."""
+    pictures = [picture(real, seed, step, place) for place in places]
+    images = torch.stack([model.preprocess(as_image(one).to(model.device)) for one in pictures])
     features = model.image_encoder(images.contiguous(memory_format=torch.channels_last))
     fade = max(0.0, 1 - step / BALANCED_STEPS)
     losses, ious = [], []
-    for place, one, embedding in zip(places, found, features.split(1), strict=True):
+    for place, one, embedding in zip(places, pictures, features.split(1), strict=True):
         rng = np.random.default_rng(derive_seed("sam-tiny prompts", seed, step, place))
-        loss, iou = _asked(model, one, embedding.contiguous(), prompts, fade, rng)
+        loss, iou = _prompted(model, one, embedding.contiguous(), prompts, fade, rng)
         losses.append(loss)
         ious.append(iou)
     return torch.stack(losses).sum(), torch.cat(ious)
 
 
-def _asked(
-    model: Sam, found: Picture, features: Tensor, prompts: int, fade: float, rng: np.random.Generator
+def _prompted(
+    model: Sam, one: Picture, features: Tensor, prompts: int, fade: float, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """(loss, IoU of the mask that the model thinks best for each point) on one picture. features: (1, C, h, w)."""
-    asked = rng.choice(len(found.masks), prompts, p=found.weights / found.weights.sum())
-    masks, device = found.masks[asked], model.device
+    """Compute (loss, IoU of the mask that the model ranks first for each point) on one image. features: (1, C, h, w)."""
+    chosen = rng.choice(len(one.masks), prompts, p=one.weights / one.weights.sum())
+    masks, device = one.masks[chosen], model.device
     wanted = _at_stride_2(masks, model.image_encoder.img_size).to(device)
     n = round(POINTS * prompts)
     points = torch.tensor(np.array([_inside(mask, rng) for mask in masks[:n]]), dtype=torch.float32, device=device)
@@ -56,9 +56,9 @@ def _asked(
     loss = (n * first + (prompts - n) * second) / prompts
     if rng.random() < SECOND_ROUND:
         before = low[:n, 1:][torch.arange(n), best].detach()
-        mending, signs = _mistakes(before > 0, wanted[:n] > 0, rng)
+        corrections, signs = _mistakes(before > 0, wanted[:n] > 0, rng)
         both = (
-            torch.cat([points[:, None], mending.to(device)[:, None]], 1),
+            torch.cat([points[:, None], corrections.to(device)[:, None]], 1),
             torch.cat([ones, signs.to(device)[:, None]], 1),
         )
         sparse, dense = model.prompt_encoder(points=both, boxes=None, masks=before[:, None])
@@ -67,26 +67,26 @@ def _asked(
     return loss, true
 
 
-def as_image(found: Picture) -> Tensor:
-    """(3, H, W) grey values as Sam.preprocess takes them."""
-    return torch.from_numpy(found.thermal).float().expand(3, -1, -1)
+def as_image(one: Picture) -> Tensor:
+    """Return (3, H, W) grey values, the input of Sam.preprocess."""
+    return torch.from_numpy(one.thermal).float().expand(3, -1, -1)
 
 
 def _at_stride_2(masks: Bools, side: int) -> Tensor:
-    """(P, side / 2, side / 2) of 0 and 1; a pixel belongs to a mask that covers at least half of it."""
+    """Downsample masks to (P, side / 2, side / 2) of 0 and 1; a pixel is 1 if the mask covers at least half of it."""
     height, width = masks.shape[1:]
     square = F.pad(torch.from_numpy(masks).float(), (0, side - width, 0, side - height))
     return (F.avg_pool2d(square[:, None], 2)[:, 0] >= 0.5).float()
 
 
 def _inside(mask: NDArray[np.bool_], rng: np.random.Generator) -> tuple[float, float]:
-    """(x, y) of the middle of a pixel of the mask, each as likely as the others."""
+    """Draw a pixel of the mask uniformly; return its centre (x, y)."""
     flat = int(rng.choice(np.flatnonzero(mask)))
     return flat % mask.shape[1] + 0.5, flat // mask.shape[1] + 0.5
 
 
 def _around(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.float64]:
-    """(x0, y0, x1, y1) of the mask's box; each side is off by a tenth of the box or so, and by 20 pixels at most, as in SAM."""
+    """Return the mask's box (x0, y0, x1, y1) with noise of a tenth of its size, at most 20 pixels, as in SAM."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     box = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float64)
     size = np.tile(box[2:] - box[:2], 2)
@@ -95,7 +95,7 @@ def _around(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.flo
 
 
 def _mistakes(drawn: Tensor, wanted: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """(P, 2) a point of each mask where it is wrong (of the truth where nothing is), and (P,) whether it belongs to it."""
+    """Draw (P, 2) a wrong pixel of each mask (a true one if none is wrong), and (P,) whether it belongs to the object."""
     points, signs = [], []
     for wrong, true in zip((drawn != wanted).cpu().numpy(), wanted.cpu().numpy(), strict=True):
         places = np.flatnonzero(wrong if wrong.any() else true if true.any() else ~true)
@@ -106,13 +106,13 @@ def _mistakes(drawn: Tensor, wanted: Tensor, rng: np.random.Generator) -> tuple[
 
 
 def _decode(model: Sam, features: Tensor, sparse: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
-    """(P, 4, h, w) logits and (P, 4) predicted IoUs: the mask for clear prompts first, then the three for a point."""
+    """Compute (P, 4, h, w) logits and (P, 4) predicted IoUs: the mask for clear prompts first, then the three for a point."""
     low, iou = model.mask_decoder.predict_masks(features, model.prompt_encoder.get_dense_pe(), sparse, dense)
     return low, iou
 
 
 def _loss(low: Tensor, iou: Tensor, wanted: Tensor, fade: float) -> tuple[Tensor, Tensor, Tensor]:
-    """(loss, the candidate with the least (P,), true IoU of the candidate that the model thinks best (P,)).
+    """Compute (loss, the candidate with the smallest loss (P,), true IoU of the candidate that the model ranks first (P,)).
 
     low: (P, C, h, w). iou: (P, C). wanted: (P, h, w).
     """

@@ -1,8 +1,8 @@
-"""What sam-tiny learns from: pictures with segments, drawn anew for every step and a function of (seed, step, place) alone.
+"""Training images of sam-tiny with segments; a pure function of (seed, step, place).
 
 scenes    rendered frames; their instances, and each connected piece of ground, wall or sky
-real      unlabelled thermal frames where they are at hand; segments that a classical method finds in them
-pasted    either of them with warm and cold shapes put on top, whose masks are known: small things as a drone sees them
+real      unlabelled thermal frames, if available; segments of a classical method
+pasted    either of them with warm and cold shapes on top, whose masks are known: small objects as seen from a drone
 """
 
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ from pretrain_sources.recipe import FelzenszwalbTeacher
 from pretrain_sources.teachers.felzenszwalb import open_teacher
 from pretrain_sources.teachers.sam_tiny import SIDE
 
-LEAST_PX = 32  # pixels of a segment, in the picture
-STUFF = 0.1  # how often a piece of ground, wall or sky is asked for, beside an instance
-WHOLE = 0.5  # share of frames that are taken whole
-CROPS = (0.35, 1.0)  # sides of the others, as shares of the frame's
-REAL = 0.4  # share of pictures from real frames, where there are any
-PASTED_ON_REAL, PASTED_ON_SCENES = 0.75, 0.2  # shares of these with shapes on top, and of those
-SCENES = ((240, 320), (480, 640))  # smallest and largest size that is rendered
+LEAST_PX = 32  # smallest segment, in pixels
+STUFF = 0.1  # weight of a piece of ground, wall or sky, relative to an instance
+WHOLE = 0.5  # share of frames that are not cropped
+CROPS = (0.35, 1.0)  # size of crops, relative to the frame
+REAL = 0.4  # share of images from real frames, if there are any
+PASTED_ON_REAL, PASTED_ON_SCENES = 0.75, 0.2  # share of real and of rendered images with shapes on top
+SCENES = ((240, 320), (480, 640))  # smallest and largest rendered size
 SCALES = (120.0, 400.0)  # of the classical segments
 
 Bytes = NDArray[np.uint8]
@@ -36,10 +36,10 @@ Ids = NDArray[np.int32]
 
 @dataclass(frozen=True)
 class Picture:
-    """A frame and what can be asked for in it.
+    """An image and its segments.
 
     Attributes:
-        thermal: (H, W), its long side 384 pixels. masks: (N, H, W), N >= 1. weights: (N,) how often each is asked for.
+        thermal: (H, W), long side 384 pixels. masks: (N, H, W), N >= 1. weights: (N,) relative sampling frequency.
     """
 
     thermal: Bytes
@@ -48,13 +48,13 @@ class Picture:
 
 
 def picture(real: Sequence[Path], seed: int, step: int, place: int) -> Picture:
-    """The picture at this place of the batch of a step. real: thermal files, may be none."""
+    """Make the image at this place of the batch of a step. real: thermal files, may be empty."""
     for attempt in range(100):
         rng = np.random.default_rng(derive_seed("sam-tiny picture", seed, step, place, attempt))
-        found = _picture(real, rng)
-        if len(found.masks):
-            return found
-    raise ValueError("a hundred pictures without a segment: are the real frames empty?")
+        made = _picture(real, rng)
+        if len(made.masks):
+            return made
+    raise ValueError("no segment in 100 images: are the real frames empty?")
 
 
 def _picture(real: Sequence[Path], rng: np.random.Generator) -> Picture:
@@ -63,8 +63,8 @@ def _picture(real: Sequence[Path], rng: np.random.Generator) -> Picture:
         frame = decode_thermal(real[int(rng.integers(len(real)))].read_bytes())
         thermal, _ = _cut(frame, np.zeros(frame.shape, np.int32), rng)
         if rng.random() >= PASTED_ON_REAL:
-            found = open_teacher(FelzenszwalbTeacher(scales=SCALES, min_size=LEAST_PX), Path())(thermal)
-            masks, weights = found.masks, (found.predicted_iou * found.stability).astype(np.float64)
+            drawn = open_teacher(FelzenszwalbTeacher(scales=SCALES, min_size=LEAST_PX), Path())(thermal)
+            masks, weights = drawn.masks, (drawn.predicted_iou * drawn.stability).astype(np.float64)
     else:
         scene = render(rng, _size(rng))
         both = np.stack([scene.instances.astype(np.int32), _pieces(scene.labels, scene.instances)], axis=-1)
@@ -76,29 +76,29 @@ def _picture(real: Sequence[Path], rng: np.random.Generator) -> Picture:
         thermal, shapes = _pasted(thermal, rng)
         masks = _masks(shapes)
         weights = np.ones(len(masks))
-    weights = weights * masks.sum((1, 2)) ** 0.25  # small ones are many
+    weights = weights * masks.sum((1, 2)) ** 0.25  # compensates for the many small masks
     return Picture(_seen(thermal, rng), masks[weights > 0], weights[weights > 0])
 
 
 def _size(rng: np.random.Generator) -> tuple[int, int]:
-    """(height, width) to render at."""
+    """Draw the (height, width) of a rendered frame."""
     share = rng.random()
     height, width = (int(small + share * (large - small)) // 2 * 2 for small, large in zip(*SCENES, strict=True))
     return height, width
 
 
 def _pieces(labels: Bytes, instances: NDArray[np.uint16]) -> Ids:
-    """(H, W) the connected pieces of everything that is no instance, numbered from 1; 0 elsewhere."""
+    """Number the connected pieces of stuff from 1, (H, W); 0 on instances."""
     numbers, count = np.zeros(labels.shape, np.int32), 0
     for label in np.unique(labels[instances == 0]):
-        some, found = cv2.connectedComponents(((labels == label) & (instances == 0)).astype(np.uint8), connectivity=4)
-        numbers[found > 0] = found[found > 0] + count
+        some, pieces = cv2.connectedComponents(((labels == label) & (instances == 0)).astype(np.uint8), connectivity=4)
+        numbers[pieces > 0] = pieces[pieces > 0] + count
         count += some - 1
     return numbers
 
 
 def _cut(frame: Bytes, ids: Ids, rng: np.random.Generator) -> tuple[Bytes, Ids]:
-    """A part of the frame (or all of it), turned over now and then, its long side 384 pixels; and the same part of `ids`."""
+    """Crop (or keep) the frame and `ids`, flip them at random, and resize the long side to 384 pixels."""
     height, width = frame.shape
     share = 1.0 if rng.random() < WHOLE else rng.uniform(*CROPS)
     h, w = max(8, round(share * height)), max(8, round(share * width))
@@ -116,7 +116,7 @@ def _cut(frame: Bytes, ids: Ids, rng: np.random.Generator) -> tuple[Bytes, Ids]:
 
 
 def _masks(ids: Ids) -> Bools:
-    """(N, H, W) of every number that has enough pixels."""
+    """Return masks (N, H, W) of the ids with enough pixels."""
     counts = np.bincount(ids.ravel())
     numbers = 1 + np.flatnonzero(counts[1:] >= LEAST_PX)
     masks: Bools = ids[None] == numbers[:, None, None]
@@ -124,7 +124,7 @@ def _masks(ids: Ids) -> Bools:
 
 
 def _pasted(thermal: Bytes, rng: np.random.Generator) -> tuple[Bytes, Ids]:
-    """The frame with 3 to 20 turned, rounded boxes of 6 to 90 pixels on it, and their numbers from 1 (H, W)."""
+    """Paint 3 to 20 rotated, rounded boxes of 6 to 90 pixels on the frame; return it and their ids from 1 (H, W)."""
     canvas, ids = thermal.astype(np.float32), np.zeros(thermal.shape, np.int32)
     if in_rows := rng.random() < 0.4:
         spots, angle = _rows(thermal.shape, rng)
@@ -142,7 +142,7 @@ def _pasted(thermal: Bytes, rng: np.random.Generator) -> tuple[Bytes, Ids]:
 
 
 def _rows(shape: tuple[int, ...], rng: np.random.Generator) -> tuple[list[tuple[float, float]], float]:
-    """Where things stand side by side, and how they are turned."""
+    """Draw the places and the angle of boxes side by side."""
     angle, apart = rng.uniform(0, np.pi), rng.uniform(10, 40)
     centre, count = np.array([rng.uniform(0, side) for side in shape]), int(rng.integers(3, 11))
     across = np.array([np.cos(angle), -np.sin(angle)]) * apart
@@ -159,7 +159,7 @@ def _paste(
     angle: float,
     rng: np.random.Generator,
 ) -> None:
-    """One shape, its edge blurred, with a slope of heat along it and now and then a hotter or colder part."""
+    """Paint one shape with a blurred edge, a temperature slope and sometimes a hotter or colder part."""
     reach = int(np.ceil(max(half) * 1.5)) + 3
     top, left = (max(0, int(c) - reach) for c in centre)
     part = canvas[top : int(centre[0]) + reach, left : int(centre[1]) + reach]
@@ -184,7 +184,7 @@ def _paste(
 
 
 def _seen(thermal: Bytes, rng: np.random.Generator) -> Bytes:
-    """As another camera would show it: gain, offset, black-hot, noise, blur."""
+    """Simulate another camera: gain, offset, black-hot, noise, blur."""
     values = thermal.astype(np.float32)
     if rng.random() < 0.15:
         values = 255 - values

@@ -1,4 +1,4 @@
-"""scenes: rendered thermal streets and rooms in SODA's layout and classes, for a machine that has no real frames. Synthetic."""
+"""scenes: synthetic thermal streets and rooms in SODA's layout and classes, for use without real frames."""
 
 import errno
 import io
@@ -25,9 +25,12 @@ from pretrain_sources.pool import BLOCK
 from safe_io.files import aside_of, clear_leftovers_of
 
 INDOORS = 0.35  # share of rooms
-SIDES = (64, 640)  # shortest and longest side that can be drawn, in pixels
-FRAMES = (3 * BLOCK, 100_000)  # fewest and most labelled frames: a block each for train, val and test
-TEST_BLOCKS = (2, 4)  # of five: the splits do not move when more frames are made
+SIDES = (64, 640)  # shortest and longest side, in pixels
+FRAMES = (
+    3 * BLOCK,
+    100_000,
+)  # minimum and maximum number of labelled frames: at least a block each for train, val and test
+TEST_BLOCKS = (2, 4)  # of five; the splits do not change when more frames are made
 README_FILE = "README.txt"
 README = """\
 Rendered, synthetic thermal scenes in the layout and with the class ids of SODA. No camera saw any of them, and no number
@@ -45,8 +48,8 @@ class Scene:
     """One rendered frame, all (H, W).
 
     Attributes:
-        thermal: uint8 grey values. labels: uint8 class indices of SODA. instances: uint16, 0 for stuff, else 1..n; every one
-            of them can be seen, and lies in one class.
+        thermal: uint8 grey values. labels: uint8 class indices of SODA. instances: uint16, 0 for stuff, else 1..n; each is
+            visible and has one class.
     """
 
     thermal: NDArray[np.uint8]
@@ -55,7 +58,7 @@ class Scene:
 
 
 def render(rng: np.random.Generator, size: Size) -> Scene:
-    """A scene of that size (height, width in pixels) drawn from `rng`."""
+    """Render a random scene of a size (height, width in pixels)."""
     dice = Random(int(rng.integers(2**62)))
     painter = (indoor if dice.random() < INDOORS else street)(rng, dice, size)
     ids = np.asarray(painter.ids)
@@ -72,22 +75,22 @@ def _truth(painter: Painter, ids: NDArray[np.int32]) -> tuple[NDArray[np.uint8],
 
 
 def draw(kind: str, number: int, size: Size, seed: int) -> Scene:
-    """Frame `number` of the `labelled` frames or of the `unlabelled` pool; it depends on nothing but these four."""
+    """Render frame `number` of the `labelled` frames or the `unlabelled` pool; a pure function of its arguments."""
     return render(np.random.default_rng(derive_seed("scenes", seed, kind, number)), size)
 
 
 def split_of(number: int) -> str:
-    """The split of labelled frame `number`: three of five blocks of 20 train, two test."""
+    """Return the split of labelled frame `number`: of five blocks of 20, three are train and two test."""
     return "test" if number // BLOCK % 5 in TEST_BLOCKS else "train"
 
 
 def command(n: int, size: Size, seed: int) -> str:
-    """The command that makes these frames."""
+    """Return the command that makes these frames."""
     return f"bench data make scenes --n {n} --size {size[0]}x{size[1]} --seed {seed}"
 
 
 def made_by(folder: Path, command: str) -> bool:
-    """Whether that command made the folder."""
+    """Return whether a command made the folder."""
     try:
         return f"Made with: {command}" in (folder / README_FILE).read_text().splitlines()
     except (OSError, UnicodeDecodeError):
@@ -95,35 +98,35 @@ def made_by(folder: Path, command: str) -> bool:
 
 
 def size_of(text: str) -> Size:
-    """The size that a user wrote as HEIGHTxWIDTH.
+    """Parse a size, HEIGHTxWIDTH.
 
     Raises:
-        BenchError: it is none.
+        BenchError: the text has another form.
     """
-    found = re.fullmatch(r"([0-9]{1,9})x([0-9]{1,9})", text.strip().lower())
-    if not found:
-        raise BenchError(f"--size {text}: a size is written as HEIGHTxWIDTH in pixels, for example 240x320")
-    return int(found[1]), int(found[2])
+    match = re.fullmatch(r"([0-9]{1,9})x([0-9]{1,9})", text.strip().lower())
+    if not match:
+        raise BenchError(f"--size {text}: must be HEIGHTxWIDTH in pixels, for example 240x320")
+    return int(match[1]), int(match[2])
 
 
 def make(
     folder: Path, n: int, size: Size, seed: int = 0, report: Callable[[int, int], None] = lambda done, total: None
 ) -> int:
-    """Writes `n` labelled frames in SODA's layout and a pool of `n` other frames; returns the number of frames.
+    """Write `n` labelled frames in SODA's layout and a pool of `n` other frames; return the number of frames.
 
         InfraredSemanticLabel/JPEGImages/<stem>.jpg, SegmentationClassOne/<stem>.png, InstanceMasks/<stem>.png (16 bits)
         InfraredSemanticLabel/train_infrared.txt, test_infrared.txt    whole blocks of stems
         unlabelled/<stem>.jpg
         README.txt
 
-    The same size and seed give the same bytes on the same kind of processor with the same Python and packages, and a larger `n`
-    the same frames in the same splits and more. `folder` is whole or not there: it is made aside and renamed.
+    The same size and seed give the same bytes on the same type of processor with the same Python and packages; a larger `n`
+    adds frames to the same splits. `folder` is written atomically: it is made under another name and renamed.
 
     Raises:
-        BenchError: n or size cannot be drawn, or the folder cannot be written or is there already.
+        BenchError: n or size is out of range, or the folder cannot be written or exists already.
     """
     if not FRAMES[0] <= n <= FRAMES[1]:
-        why = f"train, val and test each need a block of {BLOCK}" if n < FRAMES[0] else "name fewer"
+        why = f"train, val and test each need a block of {BLOCK}" if n < FRAMES[0] else "choose fewer"
         raise BenchError(f"--n {n}: the number of labelled frames must be {FRAMES[0]} to {FRAMES[1]}; {why}")
     if not all(SIDES[0] <= side <= SIDES[1] for side in size):
         raise BenchError(f"--size {size[0]}x{size[1]}: height and width must be {SIDES[0]} to {SIDES[1]} pixels each")
@@ -132,17 +135,17 @@ def make(
     try:
         _fill(aside, n, size, seed, report)
         if hasattr(os, "sync"):
-            os.sync()  # else a power cut could leave a renamed folder of empty files
+            os.sync()  # otherwise a power cut could leave a folder of empty files
         aside.rename(folder)
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            raise BenchError(f"{folder} is there already; delete it to make it anew") from error
+            raise BenchError(f"{folder} exists already; delete it to make it again") from error
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        mend = (
-            "free some space, or take fewer or smaller frames" if full else "name another data folder with --data DIR"
+        fix = (
+            "free some space, or use fewer or smaller frames" if full else "choose another data folder with --data DIR"
         )
         raise BenchError(
-            f"cannot write {folder}: {os.strerror(error.errno or 0)}; {mend}. Nothing was left behind"
+            f"cannot write {folder}: {os.strerror(error.errno or 0)}; {fix}. No files were left behind"
         ) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)

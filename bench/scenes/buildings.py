@@ -12,7 +12,7 @@ MOST_WINDOWS = 140  # on one wall
 
 
 def building(p: Painter, s: Pose, size: tuple[float, float, float]) -> None:
-    """A house of (length, height, depth) whose middle is `s`: the walls that we see, and its roof where it slopes."""
+    """Paint a house of (length, height, depth) centred at `s`: the visible walls, and the roof if it slopes."""
     dice, weather, me = p.dice, p.weather, p.thing("building")
     length, height, depth = size
     material = dice.choice(("brick", "plaster", "concrete"))
@@ -70,7 +70,7 @@ def _storeys(
     wall: Surface,
     style: tuple[float, ...],
 ) -> None:
-    """Slabs between storeys, and a grid of windows as large as it can be seen."""
+    """Paint slabs between storeys, and a grid of windows where large enough to see."""
     dice, weather = p.dice, p.weather
     first, last = ends
     storey, bay, wide, tall = style
@@ -119,7 +119,7 @@ def _storeys(
 
 
 def _doors(p: Painter, s: Pose, ends: tuple[tuple[float, float], tuple[float, float]], wall: Surface) -> None:
-    """One or a few doors at street level."""
+    """Paint one or a few doors at street level."""
     first, last = ends
     length = abs(last[0] - first[0]) + abs(last[1] - first[1])
     count = p.dice.randrange(1, max(2, min(5, int(length / 5) + 1)))
@@ -134,7 +134,7 @@ def _doors(p: Painter, s: Pose, ends: tuple[tuple[float, float], tuple[float, fl
 
 
 def door(p: Painter, corners: list[Point], wall: Surface) -> None:
-    """A door in an upright quad (two lower corners first): a frame, a leaf, a pane or an open gap, a handle."""
+    """Paint a door in an upright quad (two lower corners first): a frame, a leaf, a pane or an open gap, a handle."""
     dice, weather = p.dice, p.weather
     if min(q[2] for q in corners) < 0.6:
         return
@@ -153,7 +153,7 @@ def door(p: Painter, corners: list[Point], wall: Surface) -> None:
 
 
 def inset(corners: list[Point], left: float, low: float, right: float, high: float) -> list[Point]:
-    """The part of a quad between those shares of its width and height."""
+    """Return the part of a quad between shares of its width and height."""
     a, b, c, d = corners
 
     def at(t: float, u: float) -> Point:
@@ -164,7 +164,7 @@ def inset(corners: list[Point], left: float, low: float, right: float, high: flo
 
 
 def fence(p: Painter) -> Callable[[Place, Place], None]:
-    """A fence of one kind: what paints a piece of it from place to place (x, z). Pickets, rails and mesh are seen through."""
+    """Return a function that paints a piece of a random fence from place to place (x, z)."""
     dice, weather, it = p.dice, p.weather, p.stuff("fence")
     tall, kind = dice.uniform(0.8, 2.0), dice.choice(("pickets", "pickets", "rails", "boards", "mesh"))
     surface = weather.of(dice, dice.choice(("wood", "steel", "paint")))
@@ -192,7 +192,7 @@ def fence(p: Painter) -> Callable[[Place, Place], None]:
 
 
 def skyline(p: Painter, z: float) -> None:
-    """Distant buildings as silhouettes at the horizon."""
+    """Paint distant buildings as silhouettes at the horizon."""
     dice, half = p.dice, p.view.half_width(z)
     for _ in range(dice.randrange(2, 8)):
         x, wide, tall = dice.uniform(-half, half), dice.uniform(0.05, 0.3) * half, dice.uniform(0.03, 0.16) * z

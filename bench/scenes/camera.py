@@ -1,7 +1,7 @@
-"""From painted parts to the 8-bit picture of a thermal camera: radiance, optics, sensor, gain control.
+"""From painted parts to the 8-bit image of a thermal camera: radiance, optics, sensor, gain control.
 
-Radiance follows Vollmer and Moellmann, Infrared Thermal Imaging (Wiley, 2nd ed. 2018): what a surface emits plus what it
-mirrors, here at one wavelength in the middle of the 8-14 um window. The noise is split into pixels, rows and columns as in
+Radiance follows Vollmer and Moellmann, Infrared Thermal Imaging (Wiley, 2nd ed. 2018): emission of a surface plus
+reflection, here at one wavelength in the middle of the 8-14 um window. The noise is split into pixels, rows and columns as in
 D'Agostino and Webb, Three-dimensional analysis framework and measurement methodology for imaging system noise (SPIE 1488,
 1991).
 """
@@ -21,12 +21,12 @@ TEXTURES = ("mottle", "leaf", "streak", "soil")
 
 
 def planck(celsius: Floats) -> Floats:
-    """Black-body radiance at 10 um, in units of 2hc^2 / wavelength^5."""
+    """Compute black-body radiance at 10 um, in units of 2hc^2 / wavelength^5."""
     return np.asarray(1 / np.expm1(C2_OVER_WAVELENGTH / (celsius + KELVIN)), np.float32)
 
 
 def radiance(painter: Painter, ids: NDArray[np.int32]) -> Floats:
-    """(H, W) radiance e B(T) + (1 - e) B(T mirrored); e falls at grazing angles by Schlick's approximation (1994)."""
+    """Compute (H, W) radiance e B(T) + (1 - e) B(T mirrored); e falls at grazing angles by Schlick's approximation (1994)."""
     view, weather = painter.view, painter.weather
     rows, columns = view.size
     table = np.array([(p.base, p.right, p.down, *p.surface[1:]) for p in painter.parts], np.float32)
@@ -55,14 +55,14 @@ def radiance(painter: Painter, ids: NDArray[np.int32]) -> Floats:
 
 
 def sky(painter: Painter, up: Floats) -> Floats:
-    """Apparent temperature of the sky in degrees Celsius at tan(elevation) `up`: cold overhead, the air's at the horizon."""
+    """Compute the apparent sky temperature in degrees Celsius at tan(elevation) `up`: cold overhead, the air's at the horizon."""
     weather = painter.weather
     depth = np.float32(weather.zenith - weather.air + 1.5)
     return np.asarray(weather.air - 1.5 + depth * (1 - np.exp(-np.maximum(up, 0.0) / 0.35)), np.float32)
 
 
 def expose(scene: Floats, view: View, rng: np.random.Generator, dice: Random) -> NDArray[np.uint8]:
-    """(H, W) uint8: what a camera makes of the radiance. Blur, shading, noise and gain control are drawn anew each time."""
+    """Simulate the camera image, (H, W) uint8, with random blur, shading, noise and gain control."""
     rows, columns = view.size
     unit = max(rows, columns) / 320
     cool, warm = planck(np.array([20, 21], np.float32))
@@ -85,7 +85,7 @@ def expose(scene: Floats, view: View, rng: np.random.Generator, dice: Random) ->
 
 
 def gain(signal: Floats, dice: Random) -> NDArray[np.uint8]:
-    """Degrees to 8 bits, by percentiles or by plateau equalisation, or a mixture of the two.
+    """Map degrees to 8 bits, by percentiles, plateau equalisation or a mixture of both.
 
     Plateau equalisation: Vickers, Plateau equalization algorithm for real-time display of high-quality infrared
     imagery (Optical Engineering 35, 1996).

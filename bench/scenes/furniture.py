@@ -1,4 +1,4 @@
-"""What stands in rooms: tables, chairs, monitors, lamps, bins, and things that are none of the classes."""
+"""Objects in rooms: tables, chairs, monitors, lamps, bins, and background objects."""
 
 from math import cos, pi, sin
 
@@ -9,7 +9,7 @@ from bench.scenes.pose import Pose, block, quad
 
 
 def table(p: Painter, s: Pose, size: tuple[float, float, float]) -> None:
-    """A table or a desk of (length, height, width)."""
+    """Paint a table or a desk of (length, height, width)."""
     dice, me = p.dice, p.thing("table")
     length, height, width = size
     surface, legs = p.weather.of(dice, "wood"), p.weather.of(dice, dice.choice(("steel", "wood")))
@@ -39,7 +39,7 @@ def table(p: Painter, s: Pose, size: tuple[float, float, float]) -> None:
 
 
 def chair(p: Painter, s: Pose, taken: bool = False) -> None:
-    """A chair whose sitter looks along the heading; warm where somebody sat."""
+    """Paint a chair that faces along the heading; warm where somebody sat."""
     dice, weather, me = p.dice, p.weather, p.thing("chair")
     surface, legs = weather.of(dice, dice.choice(("wood", "plastic", "board"))), weather.of(dice, "steel")
     seat, wide, tall = dice.uniform(0.42, 0.5), dice.uniform(0.4, 0.5), dice.uniform(0.8, 1.05)
@@ -77,7 +77,7 @@ def chair(p: Painter, s: Pose, taken: bool = False) -> None:
 
 
 def monitor(p: Painter, s: Pose) -> None:
-    """A screen on a foot, its front towards the heading; warm and uneven where it is switched on."""
+    """Paint a screen on a foot that faces along the heading; warm and uneven if switched on."""
     dice, weather, me = p.dice, p.weather, p.thing("monitor")
     wide = dice.uniform(0.42, 0.75)
     tall = wide * dice.uniform(0.55, 0.65)
@@ -105,7 +105,7 @@ def monitor(p: Painter, s: Pose) -> None:
 
 
 def standing_lamp(p: Painter, s: Pose, tall: float) -> None:
-    """A floor lamp, or a desk lamp where `tall` is small; its whole is the lamp."""
+    """Paint a floor lamp, or a desk lamp if `tall` is small; all of it is of class lamp."""
     dice, weather, me = p.dice, p.weather, p.thing("lamp")
     metal = weather.of(dice, "steel")
     on, k = dice.random() < 0.6, tall**0.5
@@ -121,7 +121,7 @@ def standing_lamp(p: Painter, s: Pose, tall: float) -> None:
 
 
 def hanging_lamp(p: Painter, s: Pose, ceiling: float) -> None:
-    """A lamp on a wire, a tube, or a panel in the ceiling."""
+    """Paint a lamp on a wire, a tube, or a panel in the ceiling."""
     dice, weather, me = p.dice, p.weather, p.thing("lamp")
     on = dice.random() < 0.7
     head = weather.of(dice, "board").warmer(dice.uniform(3, 18) * on)
@@ -142,7 +142,7 @@ def hanging_lamp(p: Painter, s: Pose, ceiling: float) -> None:
 
 
 def waste_basket(p: Painter, s: Pose) -> None:
-    """A trash can of a room."""
+    """Paint an indoor trash can."""
     dice, me = p.dice, p.thing("trash can")
     tall, surface = dice.uniform(0.28, 0.65), p.weather.of(dice, "plastic")
     p.cast(s.x, s.z, 0.3, 0.2)
@@ -151,7 +151,7 @@ def waste_basket(p: Painter, s: Pose) -> None:
 
 
 def clutter(p: Painter, s: Pose) -> None:
-    """A thing on a table that is none of the classes: a cup, a kettle, a book, a box."""
+    """Paint a background object on a table: a cup, a kettle, a book, a box."""
     dice, it = p.dice, p.stuff("background")
     if dice.random() < 0.5:
         surface = p.weather.of(dice, "plastic").warmer(dice.choice((0, 0, 12, 25)) * dice.random())
@@ -163,7 +163,7 @@ def clutter(p: Painter, s: Pose) -> None:
 
 
 def cupboard(p: Painter, s: Pose) -> None:
-    """A cupboard, a shelf, a pile of boxes or a warm machine. Background."""
+    """Paint a cupboard, a shelf, a pile of boxes or a warm machine (background)."""
     dice, it = p.dice, p.stuff("background")
     size = (dice.uniform(0.5, 1.6), dice.choice((0.5, 0.8, 1.2, 1.9)) * dice.uniform(0.9, 1.1), dice.uniform(0.35, 0.6))
     surface = p.weather.of(dice, "board").warmer(dice.choice((0, 0, 0, 0, 4)) * dice.random())

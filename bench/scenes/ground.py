@@ -22,24 +22,24 @@ class Strip(NamedTuple):
 
 
 class Way:
-    """The frame of the street: `u` metres to its right and `v` metres along it, from the camera."""
+    """The coordinates of the street: `u` metres to its right and `v` metres along it, from the camera."""
 
     def __init__(self, turn: float) -> None:
         self.turn, self.c, self.s = turn, cos(turn), sin(turn)
 
     def stand(self, u: float, v: float, turned: float = 0.0) -> Pose:
-        """A place, and a heading relative to the way: 0 goes along it."""
+        """Return a pose; the heading is relative to the way, 0 goes along it."""
         return Pose(u * self.c + v * self.s, v * self.c - u * self.s, pi / 2 - self.turn + turned)
 
     def across(self, x: float, z: float) -> float:
-        """u of a place."""
+        """Return u of a place."""
         return x * self.c - z * self.s
 
 
 def draw_strips(dice: Random, way: Way) -> list[Strip]:
-    """The ground from left to right: a road or a path in the middle, and what lies on each side of it.
+    """Draw the ground from left to right: a road or a path in the middle, and strips on each side.
 
-    A camera that looks across the way stands on the near side of it.
+    A camera that looks across the way is on the near side of it.
     """
     middle = dice.choices(("road", "path"), (4, 1))[0]
     half = dice.uniform(2.8, 7.5) if middle == "road" else dice.uniform(1, 2.2)
@@ -67,12 +67,12 @@ def draw_strips(dice: Random, way: Way) -> list[Strip]:
 
 
 def _edges(strips: list[Strip]) -> list[float]:
-    """The edges of the ground that people and cars move on."""
+    """Return the edges of the ground that people and cars use."""
     return [edge for s in strips if s.kind in ("road", "sidewalk", "grass", "earth") for edge in (s.left, s.right)]
 
 
 def paint_ground(p: Painter, way: Way, strips: list[Strip]) -> None:
-    """Sky, soil, strips, kerbs, markings and stains."""
+    """Paint sky, soil, strips, kerbs, markings and stains."""
     dice, weather = p.dice, p.weather
     rows, columns = p.view.size
     cloud = (1 - abs(2 * weather.clear - 1)) * dice.uniform(0.2, 2)
@@ -119,7 +119,7 @@ def paint_ground(p: Painter, way: Way, strips: list[Strip]) -> None:
 
 
 def _mark_road(p: Painter, way: Way, road: Strip, lay: Callable[..., None], asphalt: Surface) -> None:
-    """Lines, a zebra crossing, repaired patches, and the warmth where wheels ran."""
+    """Paint lines, a zebra crossing, repaired patches, and warm wheel tracks."""
     dice = p.dice
     paint = asphalt.warmer(dice.uniform(-2.5, 0.5))
     if dice.random() < 0.7:
@@ -140,7 +140,7 @@ def _mark_road(p: Painter, way: Way, road: Strip, lay: Callable[..., None], asph
             v,
             v + dice.uniform(0.6, 8),
         )
-    for u in (road.left * 0.5 + road.right * 0.5 + side for side in (-2.4, -0.9, 0.9, 2.4)):  # where wheels ran
+    for u in (road.left * 0.5 + road.right * 0.5 + side for side in (-2.4, -0.9, 0.9, 2.4)):  # wheel tracks
         if road.left < u < road.right:
             p.trace(
                 [way.stand(a, v).at(0, 0) for a, v in ((u - 0.2, 0), (u + 0.2, 0), (u + 0.2, 80), (u - 0.2, 80))],
@@ -149,5 +149,5 @@ def _mark_road(p: Painter, way: Way, road: Strip, lay: Callable[..., None], asph
 
 
 def kind_at(strips: list[Strip], u: float) -> str:
-    """The kind of ground there; empty beyond the last strip."""
+    """Return the type of ground at a place; empty beyond the last strip."""
     return next((s.kind for s in strips if s.left <= u < s.right), "")

@@ -1,4 +1,4 @@
-"""How warm things are: materials, weather, and what a surface shows to a thermal camera.
+"""Temperatures: materials, weather, and surfaces as a thermal camera sees them.
 
 Emissivities are of the order of the tables in Vollmer and Moellmann, Infrared Thermal Imaging (Wiley, 2nd ed. 2018) and in
 Salisbury and D'Aria, Emissivity of terrestrial materials in the 8-14 um atmospheric window (Remote Sensing of Environment
@@ -15,17 +15,17 @@ class Surface(NamedTuple):
 
     temperature: float
     emissivity: float = 0.95
-    around: float = 0.0  # temperature of what it mirrors
+    around: float = 0.0  # temperature of its reflection
     mottle: float = 0.0  # broad patches
     leaf: float = 0.0  # fine clumps
     streak: float = 0.0  # vertical stains
     soil: float = 0.0  # patches that lie on the ground, in perspective
     ground: float = 0.0  # 1: takes shadows, and mirrors the sky above the horizon
-    gloss: float = 0.0  # how much of the mirror at grazing angles (1: water)
+    gloss: float = 0.0  # strength of reflection at grazing angles (1: water)
     sky: float = 0.0  # 1: its temperature is that of the sky at each row
 
     def warmer(self, by: float) -> "Surface":
-        """The same, `by` degrees warmer."""
+        """Return a copy that is `by` degrees warmer."""
         return self._replace(temperature=self.temperature + by)
 
 
@@ -66,7 +66,7 @@ MATERIALS = {
 
 @dataclass(frozen=True)
 class Weather:
-    """What a scene's temperatures follow from. Shares in [0, 1], temperatures in degrees Celsius."""
+    """The parameters of a scene's temperatures. Shares in [0, 1], temperatures in degrees Celsius."""
 
     air: float
     sun: float  # share of full sun
@@ -74,16 +74,16 @@ class Weather:
     clear: float  # share of a clear sky
     water: float  # temperature of a river
     heated: float  # inside minus outside of a building
-    sun_from: float  # -1 the sun stands at the left, 1 at the right
+    sun_from: float  # direction of the sun: -1 left, 1 right
     indoors: bool = False
 
     @property
     def zenith(self) -> float:
-        """Apparent temperature of the sky overhead."""
+        """Return the apparent temperature of the sky overhead."""
         return self.air - 3 - 42 * self.clear
 
     def of(self, dice: Random, material: str, lit: float = 1.0) -> Surface:
-        """A surface of that material; `lit` in [0, 1] is how much of the sun it gets. Each call draws its own warmth."""
+        """Draw a surface of a material; `lit` in [0, 1] is its share of the sun."""
         m = MATERIALS[material]
         change = self.sun * lit * m.sun + self.evening * m.evening - (1 - self.sun) * self.clear * m.night
         spread = m.spread * (0.45 if self.indoors else 0.35 + 0.65 * max(self.sun, self.evening, 0.6 * self.clear))
@@ -97,21 +97,21 @@ class Weather:
         )
 
     def ground(self, dice: Random, material: str) -> Surface:
-        """As `of`, for what lies flat: it takes shadows and mirrors the sky at grazing angles."""
+        """As `of`, for flat ground: it receives shadows and reflects the sky at grazing angles."""
         return self.of(dice, material)._replace(around=0.0, ground=1.0, gloss=MATERIALS[material].gloss)
 
     def clothed(self, dice: Random, share: float, core: float = 33.0) -> Surface:
-        """Cloth or fur over a warm body: `share` of the way from the air to the core, and some sun on it."""
+        """Draw cloth or fur over a warm body: `share` of the way from air to core temperature, plus some sun."""
         temperature = self.air + share * (core - self.air) + 5 * self.sun * dice.random() + dice.gauss(0, 0.5)
         return Surface(temperature, 0.95, self.air - 4 * self.clear, 0.35, 0.22, 0.1)
 
     def skin(self, dice: Random) -> Surface:
-        """Bare skin, cooler in the cold."""
+        """Draw bare skin, cooler in the cold."""
         return Surface(34.2 - 0.14 * max(0.0, 24 - self.air) + dice.gauss(0, 0.5), 0.98, self.air, 0.3, 0.3)
 
 
 def draw_weather(dice: Random) -> Weather:
-    """A day or a night of some season, now clear, now overcast. Classes change their order of warmth between them."""
+    """Draw outdoor weather: season, time of day, cloud cover. The order of warmth of the classes varies with it."""
     season = dice.random()  # 0 winter, 1 summer
     air = -8 + 36 * season + dice.gauss(0, 3)
     clear = dice.choice((0.0, 0.1, 0.5, 0.9, 1.0))
@@ -127,6 +127,6 @@ def draw_weather(dice: Random) -> Weather:
 
 
 def draw_room(dice: Random) -> Weather:
-    """The climate of a room: all within a degree or two of the air, apart from people and machines."""
+    """Draw indoor weather: everything but people and machines is within a degree or two of the air."""
     air = dice.uniform(16, 29)
     return Weather(air, 0, 0, 0, air, dice.uniform(-12, 20), 0, indoors=True)

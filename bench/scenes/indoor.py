@@ -1,4 +1,4 @@
-"""A room or a corridor: walls, doors and windows, furniture, people. Walls, floor and ceiling are background."""
+"""Rooms and corridors: walls, doors and windows, furniture, people. Walls, floor and ceiling are background."""
 
 from math import pi
 from random import Random
@@ -14,7 +14,7 @@ from bench.scenes.pose import Pose, quad
 
 
 def indoor(rng: np.random.Generator, dice: Random, size: Size) -> Painter:
-    """A painted room of some size, seen from somewhere in it."""
+    """Paint a random room, seen from a place in it."""
     rows, columns = size
     corridor = dice.random() < 0.25
     wide, deep = (
@@ -66,7 +66,7 @@ def indoor(rng: np.random.Generator, dice: Random, size: Size) -> Painter:
 
 
 def _desk(p: Painter, s: Pose) -> None:
-    """A table with what belongs to it: chairs, monitors, small things; far ones first."""
+    """Paint a table with chairs, monitors and small objects; far ones first."""
     dice = p.dice
     length, height, width = dice.uniform(0.9, 2.2), dice.uniform(0.68, 0.78), dice.uniform(0.6, 1.0)
     seats = [
@@ -97,7 +97,7 @@ def _desk(p: Painter, s: Pose) -> None:
 
 
 def _shell(p: Painter, room: Pose, wide: float, deep: float, ceiling: float) -> None:
-    """Floor, ceiling and walls, with what hangs on them."""
+    """Paint floor, ceiling and walls, and the objects on them."""
     dice, weather, it = p.dice, p.weather, p.stuff("background")
     a, c = wide / 2, deep / 2
     floor = weather.ground(dice, dice.choice(("concrete", "wood", "board")))
@@ -123,7 +123,7 @@ def _shell(p: Painter, room: Pose, wide: float, deep: float, ceiling: float) -> 
 def _hang(
     p: Painter, room: Pose, ends: tuple[tuple[float, float], tuple[float, float]], ceiling: float, wall: Surface
 ) -> None:
-    """Doors, windows, radiators, pictures and boards along one wall."""
+    """Paint doors, windows, radiators, pictures and boards along one wall."""
     dice, weather, it = p.dice, p.weather, p.stuff("background")
     first, last = ends
     length = abs(first[0] - last[0]) + abs(first[1] - last[1])

@@ -1,4 +1,4 @@
-"""What stands along a street: poles, lamps, cones, bins, and things that are none of these."""
+"""Objects along a street: poles, lamps, cones, bins, and background objects."""
 
 from math import pi
 
@@ -7,7 +7,7 @@ from bench.scenes.pose import Pose, block, quad
 
 
 def pole(p: Painter, s: Pose) -> None:
-    """A mast: for wires with cross-arms, for a sign, for traffic lights, or bare."""
+    """Paint a mast: for wires with cross-arms, for a sign, for traffic lights, or bare."""
     dice, weather, me = p.dice, p.weather, p.thing("pole")
     kind = dice.choice(("arms", "sign", "signals", "bare"))
     tall = {"arms": dice.uniform(6, 10), "sign": dice.uniform(2.2, 3.2), "signals": dice.uniform(3, 5)}.get(
@@ -42,7 +42,7 @@ def pole(p: Painter, s: Pose) -> None:
 
 
 def street_lamp(p: Painter, s: Pose) -> None:
-    """A lamp on its pole: two instances. Warm where it is switched on."""
+    """Paint a lamp on its pole: two instances. Warm if switched on."""
     dice, weather = p.dice, p.weather
     mast, lamp = p.thing("pole"), p.thing("lamp")
     s = s.near(0, 0, pi / 2)  # its arm reaches across the way
@@ -61,7 +61,7 @@ def street_lamp(p: Painter, s: Pose) -> None:
 
 
 def cone(p: Painter, s: Pose) -> None:
-    """A traffic cone with a foot and a reflecting band."""
+    """Paint a traffic cone with a foot and a reflecting band."""
     dice, me = p.dice, p.thing("traffic cone")
     tall = dice.uniform(0.45, 0.95)
     surface = p.weather.of(dice, "plastic")
@@ -73,7 +73,7 @@ def cone(p: Painter, s: Pose) -> None:
 
 
 def trash_can(p: Painter, s: Pose) -> None:
-    """A trash can: on wheels, round, or a basket on a post."""
+    """Paint a trash can: on wheels, round, or a basket on a post."""
     dice, weather, me = p.dice, p.weather, p.thing("trash can")
     surface = weather.of(dice, dice.choice(("plastic", "steel", "paint")))
     kind, tall = dice.choice(("wheels", "round", "basket")), dice.uniform(0.75, 1.15)
@@ -93,7 +93,7 @@ def trash_can(p: Painter, s: Pose) -> None:
 
 
 def oddment(p: Painter, s: Pose) -> None:
-    """Something that is none of the classes: a cabinet, a bollard, a sack, a bench, a statue. Background."""
+    """Paint a background object: a cabinet, a bollard, a sack, a bench, a statue."""
     dice, weather, it = p.dice, p.weather, p.stuff("background")
     kind = dice.choice(("cabinet", "bollard", "sack", "bench", "statue"))
     if kind == "cabinet":

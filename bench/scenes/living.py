@@ -1,4 +1,4 @@
-"""People and animals: rods and balls round a warm core, faces and hands the warmest."""
+"""People and animals: rods and balls around a warm core; faces and hands are warmest."""
 
 from itertools import pairwise
 from math import hypot
@@ -12,7 +12,7 @@ Spot = tuple[float, float]  # along, up
 
 
 def person(p: Painter, s: Pose, pose: str = "walk") -> None:
-    """A person who walks or stands at `s`, sits on a seat there, or rides a bicycle."""
+    """Paint a person who walks or stands at `s`, sits on a seat there, or rides a bicycle."""
     dice, weather, me = p.dice, p.weather, p.thing("person")
     k = dice.uniform(1.05, 1.4) if dice.random() < 0.12 and pose == "walk" else dice.gauss(1.70, 0.09)
     stout = dice.uniform(0.85, 1.25)
@@ -46,7 +46,7 @@ def person(p: Painter, s: Pose, pose: str = "walk") -> None:
 
 
 def _pose(p: Painter, k: float, pose: str) -> tuple[Spot, Spot, list[Spot], list[Spot], list[Spot]]:
-    """(hip, chest, knees, feet, hands) as (along, up) in metres."""
+    """Return (hip, chest, knees, feet, hands) as (along, up) in metres."""
     d = p.dice
     if pose == "sit":
         lean, hand = d.uniform(-0.05, 0.15) * k, d.uniform(0.42, 0.62) * k
@@ -64,7 +64,7 @@ def _pose(p: Painter, k: float, pose: str) -> tuple[Spot, Spot, list[Spot], list
 
 
 def limb(p: Painter, me: Thing, joints: list[tuple[Point, float]], surface: Surface) -> None:
-    """An arm or a leg through its joints, each with its width; round where it is near enough to show."""
+    """Paint an arm or a leg through its joints, each with its width; rounded if near enough to show."""
     p.rods(me, [(a, b, wide_a, wide_b) for (a, wide_a), (b, wide_b) in pairwise(joints)], surface)
     for joint, wide in joints[:-1]:
         if p.view.scale(joint[2]) * wide > 4:
@@ -81,7 +81,7 @@ def _arm(s: Pose, chest: Spot, hand: Spot, across: float, wide: float) -> list[t
 
 
 def _trunk(p: Painter, me: Thing, s: Pose, hip: Spot, chest: Spot, side: float, coat: Surface) -> None:
-    """Shoulders, waist and hips as a flat shape towards us, warmer where the cloth lies on."""
+    """Paint shoulders, waist and hips as a flat shape, warmer where the cloth touches the body."""
     long = chest[1] - hip[1]
 
     def row(t: float, half: float) -> tuple[Point, Point]:
@@ -117,7 +117,7 @@ def _head(p: Painter, me: Thing, s: Pose, chest: Spot, k: float, skin: Surface) 
 
 
 def animal(p: Painter, s: Pose) -> None:
-    """A dog, a cat, or outdoors now and then a larger animal."""
+    """Paint a dog, a cat, or outdoors sometimes a larger animal."""
     dice, weather, me = p.dice, p.weather, p.thing("animal")
     sizes = (dice.uniform(0.32, 0.68), dice.uniform(0.22, 0.3), dice.uniform(1.1, 1.5))
     tall = dice.choices(sizes, (6, 2, 0 if weather.indoors else 1))[0]

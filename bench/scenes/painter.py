@@ -1,4 +1,4 @@
-"""Paints polygons in space, far ones first, into a map of parts; each part knows its class, instance and surface."""
+"""Painting polygons in space, far ones first, into a map of parts; each part has a class, an instance and a surface."""
 
 from math import cos, hypot, sin
 from random import Random
@@ -21,14 +21,14 @@ OCTAVE = 0.62  # amplitude of a texture's octave relative to the coarser one bef
 
 
 class Thing(NamedTuple):
-    """What a part belongs to. Instance 0 is stuff: sky, road, background."""
+    """The instance and class of a part. Instance 0 is stuff: sky, road, background."""
 
     instance: int
     label: int
 
 
 class View(NamedTuple):
-    """A pinhole camera `height` metres above the ground; a pitch moves the horizon, so that verticals stay vertical."""
+    """A pinhole camera `height` metres above the ground; pitch moves the horizon, so that verticals stay vertical."""
 
     size: Size
     focal: float  # pixels
@@ -37,7 +37,7 @@ class View(NamedTuple):
     roll: float  # radians
 
     def project(self, points: list[Point]) -> list[Pixel]:
-        """Pixels of points that are ahead of the camera."""
+        """Project points ahead of the camera to pixels."""
         rows, columns = self.size
         cx, cy, c, s, f = columns / 2, rows / 2, cos(self.roll), sin(self.roll), self.focal
         out = []
@@ -47,20 +47,20 @@ class View(NamedTuple):
         return out
 
     def scale(self, z: float) -> float:
-        """Pixels to a metre at that distance."""
+        """Return pixels per metre at a distance."""
         return self.focal / z
 
     def nearest(self) -> float:
-        """Distance of the ground at the bottom row, in metres."""
+        """Return the distance of the ground at the bottom row, in metres."""
         return max(2.0, self.focal * self.height / max(1.0, self.size[0] - self.horizon))
 
     def half_width(self, z: float) -> float:
-        """Metres from the middle of the view to its edge at that distance."""
+        """Return the metres from the middle of the view to its edge at a distance."""
         return self.size[1] / 2 / self.focal * z
 
 
 class Part(NamedTuple):
-    """A row of the table that the map of parts points into; temperature = base + right * column + down * row."""
+    """A row of the table of parts; temperature = base + right * column + down * row."""
 
     thing: Thing
     surface: Surface
@@ -70,7 +70,7 @@ class Part(NamedTuple):
 
 
 class Painter:
-    """The map of parts of one frame, while it is painted.
+    """Paints the map of parts of one frame.
 
     Attributes:
         ids: image of part numbers. relief: image at half size, degrees that shadows and warm traces add to the ground.
@@ -89,11 +89,11 @@ class Painter:
         self._pen, self._soft = ImageDraw.Draw(self.ids), ImageDraw.Draw(self.relief)
 
     def stuff(self, name: str) -> Thing:
-        """A class without instances."""
+        """Return a class without instances."""
         return Thing(0, CLASSES.index(name))
 
     def thing(self, name: str) -> Thing:
-        """A new instance of a class."""
+        """Return a new instance of a class."""
         self.instances += 1
         return Thing(self.instances, CLASSES.index(name))
 
@@ -106,7 +106,7 @@ class Painter:
         rise: float = 0,
         tilt: float = 0,
     ) -> int:
-        """The number of a new part. Over the height of `box` it gets `rise` degrees warmer, over its width `tilt`."""
+        """Add a part and return its number. It gets `rise` degrees warmer over the height of `box`, `tilt` over its width."""
         lost = 0.0 if surface.ground or surface.sky else min(0.9, self.fog * z)
         base, right, down = surface.temperature + lost * (self.weather.air - surface.temperature), 0.0, 0.0
         if box is not None and (rise or tilt):
@@ -117,7 +117,7 @@ class Painter:
         return len(self.parts) - 1
 
     def face(self, thing: Thing, points: list[Point], surface: Surface, rise: float = 0.0, tilt: float = 0.0) -> None:
-        """A flat polygon in space."""
+        """Paint a flat polygon in space."""
         seen = points if all(p[2] >= NEAR for p in points) else clip(points)
         if len(seen) >= 3:
             pixels = self.view.project(seen)
@@ -125,7 +125,7 @@ class Painter:
             self._pen.polygon(pixels, fill=self.part(thing, surface, z, pixels, rise, tilt))
 
     def faces(self, thing: Thing, polygons: list[list[Point]], surfaces: list[Surface]) -> None:
-        """Many small polygons, each with one of a few surfaces drawn at random."""
+        """Paint many small polygons, each with one of a few random surfaces."""
         z = sum(p[0][2] for p in polygons) / max(1, len(polygons))
         numbers = [self.part(thing, surface, z) for surface in surfaces]
         for points in polygons:
@@ -133,11 +133,11 @@ class Painter:
                 self._pen.polygon(self.view.project(points), fill=numbers[int(self.dice.random() * len(numbers))])
 
     def flat(self, thing: Thing, pixels: list[Pixel], surface: Surface, z: float, rise: float = 0.0) -> None:
-        """A polygon given in pixels."""
+        """Paint a polygon given in pixels."""
         self._pen.polygon(pixels, fill=self.part(thing, surface, z, pixels, rise))
 
     def rods(self, thing: Thing, rods: list[tuple[Point, Point, float, float]], surface: Surface) -> None:
-        """Bars from point to point, with their widths in metres at both ends; never thinner than a pixel."""
+        """Paint bars between points, with widths in metres at both ends; never thinner than a pixel."""
         rods = [rod for rod in rods if rod[0][2] >= NEAR and rod[1][2] >= NEAR]
         if not rods:
             return
@@ -156,7 +156,7 @@ class Painter:
             self._pen.polygon(corners, fill=number)
 
     def loop(self, thing: Thing, points: list[Point], wide: float, surface: Surface) -> None:
-        """A closed line of that width in metres."""
+        """Paint a closed line, width in metres."""
         if all(p[2] >= NEAR for p in points):
             z = points[0][2]
             width = max(1, round(wide * self.view.scale(z)))
@@ -172,7 +172,7 @@ class Painter:
         rise: float = 0.0,
         tilt: float = 0.0,
     ) -> None:
-        """An ellipse that faces the camera; its half axes in metres."""
+        """Paint an ellipse that faces the camera; half axes in metres."""
         if centre[2] < NEAR:
             return
         (x, y), s = self.view.project([centre])[0], self.view.scale(centre[2])
@@ -180,17 +180,17 @@ class Painter:
         self._pen.ellipse(box, fill=self.part(thing, surface, centre[2], box, rise, tilt))
 
     def masked(self, corner: tuple[int, int], mask: NDArray[np.bool_], number: int) -> None:
-        """Gives the pixels under a mask (h, w), whose corner lies at (column, row), to a part."""
+        """Assign the pixels under a mask (h, w), with its corner at (column, row), to a part."""
         self.ids.paste(number, corner, Image.fromarray(mask.astype(np.uint8) * np.uint8(255)))
 
     def trace(self, points: list[Point], degrees: float) -> None:
-        """A soft patch on the ground: a shadow, a warm trace, or the image of a warm thing in a smooth floor."""
+        """Paint a soft patch on the ground: a shadow, a warm trace, or a reflection in a smooth floor."""
         seen = clip(points)
         if len(seen) >= 3:
             self._soft.polygon([(x / 2, y / 2) for x, y in self.view.project(seen)], fill=degrees)
 
     def cast(self, x: float, z: float, wide: float, tall: float, degrees: float = 0.0) -> None:
-        """What something of that width and height does to the ground: its shadow, its warmth, its image in a smooth floor."""
+        """Paint the effect of an object of a width and height on the ground: shadow, warmth, reflection."""
         weather, half = self.weather, wide / 2
         if weather.sun > 0.05:
             dx, dz = -1.3 * tall * weather.sun_from, 0.5 * tall
@@ -212,7 +212,7 @@ class Painter:
 
 
 def clip(points: list[Point]) -> list[Point]:
-    """The part of a polygon that is ahead of the near plane (Sutherland and Hodgman 1974)."""
+    """Clip a polygon at the near plane (Sutherland and Hodgman 1974)."""
     out: list[Point] = []
     for a, b in zip(points, [*points[1:], points[0]], strict=True):
         if a[2] >= NEAR:
@@ -224,7 +224,7 @@ def clip(points: list[Point]) -> list[Point]:
 
 
 def draw_textures(view: View, rng: np.random.Generator) -> dict[str, Floats]:
-    """Four fields (H, W) of zero mean and about unit variance; `soil` gets finer towards the horizon."""
+    """Draw four fields (H, W) of zero mean and about unit variance; `soil` gets finer towards the horizon."""
     rows, columns = view.size
     unit = max(rows, columns) / 320
     ahead = np.clip((np.arange(rows) - view.horizon) / max(8.0, rows - view.horizon), 0.01, None)
@@ -239,7 +239,7 @@ def draw_textures(view: View, rng: np.random.Generator) -> dict[str, Floats]:
 
 
 def fractal(rng: np.random.Generator, size: Size, tall: float, wide: float, octaves: int) -> Floats:
-    """(H, W) noise whose coarsest cells have that many pixels; each octave is half as large as the one before."""
+    """Draw fractal noise (H, W); the arguments give the pixels of the coarsest cells, and each octave halves them."""
     field: Floats = np.zeros((1, 1), np.float32)
     for octave in range(octaves):
         h, w = (int(side / max(1.0, cell / 2**octave)) + 2 for side, cell in zip(size, (tall, wide), strict=True))

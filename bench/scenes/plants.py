@@ -1,4 +1,4 @@
-"""Trees, hedges and distant woods: ragged crowns that the sky shows through, or bare branches in winter."""
+"""Trees, hedges and distant woods: ragged crowns with gaps, or bare branches in winter."""
 
 from math import cos, pi, sin
 
@@ -12,7 +12,7 @@ Blob = tuple[float, float, float, float]  # right, up, half width, half height i
 
 
 def tree(p: Painter, s: Pose, bare: bool) -> None:
-    """A tree; without leaves where `bare`."""
+    """Paint a tree; without leaves if `bare`."""
     dice, weather, me = p.dice, p.weather, p.thing("tree")
     tall = dice.uniform(3.5, 13)
     bark = weather.of(dice, "bark")
@@ -38,7 +38,7 @@ def tree(p: Painter, s: Pose, bare: bool) -> None:
 
 
 def hedge(p: Painter, s: Pose, long: float) -> None:
-    """A row of shrubs across the view."""
+    """Paint a row of shrubs across the view."""
     tall = p.dice.uniform(0.5, 1.8)
     me, count = p.thing("tree"), max(2, int(long / tall))
     p.cast(s.x, s.z, long, tall)
@@ -50,7 +50,7 @@ def hedge(p: Painter, s: Pose, long: float) -> None:
 
 
 def crown(p: Painter, me: Thing, s: Pose, blobs: list[Blob], leaves: Surface) -> None:
-    """Foliage: a union of ellipses with noise on its edge and holes in it, sunlit and shaded clumps inside."""
+    """Paint foliage: a union of ellipses with a noisy edge, holes, and sunlit and shaded clumps."""
     rows, columns = p.view.size
     scale = p.view.scale(s.z)
     (x, y), (_, foot) = p.view.project([(s.x, s.up, s.z), (s.x, 0.0, s.z)])
@@ -97,7 +97,7 @@ def _branches(p: Painter, s: Pose, tall: float, lean: float) -> list[tuple[Point
 
 
 def woods(p: Painter, z: float) -> None:
-    """A line of trees at the horizon, all across the view; one instance."""
+    """Paint a line of trees at the horizon across the view; one instance."""
     dice = p.dice
     half = 1.2 * p.view.half_width(z)
     count = 24

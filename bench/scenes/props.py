@@ -1,4 +1,4 @@
-"""What people leave, ride and lead about: things strewn over a street scene wherever the ground suits them."""
+"""Objects scattered over a street scene where the ground suits them: people, vehicles, animals, street furniture."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,9 +13,9 @@ from bench.scenes.plants import hedge
 from bench.scenes.pose import Pose
 from bench.scenes.vehicles import CLOSEST_CAR, bicycle, car
 
-Prop = tuple[float, Callable[[], None]]  # distance ahead, and what paints the thing
+Prop = tuple[float, Callable[[], None]]  # distance ahead, and the function that paints the object
 
-# what stands on which ground, and how often
+# objects for each type of ground, and their frequency
 STREWN: dict[str, tuple[tuple[str, ...], tuple[float, ...]]] = {
     "road": (("car", "person", "rider", "cones", "animal"), (5, 2, 2.5, 2.5, 0.3)),
     "sidewalk": (
@@ -30,7 +30,7 @@ STREWN: dict[str, tuple[tuple[str, ...], tuple[float, ...]]] = {
 
 
 def strewn(p: Painter, ground: Callable[[float, float], str], turn: float) -> list[Prop]:
-    """Things wherever they can be seen, alone or in groups, each on the `ground` (a function of x, z) that suits it."""
+    """Place objects in view, alone or in groups, each on suitable `ground` (a function of x, z)."""
     dice = p.dice
     props: list[Prop] = []
     near = p.view.nearest()
@@ -51,7 +51,7 @@ def strewn(p: Painter, ground: Callable[[float, float], str], turn: float) -> li
 
 
 def _group(dice: Random, name: str, s: Pose) -> list[Pose]:
-    """The places of a group; most things stand alone."""
+    """Draw the places of a group; most objects are alone."""
     if name == "person":
         count = dice.choice((1, 1, 1, 2, 2, 4))
         return [

@@ -1,4 +1,4 @@
-"""Streets, paths, parks and river banks, by day and by night, from any angle to the way."""
+"""Streets, paths, parks and river banks, by day and by night, at any angle to the way."""
 
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +19,7 @@ from bench.scenes.vehicles import CLOSEST_CAR, car
 
 
 def street(rng: np.random.Generator, dice: Random, size: Size) -> Painter:
-    """A painted outdoor scene, seen from somewhere on the way or beside it."""
+    """Paint a random outdoor scene, seen from on or beside the way."""
     rows, columns = size
     weather = draw_weather(dice)
     focal = columns * dice.choice((dice.uniform(0.8, 1.2), dice.uniform(1.1, 2.0)))
@@ -40,7 +40,7 @@ def street(rng: np.random.Generator, dice: Random, size: Size) -> Painter:
 
 
 def _beyond(p: Painter, way: Way, strips: list[Strip]) -> None:
-    """The distance, and the houses along the way; far ones first."""
+    """Paint the distance and the houses along the way; far ones first."""
     dice = p.dice
     if dice.random() < 0.35:
         skyline(p, dice.uniform(150, 250))
@@ -68,7 +68,7 @@ def _beyond(p: Painter, way: Way, strips: list[Strip]) -> None:
 
 
 def _rows(p: Painter, way: Way, strips: list[Strip], bare: bool) -> list[Prop]:  # noqa: C901 - a case for each kind of strip
-    """Things that stand in rows: trees, poles, lamps, parked cars, fences, hedges; and the trees of a park."""
+    """List objects in rows: trees, poles, lamps, parked cars, fences, hedges; and the trees of a park."""
     dice = p.dice
     props: list[Prop] = []
     nearest = 0.75 * p.view.nearest()
@@ -122,7 +122,7 @@ def _parked(p: Painter, s: Pose) -> None:
 
 
 def _fence_pieces(p: Painter, way: Way, u: float, nearest: float) -> list[Prop]:
-    """A fence along the way, cut into pieces so that things can stand before and behind it."""
+    """Cut a fence along the way into pieces, so that objects can be before and behind it."""
     dice = p.dice
     start, end = dice.uniform(-50, 10), dice.uniform(20, 80)
     draw = fence(p)

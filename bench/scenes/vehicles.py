@@ -1,4 +1,4 @@
-"""Cars, vans, buses and bicycles, as solids that can be seen from any side."""
+"""Cars, vans, buses and bicycles, as solids visible from any side."""
 
 from itertools import pairwise
 from math import cos, pi, sin
@@ -30,7 +30,7 @@ BELT = 0.6  # share of the height where the windows begin
 
 
 def car(p: Painter, s: Pose, moving: bool) -> None:
-    """A car, van or bus that drives along its heading, or has stood there for some time."""
+    """Paint a car, van or bus that drives along its heading or is parked."""
     dice, weather, me = p.dice, p.weather, p.thing("car")
     kind = dice.choices(tuple(PROFILES), (5, 5, 2, 0.6))[0]
     length, height, width = (side * dice.uniform(0.93, 1.07) for side in SIZES[kind])
@@ -57,7 +57,7 @@ def car(p: Painter, s: Pose, moving: bool) -> None:
         pane = min(a[1], b[1]) >= BELT - 0.02 and abs(b[1] - a[1]) > 0.2
         hood = ahead > 0.4
         surface = glass if pane else body.warmer(warm * dice.uniform(0.5, 1) if hood else dice.gauss(0, 0.6))
-        if flat and not hood and weather.sun < 0.2:  # roofs mirror and lose heat to the sky
+        if flat and not hood and weather.sun < 0.2:  # roofs reflect the sky and lose heat to it
             surface = surface._replace(around=weather.zenith, temperature=surface.temperature - 1.5 * weather.clear)
         p.face(me, [spot(a, -1), spot(b, -1), spot(b, 1), spot(a, 1)], surface, rise=dice.gauss(0, 0.8))
         if i in (0, len(profile) - 2):
@@ -77,7 +77,7 @@ def car(p: Painter, s: Pose, moving: bool) -> None:
 
 
 def _seams(p: Painter, me: Thing, s: Pose, half: float, height: float, across: float, body: Surface) -> None:
-    """The sill, which mirrors the ground, and the gaps round the doors."""
+    """Paint the sill, which reflects the ground, and the gaps around the doors."""
     a, b = (-0.93 * half, across), (0.95 * half, across)
     p.face(me, quad(s, a, b, 0.2 * height, p.dice.uniform(0.32, 0.42) * height), body.warmer(p.dice.gauss(0, 1.2)))
     gaps = [
@@ -101,7 +101,7 @@ def _windows(kind: str) -> list[tuple[float, float]]:
 
 
 def _panes(p: Painter, me: Thing, corners: list[Point], glass: Surface, kind: str) -> None:
-    """Side windows, parted by pillars."""
+    """Paint side windows, separated by pillars."""
     a, b, c, d = corners
     count = 6 if kind == "bus" else 2
     for i in range(count):
@@ -125,7 +125,7 @@ def _wheels(p: Painter, me: Thing, s: Pose, spot: tuple[float, float, float], ki
 
 
 def _lights(p: Painter, me: Thing, s: Pose, along: float, width: float, height: float, surface: Surface) -> None:
-    """Lamps and number plate at one end."""
+    """Paint lamps and number plate at one end."""
     for across in (-0.36, 0.36):
         a, b = (along, (across - 0.09) * width), (along, (across + 0.09) * width)
         p.face(me, quad(s, a, b, 0.42 * height, 0.5 * height), surface)
@@ -133,7 +133,7 @@ def _lights(p: Painter, me: Thing, s: Pose, along: float, width: float, height: 
 
 
 def bicycle(p: Painter, s: Pose) -> None:
-    """Two rings and a frame; what is behind them shows through."""
+    """Paint two rings and a frame; the background shows through."""
     dice, weather, me = p.dice, p.weather, p.thing("bicycle")
     k = dice.uniform(0.88, 1.08)
     rubber, steel = weather.of(dice, "rubber"), weather.of(dice, "steel")

@@ -1,8 +1,8 @@
-"""Scoring one prediction against one label map: confusion matrix and weighted F-measure.
+"""Score a prediction against a label map: confusion matrix and weighted F-measure.
 
-Weighted F-measure: Margolin, Zelnik-Manor, Tal, "How to Evaluate Foreground Maps?", CVPR 2014. Its use on label maps is not
-published; here: one class against the rest, ignored pixels count as background without prediction, and a class that the
-image's truth does not contain has no value.
+Weighted F-measure: Margolin, Zelnik-Manor, Tal, "How to Evaluate Foreground Maps?", CVPR 2014. Its use on label maps
+is not published; here: one class against the rest, ignored pixels count as background without prediction, and a class that is
+absent from the truth has no value.
 """
 
 import numpy as np
@@ -13,14 +13,14 @@ from results.metrics import EPSILON
 
 Labels = NDArray[np.integer]
 
-_NO_CLASS = 255  # stands for ignored pixels in maps of 8 bits
+_NO_CLASS = 255  # marks ignored pixels in 8-bit maps
 
 
 def confusion_matrix(pred: Labels, true: Labels, num_classes: int, ignore: int = 255) -> NDArray[np.int64]:
-    """(K, K) pixel counts, rows truth, for label maps (H, W); pixels whose truth is `ignore` are left out.
+    """Compute (K, K) pixel counts, rows truth, for label maps (H, W); pixels whose truth is `ignore` are excluded.
 
     Raises:
-        ValueError: the shapes differ, or a label lies outside 0..K-1.
+        ValueError: the shapes differ, or a label is outside 0..K-1.
     """
     _check(pred, true, num_classes, ignore)
     valid = true != ignore
@@ -31,12 +31,12 @@ def confusion_matrix(pred: Labels, true: Labels, num_classes: int, ignore: int =
 def weighted_fmeasure(
     pred: Labels, true: Labels, num_classes: int, ignore: int = 255, beta_squared: float = 1.0
 ) -> NDArray[np.float64]:
-    """(K,) weighted F-measure of each class for label maps (H, W); NaN where the class is absent from `true`.
+    """Compute (K,) weighted F-measure of each class for label maps (H, W); NaN where the class is absent from `true`.
 
-    Steps 6 and 7 of the paper; the sums of Ew come from `bench.score.weighted_f`.
+    Steps 6 and 7 of the paper; `bench.score.weighted_f` computes the sums of Ew.
 
     Raises:
-        ValueError: the shapes differ, or a label lies outside 0..K-1.
+        ValueError: the shapes differ, or a label is outside 0..K-1.
     """
     _check(pred, true, num_classes, ignore)
     dtype = np.uint8 if num_classes <= _NO_CLASS else np.int64

@@ -1,8 +1,8 @@
-"""The sums behind the weighted F-measure of one class, compiled.
+"""The sums of the weighted F-measure, compiled.
 
-Most of a plain implementation is work on the whole image that few pixels need. Where prediction and truth agree, an error
-of zero contributes nothing, so distances are looked up only for false positives, and smoothing is done only at missed pixels
-and what lies within its window around them. The paper's names: E, Et, EA, B; see `bench.score`.
+A plain implementation processes the whole image, but few pixels matter: where prediction and truth agree, the error is zero.
+Therefore distances are computed only for false positives, and smoothing only at missed pixels and within the window around
+them. The paper's names: E, Et, EA, B; see `bench.score`.
 """
 
 import math
@@ -21,25 +21,25 @@ Reals = NDArray[np.float64]
 
 _RADIUS_PX = len(WINDOW) // 2
 _HALVING = math.log(0.5) / 5.0
-_NONE = 1 << 20  # rows to the nearest pixel of the class where the column has none: more than an image has
+_NONE = 1 << 20  # distance in rows where the column has no pixel of the class; larger than any image
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Machine code, kept between processes where numba finds a folder for it."""
+    """Compile a function, with numba's cache on disk if possible."""
     try:
         fast: Callable[..., Any] = njit(cache=True)(function)
-    except RuntimeError:  # neither the package's folder nor the user's can be written
+    except RuntimeError:  # no cache folder can be written
         fast = njit(function)
     return fast
 
 
 def class_sums(pred: Labels, true: Labels, num_classes: int) -> Reals:
-    """(K, 3) for label maps (H, W): pixels of each class, sum of Ew over them, sum of Ew over all others."""
+    """Compute (K, 3) for label maps (H, W): pixels of each class, sum of Ew over them, sum of Ew over all others."""
     sums: Reals = _class_sums(pred, true, num_classes, WINDOW)
     return sums
 
 
-# Lines are taken out of a map before they are walked along: so the compiler sees plain arrays, and vectorises.
+# Loops index single rows, so that the compiler sees plain arrays and vectorises.
 
 
 @_compiled
@@ -70,27 +70,27 @@ def _class_sums(pred: Labels, true: Labels, num_classes: int, kernel: Reals) -> 
 
 @_compiled
 def _rows_to_nearest(true: Labels, k: int, rows: Rows) -> None:
-    """Fills (H, W) with the rows to the nearest pixel of class k in the column: negative upwards; up where both are as near."""
+    """Fill (H, W) with the distance in rows to the nearest pixel of class k in the column: negative upwards; ties go up."""
     height, width = true.shape
     gaps = np.full(width, _NONE, np.int32)
     for y in range(height):
-        truths, found = true[y], rows[y]
+        truths, nearest = true[y], rows[y]
         for x in range(width):
             gaps[x] = np.int32(0) if truths[x] == k else np.int32(gaps[x] + 1)
-            found[x] = -gaps[x]
+            nearest[x] = -gaps[x]
     gaps[:] = _NONE
     for y in range(height - 1, -1, -1):
-        truths, found = true[y], rows[y]
+        truths, nearest = true[y], rows[y]
         for x in range(width):
             gaps[x] = np.int32(0) if truths[x] == k else np.int32(gaps[x] + 1)
-            found[x] = gaps[x] if gaps[x] < -found[x] else found[x]
+            nearest[x] = gaps[x] if gaps[x] < -nearest[x] else nearest[x]
 
 
 @_compiled
 def _nearest(rows: Rows, x: int) -> tuple[np.int64, int]:
-    """(squared distance, column) of the nearest pixel of the class from pixel x of a line of `_rows_to_nearest`.
+    """Find (squared distance, column) of the pixel of the class nearest to pixel x of a row of `_rows_to_nearest`.
 
-    Of pixels as near as each other the leftmost counts, as in scipy's distance transform.
+    Of equally near pixels the leftmost counts, as in scipy's distance transform.
     """
     width = len(rows)
     least, column = np.int64(rows[x]) * np.int64(rows[x]), x
@@ -110,7 +110,7 @@ def _nearest(rows: Rows, x: int) -> tuple[np.int64, int]:
 
 @_compiled
 def _false_sum(pred: Labels, true: Labels, k: int, rows: Rows) -> float:
-    """Sum of B over the pixels that are wrongly predicted as class k."""
+    """Sum B over the pixels wrongly predicted as class k."""
     total = 0.0
     for y in range(true.shape[0]):
         truths, preds, to_nearest = true[y], pred[y], rows[y]
@@ -122,18 +122,18 @@ def _false_sum(pred: Labels, true: Labels, k: int, rows: Rows) -> float:
 
 
 @_compiled
-def _missed_sum(  # noqa: C901 - one pass, compiled; cut up it is slower to read and to run
+def _missed_sum(  # noqa: C901 - one compiled pass
     true: Labels, k: int, missed: Labels, missed_in_row: Rows, rows: Rows, blurred: Reals, kernel: Reals
 ) -> float:
-    """Sum of EA over the missed pixels. (EA is never above E = 1 there, and E = 0 on what was found.)
+    """Sum EA over the missed pixels. (EA never exceeds E = 1 there, and E = 0 on hits.)
 
-    `blurred` gets Et filtered along its lines, where a missed pixel of the column needs it.
+    `blurred` receives Et filtered along rows, where a missed pixel of the column needs it.
     """
     height, width = true.shape
     padded = np.empty(width + 2 * _RADIUS_PX, np.uint8)
-    in_column = padded[_RADIUS_PX:-_RADIUS_PX]  # whether a missed pixel stands at most _RADIUS_PX rows away
+    in_column = padded[_RADIUS_PX:-_RADIUS_PX]  # whether a missed pixel is at most _RADIUS_PX rows away
     near = np.empty(width, np.uint8)  # and at most as many columns
-    line = np.zeros(width + 2 * _RADIUS_PX)  # Et, zero outside of the image
+    line = np.zeros(width + 2 * _RADIUS_PX)  # Et, zero outside the image
     for y in range(height):
         first, end = max(0, y - _RADIUS_PX), min(height, y + _RADIUS_PX + 1)
         if missed_in_row[y : y + 2 * _RADIUS_PX + 1].sum() == 0:

@@ -16,35 +16,35 @@ from pretrain_sources.image_files import IGNORE, Pixels, counted
 from pretrain_sources.pool import Pool, PoolError, look_through, read_pool
 
 UNLABELLED = "unlabelled"  # a target's folder of images without labels: the pool
-VAL_SHARE = 0.10  # where a target has no val, at least this share of train is cut off for it
+VAL_SHARE = 0.10  # of train, at least, becomes val where a target has none
 SHOWN = 5  # files named for one kind of problem
 
 
 @dataclass(frozen=True)
 class TargetSpec:
-    """What is known of a target before its files are seen."""
+    """The definition of a target, independent of its files."""
 
     name: str
     classes: tuple[str, ...]
-    label_note: str  # shown wherever a number stands
+    label_note: str  # shown beside every score
     group_note: str  # what a group of frames is
-    folders: tuple[str, ...]  # names under the data folder
+    folders: tuple[str, ...]  # possible names under the data folder
     read: Callable[[Path], Listing]  # raises LayoutError
     how_to_get: str
-    pool_groups: Callable[[Path], Mapping[str, str]] | None = None  # of unlabelled images, where they are known
+    pool_groups: Callable[[Path], Mapping[str, str]] | None = None  # of unlabelled images, where known
 
 
 @dataclass(frozen=True)
 class Target:
-    """A target whose files were all read and found good. Splits: train, val, test."""
+    """A target whose files have been read and checked. Splits: train, val, test."""
 
     spec: TargetSpec
     root: Path
     splits: Mapping[str, tuple[Frame, ...]]
     facts: Mapping[str, FrameFacts]  # by frame id
     content_hash: str
-    notes: tuple[str, ...] = field(default=())  # what was dropped, and what looks odd
-    relabel: Pixels | None = None  # (256,) new label of each stored one, where the protocol maps classes
+    notes: tuple[str, ...] = field(default=())  # dropped frames and oddities
+    relabel: Pixels | None = None  # (256,) stored label -> new label, where the protocol maps classes
 
 
 TARGETS: Mapping[str, TargetSpec] = MappingProxyType(
@@ -85,32 +85,32 @@ TARGETS: Mapping[str, TargetSpec] = MappingProxyType(
 
 
 class DataError(BenchError):
-    """A target cannot be used; the message is the whole report."""
+    """A target cannot be used; the message is the full report."""
 
 
 def find_root(spec: TargetSpec, data: Path) -> Path | None:
-    """The target's folder under the data folder, or None."""
+    """Return the target's folder under the data folder, or None."""
     return next((data / name for name in spec.folders if (data / name).is_dir()), None)
 
 
 def open_target(
     name: str, data: Path, cache: Path | None = None, report: Callable[[int, int], None] = lambda done, total: None
 ) -> Target:
-    """The target under `data`, every file read once and checked (`cache` remembers the files that have not changed).
+    """Open the target under `data`: read and check every file (unchanged files are taken from `cache`).
 
     Raises:
-        DataError: the folder, a list, an image or a mask is missing or wrong: everything that was found, in one report.
+        DataError: the folder, a list, an image or a mask is missing or wrong; the report lists every problem.
     """
     if name not in TARGETS:
         raise BenchError(f"unknown target '{name}'{suggestion(name, TARGETS)}")
     spec = TARGETS[name]
     root = find_root(spec, data)
     if root is None and data.name in spec.folders and data.is_dir():
-        raise DataError(f"{data} is the folder of {name} itself; name the one above it: --data {data.parent}")
+        raise DataError(f"{data} is the {name} folder itself; pass its parent: --data {data.parent}")
     if root is None:
         raise DataError(
             f"no folder {' or '.join(spec.folders)} under {data.absolute()}: "
-            f"name the data folder with --data or BENCH_DATA ({spec.how_to_get})"
+            f"set the data folder with --data or BENCH_DATA ({spec.how_to_get})"
         )
     try:
         listed = spec.read(root)
@@ -123,16 +123,14 @@ def open_target(
     splits, notes = drop_duplicates(listed.splits, facts)
     if "val" not in splits:
         splits["train"], splits["val"] = cut_val(splits["train"])
-        notes.append(
-            f"no val split is published: {len(splits['val'])} frames of train were cut off for it, whole blocks together"
-        )
+        notes.append(f"no val split is published: {len(splits['val'])} frames of train became val, in whole blocks")
     for split in ("train", "val", "test"):
         if not splits[split]:
             raise DataError(f"{spec.name} in {root} cannot be used: its {split} split is empty")
     names = Counter(frame.id for frames in splits.values() for frame in frames)
     if twice := [name for name, count in names.items() if count > 1]:
         raise DataError(
-            f"{spec.name} in {root} cannot be used: {len(twice)} frames stand in two splits, the first {twice[0]}"
+            f"{spec.name} in {root} cannot be used: {len(twice)} frames are in two splits (first: {twice[0]})"
         )
     by_id = {frame.id: facts[frame] for frames in splits.values() for frame in frames}
     if undefined := unscorable(spec, splits, by_id):
@@ -149,10 +147,10 @@ def open_pool(
     cache: Path | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Pool | None:
-    """The unlabelled images in `folder`, or the target's own; None where it has none.
+    """Open the unlabelled images in `folder`, or the target's own; None where it has none.
 
     Raises:
-        DataError: the folder is not there or holds no image.
+        DataError: the folder does not exist or holds no image.
     """
     root = folder or target.root / UNLABELLED
     if folder is None and not root.is_dir():
@@ -166,7 +164,7 @@ def open_pool(
 
 
 def pool_notes(target: Target) -> list[str]:
-    """What a look at every unlabelled image of a target finds; a pool that cannot be used is told, too, for none is needed."""
+    """Describe a target's unlabelled images. An unusable pool is a note, not an error, because a pool is optional."""
     try:
         pool = open_pool(target)
     except DataError as error:
@@ -174,22 +172,22 @@ def pool_notes(target: Target) -> list[str]:
     if pool is None:
         return []
     counts = f"{len(pool.images)} unlabelled images in {len({image.group for image in pool.images})} groups"
-    repeated = [f"{pool.repeated} are byte-identical to another one and count once"] if pool.repeated else []
+    repeated = [f"{pool.repeated} are byte-identical to another and count once"] if pool.repeated else []
     return [counts, *(f"unlabelled: {note}" for note in (*repeated, *pool.notes, *look_through(pool)))]
 
 
 def drop_duplicates(
     listed: Mapping[str, list[Frame]], facts: Mapping[Frame, FrameFacts]
 ) -> tuple[dict[str, list[Frame]], list[str]]:
-    """(splits, notes): an image leaves train or val where test, val or train has its byte-identical double before it.
+    """Drop byte-identical duplicates; return (splits, notes).
 
-    Test is never shortened.
+    A duplicate of a test image is dropped from val and train, one of a val image from train. Test is never shortened.
     """
     notes = []
     splits = {split: list(dict.fromkeys(frames)) for split, frames in listed.items()}
     for split, frames in listed.items():
         if repeated := len(frames) - len(splits[split]):
-            notes.append(f"{repeated} lines of the {split} list repeat another line of it and count once")
+            notes.append(f"{repeated} lines of the {split} list are duplicates and count once")
     seen = {facts[frame].image_sha256 for frame in splits["test"]}
     for split in ("val", "train"):
         kept = []
@@ -206,9 +204,9 @@ def drop_duplicates(
 
 
 def cut_val(train: list[Frame]) -> tuple[list[Frame], list[Frame]]:
-    """(train, val): whole groups, in the order of a hash of their names, until val has a tenth of the frames.
+    """Split train into (train, val): whole groups in the order of a hash of their names, until val has a tenth of the frames.
 
-    Neighbouring frames stay together, and the cut depends on names alone. Where there is but one group, val stays empty.
+    Groups stay together, and the split depends on names alone. With a single group, val is empty.
     """
     groups: dict[str, list[Frame]] = defaultdict(list)
     for frame in train:
@@ -223,9 +221,9 @@ def cut_val(train: list[Frame]) -> tuple[list[Frame], list[Frame]]:
 
 
 def unscorable(spec: TargetSpec, splits: Mapping[str, Sequence[Frame]], facts: Mapping[str, FrameFacts]) -> str | None:
-    """Why a score on these labels would say nothing, or None: a split without labels, or one class in train or test.
+    """Return why these labels cannot be scored, or None: a split has no labels, or train or test has a single class.
 
-    Val may hold one class: the score of a schedule is defined there.
+    Val may have a single class: the score of a schedule is defined there.
     """
     for split, frames in splits.items():
         rows = [facts[frame.id].pixels[:-1] for frame in frames]
@@ -233,7 +231,7 @@ def unscorable(spec: TargetSpec, splits: Mapping[str, Sequence[Frame]], facts: M
         if not held or (len(held) == 1 and split != "val"):
             what = f"'{held[0]}' and ignore" if held else "ignore"
             return (
-                f"the labels of {split} hold nothing but {what}; are these masks of 0 and {IGNORE}? "
+                f"the labels of {split} hold only {what}; are these masks of 0 and {IGNORE}? "
                 f"{IGNORE} is ignored, labels must be 0..{len(spec.classes) - 1}"
             )
     return None
@@ -241,31 +239,31 @@ def unscorable(spec: TargetSpec, splits: Mapping[str, Sequence[Frame]], facts: M
 
 def _refuse_problems(spec: TargetSpec, root: Path, facts: Mapping[Frame, FrameFacts]) -> None:
     kinds: dict[str, list[str]] = defaultdict(list)
-    for found in facts.values():
-        if found.problem is not None:
-            kinds[found.mend].append(found.problem)
+    for fact in facts.values():
+        if fact.problem is not None:
+            kinds[fact.mend].append(fact.problem)
     if not kinds:
         return
     lines = [
         f"{spec.name} in {root} cannot be used: {sum(map(len, kinds.values()))} of {len(facts)} frames have a problem"
     ]
-    for mend, problems in kinds.items():
+    for fix, problems in kinds.items():
         lines += [f"  {problem}" for problem in problems[:SHOWN]]
         lines += [f"  ... and {len(problems) - SHOWN} more of this kind"] if len(problems) > SHOWN else []
-        lines += [f"  -> {mend}"]
+        lines += [f"  -> {fix}"]
     raise DataError("\n".join(lines))
 
 
 def _oddities(facts: Mapping[str, FrameFacts]) -> list[str]:
     notes = []
-    sizes = Counter(f"{found.width}x{found.height}" for found in facts.values())
+    sizes = Counter(f"{fact.width}x{fact.height}" for fact in facts.values())
     if len(sizes) > 1:
         notes.append(
             "frames differ in size: " + ", ".join(f"{count} of {size}" for size, count in sizes.most_common(SHOWN))
         )
-    if blank := [name for name, found in facts.items() if sum(found.pixels[:-1]) == 0]:
-        notes.append(f"{len(blank)} masks hold nothing but ignore (first: {blank[0]})")
-    return [*notes, *counted((name, note) for name, found in facts.items() for note in found.notes)]
+    if blank := [name for name, fact in facts.items() if sum(fact.pixels[:-1]) == 0]:
+        notes.append(f"{len(blank)} masks hold only ignore (first: {blank[0]})")
+    return [*notes, *counted((name, note) for name, fact in facts.items() for note in fact.notes)]
 
 
 def _content_hash(spec: TargetSpec, splits: Mapping[str, list[Frame]], facts: Mapping[str, FrameFacts]) -> str:

@@ -1,4 +1,4 @@
-"""One labelled frame of a target: reading it, and finding out whether it can be used."""
+"""Labelled frames of a target: reading and checking them."""
 
 import functools
 import hashlib
@@ -26,7 +26,7 @@ from pretrain_sources.image_files import (
 from results.store import cannot_write
 from safe_io.files import read_regular
 
-CACHED = "frames 2"  # raised when the facts of the same frame are found in another way
+CACHED = "frames 2"  # increase when the facts of a frame are computed differently
 
 
 @dataclass(frozen=True)
@@ -37,37 +37,37 @@ class Frame:
     image: Path
     label: Path
     group: str
-    twin: Path | None = None  # a second label map that must say the same
+    twin: Path | None = None  # a second label map that must be identical
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What a target's reader found: frames by split, and what a user should know about the folder."""
+    """The frames of a target by split, and notes for the user about its folder."""
 
     splits: Mapping[str, list[Frame]]
     notes: tuple[str, ...] = ()
 
 
 class LayoutError(Exception):
-    """A folder is not laid out as it must be; the message lists everything that was found, a line each."""
+    """A folder does not have the expected layout; the message lists every problem, one a line."""
 
 
 @dataclass(frozen=True)
 class FrameFacts:
-    """What one look at a frame's two files found. `problem` is None where it can be used."""
+    """The facts of a frame's files. `problem` is None where the frame can be used."""
 
-    problem: str | None = None  # what is wrong
-    mend: str = ""  # and what to do
+    problem: str | None = None
+    mend: str = ""  # how to fix the problem
     image_sha256: str = ""
     label_sha256: str = ""
     height: int = 0
     width: int = 0
     pixels: tuple[int, ...] = ()  # label pixels of each class, ignore last
-    notes: tuple[str, ...] = ()  # what was converted or left out: "images ..." or "masks ..."
+    notes: tuple[str, ...] = ()  # what was converted or ignored: "images ..." or "masks ..."
 
 
 def decode_image(data: bytes) -> Pixels:
-    """(H, W) grey values of an encoded 8-bit image.
+    """Decode an 8-bit image to (H, W) grey values.
 
     Raises:
         ImageError: it cannot be decoded or is refused, or has more than 8 bits.
@@ -82,16 +82,16 @@ def _shallow(image: ImageFile) -> ImageFile:
 
 
 def examine(frame: Frame, num_classes: int) -> FrameFacts:
-    """Reads both files and says what they hold, or what is wrong with them. Never raises for a bad file."""
+    """Read both files of a frame and return their facts, or the problem. Never raises for a bad file."""
     try:
         image_bytes = read_regular(frame.image)
         label_bytes = read_regular(frame.label)
         twin_bytes = read_regular(frame.twin) if frame.twin else label_bytes
     except ValueError as error:
-        return FrameFacts(f"{frame.id!r}: {error}", "this is no file name; save the list as plain UTF-8 text")
+        return FrameFacts(f"{frame.id!r}: {error}", "not a file name; save the list as plain UTF-8 text")
     except OSError as error:
         return FrameFacts(
-            f"{error.filename}: {error.strerror}", "copy the missing files, or take their lines out of the list"
+            f"{error.filename}: {error.strerror}", "copy the missing files, or remove their lines from the list"
         )
     try:
         image = _shallow(read_image(image_bytes, frame.image.name))
@@ -103,12 +103,12 @@ def examine(frame: Frame, num_classes: int) -> FrameFacts:
         return FrameFacts(f"{frame.label}: {error.what}", error.mend or MASK_MEND)
     if twin_bytes != label_bytes and not _same_labels(label.pixels, twin_bytes):
         return FrameFacts(
-            f"{frame.label} and {frame.twin} differ", "move the mask folder aside that you do not want to be used"
+            f"{frame.label} and {frame.twin} differ", "move the mask folder that should not be used elsewhere"
         )
     try:
         pixels = class_pixels(label, image, num_classes)
     except SizeMismatchError as error:
-        turned = f" (turned by EXIF orientation {image.facts.orientation})" * (image.facts.orientation != 1)
+        turned = f" (rotated by EXIF orientation {image.facts.orientation})" * (image.facts.orientation != 1)
         return FrameFacts(f"{frame.label}: mask of {error}{turned}", "masks and images must have the same size")
     except UnknownLabelError as error:
         return FrameFacts(
@@ -124,9 +124,9 @@ def examine(frame: Frame, num_classes: int) -> FrameFacts:
 def examine_all(
     frames: Iterable[Frame], num_classes: int, cache: Path | None, report: Callable[[int, int], None]
 ) -> dict[Frame, FrameFacts]:
-    """The facts of every frame. Files that have not changed since the last time are not read again, if `cache` names a file.
+    """Examine every frame. With a `cache` file, unchanged files are not read again.
 
-    `pretrain_sources.file_state.stamp` says by what a change is noticed.
+    See `pretrain_sources.file_state.stamp` for how changes are detected.
     """
     keys = {frame: _key(frame, num_classes) for frame in frames}
     known = FactCache(cache, CACHED, decode=_facts, encode=asdict, is_sound=lambda facts: facts.problem is None)
@@ -147,7 +147,7 @@ def _key(frame: Frame, num_classes: int) -> str:
 
 
 def _facts(row: Mapping[str, Any]) -> FrameFacts:
-    """The facts that `asdict` turned into JSON."""
+    """Build facts from the JSON of their `asdict`."""
     return FrameFacts(**{**row, "pixels": tuple(row["pixels"]), "notes": tuple(row["notes"])})
 
 

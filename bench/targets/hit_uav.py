@@ -16,10 +16,10 @@ UNLABELLED = "unlabelled"  # the pool that pseudo-labels are made from
 
 
 def read(root: Path) -> Listing:
-    """The frames of index.csv, group = flight date.
+    """Read the frames listed in index.csv; group = flight date.
 
     Raises:
-        LayoutError: index.csv is missing, is not as expected, or lists nothing for a split, or two files have one name.
+        LayoutError: index.csv is missing, malformed or lists no frame for a split, or two files have the same name.
     """
     index = root / "index.csv"
     try:
@@ -30,13 +30,13 @@ def read(root: Path) -> Listing:
     listed, problems, notes = dict[str, list[Frame]](), list[str](), list[str]()
     for split in SPLITS:
         images, labels = (Folder.of(root / part / split) for part in ("images", "labels"))
-        frames = [(stem_of(name), date) for _, (name, found, date) in rows if found == split]
+        frames = [(stem_of(name), date) for _, (name, part, date) in rows if part == split]
         problems += [f"  {index}, {split}: {fault}" for fault in two_forms(stem for stem, _ in frames)]
         listed[split] = [
             Frame(stem, images.find(f"{stem}.jpg"), labels.find(f"{stem}.png"), date) for stem, date in frames
         ]
         for folder, suffix in ((images, ".jpg"), (labels, ".png")):
-            faults, more = folder.differences((f"{stem}{suffix}" for stem, _ in frames), f"stand in no line of {split}")
+            faults, more = folder.differences((f"{stem}{suffix}" for stem, _ in frames), f"are not listed in {split}")
             problems, notes = [*problems, *(f"  {fault}" for fault in faults)], [*notes, *more]
     if problems:
         raise LayoutError("\n".join(problems))
@@ -53,11 +53,11 @@ def _check(index: Path, rows: Sequence[tuple[int, tuple[str, ...]]]) -> None:
         if split not in (*SPLITS, UNLABELLED):
             raise LayoutError(f"  {index}, line {line}: unknown split '{split}'")
         if dates.setdefault((plain(name), split), date) != date:
-            raise LayoutError(f"  {index}, line {line}: {name} stands there with another date, too")
+            raise LayoutError(f"  {index}, line {line}: {name} is listed twice, with different dates")
     if empty := [split for split in SPLITS if split not in {split for _, split in dates}]:
         raise LayoutError(f"  {index} lists no frame for {', '.join(empty)}")
 
 
 def pool_groups(root: Path) -> Mapping[str, str]:
-    """Flight date of each unlabelled frame."""
+    """Return the flight date of each unlabelled frame."""
     return read_groups(root / "index.csv", "date")

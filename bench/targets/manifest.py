@@ -1,4 +1,4 @@
-"""A target's manifest: the ids of its test images with their pixels of each class. Enough to judge evidence by, and no image."""
+"""A target's manifest: the ids of its test images and their pixel counts. It allows checking evidence without the images."""
 
 import json
 from collections.abc import Sequence
@@ -33,8 +33,8 @@ Loss = Annotated[float, Field(ge=0)]
 class ManifestImage(NamedTuple):
     """A test image: id, group, label pixels of each class, ignore last.
 
-    edge: for each class what of its pixels' windows lies outside of the image, in pixels (`edge_losses`), which bounds a weighted
-    F-measure. Manifests made before 2026-12 have none.
+    edge: for each class, how much of its pixels' windows lies outside the image, in pixels (`edge_losses`); it bounds the
+    weighted F-measure. Manifests made before 2026-12 have none.
     """
 
     id: str
@@ -44,7 +44,7 @@ class ManifestImage(NamedTuple):
 
 
 class Manifest(BaseModel):
-    """What is known of a target's test split without its images."""
+    """The test split of a target, without its images."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     target: str
@@ -57,17 +57,17 @@ class Manifest(BaseModel):
         if self.target in TARGETS and tuple(self.classes) != TARGETS[self.target].classes:
             raise ValueError(f"its classes are not those of {self.target}")
         if any(len(image.pixels) != len(self.classes) + 1 for image in self.test):
-            raise ValueError("an image has not a total for each class and for ignore")
+            raise ValueError("an image needs a pixel count for each class and for ignore")
         if any(image.edge is not None and len(image.edge) != len(self.classes) for image in self.test):
-            raise ValueError("an image has not an edge loss for each class")
+            raise ValueError("an image needs an edge loss for each class")
         if len({image.id for image in self.test}) != len(self.test):
-            raise ValueError("an image id occurs twice")
+            raise ValueError("duplicate image id")
         return self
 
 
 @dataclass(frozen=True)
 class Truth:
-    """The test split as a protocol sees it. pixels, edge: (N, K), ignore left out; edge is None where the manifest has none."""
+    """The test split under a protocol. pixels, edge: (N, K), without ignore; edge is None where the manifest has none."""
 
     ids: list[str]
     groups: list[str]
@@ -76,7 +76,7 @@ class Truth:
 
 
 def make_manifest(target: Target) -> Manifest:
-    """The manifest of a target whose files were read."""
+    """Make the manifest of an open target."""
     rows = [_row(frame, target) for frame in target.splits["test"]]
     return Manifest(
         target=target.spec.name, target_hash=target.content_hash, classes=list(target.spec.classes), test=rows
@@ -90,14 +90,14 @@ def _row(frame: Frame, target: Target) -> ManifestImage:
 
 
 def edge_losses(label: Pixels, num_classes: int) -> NDArray[np.float64]:
-    """(K,) for a label map (H, W): over the pixels of each class, the share of their 7 x 7 Gaussian window outside, summed."""
+    """Return (K,) for a label map (H, W): the part of the 7 x 7 Gaussian windows outside the image, summed over each class."""
     rows, columns = (np.convolve(np.ones(n), WINDOW)[len(WINDOW) // 2 :][:n] for n in label.shape)
     lost = 1 - np.outer(rows, columns)
     return np.bincount(label.ravel(), weights=lost.ravel(), minlength=256)[:num_classes].astype(np.float64)
 
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
-    """Writes it as JSON, a line an image.
+    """Write a manifest as JSON, one image a line.
 
     Raises:
         StoreError: the file cannot be written.
@@ -108,16 +108,16 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
 
 
 def shipped_manifest(target: str) -> Path | None:
-    """The manifest that ships for this target, or None: SODA's is made by whoever has the images."""
+    """Return the path of the manifest shipped for a target, or None (SODA's has to be made from the images)."""
     path = Path(str(resources.files("bench"))) / "targets" / "manifests" / f"{target}.json"
     return path if path.is_file() else None
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest in a file.
+    """Read a manifest.
 
     Raises:
-        BenchError: it cannot be read, or is none.
+        BenchError: the file cannot be read or is not a manifest.
     """
     try:
         return Manifest.model_validate_json(read_regular(path, MOST_BYTES))
@@ -126,14 +126,16 @@ def read_manifest(path: Path) -> Manifest:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise BenchError(f"{path} is no manifest ({where}: {first['msg']}); `bench data manifest` makes one") from error
+        raise BenchError(
+            f"{path} is not a manifest ({where}: {first['msg']}); make one with `bench data manifest`"
+        ) from error
 
 
 def truth(manifest: Manifest, protocol: Protocol) -> Truth:
-    """What a run under this protocol must have been scored on: its classes, and no more frames than it takes.
+    """Return what a run under this protocol is scored on, with its class map and its limit on frames applied.
 
     Raises:
-        BenchError: the protocol's class map does not fit.
+        BenchError: the protocol's class map does not fit the target.
     """
     images: Sequence[ManifestImage] = evenly(tuple(manifest.test), protocol.max_frames)
     pixels = [image.pixels for image in images]
@@ -149,7 +151,7 @@ def truth(manifest: Manifest, protocol: Protocol) -> Truth:
 
 
 def _merged_columns(values: NDArray[np.float64], relabel: Pixels, num_classes: int) -> NDArray[np.float64]:
-    """(N, new K) sums of columns (N, K) whose class gets the same label; what is ignored is left out."""
+    """Return (N, new K): the columns of (N, K) summed by their new label, without ignored classes."""
     whole = np.zeros((len(values), 256))
     np.add.at(whole.T, relabel[: values.shape[1]], values.T)
     return whole[:, :num_classes]

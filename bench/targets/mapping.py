@@ -1,4 +1,4 @@
-"""A reduced class set: a protocol may merge a target's classes, or ignore some, as publications do without saying which."""
+"""Reduced class sets: a protocol may merge classes of a target or ignore some, as publications do."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,10 +15,10 @@ ClassMap = Sequence[MappedClass] | None
 
 
 def map_spec(spec: TargetSpec, class_map: ClassMap) -> TargetSpec:
-    """The target with the mapped classes, which its label note tells.
+    """Return the target definition with the mapped classes; the label note describes the map.
 
     Raises:
-        BenchError: the map names a class that the target does not have, leaves one out, or does not begin with the background.
+        BenchError: the map names an unknown class, omits a class, or does not begin with the background.
     """
     if class_map is None:
         return spec
@@ -28,32 +28,32 @@ def map_spec(spec: TargetSpec, class_map: ClassMap) -> TargetSpec:
             raise BenchError(f"class_map: {spec.name} has no class '{name}'{suggestion(name, spec.classes)}")
     if missing := [name for name in spec.classes if name not in named]:
         raise BenchError(
-            f"class_map leaves out {', '.join(missing)} of {spec.name}: "
-            f"name each under a class, or under '{IGNORED}' to leave its pixels out"
+            f"class_map omits {', '.join(missing)} of {spec.name}: "
+            f"add each to a class, or to '{IGNORED}' to exclude its pixels"
         )
     if spec.classes[0] not in class_map[0].of:
         raise BenchError(
-            f"class_map: the first class is the background of loss, crops and scores, so it must hold '{spec.classes[0]}'"
+            f"class_map: the first class is the background (in loss, crops and scores) and must include '{spec.classes[0]}'"
         )
     kept = [mapped for mapped in class_map if mapped.name != IGNORED]
-    told = [m.name if m.of == (m.name,) else f"{m.name} = {' + '.join(m.of)}" for m in class_map]
-    note = f"{spec.label_note}; {len(kept)} classes made of {len(spec.classes)}: {', '.join(told)}"
+    parts = [m.name if m.of == (m.name,) else f"{m.name} = {' + '.join(m.of)}" for m in class_map]
+    note = f"{spec.label_note}; {len(kept)} classes made of {len(spec.classes)}: {', '.join(parts)}"
     return replace(spec, classes=tuple(mapped.name for mapped in kept), label_note=note)
 
 
 def map_target(target: Target, class_map: ClassMap) -> Target:
-    """The target as the protocol sees it: its classes, its pixel counts, and how labels are renumbered when read.
+    """Return the target with the protocol's class map applied to its classes, pixel counts and labels.
 
     Raises:
-        BenchError: as `map_spec`, or a split keeps no class to be scored.
+        BenchError: as `map_spec`, or a split has no class left to score.
     """
     if class_map is None:
         return target
     spec = map_spec(target.spec, class_map)
     relabel = relabelling(target.spec, spec, class_map)
     facts = {
-        name: replace(found, pixels=merged(found.pixels, relabel, len(spec.classes)))
-        for name, found in target.facts.items()
+        name: replace(fact, pixels=merged(fact.pixels, relabel, len(spec.classes)))
+        for name, fact in target.facts.items()
     }
     if undefined := unscorable(spec, target.splits, facts):
         raise BenchError(f"class_map on {target.spec.name}: {undefined}")
@@ -61,7 +61,7 @@ def map_target(target: Target, class_map: ClassMap) -> Target:
 
 
 def relabelling(spec: TargetSpec, mapped: TargetSpec, class_map: Sequence[MappedClass]) -> Pixels:
-    """(256,) new label of each stored one."""
+    """Return (256,): stored label -> new label."""
     index = {old: mapped.classes.index(m.name) for m in class_map if m.name != IGNORED for old in m.of}
     relabel = np.full(256, IGNORE, dtype=np.uint8)
     for k, old in enumerate(spec.classes):
@@ -70,7 +70,7 @@ def relabelling(spec: TargetSpec, mapped: TargetSpec, class_map: Sequence[Mapped
 
 
 def merged(pixels: Sequence[int], relabel: Pixels, classes: int) -> tuple[int, ...]:
-    """Pixel counts of the mapped classes, ignore last."""
+    """Return the pixel counts of the mapped classes, ignore last."""
     to = np.append(relabel[: len(pixels) - 1], IGNORE)
     counts = np.bincount(to, weights=pixels, minlength=256)
     return tuple(int(count) for count in (*counts[:classes], counts[IGNORE]))

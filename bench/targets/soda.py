@@ -23,10 +23,10 @@ LISTS = {"train": "train_infrared.txt", "test": "test_infrared.txt"}
 
 
 def read(root: Path) -> Listing:
-    """The listed frames of train and test, in the order of the lists. No image is opened, unless there are two mask folders.
+    """Read the lists of train and test; frames keep the order of the lists. No image is opened.
 
     Raises:
-        LayoutError: a folder or list is missing, a list is empty, or the two mask folders disagree.
+        LayoutError: a folder or list is missing or empty, or two files have the same name.
     """
     base = root / "InfraredSemanticLabel" if (root / "InfraredSemanticLabel").is_dir() else root
     masks = [base / name for name in MASK_FOLDERS if (base / name).is_dir()]
@@ -36,29 +36,27 @@ def read(root: Path) -> Listing:
     for split, name in LISTS.items():
         try:
             stems[split] = read_list(base / name)
-            problems += [] if stems[split] else [f"  {base / name} lists nothing: it must hold one file name a line"]
+            problems += [] if stems[split] else [f"  {base / name} is empty: it must hold one file name a line"]
         except (OSError, UnicodeDecodeError) as error:
             problems.append(f"  {base / name} cannot be read: {error}")
-    problems += [f"  {base / LISTS[split]}: {name}" for split, found in stems.items() for name in two_forms(found)]
+    problems += [f"  {base / LISTS[split]}: {name}" for split, listed in stems.items() for name in two_forms(listed)]
     if problems:
         raise LayoutError("\n".join(problems))
-    # whether the two mask folders are identical was never published, so it is looked up
+    # it was never published whether the two mask folders are identical, so both are read
     images, *drawn = (Folder.of(folder) for folder in (base / "JPEGImages", *masks))
-    listed = {split: [_frame(stem, images, drawn) for stem in found] for split, found in stems.items()}
-    wanted = [stem for found in stems.values() for stem in found]
-    notes = (
-        [f"both mask folders are there and hold the same labels; {masks[0].name} is read"] if len(masks) == 2 else []
-    )
+    splits = {split: [_frame(stem, images, drawn) for stem in listed] for split, listed in stems.items()}
+    wanted = [stem for listed in stems.values() for stem in listed]
+    notes = [f"both mask folders exist and hold the same labels; {masks[0].name} is read"] if len(masks) == 2 else []
     for folder, suffix in ((images, ".jpg"), *((each, ".png") for each in drawn)):
-        faults, more = folder.differences((f"{stem}{suffix}" for stem in wanted), "stand in no list")
+        faults, more = folder.differences((f"{stem}{suffix}" for stem in wanted), "are not listed")
         problems, notes = [*problems, *(f"  {fault}" for fault in faults)], [*notes, *more]
     if problems:
         raise LayoutError("\n".join(problems))
-    return Listing(listed, tuple(notes))
+    return Listing(splits, tuple(notes))
 
 
 def read_list(path: Path) -> list[str]:
-    """The stems of a list file: one a line, with or without folder and extension, blank lines and CRLF allowed."""
+    """Read the stems of a list file: one a line, with or without folder and extension; blank lines and CRLF are allowed."""
     lines = (line.strip() for line in read_regular(path).decode("utf-8-sig").splitlines())
     return [re.sub(r"\.(jpe?g|png)$", "", re.split(r"[/\\]", line)[-1], flags=re.IGNORECASE) for line in lines if line]
 

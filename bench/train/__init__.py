@@ -1,1 +1,1 @@
-"""Training: batches, the one loop, tuning, pretraining, and what each unit does."""
+"""Training: batches, the training loop, tuning, pretraining, and the stages of units."""

@@ -1,6 +1,6 @@
-"""Frames in memory, the training batches drawn from them, and the one place that opens a split.
+"""Decoded frames, training batches, and the only function that opens a split.
 
-A batch is a pure function of (seed, step): a killed training can go on, and every source of a comparison sees the same crops.
+A batch is a pure function of (seed, step): training can resume, and all compared sources see the same crops.
 """
 
 import math
@@ -35,10 +35,10 @@ class Decoded:
 
 
 def choose(target: Target, split: str, protocol: Protocol, train_frac: float = 1.0) -> tuple[Frame, ...]:
-    """The frames of a split that the protocol and the train fraction leave. Fractions are nested: 10 % lies within 30 %."""
+    """Select the frames of a split by protocol and train fraction. Fractions are nested: 10 % is a subset of 30 %."""
     frames = target.splits[split]
     if split == "train" and protocol.select_on == "test":
-        frames += target.splits["val"]  # peers that select on test train on all the rest
+        frames += target.splits["val"]  # publications that select on test train on all the rest
     frames = evenly(frames, protocol.max_frames)
     if split == "train" and train_frac < 1:
         order = sorted(frames, key=lambda frame: fingerprint([protocol.seed, "train fraction", frame.id]))
@@ -50,9 +50,9 @@ def choose(target: Target, split: str, protocol: Protocol, train_frac: float = 1
 def open_split(
     target: Target, split: str, protocol: Protocol, train_frac: float = 1.0, only: Collection[str] | None = None
 ) -> list[Decoded]:
-    """The frames of a split, decoded once; `only` those of these ids.
+    """Decode the frames of a split; `only`: those with these ids.
 
-    Images are resized to the protocol's size; labels of train follow, others stay.
+    Images are resized to the protocol's size, and so are the labels of train; other labels keep their size.
     """
     frames = [frame for frame in choose(target, split, protocol, train_frac) if only is None or frame.id in only]
     return [_decode(frame, protocol.image_px, split == "train", target.relabel) for frame in frames]
@@ -65,7 +65,7 @@ def _decode(frame: Frame, size: Size | None, resize_label: bool, relabel: Pixels
 
 
 def fitted(image: Pixels, label: Pixels, size: Size | None, resize_label: bool = True) -> tuple[Pixels, Pixels]:
-    """(image, label) at the protocol's size, None: as they are; labels by the nearest pixel."""
+    """Resize (image, label) to a size (None: unchanged); labels by nearest neighbour."""
     if size is not None and image.shape != size:
         image = F.resize(tv_tensors.Image(torch.from_numpy(image.copy())), list(size), antialias=True)[0].numpy()
         label = resized_label(label, size) if resize_label else label
@@ -73,19 +73,19 @@ def fitted(image: Pixels, label: Pixels, size: Size | None, resize_label: bool =
 
 
 def resized_label(label: Pixels, size: Size) -> Pixels:
-    """A label map at another size, by the nearest pixel."""
+    """Resize a label map by nearest neighbour."""
     resized: Pixels = F.resize(tv_tensors.Mask(torch.from_numpy(label.copy())), list(size)).numpy()
     return resized
 
 
 def class_pixels(target: Target, frames: Sequence[Frame]) -> NDArray[np.int64]:
-    """(K,) label pixels of each class over these frames, ignore left out."""
+    """Return (K,) label pixels of each class over these frames, without ignore."""
     rows = np.array([target.facts[frame.id].pixels[:-1] for frame in frames], dtype=np.int64)
     return np.asarray(rows.sum(0))
 
 
 def class_weights(pixels: NDArray[np.int64], loss: Loss) -> NDArray[np.float64]:
-    """(K,) weights for cross-entropy: (largest class / class) ^ power, at most the cap; a class without pixels gets the cap."""
+    """Return (K,) weights for cross-entropy: (largest class / class) ^ power, at most the cap; absent classes get the cap."""
     rarity = pixels.max() / np.maximum(pixels, 1)
     return np.asarray(np.minimum(rarity**loss.class_weight_power, loss.class_weight_cap), dtype=np.float64)
 
@@ -102,7 +102,7 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         steps: int,
         classes: Sequence[Collection[int]] | None = None,
     ) -> None:
-        """`classes`: which classes each frame's label holds; None: looked up, which decodes every frame."""
+        """`classes`: the classes in each frame's label; None: computed, which decodes every frame."""
         self._frames = frames
         self._size = protocol.crop_px
         self._batch = protocol.batch
@@ -116,9 +116,9 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
                 v2.ColorJitter(brightness=protocol.augment.brightness, contrast=protocol.augment.contrast),
             ]
         )
-        held = classes or [np.unique(frame.label).tolist() for frame in frames]
+        present = classes or [np.unique(frame.label).tolist() for frame in frames]
         self._frames_with = {
-            k: found for k in range(1, num_classes) if (found := [i for i, has in enumerate(held) if k in has])
+            k: members for k in range(1, num_classes) if (members := [i for i, has in enumerate(present) if k in has])
         }
 
     def __len__(self) -> int:
@@ -142,12 +142,12 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         return jittered[0].as_subclass(Tensor), jittered[1].as_subclass(Tensor)
 
     def _aim(self) -> tuple[Decoded, tuple[int, int] | None]:
-        """(frame, pixel to aim at or None): a share of the crops goes to a pixel of a uniformly drawn foreground class."""
+        """Draw (frame, pixel to aim at or None): a share of the crops aims at a pixel of a uniformly drawn foreground class."""
         if self._frames_with and float(torch.rand(())) < self._augment.rare_crop_share:
             k = sorted(self._frames_with)[_draw(len(self._frames_with))]
             frame = self._frames[self._frames_with[k][_draw(len(self._frames_with[k]))]]
             spots = np.flatnonzero(frame.label == k)
-            if not len(spots):  # it was so small that resizing lost it
+            if not len(spots):  # lost in resizing
                 return frame, None
             y, x = divmod(int(spots[_draw(len(spots))]), frame.label.shape[1])
             return frame, (y, x)
@@ -159,14 +159,14 @@ def _draw(n: int) -> int:
 
 
 def _window(augment: Augment, size: Size) -> Size:
-    """Height and width, in frame pixels, of a crop that `scale` enlarges to `size`."""
+    """Draw the height and width, in frame pixels, of a crop that `scale` enlarges to `size`."""
     low, high = (math.log(s) for s in augment.scale)
     scale = math.exp(low + (high - low) * float(torch.rand(())))
     return max(1, round(size[0] / scale)), max(1, round(size[1] / scale))
 
 
 def _corner(shape: tuple[int, ...], window: Size, centre: tuple[int, int] | None) -> tuple[int, int]:
-    """Top and left of a window inside the frame (0 where the window is larger), around `centre` if there is one."""
+    """Draw the top and left of a window inside the frame (0 where the window is larger), around `centre` if given."""
     room = [max(0, size - cut) for size, cut in zip(shape, window, strict=True)]
     if centre is None:
         return _draw(room[0] + 1), _draw(room[1] + 1)
@@ -175,7 +175,7 @@ def _corner(shape: tuple[int, ...], window: Size, centre: tuple[int, int] | None
 
 
 def _cut(pixels: Pixels, corner: tuple[int, int], window: Size, fill: int) -> Pixels:
-    """The window (h, w) out of (H, W) pixels; what lies outside is `fill`."""
+    """Cut a window (h, w) out of (H, W) pixels, padded with `fill`."""
     top, left = corner
     inside = pixels[top : top + window[0], left : left + window[1]]
     cut = np.full(window, fill, dtype=np.uint8)

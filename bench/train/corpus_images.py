@@ -1,4 +1,4 @@
-"""The images of a corpus with their label maps, or with those that a control gives them, as training takes them."""
+"""The images of a corpus with their label maps, or with those of a control, for training."""
 
 import functools
 from collections.abc import Sequence
@@ -16,21 +16,21 @@ from pretrain_sources.corpus import Corpus, CorpusImage, deranged, random_ranks
 from pretrain_sources.file_state import FileChangedError, read_unchanged
 from pretrain_sources.image_files import IGNORE, decode_label, decode_thermal
 
-KEPT_BYTES = 2**29  # decoded images and labels that a training keeps
+KEPT_BYTES = 2**29  # cache of decoded images and labels
 
 
 class CorpusImages(Sequence[Decoded]):
-    """The images of a corpus with their label maps, or with those that a control gives them; decoded when asked for.
+    """The images of a corpus with their label maps, or with those of a control; decoded on access.
 
-    Of the last ones asked for, half a gigabyte is kept.
+    The last half gigabyte is cached.
     """
 
-    def __init__(self, found: Corpus, learned: Learned, image_px: Size | None, manifest: Path | None = None) -> None:
-        """manifest: of a corpus that a unit made, which is made anew where a label map turns out to be torn."""
-        self._images, self._classes, self._size = found.images, found.num_classes, image_px
+    def __init__(self, corpus: Corpus, learned: Learned, image_px: Size | None, manifest: Path | None = None) -> None:
+        """manifest: of a corpus made by a unit; it is deleted if a label map is damaged, so that the corpus is made again."""
+        self._images, self._classes, self._size = corpus.images, corpus.num_classes, image_px
         control = learned.control
         kind, seed = (control.kind, control.seed) if control else (None, 0)
-        n = len(found.images)
+        n = len(corpus.images)
         self._owner = deranged(n, seed) if kind == "shuffled" else np.arange(n)  # whose label map an image gets
         self._random_seed = seed if kind == "random-rank" else None
         self._manifest = manifest
@@ -55,7 +55,7 @@ class CorpusImages(Sequence[Decoded]):
         return [self[j] for j in range(*i.indices(len(self)))] if isinstance(i, slice) else self._decoded(int(i))
 
     def class_px(self, i: int) -> NDArray[np.int64]:
-        """(K,) label pixels of each class in item i, ignore left out."""
+        """Return (K,) label pixels of each class in item i, without ignore."""
         owner = self._images[self._owner[i]]
         pixels = np.zeros(self._classes, np.int64)
         np.add.at(pixels, self._relabel(owner)[: self._classes], owner.class_px[:-1])
@@ -70,11 +70,11 @@ class CorpusImages(Sequence[Decoded]):
         stored = decode_label(self._label(owner))
         counts = np.bincount(stored.ravel(), minlength=256)
         if (*counts[: self._classes].tolist(), int(counts[IGNORE])) != owner.class_px:
-            raise FileChangedError(f"{owner.label} does not hold the labels that its corpus says; make the corpus anew")
+            raise FileChangedError(f"{owner.label} does not match its corpus manifest; make the corpus again")
         label = self._relabel(owner)[stored]
         if label.shape != image.shape and owner is member:
-            raise FileChangedError(f"{owner.label} is not of the size of {member.image}; make the corpus anew")
-        if label.shape != image.shape:  # a shuffled label map of an image of another size
+            raise FileChangedError(f"{owner.label} and {member.image} differ in size; make the corpus again")
+        if label.shape != image.shape:  # shuffled, from an image of another size
             label = resized_label(label, (image.shape[0], image.shape[1]))
         return Decoded(member.id, member.group, *fitted(image, label, self._size))
 
@@ -85,12 +85,13 @@ class CorpusImages(Sequence[Decoded]):
             if self._manifest is None:
                 raise
             self._manifest.unlink(missing_ok=True)
-            again = "run the same command again, which makes the corpus anew"
-            raise NeedsLostError(f"{owner.label} is not the label map that was made: {again}") from error
+            raise NeedsLostError(
+                f"{owner.label} is missing or changed: run the same command again to make the corpus again"
+            ) from error
 
 
 class Part(Sequence[Decoded]):
-    """Some of the images."""
+    """A subset of the images."""
 
     def __init__(self, whole: CorpusImages, picks: Sequence[int]) -> None:
         self._whole, self._picks = whole, picks
@@ -103,6 +104,6 @@ class Part(Sequence[Decoded]):
         return [self[j] for j in range(*i.indices(len(self)))] if isinstance(i, slice) else self._whole[self._picks[i]]
 
     def batches(self, protocol: Protocol, num_classes: int, seed: int, steps: int) -> Batches:
-        """Batches of crops, as on the target."""
-        held = [set(np.flatnonzero(pixels).tolist()) for pixels in self.class_px]
-        return Batches(self, protocol, num_classes, seed, steps, held)
+        """Make batches of crops, as on the target."""
+        present = [set(np.flatnonzero(pixels).tolist()) for pixels in self.class_px]
+        return Batches(self, protocol, num_classes, seed, steps, present)

@@ -1,7 +1,7 @@
-"""The one training loop, and prediction with what it trained.
+"""The training loop and prediction.
 
-Notable: the last iterate is what counts, no checkpoint is picked; a loss that is not finite ends the run; on a CPU the same
-seed gives the same weights, bit for bit.
+The last iterate is used, without checkpoint selection; a loss that is not finite ends the run; on a CPU the same seed gives the
+same weights, bit for bit.
 """
 
 import contextlib
@@ -41,25 +41,25 @@ History = list[tuple[int, float, float]]  # (step from 1, loss, learning rate of
 
 
 class Progress(typing.Protocol):
-    """Told after every step: steps done, steps in all, and what is known by then, such as loss or val_miou."""
+    """A callback after every step: steps done, total steps, and values such as loss or val_miou."""
 
     def __call__(self, done: int, total: int, /, **facts: float) -> None:
-        """It has got so far."""
+        """Report progress."""
 
 
 def device_of(protocol: Protocol) -> torch.device:
-    """The protocol's processor; for 'any' a GPU where there is one."""
+    """Return the protocol's device; for 'any' a GPU if available."""
     cuda = protocol.device == "cuda" or (protocol.device == "any" and torch.cuda.is_available())
     return torch.device("cuda" if cuda else "cpu")
 
 
 def loading_processes(device: torch.device) -> int:
-    """How many processes make batches: none on a CPU, where the protocol counts threads. It changes no number."""
+    """Return the number of loader processes: 0 on a CPU, where the protocol fixes threads. It does not affect results."""
     return 0 if device.type == "cpu" else min(8, cores())
 
 
 def half_precision(device: torch.device) -> bool:
-    """Whether the forward pass runs under bf16 autocast: on a GPU that has it. On the CPUs tried it did not speed up training."""
+    """Return whether to use bf16 autocast: on GPUs that support it. On the CPUs tried it did not speed up training."""
     return device.type == "cuda" and torch.cuda.is_bf16_supported()
 
 
@@ -78,15 +78,15 @@ class SegmentationLoss(nn.Module):
         self.dice_weight = settings.dice_weight
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """A scalar; 0 where every pixel is ignored."""
+        """Return a scalar; 0 if every pixel is ignored."""
         if not bool((labels != IGNORE).any()):
-            return logits.sum() * 0.0  # cross-entropy over no pixel is 0 / 0
+            return logits.sum() * 0.0  # cross-entropy would be 0 / 0
         loss: Tensor = self.cross_entropy(logits, labels) + self.dice_weight * self.dice(logits, labels)
         return loss
 
 
 def lr_factor(schedule: Schedule, step: int, steps: int) -> float:
-    """The learning rate of a step as a share of the peak: linear warm-up, then poly (1 - t)^0.9 or half a cosine, in (0, 1]."""
+    """Return the learning rate as a share of the peak, in (0, 1]: linear warm-up, then poly (1 - t)^0.9 or half a cosine."""
     warmup = round(schedule.warmup_frac * steps)
     if step < warmup:
         return (step + 1) / (warmup + 1)
@@ -96,7 +96,7 @@ def lr_factor(schedule: Schedule, step: int, steps: int) -> float:
 
 @dataclass(frozen=True)
 class Training:
-    """What a training is, besides the network and its batches. loss: over logits (B, K, H, W) and labels (B, H, W)."""
+    """The settings of a training. loss: over logits (B, K, H, W) and labels (B, H, W)."""
 
     protocol: Protocol
     schedule: Schedule
@@ -112,9 +112,9 @@ def fit(
     report: Progress,
     checkpoint: Path | None = None,
 ) -> History:
-    """Trains `network` in place over items 0..steps-1 of `batches`; returns (step, loss, learning rate) of every step.
+    """Train `network` in place over items 0..steps-1 of `batches`; return (step, loss, learning rate) of every step.
 
-    checkpoint: a file that is written now and then. Where it is there already, training goes on from it, to the same result.
+    checkpoint: a file that is saved periodically. If it exists, training resumes from it, to the same result.
 
     Raises:
         DivergedError: the loss is not finite.
@@ -128,7 +128,7 @@ def fit(
     history = _resumed(checkpoint, parts, device)
     kept = time.monotonic()
     for step, batch in enumerate(_loaded(batches, len(history), steps, device), start=len(history)):
-        # of dropout and stochastic depth; also makes a step repeatable alone
+        # for dropout and stochastic depth; makes every step reproducible on its own
         torch.manual_seed(derive_seed(training.seed, "step", step))
         value = _loss_of(network, training.loss, batch, device)
         if not math.isfinite(value.item()):
@@ -148,13 +148,13 @@ def fit(
 
 
 def _loaded(batches: Dataset[Batch], first: int, steps: int, device: torch.device) -> Iterator[Batch]:
-    """Items first..steps-1."""
+    """Load items first..steps-1."""
     workers, rest = loading_processes(device), Subset(batches, range(first, steps))
     return iter(DataLoader(rest, batch_size=None, num_workers=workers, pin_memory=device.type == "cuda"))
 
 
 def _loss_of(network: Network, loss: nn.Module, batch: Batch, device: torch.device) -> Tensor:
-    """The loss of a batch: images (B, 1, H, W) uint8, labels (B, H, W)."""
+    """Compute the loss of a batch: images (B, 1, H, W) uint8, labels (B, H, W)."""
     images, labels = batch
     images = images.to(device, non_blocking=True).float() / 255
     with _autocast(device):
@@ -164,7 +164,7 @@ def _loss_of(network: Network, loss: nn.Module, batch: Batch, device: torch.devi
 
 
 def history_csv(history: History) -> str:
-    """history.csv: a row for each step."""
+    """Format history.csv: a row for each step."""
     return "step,loss,lr\n" + "".join(f"{step},{loss:.6g},{lr:.6g}\n" for step, loss, lr in history)
 
 
@@ -175,21 +175,21 @@ def _keep(path: Path, parts: Mapping[str, Any], history: History) -> None:
 
 
 def _resumed(path: Path | None, parts: Mapping[str, Any], device: torch.device) -> History:
-    """The history so far, with everything as it was then; an empty one where there is no checkpoint, or a torn one."""
+    """Restore a checkpoint and return its history; an empty history if the file is missing or damaged."""
     if path is None or not path.is_file():
         return []
     try:
-        held = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location=device, weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
         return []
     for name, part in parts.items():
-        part.load_state_dict(held[name])
-    return [tuple(row) for row in held["history"]]
+        part.load_state_dict(state[name])
+    return [tuple(row) for row in state["history"]]
 
 
 @torch.inference_mode()
 def mean_loss(network: Network, batches: Dataset[Batch], count: int, loss: nn.Module, protocol: Protocol) -> float:
-    """The mean loss over items 0..count-1 of `batches`; trains nothing."""
+    """Compute the mean loss over items 0..count-1 of `batches`, without training."""
     device = device_of(protocol)
     network.to(device).eval()
     loss.to(device)
@@ -197,7 +197,7 @@ def mean_loss(network: Network, batches: Dataset[Batch], count: int, loss: nn.Mo
 
 
 def _parameter_groups(network: Network, schedule: Schedule) -> list[dict[str, object]]:
-    """Encoder and decoder with their learning rates; vectors (biases, norms) without weight decay."""
+    """Group parameters: encoder and decoder with their learning rates; vectors (biases, norms) without weight decay."""
     groups: list[dict[str, object]] = []
     for part, lr in ((network.encoder, schedule.lr * schedule.encoder_lr_scale), (network.decoder, schedule.lr)):
         parameters = list(part.parameters())
@@ -212,7 +212,7 @@ def _parameter_groups(network: Network, schedule: Schedule) -> list[dict[str, ob
 def predict(
     network: Network, frames: Sequence[Decoded], protocol: Protocol, report: Progress
 ) -> Iterator[tuple[Decoded, Pixels]]:
-    """(frame, (H, W) class indices at the label's own resolution) for each frame.
+    """Predict frames; yield (frame, (H, W) class indices at the resolution of the label).
 
     Raises:
         DivergedError: an output is not finite.
@@ -232,7 +232,7 @@ def predict(
 
 
 def _windows(network: Network, image: Tensor, protocol: Protocol) -> Tensor:
-    """Logits (1, K, H, W): in one pass, or as the mean over sliding windows."""
+    """Compute logits (1, K, H, W) in one pass, or as the mean over sliding windows."""
     if protocol.window_px is None or protocol.stride_px is None:
         logits: Tensor = network(image)
         return logits
@@ -254,6 +254,6 @@ def _windows(network: Network, image: Tensor, protocol: Protocol) -> Tensor:
 
 
 def _offsets(size: int, window: int, stride: int) -> list[int]:
-    """Where windows start so that they cover `size`; the last one is moved back to end at the border."""
+    """Return the offsets of windows that cover `size`; the last window ends at the border."""
     last = max(0, size - window)
     return [*range(0, last, stride), last]

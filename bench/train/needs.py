@@ -1,6 +1,6 @@
-"""What a unit was started from, and whether it is still there when the unit ends: a store can be deleted under a run.
+"""Checks that the needs of a unit are unchanged when it ends: the store may be deleted during a run.
 
-A unit holds its needs before it begins and looks at them again before it writes the file that makes it done.
+A unit records its needs before it begins, and checks them before it writes the file that marks it as done.
 """
 
 import hashlib
@@ -14,32 +14,32 @@ from results.store import Store
 
 
 class NeedsLostError(Exception):
-    """What a unit was started from is gone, torn or another one by now; the message says what and what to do."""
+    """A need of a unit was deleted, damaged or replaced; the message says which and what to do."""
 
 
 @dataclass(frozen=True)
 class Held:
-    """The needs of a unit, as they were when it began."""
+    """The state of a unit's needs when it began."""
 
     store: Store
     unit: Unit
-    files: Mapping[Path, str | None]  # file -> what it held
-    claim: int | None  # inode of the file whose lock says that the unit is being done
+    files: Mapping[Path, str | None]  # file -> sha256
+    claim: int | None  # inode of the unit's lock file
 
     def check(self) -> None:
-        """Looks at everything again.
+        """Check the needs again.
 
         Raises:
-            NeedsLostError: something is not as it was.
+            NeedsLostError: something has changed.
         """
         if why := self.lost():
-            raise NeedsLostError(f"{why} while {self.unit} was at work: run the same command again, which does it anew")
+            raise NeedsLostError(f"{why} while {self.unit} was running: run the same command again to redo it")
 
     def lost(self) -> str | None:
-        """What is gone, or other than it was; None where all is there."""
+        """Return what has changed, or None."""
         for need in self.unit.needs:
             if not is_done(self.store, need):
-                return f"{folder_of(self.store, need)}, what {need} left, was deleted or torn"
+                return f"{folder_of(self.store, need)}, the result of {need}, was deleted or damaged"
         for path, content in self.files.items():
             if _content(path) != content:
                 return f"{path} was changed"
@@ -49,10 +49,10 @@ class Held:
 
 
 def hold(store: Store, unit: Unit) -> Held:
-    """The needs of a unit that begins.
+    """Record the needs of a unit that begins.
 
     Raises:
-        NeedsLostError: something is missing already.
+        NeedsLostError: a need is missing.
     """
     files = {path: _content(path) for path in _files(store, unit)}
     held = Held(store, unit, files, _inode(_claim(store, unit)))

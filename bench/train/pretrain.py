@@ -1,4 +1,4 @@
-"""What comes before the target: the corpus, and the encoder that is pretrained on it, brought, or permuted."""
+"""The stages before the target: making a corpus, and pretraining, loading or permuting an encoder."""
 
 import json
 
@@ -46,22 +46,22 @@ HELD_OUT_BATCHES = 16
 
 
 def corpus(unit: CorpusUnit, context: Context, report: Progress) -> None:
-    """Leaves a corpus: label maps, sidecar, contact sheet, manifest. The teacher's pass is shared with other recipes.
+    """Make a corpus: label maps, tables, contact sheet, manifest. The teacher's masks are shared with other recipes.
 
     Raises:
-        HeldError: another unit is asking this teacher.
+        HeldError: another unit is running this teacher.
     """
     store, recipe = Store(context.store), unit.card.recipe
     assert recipe is not None
     assert context.pool is not None
     images = evenly(choose(context.pool.images, unit.card.subset), unit.protocol.max_frames)
     teacher, settings = dict(unit.teacher), recipe.teacher
-    if isinstance(settings, SamTeacher):  # the checkpoint must be the one that was planned with
+    if isinstance(settings, SamTeacher):  # the checkpoint must be the planned one
         settings = settings.model_copy(update={"sha256": teacher["sha256"]})
     kept = store.unit_dir("teacher", fingerprint(teacher))
     kept.mkdir(parents=True, exist_ok=True)
-    with locked(kept / ".lock"):  # another corpus of the same teacher comes later, and then finds its masks here
-        if is_done(store, unit):  # by another run, meanwhile
+    with locked(kept / ".lock"):  # one corpus at a time for each teacher, so that the next one reuses its masks
+        if is_done(store, unit):  # by another run
             return
         masks = MaskCache(settings, context.weights, kept).over(images)
         folder = folder_of(store, unit)
@@ -70,7 +70,7 @@ def corpus(unit: CorpusUnit, context: Context, report: Progress) -> None:
 
 
 def pretrain(unit: PretrainUnit, context: Context, report: Progress) -> None:
-    """Leaves encoder.safetensors and certificate.json, strictly loaded once, and pretrain.json where a corpus was trained on."""
+    """Write encoder.safetensors and certificate.json after one strict load, and pretrain.json if trained on a corpus."""
     held = hold(Store(context.store), unit)
     folder = folder_of(Store(context.store), unit)
     texts: dict[str, bytes] = {}
@@ -103,17 +103,17 @@ def pretrain(unit: PretrainUnit, context: Context, report: Progress) -> None:
 def _trained(
     unit: PretrainUnit, learned: Learned, context: Context, report: Progress
 ) -> tuple[EncoderWeights, Pretraining, History]:
-    """Pretraining on the corpus with the protocol's default schedule, by the same loop as on the target."""
-    found, protocol, replicate = _corpus_of(unit, learned.labels, context), unit.protocol, f"r{unit.replicate}"
-    classes = found.num_classes
+    """Pretrain on the corpus with the protocol's default schedule, by the same loop as on the target."""
+    data, protocol, replicate = _corpus_of(unit, learned.labels, context), unit.protocol, f"r{unit.replicate}"
+    classes = data.num_classes
     labels = learned.labels
     made_here = folder_of(Store(context.store), labels) / "manifest.json" if isinstance(labels, CorpusUnit) else None
-    images = CorpusImages(found, learned, protocol.image_px, made_here)
-    train, held_out = (Part(images, picks) for picks in _split(found))
+    images = CorpusImages(data, learned, protocol.image_px, made_here)
+    train, held_out = (Part(images, picks) for picks in _split(data))
     steps = protocol.steps_on(len(train))
     net = fresh_network(unit, replicate, classes)
     torch.manual_seed(derive_seed(protocol.seed, "pretrain init", replicate))
-    # finetuning begins with another decoder, whatever its classes
+    # a decoder seed of its own: finetuning begins with another decoder even with equal classes
     net.decoder = network.build(unit.backbone, classes).decoder
     if learned.start is not None:
         load(net, left_by(learned.start, context), context.target)
@@ -125,8 +125,8 @@ def _trained(
     training = Training(protocol, protocol.default, loss, steps, seed)
     checkpoint = folder_of(Store(context.store), unit) / CHECKPOINT
     history = fit(net, train.batches(protocol, classes, seed, steps), training, report, checkpoint)
-    told = Pretraining(
-        corpus=found.content_hash,
+    summary = Pretraining(
+        corpus=data.content_hash,
         pretrain_images=len(train),
         pretrain_steps=steps,
         pretrain_loss=float(np.mean([value for _, value, _ in history[-max(1, steps // 10) :]])),
@@ -137,8 +137,8 @@ def _trained(
     )
     tensors = {name: tensor.detach().cpu().clone() for name, tensor in net.encoder.state_dict().items()}
     mean, std = (tuple(values.flatten().tolist()) for values in (net.mean, net.std))
-    origin = f"{unit.card.name}, {steps} steps on corpus {found.content_hash[:12]}"
-    return EncoderWeights(tensors, mean, std, origin), told, history
+    origin = f"{unit.card.name}, {steps} steps on corpus {data.content_hash[:12]}"
+    return EncoderWeights(tensors, mean, std, origin), summary, history
 
 
 def _corpus_of(unit: PretrainUnit, labels: CorpusUnit | ReadyLabels, context: Context) -> Corpus:
@@ -148,27 +148,29 @@ def _corpus_of(unit: PretrainUnit, labels: CorpusUnit | ReadyLabels, context: Co
         return read_corpus(folder_of(store, labels), context.pool.root)
     assert card.corpus is not None
     cache = store.cache_file("corpora.json")
-    found, _ = check_corpus(card.corpus.path, num_classes=card.corpus.num_classes, cache=cache)
-    chosen = Corpus(found.num_classes, evenly(choose(found.images, card.subset), unit.protocol.max_frames))
+    current, _ = check_corpus(card.corpus.path, num_classes=card.corpus.num_classes, cache=cache)
+    chosen = Corpus(current.num_classes, evenly(choose(current.images, card.subset), unit.protocol.max_frames))
     if chosen.content_hash != labels.content_hash:
         raise FileChangedError(f"{card.corpus.path} has changed since the run was planned; run the same command again")
     return chosen
 
 
-def _split(found: Corpus) -> tuple[list[int], list[int]]:
-    """(train, held out): a tenth of the images in the order of a hash, at most 64, none of fewer than ten."""
-    order = sorted(range(len(found.images)), key=lambda i: fingerprint(["held out", found.images[i].sha256]))
+def _split(corpus: Corpus) -> tuple[list[int], list[int]]:
+    """Split into (train, held out): a tenth of the images in the order of a hash, at most 64, none of fewer than ten."""
+    order = sorted(range(len(corpus.images)), key=lambda i: fingerprint(["held out", corpus.images[i].sha256]))
     n = min(len(order) // HELD_OUT[0], HELD_OUT[1])
     return sorted(order[n:]), sorted(order[:n])
 
 
 def _pseudo_miou(net: Network, held_out: Part, protocol: Protocol, classes: int) -> dict[str, float | None]:
-    """mIoU on the held-out pseudo-labels: of the network, and of the class that would be the best constant."""
+    """Compute mIoU on the held-out pseudo-labels: of the network, and of the best constant class."""
     if not len(held_out):
         return {"heldout_miou": None, "heldout_miou_constant": None}
     total = np.zeros((classes, classes), dtype=np.int64)
-    whole = protocol.model_copy(update={"window_px": None, "stride_px": None})  # protocols that share this differ there
-    for frame, pred in predict(net, held_out, whole, _unheard):
+    whole = protocol.model_copy(
+        update={"window_px": None, "stride_px": None}
+    )  # protocols that share pretrainings may differ here
+    for frame, pred in predict(net, held_out, whole, _ignore_progress):
         total += confusion_matrix(pred, frame.label, classes)
     truth = total.sum(1)
     if not truth.sum():
@@ -176,12 +178,12 @@ def _pseudo_miou(net: Network, held_out: Part, protocol: Protocol, classes: int)
     return {"heldout_miou": metrics.miou(total), "heldout_miou_constant": metrics.constant(truth)[1]}
 
 
-def _unheard(done: int, total: int, /, **facts: float) -> None:
-    """Tells nobody."""
+def _ignore_progress(done: int, total: int, /, **facts: float) -> None:
+    """Discard progress."""
 
 
 def _permuted(weights: EncoderWeights, seed: int, replicate: int) -> EncoderWeights:
-    """The values of each tensor permuted within it: their distribution stays, what they learned is gone."""
+    """Permute the values within each tensor: the distribution stays, the learned structure is destroyed."""
     tensors: dict[str, Tensor] = {}
     for name, tensor in weights.tensors.items():
         drawn = torch.Generator().manual_seed(derive_seed("permuted", seed, replicate, name))

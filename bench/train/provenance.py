@@ -1,4 +1,4 @@
-"""Where a run was made: versions, commit, device. For the record; never part of an identity."""
+"""Provenance of a run: versions, commit, device. Recorded, but never part of an identity."""
 
 import functools
 import platform
@@ -24,13 +24,13 @@ PACKAGES = (
 
 
 def package_versions() -> dict[str, str]:
-    """The versions of the packages that shape numbers."""
+    """Return the versions of the packages that affect results."""
     return {name: metadata.version(name) for name in PACKAGES}
 
 
 @functools.cache
 def commit() -> str | None:
-    """The git commit of this checkout, '+dirty' where tracked files were changed; None where the harness was installed."""
+    """Return the git commit of this checkout, with '+dirty' if tracked files differ; None if the harness was installed."""
     here = Path(__file__).parent
 
     def git(*words: str) -> str | None:
@@ -47,7 +47,7 @@ def commit() -> str | None:
 
 
 def device_name(device: "torch.device") -> str:
-    """The processor's own name."""
+    """Return the name of the GPU or CPU."""
     if device.type == "cuda":
         import torch
 

@@ -1,4 +1,4 @@
-"""What a unit does: pretrain -> tune -> final. One function a kind; `execute` turns whatever goes wrong into an outcome."""
+"""The work of units: corpus -> pretrain -> tune -> final, a function for each kind; `execute` turns errors into outcomes."""
 
 import json
 import time
@@ -57,13 +57,13 @@ from results.store import Store, StoreError, cannot_write, is_unwritable, write_
 
 
 def execute(unit: Unit, context: Context, report: Progress) -> Outcome:
-    """Does the unit's work and leaves its result in the store. Raises for nothing but an interrupt."""
+    """Run a unit and leave its result in the store. Only an interrupt raises."""
     torch.set_num_threads(unit.protocol.threads)
     try:
         held = hold(Store(context.store), unit)
         outcome = _attempt(unit, context, report)
         if outcome.status in FAILED_STATUSES and not outcome.fatal and not outcome.again:
-            held.check()  # it may have failed for want of what was deleted under it
+            held.check()  # deleted needs may have caused the failure
     except NeedsLostError as error:
         return Outcome("failed", str(error), again=True)
     return outcome
@@ -104,12 +104,12 @@ def _out_of_memory(unit: Unit, error: Exception) -> Outcome:
 
 
 def _bug(error: Exception) -> Outcome:
-    why = f"{type(error).__name__}: {error} (error.txt beside the record has the traceback)"
+    why = f"{type(error).__name__}: {error} (traceback: error.txt beside the record)"
     return Outcome("failed", why, (("error.txt", traceback.format_exc()),))
 
 
 def tune_schedule(unit: TuneUnit, context: Context, report: Progress) -> None:
-    """Leaves tune.json: the schedule with the best validation mIoU, on a replicate of its own that is never reported."""
+    """Write tune.json: the schedule with the best validation mIoU, on a separate replicate that is never reported."""
     held = hold(Store(context.store), unit)
     folder = folder_of(Store(context.store), unit)
     protocol, classes = unit.protocol, len(context.target.spec.classes)
@@ -133,7 +133,7 @@ def tune_schedule(unit: TuneUnit, context: Context, report: Progress) -> None:
 
 
 def final(unit: FinalUnit, context: Context, report: Progress) -> None:
-    """Leaves the run's folder: finetuned with the chosen schedule, scored on the test split."""
+    """Finetune with the chosen schedule, score on the test split, and write the record."""
     started, clock = now(), time.monotonic()
     store = Store(context.store)
     held = hold(store, unit)
@@ -186,9 +186,9 @@ def final(unit: FinalUnit, context: Context, report: Progress) -> None:
 def score_on_test(
     net: Network, unit: FinalUnit, target: Target, report: Progress
 ) -> tuple[Evidence, dict[str, tuple[Pixels, Pixels, Pixels]]]:
-    """(evidence of a finetuned network, image, truth and prediction of the fixed sample by image id).
+    """Score a finetuned network; return (evidence, image, truth and prediction of the fixed sample by image id).
 
-    The only place that reads the test split (but for a protocol that selects on it).
+    Only this function reads the test split (except for protocols that select on it).
     """
     frames = open_split(target, "test", unit.protocol)
     classes = len(target.spec.classes)
@@ -212,7 +212,7 @@ def _keep_sample(store: Store, unit: FinalUnit, seen: dict[str, tuple[Pixels, Pi
 
 
 def _tuned(unit: FinalUnit, store: Store) -> tuple[Tuning, str]:
-    """What its tuning chose, and the trials, a line each."""
+    """Return the tuning of a run, and the text of its trials."""
     folder = folder_of(store, unit.tuned)
     return Tuning.model_validate_json((folder / "tune.json").read_bytes()), (folder / "trials.jsonl").read_text()
 
@@ -226,7 +226,7 @@ def _finetuned(
     report: Progress,
     checkpoint: Path | None = None,
 ) -> tuple[Network, History, Certificate | None]:
-    """(network, history, certificate or None for random weights) after finetuning one replicate; nothing here knows val or test."""
+    """Finetune one replicate on train alone; return (network, history, certificate or None for random weights)."""
     net = fresh_network(unit, replicate, len(context.target.spec.classes))
     start = unit.pretrained
     certificate = None if start is None else load(net, left_by(start, context), context.target)
@@ -241,7 +241,7 @@ def _finetuned(
 
 
 def _shifted(report: Progress, begin: int, whole: int) -> Progress:
-    """A report of one phase as a part of the whole unit."""
+    """Return a progress callback for one phase of a unit."""
 
     def shifted(done: int, total: int, /, **facts: float) -> None:
         report(begin + done, whole, **facts)

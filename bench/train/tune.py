@@ -1,8 +1,8 @@
-"""Choosing a cell's schedule with Optuna, in a way that a killed study can go on and equals an unbroken one.
+"""Tuning a cell's schedule with Optuna. A resumed study equals an uninterrupted one.
 
-A seeded sampler starts its sequence anew when it is rebuilt, so a resumed study would repeat its first trials. Therefore a
-finished trial is one JSON line, which is the truth; the study is rebuilt from the lines, in memory, for each trial. Below
-16 trials Optuna's quasi-random sampler gives every cell the same candidates; from 16 on each trial gets a fresh TPE sampler.
+A seeded sampler restarts its sequence when it is rebuilt, so a resumed study would repeat its first trials. Therefore finished
+trials are stored as JSON lines, and the study is rebuilt from them in memory for each trial. Below 16 trials Optuna's
+quasi-random sampler gives every cell the same candidates; from 16 on each trial gets a fresh TPE sampler.
 """
 
 import json
@@ -29,14 +29,14 @@ warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning
 
 
 def tune(protocol: Protocol, path: Path, score: Callable[[int, Schedule], float]) -> list[Trial]:
-    """All trials of a study; those that `path` holds are not run again. `score` gives a schedule's validation mIoU.
+    """Run the missing trials of a study; return all. `path`: stored trials. `score`: validation mIoU of (number, schedule).
 
     Raises:
-        DivergedError: every trial did.
+        DivergedError: every trial diverged.
     """
     trials = read_trials(path)
     if len(trials) == protocol.trials and all(trial.val_miou is None for trial in trials):
-        trials = []  # a study of failures is only asked for again by --retry
+        trials = []  # only --retry runs a failed study again
     while len(trials) < protocol.trials:
         schedule = propose(protocol, trials)
         try:
@@ -50,7 +50,7 @@ def tune(protocol: Protocol, path: Path, score: Callable[[int, Schedule], float]
 
 
 def propose(protocol: Protocol, done: list[Trial]) -> Schedule:
-    """The schedule of trial number len(done): a pure function of the protocol and the trials before it."""
+    """Return the schedule of trial number len(done): a pure function of the protocol and the previous trials."""
     if not done:
         return protocol.default
     if protocol.trials < TPE_FROM_TRIALS:
@@ -63,7 +63,7 @@ def propose(protocol: Protocol, done: list[Trial]) -> Schedule:
 
 
 def candidates(protocol: Protocol) -> list[Schedule]:
-    """Every schedule of a short study: the default, then a scrambled Sobol sequence. The same for every cell."""
+    """Return the schedules of a short study, equal for all cells: the default, then a scrambled Sobol sequence."""
     sampler = optuna.samplers.QMCSampler(scramble=True, seed=derive_seed(protocol.seed, "candidates") % 2**32)
     study = optuna.create_study(sampler=sampler)
     default = Trial(0, protocol.default.model_dump(), 0.0)

@@ -1,4 +1,4 @@
-"""Encoder weights as units leave and take them, and the network that they go into."""
+"""Encoder weights passed between units, and the network that loads them."""
 
 import json
 
@@ -23,13 +23,13 @@ PROBE_FRAMES = 2  # train frames on which a certificate measures how far the fea
 
 
 def fresh_network(unit: PretrainUnit | TuneUnit | FinalUnit, replicate: str, num_classes: int) -> Network:
-    """Random weights of a replicate: the same for every source, so that sources differ in nothing else."""
+    """Build a network with the random weights of a replicate, equal for all sources."""
     torch.manual_seed(derive_seed(unit.protocol.seed, "init", replicate))
     return network.build(unit.backbone, num_classes)
 
 
 def load(net: Network, weights: EncoderWeights, target: Target) -> Certificate:
-    """Strict loading, judged on the target's first train frames of one size."""
+    """Load weights strictly; the certificate uses the target's first train frames of one size."""
     first, *others = target.splits["train"][:PROBE_FRAMES]
     images = {frame.id: decode_image(frame.image.read_bytes()) for frame in (first, *others)}
     images = {name: image for name, image in images.items() if image.shape == images[first.id].shape}
@@ -38,28 +38,28 @@ def load(net: Network, weights: EncoderWeights, target: Target) -> Certificate:
 
 
 def left_by(unit: PretrainUnit, context: Context) -> EncoderWeights:
-    """The encoder that a pretrain unit left.
+    """Read the encoder of a finished pretrain unit.
 
     Raises:
-        NeedsLostError: the file is not what its certificate was made of; the unit counts as not done from now on.
+        NeedsLostError: the file does not match its certificate, which is deleted so that the unit runs again.
     """
     folder = folder_of(Store(context.store), unit)
     path, certificate = folder / "encoder.safetensors", folder / "certificate.json"
-    told = json.loads(certificate.read_bytes())["sha256"]
+    expected = json.loads(certificate.read_bytes())["sha256"]
     try:
         with safe_open(path, framework="pt") as file:
             facts = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        if state_sha256(tensors) != told:
-            raise SafetensorError("its tensors are not those of certificate.json")
+        if state_sha256(tensors) != expected:
+            raise SafetensorError("its tensors do not match certificate.json")
     except SafetensorError as error:
         certificate.unlink(missing_ok=True)
-        raise NeedsLostError(f"{path} is torn ({error}): run the same command again, which makes it anew") from error
+        raise NeedsLostError(f"{path} is damaged ({error}): run the same command again to make it again") from error
     return EncoderWeights(tensors, tuple(json.loads(facts["mean"])), tuple(json.loads(facts["std"])), facts["origin"])
 
 
 def learned_by(unit: FinalUnit, context: Context) -> Pretraining | None:
-    """What the pretraining on a corpus that a unit's weights come from says of itself; None where there was none."""
+    """Return the summary of the pretraining on a corpus behind a unit's weights, or None."""
     if unit.learner is None:
         return None
     path = folder_of(Store(context.store), unit.learner) / "pretrain.json"
