@@ -153,7 +153,7 @@ def test_a_diverged_cell_is_a_record_and_stays_so(bench: Bench, tmp_path: Path) 
     assert "--retry" not in again.out
     refused = bench("run", "--matrix", path, "--executor", "inline", "--retry", "diverged")
     assert refused.code == 1
-    assert "the same seed diverges again" in refused.err
+    assert "the same seed would diverge again" in refused.err
     bench("run", "--matrix", path, "--executor", "inline", "--retry", "failed,oom,load_failed")
     trials = next((tmp_path / "store").glob("units/tune/*/trials.jsonl"))
     assert trials.stat().st_mtime_ns == first_trials, "nothing was run again"

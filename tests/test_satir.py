@@ -117,7 +117,7 @@ def test_no_pace_of_one_teacher_is_taken_for_another_s(bench: Bench, tmp_path: P
     few = {"max_frames": 12, "replicates": 1}
     assert bench("run", "--matrix", matrix(tmp_path, **few), "--executor", "inline").code == 0
     told = bench("plan", "--matrix", matrix(tmp_path, f"{FAKE}/top-1", "satir/felzenszwalb", **few)).out
-    assert "time: unknown for 1 corpus: nothing like them" in told
+    assert "time: unknown for 1 corpus: " in told
 
 
 def test_chains_and_permuted_weights(bench: Bench, wheel: None, tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from results.table import runs_frame
 from results.text_tables import CLEAN, grid, page
 from results.tiers import tier_notes, tiers
 
-HOW = """95 % intervals over replicates: Welch's on one backbone, of the mean difference over backbones for 'all'. p Holm corrects for
-all pairs of the board. 'could show': the smallest difference that such data detects in 80 % of experiments."""
+HOW = """95 % intervals over replicates: Welch's on one backbone, of the mean difference over backbones for 'all'. p Holm corrects
+for all pairs of the board. 'could show': the smallest difference that such data detects in 80 % of experiments."""
 
 
 class View(NamedTuple):

@@ -92,7 +92,7 @@ def _row_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     notes = [f"{row['source']} x {row['backbone']}: {row['reason']}" for row in rows if row["reason"]]
     notes += [f"LEAK, never ranked: {row['source']}: {row['leak']}" for row in rows if row["leak"] is not None]
     notes += dict.fromkeys(
-        f"{row['source']} has seen {row['touched']:.1%} of the test images, so it is not ranked; pairs are compared on the other images"
+        f"{row['source']} has seen {row['touched']:.1%} of the test images, so it has no rank; pairs are compared on the rest"
         for row in rows
         if row["touched"]
     )
