@@ -1,4 +1,4 @@
-"""A submission made once: a checkpoint of the tiny network, run beside `none` under a protocol that counts as shipped, and packed."""
+"""A submission made once: a checkpoint of the tiny network, run beside `none` under a protocol that counts as shipped, packed."""
 
 import hashlib
 import json

@@ -24,8 +24,7 @@ from bench.cli.submit_commands import submit
 def cli() -> None:
     """Benchmark pretraining sources for thermal segmentation: which is best, by how much, and how certain is it?
 
-    Exit codes: 0 success, 1 wrong usage or input, 2 some runs failed, 3 stopped early. `claim` and `submit verify` document
-    their own.
+    Exit codes: 0 success, 1 wrong usage or input, 2 some runs failed, 3 stopped early. `claim` and `submit` list their own.
     """
 
 

@@ -25,7 +25,7 @@ from bench.cli.options import BACKBONE, BOARD, DATA, FOLDER, METRIC, STORE, Comm
     "views",
     flag_value="tiers",
     multiple=True,
-    help="Show tiers of sources: which are established to be better.",
+    help="Show sources ranked in tiers.",
 )
 @click.option("--per-class", "views", flag_value="per-class", multiple=True, help="Show the score of each class.")
 @click.option("--tuning", "views", flag_value="tuning", multiple=True, help="Show what tuning gained.")
@@ -71,7 +71,7 @@ def table(store: Path, form: str, views: tuple[str, ...], metric: str, backbone:
 @with_(METRIC, BACKBONE, *BOARD)
 @click.option("--per-class", is_flag=True, help="Compare each class, too.")
 def compare(a: str, b: str, store: Path, metric: str, backbone: str | None, per_class: bool, **board: Any) -> None:  # noqa: ANN401
-    """Compare two sources, A and B.
+    """Compare source A with source B.
 
     Prints the difference A - B with its interval and p value, and the smallest difference that this data could detect.
     """
@@ -88,7 +88,9 @@ def compare(a: str, b: str, store: Path, metric: str, backbone: str | None, per_
 @STORE
 @with_(*BOARD)
 def claim(text: str | None, file: Path | None, form: str, store: Path, **board: Any) -> int:  # noqa: ANN401
-    """Judge a claim such as "satir > imagenet by 0.01 miou on segformer-b0" or "satir ~ imagenet within 0.01".
+    """Judge a claim about two sources.
+
+    TEXT is a claim such as "satir > imagenet by 0.01 miou on segformer-b0" or "satir ~ imagenet within 0.01".
 
     Exit codes: 0 supported, 4 not shown, 5 contradicted. With --file: 0 if every claim is judged as expected, else 2.
     """
@@ -117,9 +119,9 @@ def claim(text: str | None, file: Path | None, form: str, store: Path, **board: 
 @STORE
 @with_(METRIC, *BOARD[:2])
 def scaling(axis: str, source: str, out: Path | None, store: Path, metric: str, **board: str | None) -> None:
-    """Show how a source's score scales with its images, their groups or the target's labels.
+    """Show how a source scales with images, groups or labels.
 
-    Reports for each backbone whether the curve is still rising or has reached a plateau.
+    Reports for each backbone whether the score is still rising or has reached a plateau.
     """
     from bench.cli.questions import scaling_text
     from results.store import Store
@@ -131,7 +133,10 @@ def scaling(axis: str, source: str, out: Path | None, store: Path, metric: str, 
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Output folder.")
 @STORE
 def report(out: Path, store: Path) -> None:
-    """Write the results of a store as one static web page: table, tiers, pairs, curves, protocol and definitions."""
+    """Write the results of a store as a static web page.
+
+    It has the table, tiers, pairs, curves, protocol and definitions; runs.csv beside it has every run.
+    """
     from bench.cli.report import write_report
     from results.store import Store
 
@@ -146,10 +151,11 @@ def report(out: Path, store: Path) -> None:
 @click.option("--pool", type=FOLDER, help="Folder of images to search, instead of the target's unlabelled ones.")
 @with_(DATA, STORE)
 def leaks_command(names: tuple[str, ...], target: str, pool: Path | None, data: Path, store: Path) -> None:
-    """Search the images that a source was made from for near-duplicates of a target's test images.
+    """Search a source's images for a target's test images.
 
-    Finds copies that were flipped, cropped to 80 %, rescaled, inverted or compressed, or whose gain, gamma or noise was
-    changed. The result is stored: the board marks the source, and its pairs are compared on the other test images.
+    Finds near-duplicates among the images that the source was made from, even if flipped, cropped to 80 %, rescaled, inverted,
+    compressed, or changed in gain, gamma or noise. The result is stored: the board marks the source, and its pairs are compared
+    on the other test images.
     """
     from bench.cli import leak_check
     from results.store import Store
@@ -173,7 +179,10 @@ def leaks_command(names: tuple[str, ...], target: str, pool: Path | None, data: 
 @click.option("--base-path", default="", metavar="PATH", help="URL path under which a proxy serves it.")
 @click.option("--browser/--no-browser", default=True, help="Open a browser.")
 def dashboard(store: Path, **asked: Any) -> None:  # noqa: ANN401
-    """Serve the leaderboard of a store as a web page; without a store, the results that ship with this project."""
+    """Serve the leaderboard of a store as a web page.
+
+    Without a store, it serves the results that ship with this project.
+    """
     import json
     import os
 

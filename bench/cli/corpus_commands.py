@@ -40,7 +40,7 @@ LABELLING = (
 
 @click.group(cls=Group)
 def corpus() -> None:
-    """Make a corpus of pseudo-labels, relabel it with other rules, or check it."""
+    """Make, relabel or check a corpus of pseudo-labels."""
 
 
 @corpus.command("make")
@@ -70,7 +70,10 @@ def corpus_make(
     jobs: int | None,
     **settings: Any,  # noqa: ANN401
 ) -> None:
-    """Make a corpus: segment every image of a pool with a teacher and turn its masks into label maps."""
+    """Make a corpus from a pool of unlabelled images.
+
+    A teacher segments every image, and its masks become label maps.
+    """
     from bench.cli import corpora
 
     sam = {name: settings.pop(name) for name in ("model", "checkpoint", "points_per_batch")}
@@ -84,7 +87,10 @@ def corpus_make(
 @click.option("--out", type=FOLDER, required=True, help="Folder of the new corpus.")
 @with_(*LABELLING)
 def rerank(source: Path, out: Path, **settings: Any) -> None:  # noqa: ANN401
-    """Make a new corpus from the masks stored in CORPUS, with other rules and without the teacher."""
+    """Make a new corpus from the masks stored in CORPUS.
+
+    Applies other labelling rules without running the teacher again.
+    """
     from bench.cli import corpora
 
     made, speed = corpora.rerank(source, out, settings)
@@ -96,7 +102,10 @@ def rerank(source: Path, out: Path, **settings: Any) -> None:  # noqa: ANN401
 @click.option("--classes", type=click.IntRange(2, 255), help="Number of classes, for a corpus that was made elsewhere.")
 @click.option("--images", type=FOLDER, help="Folder of its images. Default: CORPUS/images.")
 def corpus_check(folder: Path, classes: int | None, images: Path | None) -> None:
-    """Check every image and label map of CORPUS (folders images/ and labels/)."""
+    """Check every image and label map of CORPUS.
+
+    CORPUS is a folder with images/ and labels/.
+    """
     from bench.cli import corpora, listing
 
     say(listing.corpus_report(folder, *corpora.check(folder, classes, images)))

@@ -10,7 +10,7 @@ from bench.cli.options import DATA, SEED, Command, Group, say
 @click.command(cls=Command)
 @DATA
 def ls(data: Path) -> None:
-    """List the available targets, matrices, protocols, sources and backbones."""
+    """List targets, matrices, protocols, sources and backbones."""
     from bench.cli import listing
 
     say(listing.listing(data))
@@ -18,7 +18,7 @@ def ls(data: Path) -> None:
 
 @click.group(cls=Group)
 def data() -> None:
-    """Check the files of a target, write its manifest, or render the synthetic one."""
+    """Check the files of a target, or render synthetic ones."""
 
 
 @data.command()
@@ -38,7 +38,10 @@ def check(target: str, data: Path) -> None:
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Output file, .json.")
 @DATA
 def manifest(target: str, out: Path, data: Path) -> None:
-    """Write the manifest of TARGET, which submissions are checked against: ids and class totals of its test images."""
+    """Write the manifest of TARGET.
+
+    It lists ids and class totals of the test images, without images; submissions are checked against it.
+    """
     from bench.targets import manifest as manifests
     from bench.targets import open_target
 
@@ -56,7 +59,10 @@ def manifest(target: str, out: Path, data: Path) -> None:
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Random seed.")
 @DATA
 def make(target: str, n: int, size: str, seed: int, data: Path) -> int:
-    """Render the synthetic target TARGET into the data folder; an existing one is kept."""
+    """Render the synthetic target into the data folder.
+
+    An existing one is kept. Exit codes: 0 rendered or the same exists, 1 another exists, 3 stopped.
+    """
     from bench import scenes
     from bench.cli.progress import counting
 

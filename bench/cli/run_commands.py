@@ -40,9 +40,9 @@ MATRIX = (
     "--retry", metavar="STATUS,...", help="Plan to repeat runs with these statuses: failed, oom, load_failed."
 )
 def plan(store: Path, data: Path, weights: Path, retry: str | None, **matrix: Any) -> None:  # noqa: ANN401
-    """Show what `bench run` would do, how long it would take and the smallest difference it could detect.
+    """Show what `bench run` would do, without running it.
 
-    Writes nothing.
+    Estimates how long it would take and the smallest difference that it could detect. Writes nothing.
     """
     from bench.cli import plan_report
     from bench.plan.matrix import load_matrix
@@ -84,10 +84,11 @@ def run(  # noqa: PLR0913 - one argument per option
     fail_fast: bool,
     **matrix: Any,  # noqa: ANN401
 ) -> int:
-    """Run the cells of a matrix that are not done yet: tune, finetune, score, store.
+    """Run the cells of a matrix that are not done yet.
 
-    Repeating a stopped command continues it. Exit codes: 0 all runs done or queued, 1 wrong usage or input, 2 some runs failed or
-    are still to do, 3 stopped early.
+    Tunes, finetunes, scores and stores. Repeating a stopped command continues it.
+
+    Exit codes: 0 all runs done or queued, 1 wrong usage or input, 2 some runs failed or are still to do, 3 stopped early.
     """
     from bench.cli.progress import Watch
     from bench.plan.matrix import load_matrix
@@ -111,7 +112,7 @@ def run(  # noqa: PLR0913 - one argument per option
 @STORE
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(cell: str | None, store: Path, as_json: bool) -> None:
-    """Show how the runs of each cell ended, and which units are running.
+    """Show how runs ended and which units are running.
 
     With CELL, given as `SOURCE x BACKBONE` or SOURCE (globs), also show its units, why some failed and which inputs changed.
     """

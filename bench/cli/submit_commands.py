@@ -46,7 +46,9 @@ def submit_init(name: str, kind: Any) -> None:  # noqa: ANN401
 )
 @with_(WEIGHTS, DATA, STORE)
 def submit_check(folder: Path, weights: Path, target: str | None, pool: Path | None, data: Path, store: Path) -> int:
-    """Check the card in FOLDER and the files that it names, and list every fault.
+    """Check the card in FOLDER before submitting it.
+
+    Lists every fault of the card and of the files that it names.
 
     Exit codes: 0 no fault, 1 otherwise.
     """
@@ -72,6 +74,7 @@ def submit_pack(folder: Path, out: Path, store: Path) -> int:
     """Pack the card in FOLDER and its runs into a bundle to submit.
 
     A bundle holds records, evidence, certificates and checksums, but no images and no weights. It is verified at once.
+
     Exit codes: 0 no fault, 1 otherwise.
     """
     from bench.submission import pack, verify
@@ -107,9 +110,11 @@ def submit_pack(folder: Path, out: Path, store: Path) -> int:
 @click.option("--by", help="Name of the reviewer, recorded in the verdict.")
 @with_(DATA, STORE, WEIGHTS)
 def submit_verify(bundle: Path, store: Path, weights: Path, data: Path, **how: Any) -> int:  # noqa: ANN401
-    """Verify BUNDLE: recompute its scores from its evidence, and check them against protocol, manifest and card.
+    """Verify a bundle by recomputing its scores.
 
-    The verdict is written beside the bundle; the board shows it as a badge: claimed, recomputed, spot-checked or reproduced.
+    Recomputes every score from the evidence and checks all else against protocol, manifest and card. The verdict is written
+    beside BUNDLE; the board shows it as a badge: claimed, recomputed, spot-checked or reproduced.
+
     Exit codes: 0 it passed, 1 wrong usage or input, 2 it failed.
     """
     from bench.cli.progress import counting
