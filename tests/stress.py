@@ -85,14 +85,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", nargs="?", choices=["local", "slurm"])
     parser.add_argument("--times", type=int, default=20)
-    asked = parser.parse_args()
-    if asked.part != "local" and (why := obstacle()):
+    args = parser.parse_args()
+    if args.part != "local" and (why := obstacle()):
         sys.exit(why)
     with tempfile.TemporaryDirectory() as name:
         make_scenes(Path(name) / "data")
         for part, stressed in (("local", local), ("slurm", slurm)):
-            if asked.part in (None, part):
-                stressed(asked.times, Path(name) / "data", Path(name) / part)
+            if args.part in (None, part):
+                stressed(args.times, Path(name) / "data", Path(name) / part)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def test_every_command_has_help_and_is_in_the_readme(path: tuple[str, ...], benc
     assert f"bench {' '.join(path)}" in readme
 
 
-def test_ls_names_everything_and_says_where_data_are(bench: Bench, soda: Path) -> None:
+def test_ls_lists_all_names_and_where_data_are(bench: Bench, soda: Path) -> None:
     shown = bench("ls", "--data", soda)
     for name in ("soda", "hit-uav-quick", "soda-unip-v1", "none/long", "segformer-b0", "fpn-efficientnet-lite0"):
         assert f"  {name} " in shown.out
@@ -74,7 +74,7 @@ def test_a_gpu_protocol_is_not_run_on_a_cpu(soda: Path, bench: Bench) -> None:
     ended = bench("run", "--matrix", "soda", "--data", soda)
     assert ended.code == 1
     assert "--smoke" in ended.err
-    assert bench("status").out.strip() == "no runs yet", "what is refused leaves no record"
+    assert bench("status").out.strip() == "no runs yet", "no record is left"
 
 
 def test_data_check_counts(soda: Path, bench: Bench) -> None:
@@ -117,7 +117,7 @@ def test_data_make_keeps_what_is_there(bench: Bench, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "size", ["64\u00d764", "\u0666\u0664x64", "64x", "x", "64x64x64", "-64x64", "6.4x64", "0x64", "64x99999"]
 )
-def test_a_size_is_two_numbers_around_an_x(size: str, bench: Bench, tmp_path: Path) -> None:
+def test_invalid_sizes(size: str, bench: Bench, tmp_path: Path) -> None:
     result = bench("data", "make", "scenes", "--n", 60, "--size", size, "--data", tmp_path)
     assert result.code == 1
     assert "--size" in result.err
@@ -280,7 +280,7 @@ def test_a_full_disk_stops_the_run_and_the_next_one_continues(
 
 
 @pytest.mark.parametrize("name", ["../../x", "a[/b]", "", "x\n"])
-def test_a_protocol_name_is_a_plain_word(name: str, bench: Bench, tmp_path: Path) -> None:
+def test_invalid_protocol_names(name: str, bench: Bench, tmp_path: Path) -> None:
     ended = bench("run", "--matrix", write_matrix(tmp_path, name=name))
     assert ended.code == 1
     assert "name: does not have the form that is taken here" in ended.err
@@ -301,7 +301,7 @@ def test_typical_mistakes_get_a_hint(bench: Bench, scenes: Path, tmp_path: Path)
         assert says in ended.err
 
 
-def test_a_read_only_command_writes_nothing_into_a_folder_that_is_no_store(bench: Bench, tmp_path: Path) -> None:
+def test_reading_commands_write_nothing_into_other_folders(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     shown = bench("table", "--store", tmp_path / "empty")
     assert shown.out.startswith("no runs in this store yet")

@@ -88,10 +88,10 @@ def mixed(a: Evidence, b: Evidence) -> Ints:
 def test_independent_runs_are_not_copies(shipped: list[tuple[RunRecord, Evidence]]) -> None:
     """The nearest pair is twice as far apart as the largest threshold, and shares next to no image."""
     known = [Known(record, errors_of(evidence), "here") for record, evidence in shipped]
-    found = [nearness(a.errors, b.errors) for a, b in itertools.combinations(known, 2)]
-    assert len(found) == 435
-    assert min(each.distance for each in found if each) > 2 * NEAR_MOST
-    assert max(each.copied for each in found if each) < COPIED_SHARE / 4
+    pairs = [nearness(a.errors, b.errors) for a, b in itertools.combinations(known, 2)]
+    assert len(pairs) == 435
+    assert min(each.distance for each in pairs if each) > 2 * NEAR_MOST
+    assert max(each.copied for each in pairs if each) < COPIED_SHARE / 4
     comparison = Comparison(known)
     assert list(comparison.faults()) == []
     assert comparison.notes == []

@@ -210,6 +210,6 @@ def test_a_pool_and_its_corpus_have_the_same_subsets(
         assert [image.id for image in choose(whole.images, subset)] == wanted
         assert [image.id for image in choose(read_corpus(folder).images, subset)] == wanted
         (folder / "manifest.json").unlink()  # as it is published: images and label maps only
-        found, notes = check_corpus(folder, num_classes=10 if folder == out else 3)
-        assert [image.id for image in choose(found.images, subset)] == wanted
+        published, notes = check_corpus(folder, num_classes=10 if folder == out else 3)
+        assert [image.id for image in choose(published.images, subset)] == wanted
         assert notes == []

@@ -33,11 +33,11 @@ def test_planted_copies_are_found_shown_and_stored(bench: Bench, scenes: Path, p
     test = [frame.id for frame in open_target("scenes", scenes).splits["test"][:3]]
     for source in ("satir--felzenszwalb", "satir~shuffled"):
         path = next((tmp_path / "store" / LEAKS / "scenes").glob(f"{source}-*.json"))
-        found = LeakFinding.model_validate_json(path.read_bytes())
-        assert set(test) <= set(found.touched)
-        assert len(found.touched) <= len(test) + 1, "false alarms"
+        finding = LeakFinding.model_validate_json(path.read_bytes())
+        assert set(test) <= set(finding.touched)
+        assert len(finding.touched) <= len(test) + 1, "false alarms"
         for name in test:
-            assert (found.touched[name].image, found.touched[name].how) == (f"holiday-{name}", "flipped left-right")
+            assert (finding.touched[name].image, finding.touched[name].how) == (f"holiday-{name}", "flipped left-right")
     assert result.out.count("flipped left-right") >= 6
     pictures = sorted((tmp_path / "store" / "units" / LEAKS / "scenes-satir--felzenszwalb").glob("*.png"))
     assert len(pictures) >= 3

@@ -91,7 +91,7 @@ def test_the_exit_code_of_a_claim_is_its_verdict(filled: Path, bench: Bench, tex
     assert bench("claim", text, "--store", filled).code == code
 
 
-def test_a_file_of_claims_ends_with_0_only_as_expected(filled: Path, bench: Bench, tmp_path: Path) -> None:
+def test_a_claims_file_exits_with_0_only_if_all_are_as_expected(filled: Path, bench: Bench, tmp_path: Path) -> None:
     path = tmp_path / "claims.yaml"
     path.write_text('- {claim: "satir > none", expect: supported}\n')
     assert bench("claim", "--file", path, "--store", filled).code == 0
@@ -102,7 +102,7 @@ def test_a_file_of_claims_ends_with_0_only_as_expected(filled: Path, bench: Benc
     assert "no runs of 'satyr'" in result.out
 
 
-def test_claims_as_lists_for_a_text(filled: Path, bench: Bench, tmp_path: Path) -> None:
+def test_claims_as_markdown_lists(filled: Path, bench: Bench, tmp_path: Path) -> None:
     path = tmp_path / "claims.yaml"
     entries = [
         {"claim": "satir > none", "expect": "supported", "says": "It helps.", "about": "Does it?"},
@@ -121,7 +121,7 @@ def test_claims_as_lists_for_a_text(filled: Path, bench: Bench, tmp_path: Path) 
     assert "It helps." in bench("claim", "--file", path, "--store", filled).out
 
 
-def test_a_file_of_claims_names_its_boards_itself_and_is_not_empty(filled: Path, bench: Bench, tmp_path: Path) -> None:
+def test_a_claims_file_excludes_filters_and_must_not_be_empty(filled: Path, bench: Bench, tmp_path: Path) -> None:
     path = tmp_path / "claims.yaml"
     path.write_text("[]")
     result = bench("claim", "--file", path, "--store", filled)
@@ -132,7 +132,7 @@ def test_a_file_of_claims_names_its_boards_itself_and_is_not_empty(filled: Path,
     )
 
 
-def test_the_views_count_what_counts(bench: Bench, tmp_path: Path) -> None:
+def test_views_leave_out_stale_and_leaking_cells(bench: Bench, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     for number, (source, changes) in enumerate(
         [("none", {}), ("none", {"finished": "2000-01-01T00:00:00+00:00"}), ("satir", {"leak": "it saw the test"})]

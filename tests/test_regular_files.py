@@ -26,10 +26,10 @@ def folder(path: Path) -> None:
 
 
 SHIPPED = Path(__file__).parents[1] / "results" / "runs"
-STRANGE = pytest.mark.parametrize("make", [device, pipe, folder])
+NOT_REGULAR = pytest.mark.parametrize("make", [device, pipe, folder])
 
 
-@STRANGE
+@NOT_REGULAR
 def test_only_regular_files_are_read(make: Callable[[Path], None], tmp_path: Path) -> None:
     make(tmp_path / "x")
     with pytest.raises(OSError, match=r"not a regular file|Is a directory"):
@@ -52,7 +52,7 @@ def card(here: Path, **fields: object) -> Path:
     return here / "mine"
 
 
-@STRANGE
+@NOT_REGULAR
 @pytest.mark.parametrize(
     "fields",
     [
@@ -62,7 +62,7 @@ def card(here: Path, **fields: object) -> Path:
     ],
     ids=lambda fields: next(iter(fields)),
 )
-def test_files_named_in_a_card(
+def test_files_named_in_a_card_must_be_regular(
     make: Callable[[Path], None], fields: dict[str, object], scenes: Path, bench: Bench, tmp_path: Path
 ) -> None:
     make(tmp_path / "odd-file")
@@ -79,8 +79,10 @@ def test_files_named_in_a_card(
     assert time.monotonic() - started < 30
 
 
-@STRANGE
-def test_files_in_a_corpus(make: Callable[[Path], None], scenes: Path, bench: Bench, tmp_path: Path) -> None:
+@NOT_REGULAR
+def test_files_in_a_corpus_must_be_regular(
+    make: Callable[[Path], None], scenes: Path, bench: Bench, tmp_path: Path
+) -> None:
     for name in ("images", "labels"):
         (tmp_path / "corpus" / name).mkdir(parents=True)
     image = next((scenes / "scenes" / "unlabelled").rglob("*.png"), None) or next(
@@ -97,7 +99,7 @@ def test_files_in_a_corpus(make: Callable[[Path], None], scenes: Path, bench: Be
     assert "manifest.json cannot be read" in result.err
 
 
-@STRANGE
+@NOT_REGULAR
 @pytest.mark.parametrize(
     "words",
     [
@@ -111,7 +113,7 @@ def test_files_in_a_corpus(make: Callable[[Path], None], scenes: Path, bench: Be
     ],
     ids=" ".join,
 )
-def test_files_named_on_the_command_line(
+def test_files_named_on_the_command_line_must_be_regular(
     words: tuple[str, ...], make: Callable[[Path], None], scenes: Path, bench: Bench, tmp_path: Path
 ) -> None:
     make(tmp_path / "x.yaml")
@@ -122,9 +124,9 @@ def test_files_named_on_the_command_line(
     assert "Traceback" not in result.err
 
 
-@STRANGE
+@NOT_REGULAR
 @pytest.mark.parametrize("name", ["train_infrared.txt", "JPEGImages/0", "SegmentationClassOne/0"])
-def test_files_of_a_target(name: str, make: Callable[[Path], None], soda: Path, bench: Bench) -> None:
+def test_files_of_a_target_must_be_regular(name: str, make: Callable[[Path], None], soda: Path, bench: Bench) -> None:
     base = soda / "soda" / "InfraredSemanticLabel"
     path = sorted((base / name.removesuffix("/0")).iterdir())[0] if name.endswith("/0") else base / name
     path.unlink()

@@ -263,7 +263,7 @@ def test_a_verdict_is_valid_for_one_bundle_only(packed: Packed, bench: Bench, tm
     bench("submit", "verify", here.bundle, "--manifest", here.manifest)
     assert badge_of(here) == "recomputed"
     here.repack()
-    assert badge_of(here) == "claimed", "somebody packed other files since"
+    assert badge_of(here) == "claimed", "other files were packed since"
     assert "changed since somebody has checked it" in str(load_table(tmp_path / "bench-store").attrs["unreadable"])
     verdict = read_verdict(here.bundle)
     assert verdict is not None

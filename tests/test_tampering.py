@@ -97,7 +97,7 @@ def test_a_class_is_edited(here: Packed) -> None:
     assert "evidence.scores" in codes(here)
 
 
-def test_the_evidence_is_improved_to_perfection_in_the_matrices_alone(here: Packed) -> None:
+def test_only_the_matrices_are_made_perfect(here: Packed) -> None:
     old = evidence_of(here)
     perfect = np.zeros_like(old.confusion)
     for image, truth in zip(perfect, old.confusion.sum(2), strict=True):
@@ -309,7 +309,7 @@ def test_a_manifest_is_swapped(here: Packed, tmp_path: Path) -> None:
     assert "images.no_manifest" in result, "without one it does not pass silently"
 
 
-def test_the_evidence_of_somebody_elses_run(here: Packed, packed: Packed) -> None:
+def test_the_evidence_of_another_run(here: Packed, packed: Packed) -> None:
     other = next(record for record in packed.records() if record.source == "none")
     folder = next(packed.store.glob(f"*/*/none/*/r0-{other.run[:12]}"))
     replace_evidence(here, Evidence.from_bytes((folder / "evidence.npz").read_bytes()))
@@ -623,7 +623,7 @@ BOARD = ["source", "backbone", "n", "miou", "rank", "status"]
     ],
     ids=["joins the cell", "newer", "another board", "other label note"],
 )
-def test_a_forged_bundle_changes_nothing_of_others(
+def test_a_forged_bundle_changes_no_other_rows(
     level: str, changes: dict[str, Any], packed: Packed, tmp_path: Path
 ) -> None:
     """Not even with a forged verdict and a baseline's name."""
@@ -641,7 +641,7 @@ def test_a_forged_bundle_changes_nothing_of_others(
     assert (then.scores, then.judged) == (result.scores, result.judged)
 
 
-def test_a_forged_finding_marks_nobody_else(packed: Packed, tmp_path: Path) -> None:
+def test_a_forged_finding_marks_no_other_source(packed: Packed, tmp_path: Path) -> None:
     shutil.copytree(packed.store, tmp_path / "bench-store")
     here = packed.copy(tmp_path)
     target = packed.records()[0].target_hash

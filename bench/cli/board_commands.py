@@ -178,7 +178,7 @@ def leaks_command(names: tuple[str, ...], target: str, pool: Path | None, data: 
 )
 @click.option("--base-path", default="", metavar="PATH", help="URL path under which a proxy serves it.")
 @click.option("--browser/--no-browser", default=True, help="Open a browser.")
-def dashboard(store: Path, **asked: Any) -> None:  # noqa: ANN401
+def dashboard(store: Path, **options: Any) -> None:  # noqa: ANN401
     """Serve the leaderboard of a store as a web page.
 
     Without a store, it serves the results that ship with this project.
@@ -188,4 +188,4 @@ def dashboard(store: Path, **asked: Any) -> None:  # noqa: ANN401
 
     sys.stdout.flush()
     os.environ["BENCH_STORE"] = str(store)
-    os.execv(sys.executable, [sys.executable, "-m", "dashboard", json.dumps(asked)])
+    os.execv(sys.executable, [sys.executable, "-m", "dashboard", json.dumps(options)])

@@ -69,26 +69,26 @@ def _card(name: str) -> tuple[SourceCard, Cards]:
 
 def _images(card: SourceCard, known: Cards, target: Target, pool: Path | None) -> list[PoolImage]:
     """All images that a source, or a source that it starts from, was made from."""
-    found: dict[str, PoolImage] = {}
+    images_by_hash: dict[str, PoolImage] = {}
     for each in closure([card], known).values():
         try:
             if each.corpus is not None:
                 corpus, _ = check_corpus(each.corpus.path, num_classes=each.corpus.num_classes)
                 chosen = choose(corpus.images, each.subset)
-                found |= {i.sha256: PoolImage(i.id, i.image, i.group, i.sha256) for i in chosen}
+                images_by_hash |= {i.sha256: PoolImage(i.id, i.image, i.group, i.sha256) for i in chosen}
             elif each.recipe is not None:
                 images = open_pool(target, pool)
                 if images is None:
                     raise BenchError(f"{target.spec.name} has no unlabelled images: give a folder with --pool DIR")
-                found |= {image.sha256: image for image in choose(images.images, each.subset)}
+                images_by_hash |= {image.sha256: image for image in choose(images.images, each.subset)}
             elif each.checkpoints and pool is not None:
-                found |= {image.sha256: image for image in read_pool(pool).images}
+                images_by_hash |= {image.sha256: image for image in read_pool(pool).images}
         except (PoolError, CorpusError) as error:
             raise BenchError(f"'{each.name}': {error}") from error
-    if not found:
+    if not images_by_hash:
         more = ": give the images that its checkpoints were trained on with --pool DIR" if card.checkpoints else ""
         raise NoImagesError(f"'{card.name}' has no thermal images of its own to search{more}")
-    return list(found.values())
+    return list(images_by_hash.values())
 
 
 def _prepare(target: Target) -> LeakSearch:

@@ -46,8 +46,8 @@ def _rows(cells: "pd.DataFrame") -> list[dict[str, Any]]:
 
 VAL_NOTE = "val: validation mIoU of the default schedule and of the best trial; used for selection only"
 LEARNED_NOTE = (
-    "pseudo-labels: mIoU on held-out pseudo-labels after pretraining / of the best constant prediction; if equal, nothing "
-    "was learned"
+    "pseudo-labels: mIoU on held-out pseudo-labels after pretraining / of the best constant prediction; nothing was "
+    "learned unless the first is higher"
 )
 
 
