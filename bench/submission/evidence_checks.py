@@ -78,8 +78,8 @@ def _score_faults(record: RunRecord, evidence: Evidence) -> Iterator[Fault]:
         return
     theirs = record.scores.model_dump()
     if edited := [name for name in ours if not _equal(ours[name], theirs[name])]:
-        why = [f"{name} is {_short(theirs[name])}, but its evidence gives {_short(ours[name])}" for name in edited]
-        yield Fault("evidence.scores", "; ".join(why))
+        changes = [f"{name} is {_short(theirs[name])}, but its evidence gives {_short(ours[name])}" for name in edited]
+        yield Fault("evidence.scores", "; ".join(changes))
 
 
 def _image_faults(evidence: Evidence, known: Truth) -> Iterator[Fault]:
