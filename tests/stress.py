@@ -1,4 +1,4 @@
-"""`make stress`: a local run killed 20 times, and 20 disturbances of a Slurm; the tables must be those of an unbroken run.
+"""`make stress`: 20 kills of a local run and 20 disturbances of Slurm; the tables must equal those of an undisturbed run.
 
 python tests/stress.py [local|slurm] [--times N]    needs root and slurm-wlm, munge for the second part
 """
@@ -20,7 +20,7 @@ TRIES = 12  # calls after the last disturbance until all is done
 
 
 def local(times: int, data: Path, folder: Path) -> None:
-    """Kills a run whole, again and again."""
+    """Kill a run again and again."""
     moments: list[float] = []
     while len(moments) < times:
         moments += killed_often(times - len(moments), folder / f"local-{len(moments)}", data)
@@ -31,7 +31,7 @@ def local(times: int, data: Path, folder: Path) -> None:
 
 
 def slurm(times: int, data: Path, folder: Path) -> None:
-    """Cancels jobs, takes the node away, kills the controller."""
+    """Cancel jobs, take the node down, kill the controller."""
     path = matrix(folder)
     subprocess.run(command(path, folder / "whole", data), env=environment(), check=True, capture_output=True)
     done, part = dict.fromkeys(("scancel", "node down", "slurmctld killed"), 0), 0
@@ -44,13 +44,13 @@ def slurm(times: int, data: Path, folder: Path) -> None:
 
 
 def _disturbed(made: Cluster, words: list[str], store: Path, done: dict[str, int], times: int) -> None:
-    """One store, filled by calls that go on submitting until nothing is left, with disturbances between."""
+    """Fill one store by submitting until nothing is left, with disturbances between."""
     before, calls = dict[Path, int](), 0
     while calls < TRIES + times:
-        told = subprocess.run(words, env=environment(), capture_output=True, text=True, check=False)
-        assert told.returncode == 0, told.stdout + told.stderr
+        result = subprocess.run(words, env=environment(), capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stdout + result.stderr
         calls += 1
-        if "nothing to do" in told.stdout:
+        if "nothing to do" in result.stdout:
             return
         while made.jobs():
             time.sleep(random.uniform(1, 12))
@@ -59,17 +59,17 @@ def _disturbed(made: Cluster, words: list[str], store: Path, done: dict[str, int
             after = finished(store)
             assert before.items() <= after.items(), "a finished unit was done again"
             before = after
-    raise AssertionError(f"not done after {calls} calls:\n{told.stdout}")
+    raise AssertionError(f"not done after {calls} calls:\n{result.stdout}")
 
 
 def _disturb(made: Cluster, kind: str) -> str:
-    """Does it and sees to it that the cluster works again; returns what was done."""
+    """Disturb the cluster and wait until it works again; return the kind."""
     if kind == "scancel":
         run("scancel", random.choice(made.jobs() or ["0"]))
     elif kind == "node down":
         run("scontrol", "update", f"nodename={made.host}", "state=down", "reason=stress")
         time.sleep(1)
-        # refused where the node has come back by itself already; that it is back is seen to below
+        # fails if the node is back already; wait_for below checks that it is
         subprocess.run(
             ["scontrol", "update", f"nodename={made.host}", "state=resume"], capture_output=True, check=False
         )
@@ -85,14 +85,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", nargs="?", choices=["local", "slurm"])
     parser.add_argument("--times", type=int, default=20)
-    asked = parser.parse_args()
-    if asked.part != "local" and (why := obstacle()):
+    args = parser.parse_args()
+    if args.part != "local" and (why := obstacle()):
         sys.exit(why)
     with tempfile.TemporaryDirectory() as name:
         make_scenes(Path(name) / "data")
         for part, stressed in (("local", local), ("slurm", slurm)):
-            if asked.part in (None, part):
-                stressed(asked.times, Path(name) / "data", Path(name) / part)
+            if args.part in (None, part):
+                stressed(args.times, Path(name) / "data", Path(name) / part)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ CARD: dict[str, Any] = {
 
 
 def fingerprints(tree: Mapping[str, Any]) -> tuple[str, str]:
-    """(that of a run, that of its cell) from all that they are made of, as a stranger would work them out."""
+    """(run, cell) fingerprints from a spelled-out identity, computed independently."""
     below = [fingerprints(unit) for unit in tree.get("needs", ())]
     own = {name: value for name, value in tree.items() if name != "replicate"}
     run = dict(tree) | ({"needs": [run for run, _ in below]} if "needs" in tree else {})
@@ -46,7 +46,7 @@ def fingerprints(tree: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def card_folder(folder: Path, **changes: object) -> Path:
-    """A folder with a card and weights under the prefix that a data-parallel wrapper leaves."""
+    """A folder with a card and weights whose names have a data-parallel prefix."""
     folder.mkdir(parents=True)
     torch.manual_seed(7)
     tensors = network.build(BACKBONES["tiny"], 2).encoder.state_dict()
@@ -60,7 +60,7 @@ def card_folder(folder: Path, **changes: object) -> Path:
 
 @dataclass(frozen=True)
 class Packed:
-    """Where everything of a submission is."""
+    """The files of a submission."""
 
     folder: Path  # with card and weights
     store: Path
@@ -73,13 +73,13 @@ class Packed:
         return read_records(Store(self.store))[0]
 
     def copy(self, to: Path) -> "Packed":
-        """The same with a bundle of its own in TO/submissions."""
+        """Copy the bundle to TO/submissions."""
         there = to / "submissions" / self.bundle.name
         shutil.copytree(self.bundle, there)
         return Packed(self.folder, self.store, there, self.networks, self.manifest, self.matrix)
 
     def repack(self) -> None:
-        """Makes bundle.json say what is there now, as somebody would who edits on purpose."""
+        """Update bundle.json to the current files, as a forger would."""
         listing = json.loads((self.bundle / "bundle.json").read_text())
         files = [path for path in sorted(self.bundle.rglob("*")) if path.is_file() and path.name != "bundle.json"]
         listing["files"] = {
@@ -93,20 +93,20 @@ class Packed:
         return next(self.bundle.glob(f"runs/*/*/*/*/r{replicate}-*"))
 
     def edit(self, change: Callable[[dict[str, Any]], None], replicate: int = 0, name: str = "record.json") -> None:
-        """Edits a JSON file of a run, and moves the run's folder to where its record then says that it lies."""
+        """Edit a JSON file of a run, and move the run's folder to match its record."""
         folder = self.run(replicate)
-        told = json.loads((folder / name).read_text())
-        change(told)
-        (folder / name).write_text(json.dumps(told))
+        content = json.loads((folder / name).read_text())
+        change(content)
+        (folder / name).write_text(json.dumps(content))
         if name == "record.json":
-            place = [slug(str(told[part])) for part in ("target", "protocol", "source", "backbone")]
-            there = self.bundle.joinpath("runs", *place, f"r{told['replicate']}-{told['run'][:12]}")
+            place = [slug(str(content[part])) for part in ("target", "protocol", "source", "backbone")]
+            there = self.bundle.joinpath("runs", *place, f"r{content['replicate']}-{content['run'][:12]}")
             there.parent.mkdir(parents=True, exist_ok=True)
             folder.rename(there)
 
 
 def pack_one(data: Path, here: Path) -> Packed:
-    """Runs and packs it. The protocol is put among those that ship by `ship`."""
+    """Run and pack it. `ship` adds the protocol to the shipped ones."""
     matrix = here / "test-matrix.yaml"
     fields = {"target": "scenes", "protocol": "test-v1", "sources": ["none"], "backbones": ["tiny"]}
     matrix.write_text(yaml.safe_dump(fields))
@@ -127,7 +127,7 @@ class Silent:
 
 
 def ship(folder: Path) -> Callable[[str], dict[str, Path]]:
-    """In place of `bench.spec.shipped`: what ships, and the protocol of the tests."""
+    """Replacement of `bench.spec.shipped` that adds the protocol of the tests."""
     path = folder / "test-v1.yaml"
     path.write_text(yaml.safe_dump(protocol_fields()))
     real = spec.shipped

@@ -1,4 +1,4 @@
-"""What a weighted F-measure can be, against what the measure itself gives."""
+"""Bounds of the weighted F-measure, against the measure itself."""
 
 import numpy as np
 import pytest
@@ -25,12 +25,12 @@ def test_edge_losses_by_hand() -> None:
     label[0, 0], label[10, 15], label[0, 15] = 0, 0, 2
     losses = edge_losses(label, 3)
     inside = WINDOW[3:].sum()
-    assert losses[0] == pytest.approx(1 - inside**2), "the corner; in the middle nothing is lost"
+    assert losses[0] == pytest.approx(1 - inside**2), "the corner; in the middle the loss is 0"
     assert losses[2] == pytest.approx(1 - inside)
     assert edge_losses(np.zeros((20, 30), np.uint8), 1)[0] == pytest.approx(losses.sum())
 
 
-def test_a_class_without_a_hit_has_one_value_when_nothing_else_is_called_so() -> None:
+def test_bounds_are_tight_without_hits_and_false_pixels() -> None:
     label = np.zeros((30, 40), np.uint8)
     label[:4, 10:20] = 1  # at the upper edge, so that the measure is above 0
     pred = np.zeros_like(label)
@@ -43,7 +43,7 @@ def test_a_class_without_a_hit_has_one_value_when_nothing_else_is_called_so() ->
     assert weighted_f_bounds(confusion, None, 1.0).high[0, 1] < 0.81, "bounded without the edge, too"
 
 
-def test_in_the_middle_no_hit_is_zero() -> None:
+def test_without_hits_away_from_the_border_the_measure_is_0() -> None:
     label = np.zeros((30, 40), np.uint8)
     label[10:14, 10:20] = 1
     bounds = weighted_f_bounds(confusion_matrix(np.zeros_like(label), label, 2)[None], edge_losses(label, 2)[None], 1.0)
@@ -56,7 +56,7 @@ def test_in_the_middle_no_hit_is_zero() -> None:
     kind=st.sampled_from(["other", "mixed", "constant", "one pixel wrong"]),
     beta_squared=st.sampled_from([0.3, 1.0, 4.0]),
 )
-def test_no_prediction_is_outside(seed: int, kind: str, beta_squared: float) -> None:
+def test_every_prediction_is_within_the_bounds(seed: int, kind: str, beta_squared: float) -> None:
     rng = np.random.default_rng(seed)
     height, width = (int(n) for n in rng.integers(8, 60, 2))
     true = blobs(rng, height, width)

@@ -27,7 +27,7 @@ def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[s
             yield from commands(command, (*path, name))
 
 
-def found(path: tuple[str, ...]) -> click.Command:
+def command_at(path: tuple[str, ...]) -> click.Command:
     command: click.Command = cli
     for name in path:
         assert isinstance(command, click.Group)
@@ -36,7 +36,7 @@ def found(path: tuple[str, ...]) -> click.Command:
 
 
 @pytest.mark.parametrize("path", list(commands(cli)), ids=" ".join)
-def test_every_command_has_help_and_stands_in_the_readme(path: tuple[str, ...], bench: Bench) -> None:
+def test_every_command_has_help_and_is_in_the_readme(path: tuple[str, ...], bench: Bench) -> None:
     shown = bench(*path, "--help")
     assert shown.code == 0
     assert len(shown.out.splitlines()[2].strip()) > 20
@@ -44,7 +44,7 @@ def test_every_command_has_help_and_stands_in_the_readme(path: tuple[str, ...], 
     assert f"bench {' '.join(path)}" in readme
 
 
-def test_ls_names_everything_and_says_where_data_are(bench: Bench, soda: Path) -> None:
+def test_ls_lists_all_names_and_where_data_are(bench: Bench, soda: Path) -> None:
     shown = bench("ls", "--data", soda)
     for name in ("soda", "hit-uav-quick", "soda-unip-v1", "none/long", "segformer-b0", "fpn-efficientnet-lite0"):
         assert f"  {name} " in shown.out
@@ -74,7 +74,7 @@ def test_a_gpu_protocol_is_not_run_on_a_cpu(soda: Path, bench: Bench) -> None:
     ended = bench("run", "--matrix", "soda", "--data", soda)
     assert ended.code == 1
     assert "--smoke" in ended.err
-    assert bench("status").out.strip() == "no runs yet", "what is refused leaves no record"
+    assert bench("status").out.strip() == "no runs yet", "no record is left"
 
 
 def test_data_check_counts(soda: Path, bench: Bench) -> None:
@@ -106,9 +106,9 @@ def test_data_make_keeps_what_is_there(bench: Bench, tmp_path: Path) -> None:
     make = ("data", "make", "scenes", "--n", 60, "--size", "64x80", "--data", tmp_path)
     assert "120 frames" in bench(*make).out
     again = bench(*make)
-    assert (again.code, "is there already; delete" in again.out) == (0, True)
+    assert (again.code, "exists already; delete" in again.out) == (0, True)
     other = bench(*make, "--seed", 7)
-    assert (other.code, "is there already, made otherwise; delete" in other.err) == (1, True)
+    assert (other.code, "exists already, with other settings; delete" in other.err) == (1, True)
     checked = bench("data", "check", "scenes", "--data", tmp_path)
     assert checked.code == 0
     assert "80x64 (20)" in checked.out  # width first, as everywhere but in --size
@@ -117,54 +117,54 @@ def test_data_make_keeps_what_is_there(bench: Bench, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "size", ["64\u00d764", "\u0666\u0664x64", "64x", "x", "64x64x64", "-64x64", "6.4x64", "0x64", "64x99999"]
 )
-def test_a_size_is_two_numbers_around_an_x(size: str, bench: Bench, tmp_path: Path) -> None:
-    told = bench("data", "make", "scenes", "--n", 60, "--size", size, "--data", tmp_path)
-    assert told.code == 1
-    assert "--size" in told.err
+def test_invalid_sizes(size: str, bench: Bench, tmp_path: Path) -> None:
+    result = bench("data", "make", "scenes", "--n", 60, "--size", size, "--data", tmp_path)
+    assert result.code == 1
+    assert "--size" in result.err
     assert not list(tmp_path.glob("scenes*"))
 
 
 # -- every option of every command -----------------------------------------------------------------------------------
 
-LEAVES = [path for path in commands(cli) if not isinstance(found(path), click.Group)]
+LEAVES = [path for path in commands(cli) if not isinstance(command_at(path), click.Group)]
 NUMBERS = click.types.IntParamType | click.types.FloatParamType
 TEXTS = ("", "-1", "99999999999999999999", "\x00", "9" * 5000, "a:b:c", ":", "nan")
 
 
-def test_the_walk_meets_every_command() -> None:
+def test_all_commands_are_collected() -> None:
     assert len(LEAVES) >= 20
     assert ("submit", "verify") in LEAVES
 
 
 @pytest.mark.parametrize("path", LEAVES, ids=" ".join)
-def test_whatever_is_given_to_an_option_is_refused_or_taken_in_words(
+def test_every_option_accepts_or_rejects_any_text_without_a_traceback(
     path: tuple[str, ...], bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Never a traceback, never long. What is empty, cannot be printed or is of 5,000 characters is always refused."""
+    """Empty, unprintable and overlong text is always rejected."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("os.execv", lambda *_: None)  # a dashboard would take this process
     monkeypatch.setattr("bench.scenes._fill", lambda folder, *_: folder.mkdir(parents=True))
     if path[0] in ("table", "compare", "claim", "scaling", "status"):
         shutil.copytree(Path(__file__).parents[1] / "results" / "runs", tmp_path / "store")
-    command = found(path)
+    command = command_at(path)
     params = [param for param in command.params if not getattr(param, "is_flag", False)]
     for param in params:
         for text in TEXTS:
             started = time.monotonic()
-            told = bench(*path, *words_for(params, param, text))
-            what = f"bench {' '.join(path)} with {param.name} {text[:30]!r}: {told}"
-            assert told.code in (0, 1, 2), what
-            assert "Traceback" not in told.err, what
+            result = bench(*path, *words_for(params, param, text))
+            what = f"bench {' '.join(path)} with {param.name} {text[:30]!r}: {result}"
+            assert result.code in (0, 1, 2), what
+            assert "Traceback" not in result.err, what
             assert time.monotonic() - started < 20, what
-            if told.code == 0:
+            if result.code == 0:
                 assert text not in ("", "\x00", "9" * 5000), what
                 assert not isinstance(param.type, NUMBERS) or path == ("dashboard",), what
             else:
-                assert told.out or told.err, what
+                assert result.out or result.err, what
 
 
 def words_for(params: list[click.Parameter], which: click.Parameter, text: str) -> Iterator[str]:
-    """A call that gives this text to one of the parameters, and something to those that are required."""
+    """A call with this text for one parameter and valid values for the required ones."""
     for param in params:
         if param is which or param.required:
             choices = getattr(param.type, "choices", ("x",))
@@ -173,10 +173,10 @@ def words_for(params: list[click.Parameter], which: click.Parameter, text: str) 
 
 
 def test_numbers_have_bounds() -> None:
-    """On the command line, or where they are used: in the recipe that they become a part of, in the renderer."""
+    """On the command line, in the recipe or in the renderer."""
     elsewhere = {*Recipe.model_fields, "n"}
     for path in set(LEAVES) - {("dashboard",)}:
-        for param in found(path).params:
+        for param in command_at(path).params:
             bounded = isinstance(param.type, click.types._NumberRangeBase) or param.name in elsewhere
             assert bounded or not isinstance(param.type, NUMBERS), f"{path} {param.name}"
 
@@ -216,7 +216,7 @@ def no_folder(base: Path) -> None:
         (no_folder, "no folder soda or SODA"),
     ],
 )
-def test_bad_data_ends_the_call(
+def test_bad_data_is_an_error(
     words: tuple[str, ...], spoil: Callable[[Path], None], says: str, soda: Path, bench: Bench, tmp_path: Path
 ) -> None:
     spoil(soda / "soda" / "InfraredSemanticLabel")
@@ -226,7 +226,7 @@ def test_bad_data_ends_the_call(
     assert not list(tmp_path.glob("store/soda*"))
 
 
-def test_bad_names_and_keys_end_the_call(bench: Bench, tmp_path: Path) -> None:
+def test_bad_names_and_keys_are_errors(bench: Bench, tmp_path: Path) -> None:
     path = write_matrix(tmp_path)
     good = path.read_text()
     for text, says in (
@@ -256,13 +256,13 @@ def test_a_store_that_cannot_be_written(bench: Bench, matrix_file: Path, tmp_pat
 
 
 def fill(path: Path) -> None:
-    """Writes until the disk is full."""
+    """Write until the disk is full."""
     with open(path, "wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(b"x" * 512)
 
 
-def test_a_full_disk_stops_the_run_and_the_next_one_goes_on(
+def test_a_full_disk_stops_the_run_and_the_next_one_continues(
     bench: Bench, matrix_file: Path, small_disk: Path, tmp_path: Path
 ) -> None:
     words = ("run", "--matrix", matrix_file, "--store", small_disk, "--executor", "inline")
@@ -280,13 +280,13 @@ def test_a_full_disk_stops_the_run_and_the_next_one_goes_on(
 
 
 @pytest.mark.parametrize("name", ["../../x", "a[/b]", "", "x\n"])
-def test_a_protocol_name_is_a_plain_word(name: str, bench: Bench, tmp_path: Path) -> None:
+def test_invalid_protocol_names(name: str, bench: Bench, tmp_path: Path) -> None:
     ended = bench("run", "--matrix", write_matrix(tmp_path, name=name))
     assert ended.code == 1
     assert "name: does not have the form that is taken here" in ended.err
 
 
-def test_slips_of_the_hand_are_named(bench: Bench, scenes: Path, tmp_path: Path) -> None:
+def test_typical_mistakes_get_a_hint(bench: Bench, scenes: Path, tmp_path: Path) -> None:
     path = write_matrix(tmp_path)
     (tmp_path / "notes.md").write_text("")
     for words, says in (
@@ -301,7 +301,7 @@ def test_slips_of_the_hand_are_named(bench: Bench, scenes: Path, tmp_path: Path)
         assert says in ended.err
 
 
-def test_a_read_only_command_writes_nothing_into_a_folder_that_is_no_store(bench: Bench, tmp_path: Path) -> None:
+def test_reading_commands_write_nothing_into_other_folders(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     shown = bench("table", "--store", tmp_path / "empty")
     assert shown.out.startswith("no runs in this store yet")
@@ -363,7 +363,7 @@ def test_python_m_bench_is_the_same_command() -> None:
     assert "No such option" in done.stderr
 
 
-def test_help_does_not_load_what_is_heavy() -> None:
+def test_help_loads_no_heavy_module() -> None:
     heavy = ("torch", "pandas", "numpy", "optuna", "scipy", "pydantic")
     code = f"import sys, bench.cli.app; sys.exit(sorted({set(heavy)} & set(sys.modules)) or 0)"
     done = subprocess.run(
@@ -373,7 +373,7 @@ def test_help_does_not_load_what_is_heavy() -> None:
 
 
 @pytest.mark.parametrize("words", [["ls"], ["table", "--store", "results/runs"], ["--help"], ["claim", "a"]])
-def test_a_command_whose_output_nobody_reads_ends_quietly_as_sigpipe_does(words: list[str]) -> None:
+def test_a_command_with_closed_output_exits_quietly_as_on_sigpipe(words: list[str]) -> None:
     root = Path(__file__).parents[1]
     call = [sys.executable, "-c", "from bench.cli.app import main; main()", *words]
     running = subprocess.Popen(
@@ -387,8 +387,8 @@ def test_a_command_whose_output_nobody_reads_ends_quietly_as_sigpipe_does(words:
     assert running.stdout is not None
     assert running.stderr is not None
     running.stdout.close()
-    told = running.stderr.read()
-    if words[0] == "claim":  # what goes wrong is told all the same
-        assert (running.wait(), len(told.splitlines())) == (1, 1)
+    errors = running.stderr.read()
+    if words[0] == "claim":  # errors are still reported
+        assert (running.wait(), len(errors.splitlines())) == (1, 1)
     else:
-        assert (running.wait(), told) == (141, "")
+        assert (running.wait(), errors) == (141, "")

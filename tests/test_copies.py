@@ -1,4 +1,4 @@
-"""Copies of runs: exact ones and those that were changed so that no digest tells; and what honest runs look like."""
+"""Copied runs, exact or slightly changed, and independent ones."""
 
 import itertools
 import shutil
@@ -48,7 +48,7 @@ def here() -> list[Place]:
 
 
 def forged(record: RunRecord, evidence: Evidence, confusion: Ints, **changes: Any) -> Known:
-    """A run of a bundle that somebody made of a shipped one: another name, another fingerprint, no network."""
+    """A bundle's run forged from a shipped one: another name, another fingerprint, no network."""
     settings = {"identity": {"needs": [{"kind": "pretrain", "checkpoint": {"sha256": "a" * 64}}]}}
     fields = {"source": "mine", "run": "f" * 64, "cell": "e" * 64, "network_sha256": None, "settings": settings}
     made = record.model_copy(update=fields | changes)
@@ -67,7 +67,7 @@ def one_pixel(confusion: Ints) -> Ints:
 
 
 def noise(confusion: Ints, share: float) -> Ints:
-    """So large a share of the wrong pixels of each row moved to another wrong class."""
+    """Move this share of the wrong pixels of each row to another wrong class."""
     moved, rng = confusion.copy(), np.random.default_rng(0)
     for image in moved:
         for row in range(len(image)):
@@ -79,26 +79,26 @@ def noise(confusion: Ints, share: float) -> Ints:
 
 
 def mixed(a: Evidence, b: Evidence) -> Ints:
-    """Every other image as by another run."""
+    """Take every other image from another run."""
     order = {name: row for row, name in enumerate(b.image_ids.tolist())}
     turned = b.confusion[[order[name] for name in a.image_ids.tolist()]]
     every = (np.arange(len(turned)) % 2 == 0)[:, None, None]
     return np.where(every, a.confusion, turned)
 
 
-def test_no_two_honest_runs_are_taken_for_copies(shipped: list[tuple[RunRecord, Evidence]]) -> None:
-    """With room: the nearest pair is twice as far apart as any threshold can be, and shares next to no image."""
+def test_independent_runs_are_not_copies(shipped: list[tuple[RunRecord, Evidence]]) -> None:
+    """The nearest pair is twice as far apart as the largest threshold, and shares next to no image."""
     known = [Known(record, errors_of(evidence), "here") for record, evidence in shipped]
-    found = [nearness(a.errors, b.errors) for a, b in itertools.combinations(known, 2)]
-    assert len(found) == 435
-    assert min(each.distance for each in found if each) > 2 * NEAR_MOST
-    assert max(each.copied for each in found if each) < COPIED_SHARE / 4
+    pairs = [nearness(a.errors, b.errors) for a, b in itertools.combinations(known, 2)]
+    assert len(pairs) == 435
+    assert min(each.distance for each in pairs if each) > 2 * NEAR_MOST
+    assert max(each.copied for each in pairs if each) < COPIED_SHARE / 4
     comparison = Comparison(known)
     assert list(comparison.faults()) == []
     assert comparison.notes == []
 
 
-def test_copies_of_shipped_runs_are_found_unasked(shipped: list[tuple[RunRecord, Evidence]], here: list[Place]) -> None:
+def test_copies_of_shipped_runs_are_detected(shipped: list[tuple[RunRecord, Evidence]], here: list[Place]) -> None:
     record, evidence = next((r, e) for r, e in shipped if r.source == "imagenet" and r.replicate == 2)
     other = next(e for r, e in shipped if r.source == "none/long" and r.replicate == 1)
     copies = {
@@ -109,28 +109,25 @@ def test_copies_of_shipped_runs_are_found_unasked(shipped: list[tuple[RunRecord,
     }
     for what, confusion in copies.items():
         comparison = Comparison([forged(record, evidence, confusion)], here)
-        told = texts(comparison.faults())
-        assert told, what
-        assert "mine x fpn-efficientnet-lite0 r2 (ffffffffffff) in mine: " in told[0], what
-        assert "imagenet x fpn-efficientnet-lite0 r2 (" in " ".join(told), what
-        assert "results/runs, which ships" in told[0], what
-    assert (
-        comparison.told()
-        == "runs compared with each other, and with others on the same images: 30 in results/runs, which ships"
-    )
+        faults = texts(comparison.faults())
+        assert faults, what
+        assert "mine x fpn-efficientnet-lite0 r2 (ffffffffffff) in mine: " in faults[0], what
+        assert "imagenet x fpn-efficientnet-lite0 r2 (" in " ".join(faults), what
+        assert "results/runs (shipped)" in faults[0], what
+    assert comparison.summary().endswith(": 30 in results/runs (shipped)")
 
 
 @pytest.mark.parametrize(
     "changes", [{"train_frac": 0.1}, {"protocol": "hit-uav-quick-v1"}, {"backbone": "fpn-resnet50"}, {"replicate": 4}]
 )
-def test_a_copy_is_one_whatever_it_is_called(
+def test_a_relabelled_copy_is_detected(
     changes: dict[str, Any], shipped: list[tuple[RunRecord, Evidence]], here: list[Place]
 ) -> None:
-    """Shipped runs relabelled as a tenth of the labels, as another protocol's, another backbone's, another replicate."""
+    """Relabelled with another label share, protocol, backbone or replicate."""
     record, evidence = shipped[0]
-    told = texts(Comparison([forged(record, evidence, one_pixel(evidence.confusion), **changes)], here).faults())
-    assert len(told) == 1
-    assert record.run[:12] in told[0]
+    faults = texts(Comparison([forged(record, evidence, one_pixel(evidence.confusion), **changes)], here).faults())
+    assert len(faults) == 1
+    assert record.run[:12] in faults[0]
 
 
 def test_one_replicate_twice_with_a_pixel_moved(shipped: list[tuple[RunRecord, Evidence]]) -> None:
@@ -142,13 +139,13 @@ def test_one_replicate_twice_with_a_pixel_moved(shipped: list[tuple[RunRecord, E
     assert len(list(Comparison(pair).faults())) == 1
 
 
-def test_the_threshold_is_calibrated_on_honest_runs_of_the_target(
+def test_the_threshold_is_calibrated_on_trusted_runs_of_the_target(
     shipped: list[tuple[RunRecord, Evidence]], here: list[Place], tmp_path: Path
 ) -> None:
     record, evidence = shipped[0]
     mine = forged(record, evidence, noise(evidence.confusion, 0.03))
     assert Comparison([mine], here).threshold == NEAR_MOST
-    assert Comparison([mine]).threshold == NEAR, "none at hand"
+    assert Comparison([mine]).threshold == NEAR, "no trusted runs"
     close = Store(tmp_path / "runs")  # an easy target: trainings that differ in little
     rng = np.random.default_rng(0)
     for number in range(5):
@@ -166,8 +163,8 @@ def test_the_threshold_is_calibrated_on_honest_runs_of_the_target(
     )
 
 
-def test_networks_that_predict_one_class_are_no_copies(shipped: list[tuple[RunRecord, Evidence]]) -> None:
-    """At the floor all errors are misses, and the same ones in every run; what tells runs apart is the little else."""
+def test_networks_that_predict_one_class_are_not_copies(shipped: list[tuple[RunRecord, Evidence]]) -> None:
+    """They share all errors but a few; only those few tell runs apart."""
     record, evidence = shipped[0]
     floor = np.zeros_like(evidence.confusion)
     floor[:, :, 0] = evidence.confusion.sum(2)
@@ -188,7 +185,7 @@ def test_networks_that_predict_one_class_are_no_copies(shipped: list[tuple[RunRe
     assert list(Comparison(pair).faults()) == [], "one class everywhere happens to more than one run"
 
 
-def test_only_weights_that_are_the_same_by_identity_explain_a_copy(shipped: list[tuple[RunRecord, Evidence]]) -> None:
+def test_only_weights_of_equal_identity_explain_equal_predictions(shipped: list[tuple[RunRecord, Evidence]]) -> None:
     record = next(r for r, _ in shipped if r.source == "imagenet" and r.replicate == 0)
     twin = record.model_copy(update={"source": "theirs", "run": "f" * 64})
     assert explained(record, twin)
@@ -207,7 +204,7 @@ def drawn(seed: int, record: RunRecord, name: str = "a") -> tuple[networks.Sketc
     return networks.sketch(record, Path(f"{name}.safetensors"), tensors), tensors
 
 
-def test_a_copy_of_a_network_with_a_weight_moved_is_found(shipped: list[tuple[RunRecord, Evidence]]) -> None:
+def test_a_copied_network_with_a_changed_weight_is_detected(shipped: list[tuple[RunRecord, Evidence]]) -> None:
     first, second = (record for record, _ in shipped[:2])
     mine, tensors = drawn(0, first)
     other, _ = drawn(1, second, "b")
@@ -222,7 +219,7 @@ def test_a_copy_of_a_network_with_a_weight_moved_is_found(shipped: list[tuple[Ru
         assert (a.path.name, b.path.name) == ("a.safetensors", "b.safetensors")
         assert apart < networks.NEAR
     assert len(list(networks.copies([mine, networks.sketch(second, Path("b"), moved)], []))) == 1, "within a bundle"
-    assert list(networks.copies([mine], [mine])) == [], "a run is no copy of itself"
+    assert list(networks.copies([mine], [mine])) == [], "a run is not a copy of itself"
 
 
 def test_networks_of_two_architectures_are_not_compared(shipped: list[tuple[RunRecord, Evidence]]) -> None:

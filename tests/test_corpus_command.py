@@ -55,7 +55,7 @@ main()
 """
 
 
-def test_kill_minus_nine_leaves_nothing_that_passes_for_a_corpus(pool: Path, tmp_path: Path, bench: Bench) -> None:
+def test_a_killed_call_leaves_no_valid_corpus_and_can_be_resumed(pool: Path, tmp_path: Path, bench: Bench) -> None:
     calls = tmp_path / "calls"
     recipe = tmp_path / "mine.yaml"
     teacher = f"{{kind: python, entry: 'fake_teacher:make', version: '1', settings: {{calls: {calls}}}}}"
@@ -78,16 +78,16 @@ def test_kill_minus_nine_leaves_nothing_that_passes_for_a_corpus(pool: Path, tmp
     assert bytes_of(tmp_path / "c") == bytes_of(tmp_path / "other")
 
 
-def test_what_was_too_small_can_come_back(pool: Path, tmp_path: Path, bench: Bench) -> None:
+def test_rerank_can_bring_back_small_masks(pool: Path, tmp_path: Path, bench: Bench) -> None:
     Image.fromarray(np.zeros((4, 5), np.uint8)).save(pool / "frame_05.png")
     make(pool, tmp_path / "large", recipe=Recipe(min_area_px=21))
-    ranked = bench("corpus", "rerank", tmp_path / "large", "--out", tmp_path / "anew", "--min-area", 0)
+    ranked = bench("corpus", "rerank", tmp_path / "large", "--out", tmp_path / "again", "--min-area", 0)
     assert ranked.code == 0, ranked.err
     make(pool, tmp_path / "all")
-    assert bytes_of(tmp_path / "anew") == bytes_of(tmp_path / "all")
+    assert bytes_of(tmp_path / "again") == bytes_of(tmp_path / "all")
 
 
-def test_a_full_disk_is_told_and_leaves_no_corpus(pool: Path, small_disk: Path, bench: Bench) -> None:
+def test_a_full_disk_is_reported_and_leaves_no_corpus(pool: Path, small_disk: Path, bench: Bench) -> None:
     (small_disk / "filler").write_bytes(b"x" * 1_000_000)
     words = ("corpus", "make", "--pool", pool, "--teacher", "fake_teacher:make", "--jobs", 1, "--out", small_disk / "c")
     full = bench(*words)
@@ -103,10 +103,10 @@ def test_two_calls_at_once_do_not_mix(pool: Path, tmp_path: Path, bench: Bench) 
     with FileLock(tmp_path / "c" / ".teacher" / ".lock"):
         other = bench("corpus", "make", "--pool", pool, "--teacher", "fake_teacher:make", "--out", tmp_path / "c")
     assert other.code == 1
-    assert "another call is making" in other.err
+    assert "another process is making" in other.err
 
 
-def test_the_options_are_those_of_the_recipe() -> None:
+def test_the_choices_are_those_of_the_recipe() -> None:
     options = {option.name: option for option in cli.commands["corpus"].commands["make"].params}  # type: ignore[attr-defined]
     for field in ("rank_by", "overlap", "uncovered"):
         assert options[field].type.choices == get_args(Recipe.model_fields[field].annotation)
@@ -117,17 +117,16 @@ def test_make_rerank_check(pool: Path, tmp_path: Path, bench: Bench) -> None:
     made = bench("corpus", "make", "--pool", pool, "--teacher", "fake_teacher:make", "--out", out, "--jobs", 1)
     assert made.code == 0, made.err
     assert "7 images with 21 masks, 10 classes" in made.out
-    assert "images a second" in made.out
+    assert "images per second" in made.out
     assert (
-        "it was there already"
-        in bench("corpus", "make", "--pool", pool, "--teacher", "fake_teacher:make", "--out", out).out
+        "exists already" in bench("corpus", "make", "--pool", pool, "--teacher", "fake_teacher:make", "--out", out).out
     )
     assert not (out / ".teacher").exists()
     ranked = bench("corpus", "rerank", out, "--out", tmp_path / "two", "--top-k", 2, "--binary")
     assert "7 images with 21 masks, 2 classes" in ranked.out
-    told = bench("corpus", "check", tmp_path / "two")
-    assert told.code == 0
-    assert "can be used; 7 images" in told.out
+    result = bench("corpus", "check", tmp_path / "two")
+    assert result.code == 0
+    assert "can be used; 7 images" in result.out
     assert "has 2 classes, not 3: leave --classes out" in bench("corpus", "check", tmp_path / "two", "--classes", 3).err
     assert json.loads((tmp_path / "two" / "manifest.json").read_text())["recipe"]["binary"] is True
 
@@ -150,15 +149,15 @@ def test_make_rerank_check(pool: Path, tmp_path: Path, bench: Bench) -> None:
         (["--pool", "nowhere"], "no folder nowhere with unlabelled images"),
         (["--binary", "--uncovered", "ignore"], "one class is nothing to learn"),
         (["--pool", "EMPTY"], "no image in"),
-        (["--out", "FULL"], "holds something else already"),
-        (["--out", "POOL"], "lies in the pool"),
-        (["--out", "BELOW"], "lies in the pool"),
+        (["--out", "FULL"], "already holds something else"),
+        (["--out", "POOL"], "is inside the pool"),
+        (["--out", "BELOW"], "is inside the pool"),
         (["--recipe", "satir/n-100"], "'satir/n-100' is more than a recipe"),
         (["--recipe", "satir~shuffled"], "'satir~shuffled' is more than a recipe"),
         (["--teacher", "os:getcwd"], "os:getcwd is not offered to cards"),
     ],
 )
-def test_bad_calls_are_told_what_to_do(
+def test_bad_calls_are_errors_with_a_hint(
     words: list[object], says: str, pool: Path, tmp_path: Path, bench: Bench
 ) -> None:
     (tmp_path / "empty").mkdir()
@@ -175,7 +174,7 @@ def test_bad_calls_are_told_what_to_do(
     assert [path for path in sorted(tmp_path.rglob("*")) if path not in before and path.suffix == ".png"] == []
 
 
-def test_ranking_what_holds_no_masks_is_refused(ready: Path, tmp_path: Path, bench: Bench) -> None:
+def test_a_corpus_without_masks_cannot_be_reranked(ready: Path, tmp_path: Path, bench: Bench) -> None:
     done = bench("corpus", "rerank", ready, "--out", tmp_path / "other")
     assert done.code == 1
     assert "was not made by `bench corpus make`" in done.err
@@ -184,7 +183,7 @@ def test_ranking_what_holds_no_masks_is_refused(ready: Path, tmp_path: Path, ben
     assert "labels must be 0..2 or 255" in bench("corpus", "check", ready, "--classes", 3).err
 
 
-def test_what_a_pool_passes_over_is_told_when_a_corpus_is_made(grouped: Path, tmp_path: Path, bench: Bench) -> None:
+def test_images_without_a_group_are_reported(grouped: Path, tmp_path: Path, bench: Bench) -> None:
     Image.fromarray(np.zeros((20, 24), np.uint8)).save(grouped / "late.png")
     made = bench(
         "corpus", "make", "--pool", grouped, "--teacher", "fake_teacher:make", "--jobs", 1, "--out", tmp_path / "c"
@@ -197,7 +196,7 @@ SUBSETS = [{"groups": 1}, {"groups": 1, "seed": 3}, {"n": 3, "groups": 1}, {"n":
 
 
 @pytest.mark.parametrize("drawn", SUBSETS)
-def test_a_subset_is_the_same_of_a_pool_and_of_its_corpus(
+def test_a_pool_and_its_corpus_have_the_same_subsets(
     drawn: dict[str, object], grouped: Path, tmp_path: Path, bench: Bench
 ) -> None:
     subset, out = Subset.model_validate(drawn), tmp_path / "corpus"
@@ -210,7 +209,7 @@ def test_a_subset_is_the_same_of_a_pool_and_of_its_corpus(
         assert {image.group for image in whole.images} == {"flight 0", "flight 1"}
         assert [image.id for image in choose(whole.images, subset)] == wanted
         assert [image.id for image in choose(read_corpus(folder).images, subset)] == wanted
-        (folder / "manifest.json").unlink()  # as it is handed round: images and label maps alone
-        found, notes = check_corpus(folder, num_classes=10 if folder == out else 3)
-        assert [image.id for image in choose(found.images, subset)] == wanted
+        (folder / "manifest.json").unlink()  # as it is published: images and label maps only
+        published, notes = check_corpus(folder, num_classes=10 if folder == out else 3)
+        assert [image.id for image in choose(published.images, subset)] == wanted
         assert notes == []

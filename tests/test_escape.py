@@ -310,7 +310,7 @@ def test_every_answer(words: list[str], hostile: Store, benign: Store, bench: Be
 def test_a_name_that_cannot_be_printed_is_refused(words: list[str], hostile: Store, bench: Bench) -> None:
     told = bench(*words, "--store", hostile.root)
     assert (told.code, told.out) == (1, "")
-    assert "holds characters that cannot be printed" in told.err
+    assert "contains unprintable characters" in told.err
     is_shown(told.err)
 
 

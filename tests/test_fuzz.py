@@ -1,7 +1,7 @@
-"""Files spoiled in ways that nobody thought of: no traceback, no call that takes for ever, and never a wrong board.
+"""Randomly corrupted files: no traceback, no endless call, and never a wrong board.
 
-A few cases of each kind run in `make test`, the same ones each time; `BENCH_FUZZ=200` (as in `make stress`) runs as many of each,
-others each time, and prints how to repeat the one that failed. What was found once stands below as an example.
+`make test` runs a few fixed cases of each kind; `BENCH_FUZZ=200` (as in `make stress`) runs that many random ones and prints how to
+repeat a failure. Past failures are kept as examples.
 """
 
 import json
@@ -28,7 +28,7 @@ from results.table import runs_frame
 
 CASES = int(os.environ.get("BENCH_FUZZ", "0"))
 FEW = 18  # of each kind in `make test`
-LIMIT_S = 30  # of one call, on a machine that has other work; an honest one takes under 3
+LIMIT_S = 30  # of one call on a busy machine; normally under 3 s
 SPOILING = settings(
     max_examples=CASES or FEW,
     derandomize=not CASES,
@@ -91,7 +91,7 @@ PIECES = (
     ),
 )
 
-# one change of a file: of its bytes anywhere, or of a value in its tree
+# one change of a file: of bytes anywhere, or of a value in its tree
 CUT = st.tuples(st.just("cut"), st.floats(0, 1), st.floats(0, 1))
 FLIP = st.tuples(st.just("flip"), st.floats(0, 1), st.integers(1, 255))
 PUT = st.tuples(st.just("put"), st.floats(0, 1), st.sampled_from(PIECES))
@@ -110,7 +110,7 @@ def spoiled(data: bytes, changes: list[tuple[str, float, Any]], form: Any) -> by
             try:
                 data = _in_tree(form, data, where, kind, what)
             except (ValueError, yaml.YAMLError, TypeError):
-                return data  # it is no tree any more
+                return data  # no longer a tree
             continue
         at = int(where * len(data))
         if kind == "cut":
@@ -145,8 +145,8 @@ def _in_tree(form: Any, data: bytes, where: float, kind: str, what: Any) -> byte
 
 
 @contextmanager
-def not_for_ever() -> Iterator[None]:
-    """A call that hangs fails the test instead."""
+def time_limit() -> Iterator[None]:
+    """Fail the test if a call hangs."""
 
     def late(*_: object) -> None:
         raise AssertionError(f"it took more than {LIMIT_S} s")
@@ -161,13 +161,13 @@ def not_for_ever() -> Iterator[None]:
 
 
 def ends_well(bench: Bench, *words: object) -> None:
-    """A code that is documented, and no traceback: any other exception than an exit fails in the fixture."""
-    with not_for_ever():
-        told = bench(*words)
-    assert told.code in (0, 1, 2, 4, 5), told
-    assert "Traceback" not in told.out + told.err
-    assert "\x1b" not in told.out + told.err, "a raw escape reaches the terminal"
-    assert len(told.err) < 20_000, "the fault is echoed without measure"
+    """The exit code is documented and there is no traceback; other exceptions fail in the fixture."""
+    with time_limit():
+        result = bench(*words)
+    assert result.code in (0, 1, 2, 4, 5), result
+    assert "Traceback" not in result.out + result.err
+    assert "\x1b" not in result.out + result.err, "a raw escape reaches the terminal"
+    assert len(result.err) < 20_000, "the error is too long"
 
 
 @pytest.fixture
@@ -260,7 +260,7 @@ FILES = (
 def test_a_bundle(
     changes: list[Any], name: str, sealed: bool, held: tuple[Packed, Path, pd.DataFrame], bench: Bench, tmp_path: Path
 ) -> None:
-    """Whatever is in it costs its own rows alone. sealed: with checksums made anew, and a verdict that says that it passed."""
+    """A corrupted bundle costs only its own rows. sealed: with updated checksums and a forged verdict."""
     whole, store, before = held
     folder = store.parent / "submissions"
     kept = tmp_path / "kept"
@@ -282,7 +282,7 @@ def test_a_bundle(
             whole.repack()
             seal = fields | {"bundle_sha256": _sha256(whole.bundle / "bundle.json")}
             whole.bundle.with_name("mine.verdict.json").write_text(json.dumps(seal))
-        with not_for_ever():
+        with time_limit():
             runs = runs_frame(Store(store))
         ours = runs[runs["submission"].isna()]
         pd.testing.assert_frame_equal(board(ours)[SHOWN], before[SHOWN])
@@ -303,7 +303,7 @@ def _sha256(path: Path) -> str:
 @SPOILING
 @given(changes=BYTES)
 def test_a_cache(changes: list[Any], held: tuple[Packed, Path, pd.DataFrame]) -> None:
-    """Damaged in any way it is made anew: the board is that of the records."""
+    """A damaged cache is rebuilt: the board is that of the records."""
     _, store, before = held
     runs_frame(Store(store))
     (path,) = (store / "cache").glob("runs-*.sealed")

@@ -1,4 +1,4 @@
-"""A record's identity held against the unit that its names make here."""
+"""The identity of a record against the unit that its names stand for."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -30,8 +30,8 @@ def first(source: str) -> RunRecord:
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: f"{record.source} r{record.replicate}")
-def test_every_shipped_run_is_made_anew_from_its_names(record: RunRecord) -> None:
-    """The same unit, and so the same fingerprints, as when it was run; a stranger's own arithmetic agrees."""
+def test_the_unit_of_every_shipped_run_follows_from_its_names(record: RunRecord) -> None:
+    """Unit and fingerprints are the same as when it was run; an independent computation agrees."""
     final = unit_of(record, definitions(record))
     assert (final.fingerprint, final.cell_fingerprint) == (record.run, record.cell)
     assert fingerprints(record.settings["identity"]) == (record.run, record.cell)
@@ -72,8 +72,8 @@ def need(tree: Any, *kinds: str) -> Any:
         ("none", lambda t: t["needs"].append(deepcopy(t)), "identity.needs"),
     ],
 )
-def test_whatever_else_an_identity_says_is_a_fault(source: str, change: Callable[[Any], None], code: str) -> None:
-    """Though the forger works the fingerprints out anew."""
+def test_every_other_entry_of_an_identity_is_a_fault(source: str, change: Callable[[Any], None], code: str) -> None:
+    """Even if the forger updates the fingerprints."""
     record = first(source)
     tree = deepcopy(record.settings["identity"])
     change(tree)
@@ -91,7 +91,7 @@ def test_whatever_else_an_identity_says_is_a_fault(source: str, change: Callable
 
 
 @pytest.mark.parametrize("images", ["", "x" * 64, 7, None, {"a": 1}, "0" * 63])
-def test_the_hash_of_a_pool_is_one(images: object) -> None:
+def test_the_hash_of_a_pool_must_be_valid(images: object) -> None:
     record = first("satir/felzenszwalb")
     tree = deepcopy(record.settings["identity"])
     need(tree, "pretrain", "corpus")["images"] = images
@@ -100,7 +100,7 @@ def test_the_hash_of_a_pool_is_one(images: object) -> None:
 
 
 @pytest.mark.parametrize("origin", ["", "mine", 7, None])
-def test_imagenet_weights_come_from_a_known_place(origin: object) -> None:
+def test_imagenet_weights_need_a_known_origin(origin: object) -> None:
     record = first("imagenet")
     tree = deepcopy(record.settings["identity"])
     need(tree, "pretrain")["origin"] = origin

@@ -1,4 +1,4 @@
-"""How long `bench plan` says that things take."""
+"""The time that `bench plan` expects."""
 
 import json
 from pathlib import Path
@@ -10,13 +10,13 @@ from bench.plan.unit_folder import SPENT
 from results.store import Store
 
 
-def test_a_unit_of_no_steps_says_nothing_of_a_step(tmp_path: Path) -> None:
-    """ImageNet weights are a pretraining that takes seconds and trains nothing: hours were once told for minutes."""
+def test_units_without_steps_do_not_count_for_the_time_per_step(tmp_path: Path) -> None:
+    """ImageNet weights are a pretraining that takes seconds and trains nothing."""
     for name, seconds, work in (("a", 2.65, 0), ("b", 300, 3000), ("c", 500, 3000)):
         folder = tmp_path / "units" / "pretrain" / name
         folder.mkdir(parents=True)
-        told = {"seconds": seconds, "work": work, "by": "x", "protocol": "p", "device": "d"}
-        (folder / SPENT).write_text(json.dumps(told))
+        spent = {"seconds": seconds, "work": work, "by": "x", "protocol": "p", "device": "d"}
+        (folder / SPENT).write_text(json.dumps(spent))
     (tmp_path / "units" / "pretrain" / "b" / "torn").write_text("")
     (folder.with_name("torn")).mkdir()
     (folder.with_name("torn") / SPENT).write_text("{")

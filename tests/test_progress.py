@@ -1,4 +1,4 @@
-"""What a run says of the time that it will still take."""
+"""The remaining time that a run shows."""
 
 import os
 import subprocess
@@ -13,8 +13,8 @@ from bench.cli import progress
 from results import load_table
 
 
-class Told:
-    """A run of made-up units, its clock in our hands."""
+class FakeRun:
+    """A run of made-up units with a fake clock."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **work: int) -> None:
         self.now = 0.0
@@ -35,43 +35,43 @@ class Told:
         return self.watch._seconds_left()
 
 
-def test_an_image_of_a_corpus_takes_longer_than_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = Told(monkeypatch, corpus_a=100, tune_a=1000, tune_b=1000)
-    told.watch.started(told.units["corpus_a"])
-    told.watch.started(told.units["tune_a"])
-    told.after(0, corpus_a=1, tune_a=1)
-    assert told.after(20, corpus_a=4, tune_a=200) is None, "too early to tell"
-    assert told.after(180, corpus_a=40, tune_a=400) == pytest.approx((60 * 5 + 1600 * 0.5) / 2)
-    told.watch.finished(told.units["tune_a"], "ok", None)
+def test_each_kind_of_unit_has_its_own_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = FakeRun(monkeypatch, corpus_a=100, tune_a=1000, tune_b=1000)
+    run.watch.started(run.units["corpus_a"])
+    run.watch.started(run.units["tune_a"])
+    run.after(0, corpus_a=1, tune_a=1)
+    assert run.after(20, corpus_a=4, tune_a=200) is None, "too early to tell"
+    assert run.after(180, corpus_a=40, tune_a=400) == pytest.approx((60 * 5 + 1600 * 0.5) / 2)
+    run.watch.finished(run.units["tune_a"], "ok", None)
     left = 60 * 5 + 1000 * 0.2  # as if the rest of it had taken no time
-    assert told.after(0) == pytest.approx(left / 2), "the next one starts at once: there are two workers"
-    told.watch.started(told.units["tune_b"])
-    told.after(0, tune_b=1)
-    told.watch.finished(told.units["tune_b"], "ok", None)
-    assert told.after(0) == pytest.approx(60 * 5), "one unit is left, and one worker can be at it"
+    assert run.after(0) == pytest.approx(left / 2), "the next one starts at once: there are two workers"
+    run.watch.started(run.units["tune_b"])
+    run.after(0, tune_b=1)
+    run.watch.finished(run.units["tune_b"], "ok", None)
+    assert run.after(0) == pytest.approx(60 * 5), "one unit is left, for one worker"
 
 
-def test_weights_that_load_in_seconds_are_no_pace_for_pretrainings(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = Told(monkeypatch, pretrain_a=1, pretrain_b=3000, tune_a=1000)
-    told.watch.started(told.units["pretrain_a"])
-    told.after(2)
-    told.watch.finished(told.units["pretrain_a"], "ok", None)
-    told.watch.started(told.units["tune_a"])
-    told.after(0, tune_a=1)
-    assert told.after(98, tune_a=500) == pytest.approx((500 * 98 / 500) + 3000 * 100 / 501)
-    told.watch.started(told.units["tune_a"])
-    assert told.watch._pieces["tune_a"].since == 2, "told of again, as of a unit that another call is at"
+def test_loading_weights_does_not_count_for_the_pace_of_pretraining(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = FakeRun(monkeypatch, pretrain_a=1, pretrain_b=3000, tune_a=1000)
+    run.watch.started(run.units["pretrain_a"])
+    run.after(2)
+    run.watch.finished(run.units["pretrain_a"], "ok", None)
+    run.watch.started(run.units["tune_a"])
+    run.after(0, tune_a=1)
+    assert run.after(98, tune_a=500) == pytest.approx((500 * 98 / 500) + 3000 * 100 / 501)
+    run.watch.started(run.units["tune_a"])
+    assert run.watch._pieces["tune_a"].since == 2, "started twice, as for a unit that another process runs"
 
 
-def test_what_a_killed_call_had_done_is_no_pace(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = Told(monkeypatch, tune_a=1000)
-    told.watch.started(told.units["tune_a"])
-    told.after(0, tune_a=901)
-    assert told.after(99, tune_a=950) == pytest.approx(50 * 99 / 50)
+def test_work_of_a_killed_call_does_not_count_for_the_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = FakeRun(monkeypatch, tune_a=1000)
+    run.watch.started(run.units["tune_a"])
+    run.after(0, tune_a=901)
+    assert run.after(99, tune_a=950) == pytest.approx(50 * 99 / 50)
 
 
 @pytest.mark.parametrize("end", ["head", "full disk"])
-def test_a_run_goes_on_when_its_output_cannot_be_written(
+def test_a_run_continues_when_its_output_cannot_be_written(
     end: str, matrix_file: Path, scenes: Path, tmp_path: Path
 ) -> None:
     words = command(matrix_file, tmp_path / "store", scenes, "--executor", "inline")
@@ -82,14 +82,14 @@ def test_a_run_goes_on_when_its_output_cannot_be_written(
         assert running.stdout.readline()
         running.stdout.close()
     assert running.stderr is not None
-    told = running.stderr.read()
-    assert running.wait() == 0, told
-    assert told.count("bench: standard output is gone") == 1
-    assert len(told.splitlines()) == 1
+    errors = running.stderr.read()
+    assert running.wait() == 0, errors
+    assert errors.count("bench: standard output is gone") == 1
+    assert len(errors.splitlines()) == 1
     assert len(load_table(tmp_path / "store")) == 2
 
 
-def test_a_run_that_nobody_reads_still_ends_by_its_results(matrix_file: Path, scenes: Path, tmp_path: Path) -> None:
+def test_the_exit_code_of_a_run_with_closed_output(matrix_file: Path, scenes: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     words = [*command(matrix_file, store, scenes, "--executor", "inline"), "--fail-fast"]
     code = (

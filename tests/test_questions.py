@@ -1,4 +1,4 @@
-"""`bench compare`, `claim`, `scaling`, `report` and the views of `table`, on a store whose truth is known."""
+"""`bench compare`, `claim`, `scaling`, `report` and the views of `table`, on a store with known scores."""
 
 import io
 import json
@@ -25,7 +25,7 @@ IMAGES, GROUPS = 48, 12
 
 
 def proof(quality: float, seed: int) -> Evidence:
-    """A model that hits about this share of every class; the labels are always the same."""
+    """A model that hits about this share of every class, on fixed labels."""
     rng, fixed = np.random.default_rng(seed), np.random.default_rng(0)
     truth = fixed.integers(50, 200, (IMAGES, 3))
     share = np.clip(quality + 0.01 * rng.normal() + 0.05 * rng.normal(size=(IMAGES, 3)), 0, 1)
@@ -70,13 +70,13 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return store.root
 
 
-def test_compare_says_effect_interval_images_and_verdict(filled: Path, bench: Bench) -> None:
-    told = bench("compare", "satir", "none", "--store", filled)
-    assert told.code == 0, told.err
-    assert "people-made masks" in told.out
-    assert re.search(r"^all .*4 and 4", told.out, re.MULTILINE)
-    assert "12 groups of 48 test images" in told.out
-    assert "SUPPORTED: satir is" in told.out
+def test_compare_shows_effect_interval_images_and_verdict(filled: Path, bench: Bench) -> None:
+    result = bench("compare", "satir", "none", "--store", filled)
+    assert result.code == 0, result.err
+    assert "people-made masks" in result.out
+    assert re.search(r"^all .*4 and 4", result.out, re.MULTILINE)
+    assert "12 groups of 48 test images" in result.out
+    assert "SUPPORTED: satir is" in result.out
     one = bench(
         "compare", "satir", "none", "--store", filled, "--backbone", "tiny", "--per-class", "--metric", "weighted_f"
     )
@@ -92,18 +92,18 @@ def test_the_exit_code_of_a_claim_is_its_verdict(filled: Path, bench: Bench, tex
     assert bench("claim", text, "--store", filled).code == code
 
 
-def test_a_file_of_claims_ends_with_0_only_as_expected(filled: Path, bench: Bench, tmp_path: Path) -> None:
+def test_a_claims_file_exits_with_0_only_if_all_are_as_expected(filled: Path, bench: Bench, tmp_path: Path) -> None:
     path = tmp_path / "claims.yaml"
     path.write_text('- {claim: "satir > none", expect: supported}\n')
     assert bench("claim", "--file", path, "--store", filled).code == 0
     path.write_text('- {claim: "satir > none", expect: contradicted}\n- {claim: "satyr > none", expect: supported}\n')
-    told = bench("claim", "--file", path, "--store", filled)
-    assert told.code == 2
-    assert told.out.count("NOT AS EXPECTED") == 2
-    assert "no runs of 'satyr'" in told.out
+    result = bench("claim", "--file", path, "--store", filled)
+    assert result.code == 2
+    assert result.out.count("NOT AS EXPECTED") == 2
+    assert "no runs of 'satyr'" in result.out
 
 
-def test_claims_as_lists_for_a_text(filled: Path, bench: Bench, tmp_path: Path) -> None:
+def test_claims_as_markdown_lists(filled: Path, bench: Bench, tmp_path: Path) -> None:
     path = tmp_path / "claims.yaml"
     entries = [
         {"claim": "satir > none", "expect": "supported", "says": "It helps.", "about": "Does it?"},
@@ -111,9 +111,9 @@ def test_claims_as_lists_for_a_text(filled: Path, bench: Bench, tmp_path: Path) 
         {"claim": "none > satir", "expect": "contradicted", "about": "Or the reverse?"},
     ]
     path.write_text(yaml.safe_dump(entries))
-    told = bench("claim", "--file", path, "--store", filled, "--format", "md")
-    assert told.code == 2
-    lines = told.out.splitlines()
+    result = bench("claim", "--file", path, "--store", filled, "--format", "md")
+    assert result.code == 2
+    lines = result.out.splitlines()
     assert lines[:2] == ["Does it?", ""]
     assert re.fullmatch(r"- \*\*It helps\.\*\* SUPPORTED: satir is 0\.\d{4} mIoU ahead of none .*\.", lines[2])
     assert lines[3].startswith("- **A lot.** NOT AS EXPECTED (supported): NOT SHOWN")
@@ -122,15 +122,18 @@ def test_claims_as_lists_for_a_text(filled: Path, bench: Bench, tmp_path: Path) 
     assert "It helps." in bench("claim", "--file", path, "--store", filled).out
 
 
-def test_a_file_of_claims_names_its_boards_itself_and_is_not_empty(filled: Path, bench: Bench, tmp_path: Path) -> None:
+def test_a_claims_file_excludes_filters_and_must_not_be_empty(filled: Path, bench: Bench, tmp_path: Path) -> None:
     path = tmp_path / "claims.yaml"
     path.write_text("[]")
-    told = bench("claim", "--file", path, "--store", filled)
-    assert (told.code, "holds no claims" in told.err) == (1, True)
-    assert "names its own target" in bench("claim", "--file", path, "--target", "soda", "--store", filled).err
+    result = bench("claim", "--file", path, "--store", filled)
+    assert (result.code, "contains no claims" in result.err) == (1, True)
+    assert (
+        "each claim in --file names its own"
+        in bench("claim", "--file", path, "--target", "soda", "--store", filled).err
+    )
 
 
-def test_the_views_count_what_counts(bench: Bench, tmp_path: Path) -> None:
+def test_views_leave_out_stale_and_leaking_cells(bench: Bench, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     more: list[tuple[str, dict[str, Any]]] = [("none", {}), ("none", {"finished": "2000-01-01T00:00:00+00:00"})]
     more.append(("satir", {"leak": "it saw the test"}))
@@ -140,22 +143,22 @@ def test_the_views_count_what_counts(bench: Bench, tmp_path: Path) -> None:
             made: dict[str, Any] = {"scores": metrics.scores(evidence), "evidence_sha256": sha256(evidence.to_bytes())}
             write_record(store, record(replicate, source=source, cell=f"{number}" * 64, **made, **changes), evidence)
     for view in ("--per-class", "--tuning"):
-        told = bench("table", view, "--store", store.root).out
-        assert len(re.findall(r"^none  ", told, re.MULTILINE)) == 1, "not the old identity too"
-        assert not re.search(r"^satir  ", told, re.MULTILINE)
-        assert "left out, satir x tiny: it saw the test" in told
+        result = bench("table", view, "--store", store.root).out
+        assert len(re.findall(r"^none  ", result, re.MULTILINE)) == 1, "not the old identity too"
+        assert not re.search(r"^satir  ", result, re.MULTILINE)
+        assert "left out, satir x tiny: it saw the test" in result
     assert bench("report", "--out", tmp_path / "r", "--store", store.root).code == 0
     assert "it saw the test" in (tmp_path / "r" / "index.html").read_text()
     runs = pd.read_csv(tmp_path / "r" / "runs.csv")
     assert json.loads(runs["class_iou"][0]) == load_table(store.root)["class_iou"][0].tolist()
 
 
-def test_scaling_reads_sizes_and_draws(filled: Path, bench: Bench, tmp_path: Path) -> None:
-    told = bench("scaling", "--axis", "n", "--source", "satir", "--store", filled, "--out", tmp_path / "curve.png")
-    assert told.code == 0, told.err
+def test_scaling_lists_sizes_and_draws_a_chart(filled: Path, bench: Bench, tmp_path: Path) -> None:
+    result = bench("scaling", "--axis", "n", "--source", "satir", "--store", filled, "--out", tmp_path / "curve.png")
+    assert result.code == 0, result.err
     for size in (10, 30, 100, 300):
-        assert re.search(rf"^{size} ", told.out, re.MULTILINE)
-    assert re.search(r"^(still rising|unclear|plateau): ", told.out, re.MULTILINE)
+        assert re.search(rf"^{size} ", result.out, re.MULTILINE)
+    assert re.search(r"^(still rising|unclear|plateau): ", result.out, re.MULTILINE)
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
     bad = bench("scaling", "--source", "satir", "--store", filled, "--out", tmp_path / "curve.gif")
     assert bad.code == 1
@@ -178,11 +181,11 @@ def labelled(root: Path, sources: dict[str, float], replicates: int) -> Path:
     return store.root
 
 
-def test_labels_that_are_saved_and_why_an_interval_is_missing(bench: Bench, tmp_path: Path) -> None:
+def test_saved_labels_and_why_an_interval_is_missing(bench: Bench, tmp_path: Path) -> None:
     words = ["scaling", "--axis", "train_fraction", "--source", "imagenet", "--store"]
-    told = bench(*words, labelled(tmp_path / "a", {"none": 0.4, "imagenet": 0.5}, 4)).out
-    assert re.search(r"^0\.1 .* \d+% \(\d+% to \d+%\)", told, re.MULTILINE), told
-    assert re.search(r"^1 .* beyond the measured range", told, re.MULTILINE), told
+    result = bench(*words, labelled(tmp_path / "a", {"none": 0.4, "imagenet": 0.5}, 4)).out
+    assert re.search(r"^0\.1 .* \d+% \(\d+% to \d+%\)", result, re.MULTILINE), result
+    assert re.search(r"^1 .* beyond the measured range", result, re.MULTILINE), result
     few = bench(*words, labelled(tmp_path / "b", {"none": 0.4, "imagenet": 0.5}, 2)).out
     assert re.search(r"^0\.1 .*% \(no interval under 3 replicates\)", few, re.MULTILINE), few
     alone = bench(*words, labelled(tmp_path / "c", {"imagenet": 0.5}, 4))
@@ -203,25 +206,25 @@ def test_the_views_of_the_table(filled: Path, bench: Bench) -> None:
     both = bench("table", "--tiers", "--per-class", "--store", filled).out
     assert tiers.strip() in both
     assert bench("table", "--per-class", "--store", filled).out.strip() in both
-    assert "is one table" in bench("table", "--tiers", "--per-class", "--format", "csv", "--store", filled).err
+    assert "writes one table" in bench("table", "--tiers", "--per-class", "--format", "csv", "--store", filled).err
     rows = json.loads(bench("table", "--per-class", "--format", "json", "--store", filled).out)
     assert len(rows) == 2 * len(QUALITY)
     assert (
-        "no runs on 'huge' on this board; there are: large, tiny"
+        "no runs on 'huge' on this board; choose one of large, tiny"
         in bench("table", "--tiers", "--backbone", "huge", "--store", filled).err
     )
 
 
-def test_the_board_shows_what_the_filters_name_and_its_ranks_stay(filled: Path, bench: Bench) -> None:
+def test_filters_select_rows_and_keep_ranks(filled: Path, bench: Bench) -> None:
     whole = json.loads(bench("table", "--format", "json", "--store", filled).out)
     part = json.loads(bench("table", "--format", "json", "--backbone", "tiny", "--store", filled).out)
     assert part == [row for row in whole if row["backbone"] == "tiny"]
     assert bench("table", "--target", "soda", "--store", filled).code == 0
-    assert "no runs of what" in bench("table", "--target", "sodda", "--store", filled).err
-    assert "--metric goes with" in bench("table", "--metric", "weighted_f", "--store", filled).err
+    assert "no runs match --target" in bench("table", "--target", "sodda", "--store", filled).err
+    assert "--metric applies only to" in bench("table", "--metric", "weighted_f", "--store", filled).err
 
 
-def test_words_around_a_table_are_comments_in_latex(filled: Path, bench: Bench) -> None:
+def test_text_around_a_table_is_comments_in_latex(filled: Path, bench: Bench) -> None:
     for view in ([], ["--tiers"], ["--per-class"]):
         lines = bench("table", *view, "--format", "latex", "--store", filled).out.splitlines()
         inside = False
@@ -264,7 +267,7 @@ def test_text_of_a_record_is_shown_as_text(bench: Bench, tmp_path: Path) -> None
         ["table", "--tuning"],
     ],
 )
-def test_all_of_it_comes_back_from_records_and_evidence_alone(
+def test_all_answers_follow_from_records_and_evidence_alone(
     words: list[str], filled: Path, bench: Bench, tmp_path: Path
 ) -> None:
     first = bench(*words, "--store", filled).out
@@ -283,8 +286,8 @@ def test_a_source_that_shares_no_backbone_has_no_tier_and_breaks_no_table(tmp_pa
         for replicate in range(3):
             cell = sha256(f"{source}{backbone}".encode())
             write(store, record(replicate, source=source, backbone=backbone, cell=cell))
-    told = view_text(store, "tiers", "miou", "table", None)
-    assert [line.split()[0] for line in told.splitlines() if " mine " in line] == ["-"]
+    result = view_text(store, "tiers", "miou", "table", None)
+    assert [line.split()[0] for line in result.splitlines() if " mine " in line] == ["-"]
 
 
 @pytest.mark.parametrize(
@@ -298,13 +301,11 @@ def test_a_source_that_shares_no_backbone_has_no_tier_and_breaks_no_table(tmp_pa
         (b"claim: a > b", "expected a list"),
     ],
 )
-def test_a_file_that_holds_no_claims_is_refused_in_words(
-    data: bytes, says: str, filled: Path, bench: Bench, tmp_path: Path
-) -> None:
+def test_an_invalid_claims_file_is_an_error(data: bytes, says: str, filled: Path, bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "claims.yaml").write_bytes(data)
-    told = bench("claim", "--file", tmp_path / "claims.yaml", "--store", filled)
-    assert told.code == 1
-    assert says in told.err
+    result = bench("claim", "--file", tmp_path / "claims.yaml", "--store", filled)
+    assert result.code == 1
+    assert says in result.err
 
 
 @pytest.mark.parametrize("ranked", [True, False])
@@ -316,9 +317,9 @@ def test_table_and_report_mark_a_submission_alike(ranked: bool, bench: Bench, tm
     as_submission(store, "mine")
     marked = "mine (submitted, recomputed)"
     for form in ("table", "md", "latex"):
-        told = bench("table", "--format", form, "--store", store.root)
-        assert marked in told.out
-        assert ("TOO SHORT TO RANK" in told.out) == (not ranked)
+        result = bench("table", "--format", form, "--store", store.root)
+        assert marked in result.out
+        assert ("TOO SHORT TO RANK" in result.out) == (not ranked)
     assert bench("report", "--out", tmp_path / "r", "--store", store.root).code == 0
     page = (tmp_path / "r" / "index.html").read_text()
     assert f"<td>{marked}<" in page
@@ -333,9 +334,9 @@ def test_table_and_report_mark_a_submission_alike(ranked: bool, bench: Bench, tm
         assert "mine was submitted" in bench(*words, "--store", store.root).out, words
 
 
-def test_classes_named_as_columns_are(bench: Bench, tmp_path: Path) -> None:
+def test_classes_named_like_columns(bench: Bench, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     for i in range(3):
         write(store, record(i, i, classes=["source", "x", "x"]))
-    told = bench("table", "--per-class", "--format", "json", "--store", store.root)
-    assert list(json.loads(told.out)[0]) == ["source", "backbone", "n", "source (2)", "x", "x (2)"]
+    result = bench("table", "--per-class", "--format", "json", "--store", store.root)
+    assert list(json.loads(result.out)[0]) == ["source", "backbone", "n", "source (2)", "x", "x (2)"]

@@ -1,4 +1,4 @@
-"""Only regular files are read, whatever names them: a device or a pipe would be read, or waited for, without end."""
+"""Only regular files are read: a device or a pipe would block or never end."""
 
 import os
 import time
@@ -26,17 +26,17 @@ def folder(path: Path) -> None:
 
 
 SHIPPED = Path(__file__).parents[1] / "results" / "runs"
-STRANGE = pytest.mark.parametrize("make", [device, pipe, folder])
+NOT_REGULAR = pytest.mark.parametrize("make", [device, pipe, folder])
 
 
-@STRANGE
-def test_what_is_no_regular_file_is_not_read(make: Callable[[Path], None], tmp_path: Path) -> None:
+@NOT_REGULAR
+def test_only_regular_files_are_read(make: Callable[[Path], None], tmp_path: Path) -> None:
     make(tmp_path / "x")
     with pytest.raises(OSError, match=r"not a regular file|Is a directory"):
         read_regular(tmp_path / "x", 10)
 
 
-def test_no_more_is_read_than_is_allowed(tmp_path: Path) -> None:
+def test_the_size_limit(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"0123456789")
     assert read_regular(tmp_path / "x", 10) == b"0123456789"
     with pytest.raises(OSError, match="larger than 9 bytes"):
@@ -52,7 +52,7 @@ def card(here: Path, **fields: object) -> Path:
     return here / "mine"
 
 
-@STRANGE
+@NOT_REGULAR
 @pytest.mark.parametrize(
     "fields",
     [
@@ -62,7 +62,7 @@ def card(here: Path, **fields: object) -> Path:
     ],
     ids=lambda fields: next(iter(fields)),
 )
-def test_what_a_card_names_is_a_regular_file_for_every_command(
+def test_files_named_in_a_card_must_be_regular(
     make: Callable[[Path], None], fields: dict[str, object], scenes: Path, bench: Bench, tmp_path: Path
 ) -> None:
     make(tmp_path / "odd-file")
@@ -72,15 +72,15 @@ def test_what_a_card_names_is_a_regular_file_for_every_command(
     calls = [("submit", "check", mine), ("plan", "--matrix", matrix, "--source", mine, "--data", scenes)]
     calls += [("leaks", "--source", mine, "--target", "scenes", "--data", scenes)] if "corpus" in fields else []
     for words in calls:
-        told = bench(*words)
-        assert told.code == 1
-        assert "/odd-file" in told.out + told.err
-        assert "Traceback" not in told.err
+        result = bench(*words)
+        assert result.code == 1
+        assert "/odd-file" in result.out + result.err
+        assert "Traceback" not in result.err
     assert time.monotonic() - started < 30
 
 
-@STRANGE
-def test_a_corpus_with_a_pipe_in_it_cannot_be_used(
+@NOT_REGULAR
+def test_files_in_a_corpus_must_be_regular(
     make: Callable[[Path], None], scenes: Path, bench: Bench, tmp_path: Path
 ) -> None:
     for name in ("images", "labels"):
@@ -90,16 +90,16 @@ def test_a_corpus_with_a_pipe_in_it_cannot_be_used(
     )
     (tmp_path / "corpus" / "images" / f"a{image.suffix}").write_bytes(image.read_bytes())
     make(tmp_path / "corpus" / "labels" / "a.png")
-    told = bench("corpus", "check", tmp_path / "corpus", "--classes", 3)
-    assert told.code == 1
-    assert "a.png" in told.err
+    result = bench("corpus", "check", tmp_path / "corpus", "--classes", 3)
+    assert result.code == 1
+    assert "a.png" in result.err
     make(tmp_path / "corpus" / "manifest.json")
-    told = bench("corpus", "check", tmp_path / "corpus")
-    assert told.code == 1
-    assert "manifest.json cannot be read" in told.err
+    result = bench("corpus", "check", tmp_path / "corpus")
+    assert result.code == 1
+    assert "manifest.json cannot be read" in result.err
 
 
-@STRANGE
+@NOT_REGULAR
 @pytest.mark.parametrize(
     "words",
     [
@@ -113,24 +113,24 @@ def test_a_corpus_with_a_pipe_in_it_cannot_be_used(
     ],
     ids=" ".join,
 )
-def test_what_the_command_line_names_is_a_regular_file(
+def test_files_named_on_the_command_line_must_be_regular(
     words: tuple[str, ...], make: Callable[[Path], None], scenes: Path, bench: Bench, tmp_path: Path
 ) -> None:
     make(tmp_path / "x.yaml")
     places = {"X": tmp_path / "x.yaml", "POOL": scenes / "scenes" / "unlabelled", "BUNDLE": SHIPPED}
-    told = bench(*(places.get(word, word) for word in words))
-    assert told.code == 1
-    assert "x.yaml" in told.err
-    assert "Traceback" not in told.err
+    result = bench(*(places.get(word, word) for word in words))
+    assert result.code == 1
+    assert "x.yaml" in result.err
+    assert "Traceback" not in result.err
 
 
-@STRANGE
+@NOT_REGULAR
 @pytest.mark.parametrize("name", ["train_infrared.txt", "JPEGImages/0", "SegmentationClassOne/0"])
-def test_a_target_with_a_pipe_in_it_is_named(name: str, make: Callable[[Path], None], soda: Path, bench: Bench) -> None:
+def test_files_of_a_target_must_be_regular(name: str, make: Callable[[Path], None], soda: Path, bench: Bench) -> None:
     base = soda / "soda" / "InfraredSemanticLabel"
     path = sorted((base / name.removesuffix("/0")).iterdir())[0] if name.endswith("/0") else base / name
     path.unlink()
     make(path)
-    told = bench("data", "check", "soda", "--data", soda)
-    assert told.code == 1
-    assert path.name in told.err
+    result = bench("data", "check", "soda", "--data", soda)
+    assert result.code == 1
+    assert path.name in result.err

@@ -153,7 +153,7 @@ def test_a_diverged_cell_is_recorded_and_not_run_again(bench: Bench, tmp_path: P
     assert "--retry" not in again.out
     refused = bench("run", "--matrix", path, "--executor", "inline", "--retry", "diverged")
     assert refused.code == 1
-    assert "the same seed diverges again" in refused.err
+    assert "the same seed would diverge again" in refused.err
     bench("run", "--matrix", path, "--executor", "inline", "--retry", "failed,oom,load_failed")
     trials = next((tmp_path / "store").glob("units/tune/*/trials.jsonl"))
     assert trials.stat().st_mtime_ns == first_trials, "nothing was run again"

@@ -251,5 +251,5 @@ def test_ctrl_c_leaves_nothing(bench: Bench, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(scenes, "draw", stop)
     ended = bench("data", "make", "scenes", "--data", tmp_path)
     assert ended.code == 3
-    assert "nothing was left behind" in ended.err
+    assert "nothing was kept" in ended.err
     assert not (tmp_path / "scenes").exists()

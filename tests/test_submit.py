@@ -1,4 +1,4 @@
-"""The way in: a card, its check, its runs beside the baselines, the bundle, and the board that shows it."""
+"""A submission: card, check, runs beside the baselines, bundle, and the board that shows it."""
 
 import hashlib
 import json
@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_template_is_a_card_that_is_only_to_be_filled_in(
+def test_a_template_is_a_valid_card_with_gaps_to_fill_in(
     kind: str, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -43,43 +43,43 @@ def test_a_template_is_a_card_that_is_only_to_be_filled_in(
     card = read_yaml(folder / "card.yaml", SourceCard)
     assert card.name == "mine/v2"
     assert json.loads((folder / "card.schema.json").read_text()) == SourceCard.model_json_schema()
-    told = bench("submit", "check", "mine--v2")
-    assert told.code == 1
+    result = bench("submit", "check", "mine--v2")
+    assert result.code == 1
     for field in ("description", "licence", "contact", "training_data"):
-        assert f"FAULT {field}:" in told.out, "every fault at once"
+        assert f"FAULT {field}:" in result.out, "every fault at once"
     again = bench("submit", "init", "mine/v2", "--kind", kind)
-    assert (again.code, "is there already" in again.err) == (1, True)
+    assert (again.code, "exists already" in again.err) == (1, True)
 
 
 @pytest.mark.parametrize(
     ("name", "why"),
-    [("imagenet", "a source already"), ("satir/top-4", "a source already"), ("../x", "cannot be a source's name")],
+    [("imagenet", "exists already"), ("satir/top-4", "exists already"), ("../x", "not a valid source name")],
 )
-def test_a_name_that_is_taken_or_leads_elsewhere_is_refused(
+def test_a_taken_or_invalid_name_is_rejected(
     name: str, why: str, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    told = bench("submit", "init", name, "--kind", "recipe")
-    assert told.code == 1
-    assert why in told.err
+    result = bench("submit", "init", name, "--kind", "recipe")
+    assert result.code == 1
+    assert why in result.err
     assert not [path for path in tmp_path.iterdir() if path.name not in ("weights", "store")]
 
 
-def test_every_kind_of_template_and_every_card_in_the_documentation_is_taken_by_the_model(tmp_path: Path) -> None:
-    texts = [template("mine", kind) for kind in get_args(Kind)]
+def test_templates_and_cards_in_the_documentation_are_valid(tmp_path: Path) -> None:
+    texts = [template("mine", kind) for kind in KINDS]
     for page in ("README.md", "CONTRIBUTING.md"):
         blocks = (ROOT / page).read_text().split("```yaml\n")[1:]
         texts += [block.split("```")[0] for block in blocks if block.startswith("name:")]
-    assert len(texts) >= 5, "two kinds of card stand in the README"
+    assert len(texts) >= 5, "the README has two kinds of card"
     for text in texts:
         (tmp_path / "card.yaml").write_text(text)
         read_yaml(tmp_path / "card.yaml", SourceCard)
 
 
-def test_the_schema_knows_what_the_model_refuses() -> None:
-    told = json.loads(schema())
-    assert told["additionalProperties"] is False
-    assert set(told["properties"]) == set(SourceCard.model_fields)
+def test_the_schema_forbids_unknown_keys() -> None:
+    made = json.loads(schema())
+    assert made["additionalProperties"] is False
+    assert set(made["properties"]) == set(SourceCard.model_fields)
 
 
 CHECKPOINT = {"backbones": ["tiny"], "path": "weights.safetensors"}
@@ -108,43 +108,43 @@ CHECKPOINT = {"backbones": ["tiny"], "path": "weights.safetensors"}
         ({"inside": "teacher"}, "teacher"),
     ],
 )
-def test_a_wrong_checkpoint_is_named_with_its_mend(
+def test_a_wrong_checkpoint_is_reported_with_its_fix(
     change: dict[str, object], why: str, bench: Bench, tmp_path: Path
 ) -> None:
     folder = card_folder(tmp_path / "mine", checkpoints=[CHECKPOINT | change])
-    told = bench("submit", "check", folder)
-    assert told.code == 1
-    assert why in told.out
+    result = bench("submit", "check", folder)
+    assert result.code == 1
+    assert why in result.out
 
 
-def test_a_renaming_that_leaves_a_tensor_unfilled_is_refused_with_the_nearest_names(
-    bench: Bench, tmp_path: Path
-) -> None:
+def test_a_missing_tensor_is_reported_with_the_nearest_names(bench: Bench, tmp_path: Path) -> None:
     folder = card_folder(
         tmp_path / "mine",
         checkpoints=[CHECKPOINT | {"rename": {"module.encoder.stages.1.0.weight": "module.encoder.stages.1.0.wait"}}],
     )
-    told = bench("submit", "check", folder)
-    assert told.code == 1
-    assert "no tensor for stages.1.0.weight; nearest among those given: " in told.out
-    assert "module.encoder.stages.1.0.weight" in told.out
+    result = bench("submit", "check", folder)
+    assert result.code == 1
+    assert "no tensor for stages.1.0.weight; nearest among those given: " in result.out
+    assert "module.encoder.stages.1.0.weight" in result.out
 
 
-def test_a_good_checkpoint_is_told_tensor_by_tensor(bench: Bench, tmp_path: Path) -> None:
-    told = bench("submit", "check", card_folder(tmp_path / "mine"))
-    assert told.code == 0, told.out
+def test_the_check_counts_the_tensors_of_a_good_checkpoint(bench: Bench, tmp_path: Path) -> None:
+    result = bench("submit", "check", card_folder(tmp_path / "mine"))
+    assert result.code == 0, result.out
     count = len(network.build(BACKBONES["tiny"], 2).encoder.state_dict())
-    assert f"tiny: {count} of {count} tensors" in told.out
-    assert "module.encoder." in told.out
+    assert f"tiny: {count} of {count} tensors" in result.out
+    assert "module.encoder." in result.out
 
 
-def test_a_word_to_be_filled_in_is_no_contact(bench: Bench, tmp_path: Path) -> None:
-    told = bench("submit", "check", card_folder(tmp_path / "mine", contact="TODO"))
-    assert told.code == 1
-    assert "contact: missing; say whom to ask" in told.out
+def test_a_placeholder_is_not_a_contact(bench: Bench, tmp_path: Path) -> None:
+    result = bench("submit", "check", card_folder(tmp_path / "mine", contact="TODO"))
+    assert result.code == 1
+    assert "contact: missing; say whom to ask" in result.out
 
 
-def test_a_source_that_says_it_has_seen_the_target_is_a_leak(packed: Packed, bench: Bench, tmp_path: Path) -> None:
+def test_a_source_that_declares_the_target_as_training_data_is_a_leak(
+    packed: Packed, bench: Bench, tmp_path: Path
+) -> None:
     folder = card_folder(tmp_path / "mine", training_data=["scenes"])
     assert bench("run", "--matrix", packed.matrix, "--source", folder, "--executor", "inline").code == 0
     rows = json.loads(bench("table", "--format", "json").out)
@@ -153,8 +153,8 @@ def test_a_source_that_says_it_has_seen_the_target_is_a_leak(packed: Packed, ben
 
 def test_a_card_without_weights_for_a_backbone_skips_that_cell(packed: Packed, bench: Bench, tmp_path: Path) -> None:
     folder = card_folder(tmp_path / "mine", checkpoints=[CHECKPOINT | {"backbones": ["fpn-resnet50"]}])
-    told = bench("run", "--matrix", packed.matrix, "--source", folder, "--source", "none", "--executor", "inline")
-    assert told.code == 0
+    result = bench("run", "--matrix", packed.matrix, "--source", folder, "--source", "none", "--executor", "inline")
+    assert result.code == 0
     rows = {row["source"]: row for row in json.loads(bench("table", "--format", "json").out)}
     assert rows["none"]["status"] == "ok"
     assert (rows["mine"]["status"], rows["mine"]["reason"]) == (
@@ -163,28 +163,26 @@ def test_a_card_without_weights_for_a_backbone_skips_that_cell(packed: Packed, b
     )
 
 
-def test_each_backbone_gets_the_checkpoint_that_is_for_it(bench: Bench, tmp_path: Path) -> None:
+def test_each_backbone_gets_its_own_checkpoint(bench: Bench, tmp_path: Path) -> None:
     folder = card_folder(tmp_path / "mine")
     other = {"backbones": ["fpn-resnet50"], "path": "other.safetensors"}
     (folder / "card.yaml").write_text(yaml.safe_dump(CARD | {"checkpoints": [CHECKPOINT, other]}))
     small = network.build(BACKBONES["fpn-resnet50"], 2).encoder.state_dict()
-    safetensors.torch.save_file(
-        {name: tensor.contiguous() for name, tensor in small.items()}, folder / str(other["path"])
-    )
-    told = bench("submit", "check", folder)
-    assert told.code == 0, told.out
+    safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in small.items()}, folder / str(other["path"]))
+    result = bench("submit", "check", folder)
+    assert result.code == 0, result.out
     counts = {name: len(network.build(BACKBONES[name], 2).encoder.state_dict()) for name in ("tiny", "fpn-resnet50")}
-    assert all(f"{name}: {count} of {count} tensors" in told.out for name, count in counts.items())
-    assert "tensors read from weights.safetensors" in told.out
-    assert "tensors read from other.safetensors" in told.out
+    assert all(f"{name}: {count} of {count} tensors" in result.out for name, count in counts.items())
+    assert "tensors read from weights.safetensors" in result.out
+    assert "tensors read from other.safetensors" in result.out
 
 
-def test_a_submission_runs_beside_the_baselines_and_its_controls_can_be_asked_for(packed: Packed) -> None:
-    told = {(r.source, r.replicate): r.status for r in packed.records()}
-    assert told == {(source, number): "ok" for source in ("none", "mine") for number in (0, 1)}
+def test_a_submission_runs_beside_the_baselines(packed: Packed) -> None:
+    statuses = {(r.source, r.replicate): r.status for r in packed.records()}
+    assert statuses == {(source, number): "ok" for source in ("none", "mine") for number in (0, 1)}
 
 
-def test_what_is_packed_is_small_and_holds_no_weights_no_images_and_no_path_of_the_machine(packed: Packed) -> None:
+def test_a_bundle_is_small_and_has_no_weights_images_or_local_paths(packed: Packed) -> None:
     files = [path for path in packed.bundle.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 200_000
     assert {path.suffix for path in files} == {".json", ".yaml", ".npz", ".csv", ".jsonl"}
@@ -196,39 +194,37 @@ def test_what_is_packed_is_small_and_holds_no_weights_no_images_and_no_path_of_t
     assert len(card["checkpoints"][0]["sha256"]) == 64
 
 
-def test_a_bundle_passes_and_its_badge_says_how_far_it_got(
-    packed: Packed, bench: Bench, scenes: Path, tmp_path: Path
-) -> None:
+def test_the_badge_is_the_level_of_the_verdict(packed: Packed, bench: Bench, scenes: Path, tmp_path: Path) -> None:
     here = packed.copy(tmp_path)
     verified = [("submit", "verify", here.bundle, "--manifest", here.manifest)]
-    told = bench(*verified[0])
-    assert told.code == 0, told.out
-    assert "2 runs recomputed from their evidence" in told.out
+    result = bench(*verified[0])
+    assert result.code == 0, result.out
+    assert "2 runs recomputed from their evidence" in result.out
     assert badge_of(here) == "recomputed"
-    told = bench(*verified[0], "--spot", 4000, "--networks", packed.networks, "--seed", 1)
-    assert told.code == 0, told.out
+    result = bench(*verified[0], "--spot", 4000, "--networks", packed.networks, "--seed", 1)
+    assert result.code == 0, result.out
     pairs = sum(r.scores.test_images for r in packed.records() if r.scores is not None and r.source == "mine")
-    assert f"{pairs} random test images predicted anew" in told.out, "each image of each run once"
+    assert f"{pairs} random test images predicted again" in result.out, "each image of each run once"
     assert badge_of(here) == "spot-checked"
     again = bench(*verified[0])
     assert again.code == 0
     assert "says 'spot-checked', which this check did not repeat: delete it if you do not trust it" in again.out
-    assert badge_of(here) == "spot-checked", "a check of less takes nothing back"
-    told = bench(*verified[0], "--reproduce", "--source", packed.folder, "--seed", 1)
-    assert told.code == 0, told.out
-    assert "the same scores, bit for bit" in told.out
+    assert badge_of(here) == "spot-checked", "a less thorough check does not lower it"
+    result = bench(*verified[0], "--reproduce", "--source", packed.folder, "--seed", 1)
+    assert result.code == 0, result.out
+    assert "the same scores, bit for bit" in result.out
     assert badge_of(here) == "reproduced"
 
 
 def badge_of(here: Packed) -> str:
-    """The badge on a board that has nothing but the bundle."""
+    """The badge on a board of the bundle alone."""
     empty = here.bundle.parent.parent / "bench-store"
     empty.mkdir(exist_ok=True)
     cells = board(load_table(empty))
     return "claimed" if cells.empty else str(cells["badge"].iloc[0])
 
 
-def test_the_board_shows_a_submission_with_its_badge_and_what_was_measured_here_once(
+def test_the_board_shows_a_submission_with_its_badge_and_own_runs_once(
     packed: Packed,
     bench: Bench,
     tmp_path: Path,
@@ -237,45 +233,45 @@ def test_the_board_shows_a_submission_with_its_badge_and_what_was_measured_here_
     here = packed.copy(tmp_path)
     shutil.copytree(packed.store, tmp_path / "bench-store")
     runs = load_table(tmp_path / "bench-store")
-    assert len(runs) == 4, "runs that are in the store and in the bundle stand once"
+    assert len(runs) == 4, "runs in both the store and the bundle count once"
     assert runs["badge"].isna().all()
     for path in (tmp_path / "bench-store").glob("*/*/mine"):
         shutil.rmtree(path)
-    told = bench("table", "--store", tmp_path / "bench-store")
-    assert "mine" not in told.out
-    assert "submitted, and nobody has checked it: bench submit verify" in told.err
+    result = bench("table", "--store", tmp_path / "bench-store")
+    assert "mine" not in result.out
+    assert "submitted, and nobody has checked it: bench submit verify" in result.err
     assert bench("submit", "verify", here.bundle, "--manifest", here.manifest).code == 0
-    told = bench("table", "--store", tmp_path / "bench-store")
-    assert "mine (submitted, recomputed)" in told.out
+    result = bench("table", "--store", tmp_path / "bench-store")
+    assert "mine (submitted, recomputed)" in result.out
     compared = bench("compare", "mine", "none", "--store", tmp_path / "bench-store", "--per-class")
     assert compared.code == 0, compared.err
     judged = bench("claim", "mine > none", "--store", tmp_path / "bench-store")
     tiers = bench("table", "--tiers", "--store", tmp_path / "bench-store")
-    for told in (compared, judged, tiers):
-        assert "mine was submitted, not measured here (recomputed)" in told.out
+    for result in (compared, judged, tiers):
+        assert "mine was submitted, not measured here (recomputed)" in result.out
     for page in ("Leaderboard", "Compare", "Images", "Run"):
         assert "not measured here" in texts(opened(tmp_path / "bench-store", page=page, search="mine")), page
     assert set(OF_SUBMISSIONS) <= set(load_table(tmp_path / "bench-store").columns)
     record = next(here.bundle.rglob("record.json"))
     record.write_text(record.read_text().replace('"miou": 0', '"miou": 0.9', 1))
-    told = bench("table", "--store", tmp_path / "bench-store")
-    assert "record.json was changed after it was packed" in told.err
+    result = bench("table", "--store", tmp_path / "bench-store")
+    assert "record.json was changed after it was packed" in result.err
     assert load_table(tmp_path / "bench-store")["source"].tolist() == ["none", "none"]
 
 
-def test_a_verdict_stands_for_one_bundle_alone(packed: Packed, bench: Bench, tmp_path: Path) -> None:
+def test_a_verdict_is_valid_for_one_bundle_only(packed: Packed, bench: Bench, tmp_path: Path) -> None:
     here = packed.copy(tmp_path)
     bench("submit", "verify", here.bundle, "--manifest", here.manifest)
     assert badge_of(here) == "recomputed"
     here.repack()
-    assert badge_of(here) == "claimed", "somebody packed other files since"
+    assert badge_of(here) == "claimed", "other files were packed since"
     assert "changed since somebody has checked it" in str(load_table(tmp_path / "bench-store").attrs["unreadable"])
     verdict = read_verdict(here.bundle)
     assert verdict is not None
     assert verdict.level == "recomputed"
 
 
-def test_a_folder_of_another_name_shows_nothing(packed: Packed, tmp_path: Path) -> None:
+def test_a_bundle_in_a_folder_of_another_name_is_left_out(packed: Packed, tmp_path: Path) -> None:
     here = packed.copy(tmp_path)
     here.bundle.rename(here.bundle.with_name("imagenet"))
     (tmp_path / "bench-store").mkdir()
@@ -286,25 +282,25 @@ def test_a_folder_of_another_name_shows_nothing(packed: Packed, tmp_path: Path) 
 
 def test_packing_again_replaces_the_bundle(packed: Packed, bench: Bench, tmp_path: Path) -> None:
     for _ in range(2):
-        told = bench("submit", "pack", packed.folder, "--store", packed.store, "--out", tmp_path / "out")
-    told = bench("submit", "verify", tmp_path / "out" / "mine", "--manifest", packed.manifest)
-    assert told.code == 0, told.out
-    told = bench("submit", "pack", packed.folder, "--store", tmp_path / "nothing", "--out", tmp_path / "out")
-    assert told.code == 1
-    assert "no store at" in told.err
+        result = bench("submit", "pack", packed.folder, "--store", packed.store, "--out", tmp_path / "out")
+    result = bench("submit", "verify", tmp_path / "out" / "mine", "--manifest", packed.manifest)
+    assert result.code == 0, result.out
+    result = bench("submit", "pack", packed.folder, "--store", tmp_path / "nothing", "--out", tmp_path / "out")
+    assert result.code == 1
+    assert "no store at" in result.err
 
 
-def test_a_manifest_is_that_of_the_files(hit_uav: Path) -> None:
+def test_a_shipped_manifest_matches_the_files(hit_uav: Path) -> None:
     path = shipped_manifest("hit-uav")
     assert path is not None
     assert read_manifest(path) == make_manifest(open_target("hit-uav", hit_uav))
 
 
-def test_what_ships_passes_as_a_store() -> None:
+def test_the_shipped_store_passes() -> None:
     assert verify.judge(ROOT / "results" / "runs").faults == []
 
 
-def test_a_store_under_way_passes_and_says_so(tmp_path: Path) -> None:
+def test_an_incomplete_store_passes_with_a_note(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "results" / "runs", tmp_path / "runs", ignore=shutil.ignore_patterns("cache"))
     shutil.rmtree(next((tmp_path / "runs").glob("*/*/imagenet/*/r1-*")))
     judged = verify.judge(tmp_path / "runs")
@@ -329,7 +325,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         server.shutdown()
 
 
-def test_a_checkpoint_from_an_address_is_fetched_once_and_only_if_it_is_the_one(
+def test_a_checkpoint_is_downloaded_once_and_kept_only_if_its_hash_matches(
     served: str, bench: Bench, tmp_path: Path
 ) -> None:
     folder = card_folder(tmp_path / "mine")
@@ -337,13 +333,13 @@ def test_a_checkpoint_from_an_address_is_fetched_once_and_only_if_it_is_the_one(
     sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
     entry = {"backbones": ["tiny"], "url": f"{served}/weights.safetensors", "sha256": sha256}
     (folder / "card.yaml").write_text(yaml.safe_dump(CARD | {"checkpoints": [entry]}))
-    told = bench("submit", "check", folder)
-    assert (told.code, "404" in told.out) == (1, True), "it is not there yet"
+    result = bench("submit", "check", folder)
+    assert (result.code, "404" in result.out) == (1, True), "not served yet"
     (tmp_path / "served" / "other.safetensors").write_bytes(b"other bytes")
     other = entry | {"url": f"{served}/other.safetensors"}
     (folder / "card.yaml").write_text(yaml.safe_dump(CARD | {"checkpoints": [other]}))
-    told = bench("submit", "check", folder)
-    assert (told.code, "nothing was kept" in told.out) == (1, True)
+    result = bench("submit", "check", folder)
+    assert (result.code, "nothing was kept" in result.out) == (1, True)
     assert not list((tmp_path / "weights").rglob("*.safetensors"))
     weights.rename(tmp_path / "served" / "fine.safetensors")
     fine = entry | {"url": f"{served}/fine.safetensors"}
@@ -354,13 +350,13 @@ def test_a_checkpoint_from_an_address_is_fetched_once_and_only_if_it_is_the_one(
     assert bench("submit", "check", folder).code == 0, "it was kept"
 
 
-def test_a_run_that_came_in_a_bundle_is_not_done_here(packed: Packed, bench: Bench, tmp_path: Path) -> None:
+def test_runs_in_a_bundle_do_not_count_as_done_here(packed: Packed, bench: Bench, tmp_path: Path) -> None:
     here = packed.copy(tmp_path)
     assert bench("submit", "verify", here.bundle, "--manifest", here.manifest).code == 0
     (tmp_path / "bench-store").mkdir()
     words = ("--matrix", packed.matrix, "--source", packed.folder, "--store", tmp_path / "bench-store")
-    told = bench("plan", *words)
-    assert told.code == 0, told.err
-    assert "4 units: 0 done, 4 to do" in told.out, told.out
+    result = bench("plan", *words)
+    assert result.code == 0, result.err
+    assert "4 units: 0 done, 4 to do" in result.out, result.out
     assert "mine" not in bench("status", "--store", tmp_path / "bench-store").out
     assert "mine (submitted, recomputed)" in bench("table", "--store", tmp_path / "bench-store").out

@@ -1,4 +1,4 @@
-"""Tampering: each kind is tried as somebody would who repairs the checksums after it, and each is caught and named."""
+"""Tampering: each kind, with checksums repaired afterwards, is detected and named."""
 
 import io
 import json
@@ -39,14 +39,14 @@ def here(packed: Packed, tmp_path: Path) -> Packed:
 
 
 def faults(here: Packed, repack: bool = True, **where: Any) -> str:
-    """Everything that is found wrong, in one text; empty where it passes."""
+    """All faults in one text; empty if it passes."""
     if repack:
         here.repack()
     return "\n".join(texts(verify.judge(here.bundle, [here.manifest], **where).faults))
 
 
 def codes(here: Packed, repack: bool = True, **where: Any) -> set[str]:
-    """The kinds of what is found wrong."""
+    """The codes of all faults."""
     if repack:
         here.repack()
     return {fault.code for fault in verify.judge(here.bundle, [here.manifest], **where).faults}
@@ -57,12 +57,12 @@ def evidence_of(here: Packed, replicate: int = 0) -> Evidence:
 
 
 def replace_evidence(here: Packed, new: Evidence, replicate: int = 0) -> None:
-    """Puts evidence there, and the scores and the checksum that follow from it: all that a careful forger would."""
+    """Replace the evidence, and the scores and checksum that follow from it, as a careful forger would."""
     (here.run(replicate) / "evidence.npz").write_bytes(new.to_bytes())
 
-    def change(told: dict[str, Any]) -> None:
-        told["scores"] = metrics.scores(new).model_dump()
-        told["evidence_sha256"] = sha256(new.to_bytes())
+    def change(fields: dict[str, Any]) -> None:
+        fields["scores"] = metrics.scores(new).model_dump()
+        fields["evidence_sha256"] = sha256(new.to_bytes())
 
     here.edit(change, replicate)
 
@@ -72,32 +72,32 @@ def changed(old: Evidence, **fields: Any) -> Evidence:
     return Evidence(**values | fields)
 
 
-def test_what_nobody_touched_passes(here: Packed) -> None:
+def test_an_untouched_bundle_passes(here: Packed) -> None:
     assert not codes(here, repack=False)
     assert not codes(here)
 
 
 def test_any_edit_shows_in_the_checksums(here: Packed) -> None:
-    here.edit(lambda told: told["scores"].update(miou=0.9))
+    here.edit(lambda fields: fields["scores"].update(miou=0.9))
     (here.bundle / "more.txt").write_text("x")
     (here.run() / "history.csv").unlink()
-    told = faults(here, repack=False)
-    assert "record.json was changed after it was packed" in told
-    assert "more.txt is not listed" in told
-    assert "history.csv is listed in bundle.json and missing" in told
+    result = faults(here, repack=False)
+    assert "record.json was changed after it was packed" in result
+    assert "more.txt is not listed" in result
+    assert "history.csv is listed in bundle.json and missing" in result
 
 
 def test_a_score_is_edited(here: Packed) -> None:
-    here.edit(lambda told: told["scores"].update(miou=0.9))
+    here.edit(lambda fields: fields["scores"].update(miou=0.9))
     assert "evidence.scores" in codes(here)
 
 
 def test_a_class_is_edited(here: Packed) -> None:
-    here.edit(lambda told: told["scores"]["class_iou"].__setitem__(0, 0.99))
+    here.edit(lambda fields: fields["scores"]["class_iou"].__setitem__(0, 0.99))
     assert "evidence.scores" in codes(here)
 
 
-def test_the_evidence_is_improved_to_perfection_in_the_matrices_alone(here: Packed) -> None:
+def test_only_the_matrices_are_made_perfect(here: Packed) -> None:
     old = evidence_of(here)
     perfect = np.zeros_like(old.confusion)
     for image, truth in zip(perfect, old.confusion.sum(2), strict=True):
@@ -107,7 +107,7 @@ def test_the_evidence_is_improved_to_perfection_in_the_matrices_alone(here: Pack
 
 
 def possible(confusion: NDArray[np.int64], here: Packed) -> NDArray[np.float64]:
-    """Weighted F-measures that these matrices allow: all that a careful forger would work out."""
+    """Weighted F-measures that these matrices allow, as a careful forger would compute them."""
     edge = {image.id: image.edge for image in read_manifest(here.manifest).test}
     ids = evidence_of(here).image_ids.tolist()
     bounds = weighted_f_bounds(confusion, np.array([edge[i] for i in ids]), 1.0)
@@ -115,7 +115,7 @@ def possible(confusion: NDArray[np.int64], here: Packed) -> NDArray[np.float64]:
 
 
 def slightly_better(here: Packed) -> None:
-    """Errors turned into hits within each row, so that every total stays, with weighted F-measures that go with it."""
+    """Turn errors into hits within each row, keeping every total, with weighted F-measures to match."""
     old = evidence_of(here)
     better = old.confusion.copy()
     for image in better:
@@ -129,7 +129,7 @@ def slightly_better(here: Packed) -> None:
     replace_evidence(here, changed(old, confusion=better, weighted_f=possible(better, here)))
 
 
-def test_a_matrix_is_improved_and_the_measure_forgotten(here: Packed) -> None:
+def test_a_matrix_is_improved_without_the_measure(here: Packed) -> None:
     old = evidence_of(here)
     slightly_better(here)
     replace_evidence(here, changed(evidence_of(here), weighted_f=old.weighted_f))
@@ -137,32 +137,32 @@ def test_a_matrix_is_improved_and_the_measure_forgotten(here: Packed) -> None:
 
 
 def test_a_matrix_is_improved_with_care(here: Packed, bench: Bench) -> None:
-    """Every number fits then; the networks say otherwise."""
+    """Then all numbers agree; only the networks contradict them."""
     slightly_better(here)
     assert not codes(here)
-    told = bench(
+    result = bench(
         *("submit", "verify", here.bundle, "--manifest", here.manifest, "--spot", 12, "--seed", 0),
         *("--networks", here.networks),
     )
-    assert told.code == 2
-    assert "pixels otherwise than its evidence says" in told.out
-    assert "over the drawn images the IoU of" in told.out
+    assert result.code == 2
+    assert "pixels predicted by its network differ from its evidence" in result.out
+    assert "over the drawn images the IoU of" in result.out
     verdict = bundle.read_verdict(here.bundle)
     assert verdict is not None
     assert verdict.level == "claimed"
     again = bench("submit", "verify", here.bundle, "--manifest", here.manifest)
-    assert again.code == 2, "a check of less does not forget it"
+    assert again.code == 2, "a less thorough check does not clear it"
 
 
-def test_a_matrix_is_improved_and_nobody_has_networks(here: Packed, bench: Bench) -> None:
+def test_a_matrix_is_improved_and_there_are_no_networks(here: Packed, bench: Bench) -> None:
     slightly_better(here)
     here.repack()
-    told = bench(
+    result = bench(
         *("submit", "verify", here.bundle, "--manifest", here.manifest, "--reproduce", "--source", here.folder),
         *("--seed", next(seed for seed in range(50) if drawn(here, seed) == 0)),
     )
-    assert told.code == 2
-    assert "on the same processor with the same packages they must be equal" in told.out
+    assert result.code == 2
+    assert "on the same processor with the same packages they must be equal" in result.out
 
 
 def drawn(here: Packed, seed: int) -> int:
@@ -171,17 +171,17 @@ def drawn(here: Packed, seed: int) -> int:
     return int(runs[int(np.random.default_rng(seed).integers(2))].name[1])
 
 
-def test_the_networks_are_others(here: Packed, bench: Bench, tmp_path: Path) -> None:
+def test_the_networks_are_swapped(here: Packed, bench: Bench, tmp_path: Path) -> None:
     kept = sorted(here.networks.iterdir())
     (tmp_path / "others").mkdir()
     for path, other in zip(kept, reversed(kept), strict=True):
         (tmp_path / "others" / path.name).write_bytes(other.read_bytes())
-    told = bench(
+    result = bench(
         *("submit", "verify", here.bundle, "--manifest", here.manifest, "--spot", 8, "--seed", 0),
         *("--networks", tmp_path / "others"),
     )
-    assert told.code == 2
-    assert "is not the network that the run" in told.out
+    assert result.code == 2
+    assert "is not the network that run" in result.out
 
 
 def test_images_are_dropped(here: Packed) -> None:
@@ -200,12 +200,12 @@ def test_images_of_another_split_are_scored(here: Packed) -> None:
     assert "train-1" in faults(here)
 
 
-def test_the_truth_is_another(here: Packed) -> None:
+def test_the_truth_is_edited(here: Packed) -> None:
     old = evidence_of(here)
     truth = old.confusion.copy()
     row = int(truth[0].sum(1).argmax())
     column = int(truth[0, row].argmax())
-    truth[0, row, column] -= 1  # one pixel fewer that is hard
+    truth[0, row, column] -= 1  # one hard pixel fewer
     replace_evidence(here, changed(old, confusion=truth))
     assert "images.pixels" in codes(here)
 
@@ -220,21 +220,21 @@ def test_a_replicate_is_swapped_for_a_copy_of_a_better_one(here: Packed) -> None
     better = max((0, 1), key=lambda number: np.count_nonzero(evidence_of(here, number).confusion.sum((0, 1))))
     replace_evidence(here, evidence_of(here, better), 1 - better)
     assert "copy.errors" in codes(here)
-    told = faults(here)
-    assert told.count(str(here.bundle)) == 2, "both places are named"
+    result = faults(here)
+    assert result.count(str(here.bundle)) == 2, "both places are named"
 
 
-def test_a_replicate_is_swapped_for_one_that_was_drawn_later(here: Packed) -> None:
-    """Many were run, and the best of them are called 0 and 1: their fingerprints say which they are."""
+def test_a_replicate_is_swapped_for_a_later_one(here: Packed) -> None:
+    """The best of many runs are labelled 0 and 1: their fingerprints reveal their true numbers."""
 
-    def change(told: dict[str, Any]) -> None:
-        identity = told["settings"]["identity"]
+    def change(fields: dict[str, Any]) -> None:
+        identity = fields["settings"]["identity"]
         identity["replicate"] = 7
-        told["run"], told["cell"] = fingerprints(identity)
+        fields["run"], fields["cell"] = fingerprints(identity)
 
     here.edit(change, 1)
     assert "identity.field" in codes(here)
-    assert "replicate 7 of its final" in faults(here)
+    assert "its final: replicate is 7" in faults(here)
 
 
 def test_a_replicate_is_left_out(here: Packed) -> None:
@@ -244,7 +244,7 @@ def test_a_replicate_is_left_out(here: Packed) -> None:
     assert "cell.replicates" in codes(here)
 
 
-def test_a_failed_replicate_is_told_and_not_hidden(here: Packed) -> None:
+def test_a_failed_replicate_is_reported(here: Packed) -> None:
     record = RunRecord.model_validate_json((here.run(1) / "record.json").read_bytes())
     null = dict.fromkeys(("scores", "tuning", "provenance", "evidence_sha256", "network_sha256", "weights_sha256"))
     failed = record.model_dump() | null | {"status": "diverged", "reason": "the loss was not finite"}
@@ -259,16 +259,16 @@ def test_a_failed_replicate_is_told_and_not_hidden(here: Packed) -> None:
 
 @pytest.mark.parametrize("field", ["finetune_steps", "trials", "batch", "seed"])
 def test_another_budget_under_the_same_name(field: str, here: Packed) -> None:
-    def change(told: dict[str, Any]) -> None:
-        told["settings"]["protocol"][field] += 1
+    def change(fields: dict[str, Any]) -> None:
+        fields["settings"]["protocol"][field] += 1
 
     here.edit(change)
     assert "settings.protocol" in codes(here)
     assert f" {field} " in faults(here)
 
 
-def test_a_protocol_of_ones_own(here: Packed) -> None:
-    here.edit(lambda told: told.update(protocol="mine-v1"))
+def test_a_private_protocol(here: Packed) -> None:
+    here.edit(lambda fields: fields.update(protocol="mine-v1"))
     assert "record.unknown_name" in codes(here)
 
 
@@ -279,7 +279,7 @@ def test_more_trials_than_the_others_had(here: Packed) -> None:
     assert "budget.trials" in codes(here)
 
 
-def test_trials_of_ones_own_choice(here: Packed) -> None:
+def test_edited_trials(here: Packed) -> None:
     path = here.run() / "trials.jsonl"
     trials = [json.loads(line) for line in path.read_text().splitlines()]
     trials[1]["schedule"]["lr"] = 5e-3
@@ -288,7 +288,7 @@ def test_trials_of_ones_own_choice(here: Packed) -> None:
 
 
 def test_a_schedule_that_was_not_the_best(here: Packed) -> None:
-    here.edit(lambda told: told["tuning"].update(tuned_val_miou=0.99))
+    here.edit(lambda fields: fields["tuning"].update(tuned_val_miou=0.99))
     assert "budget.choice" in codes(here)
 
 
@@ -305,23 +305,23 @@ def test_a_manifest_is_swapped(here: Packed, tmp_path: Path) -> None:
     (here.bundle / "scenes.json").unlink()
     write_manifest(mine, tmp_path / "mine.json")
     here.repack()
-    told = {fault.code for fault in verify.judge(here.bundle, [tmp_path / "mine.json"]).faults}
-    assert "images.target" in told
-    told = {fault.code for fault in verify.judge(here.bundle).faults}
-    assert "images.no_manifest" in told, "without one it does not pass in silence"
+    result = {fault.code for fault in verify.judge(here.bundle, [tmp_path / "mine.json"]).faults}
+    assert "images.target" in result
+    result = {fault.code for fault in verify.judge(here.bundle).faults}
+    assert "images.no_manifest" in result, "without one it does not pass silently"
 
 
-def test_the_evidence_of_somebody_elses_run(here: Packed, packed: Packed) -> None:
+def test_the_evidence_of_another_run(here: Packed, packed: Packed) -> None:
     other = next(record for record in packed.records() if record.source == "none")
     folder = next(packed.store.glob(f"*/*/none/*/r0-{other.run[:12]}"))
     replace_evidence(here, Evidence.from_bytes((folder / "evidence.npz").read_bytes()))
-    assert not codes(here), "by itself it fits"
+    assert not codes(here), "by itself it is consistent"
     assert "copy.errors" in codes(here, others=packed.store)
-    told = faults(here, others=packed.store)
-    assert "none x tiny r0" in told
-    assert f"in {packed.store}" in told
+    result = faults(here, others=packed.store)
+    assert "none x tiny r0" in result
+    assert f"in {packed.store}" in result
     (here.bundle.parent.parent / "runs").symlink_to(packed.store)
-    assert "copy.errors" in codes(here), "the store beside it is looked at unasked"
+    assert "copy.errors" in codes(here), "the store beside it is always searched"
 
 
 def test_a_nan(here: Packed) -> None:
@@ -334,16 +334,16 @@ def test_a_nan(here: Packed) -> None:
     values = old.weighted_f.copy()
     values[~np.isnan(values)] = np.nan
     (here.run() / "evidence.npz").write_bytes(changed(old, weighted_f=values).to_bytes())
-    here.edit(lambda told: told.update(evidence_sha256=sha256((here.run() / "evidence.npz").read_bytes())))
+    here.edit(lambda fields: fields.update(evidence_sha256=sha256((here.run() / "evidence.npz").read_bytes())))
     assert "evidence.absent_class" in codes(here)
 
 
 @pytest.mark.parametrize("name", ["../outside.txt", "/etc/outside.txt", "a\\..\\b", "C:outside"])
 def test_a_path_that_leaves_the_folder(name: str, here: Packed, tmp_path: Path) -> None:
     listing = here.bundle / "bundle.json"
-    told = json.loads(listing.read_text())
-    told["files"][name] = "0" * 64
-    listing.write_text(json.dumps(told))
+    result = json.loads(listing.read_text())
+    result["files"][name] = "0" * 64
+    listing.write_text(json.dumps(result))
     assert "bundle.files" in codes(here, repack=False)
     assert not list(tmp_path.parent.glob("outside*"))
 
@@ -355,7 +355,7 @@ def test_a_link_out_of_the_folder(here: Packed, tmp_path: Path) -> None:
         verify.judge(here.bundle)
 
 
-def test_evidence_that_unpacks_to_more_than_any_target_needs(here: Packed) -> None:
+def test_evidence_that_unpacks_to_too_much(here: Packed) -> None:
     made_of_zeros = io.BytesIO()
     with zipfile.ZipFile(made_of_zeros, "w", zipfile.ZIP_DEFLATED) as made:
         for name in ("image_ids", "groups", "confusion", "weighted_f"):
@@ -363,7 +363,7 @@ def test_evidence_that_unpacks_to_more_than_any_target_needs(here: Packed) -> No
                 for _ in range(100):
                     member.write(bytes(2**20))
     (here.run() / "evidence.npz").write_bytes(made_of_zeros.getvalue())
-    here.edit(lambda told: told.update(evidence_sha256=sha256(made_of_zeros.getvalue())))
+    here.edit(lambda fields: fields.update(evidence_sha256=sha256(made_of_zeros.getvalue())))
     assert "evidence.unreadable" in codes(here)
 
 
@@ -376,28 +376,28 @@ def test_a_pickle_in_the_evidence_is_not_run(here: Packed, tmp_path: Path) -> No
     data = io.BytesIO()
     np.savez_compressed(data, **arrays)  # type: ignore[arg-type]
     (here.run() / "evidence.npz").write_bytes(data.getvalue())
-    here.edit(lambda told: told.update(evidence_sha256=sha256(data.getvalue())))
+    here.edit(lambda fields: fields.update(evidence_sha256=sha256(data.getvalue())))
     assert "evidence.unreadable" in codes(here)
     assert not (tmp_path / "ran").exists()
 
 
 def test_no_bundle(here: Packed, bench: Bench, tmp_path: Path) -> None:
-    told = bench("submit", "verify", tmp_path / "nothing")
-    assert (told.code, "no bundle at" in told.err) == (1, True)
+    result = bench("submit", "verify", tmp_path / "nothing")
+    assert (result.code, "no bundle at" in result.err) == (1, True)
     (here.bundle / "bundle.json").write_text("{")
-    told = bench("submit", "verify", here.bundle)
-    assert (told.code, "bundle.json" in told.err) == (1, True)
+    result = bench("submit", "verify", here.bundle)
+    assert (result.code, "bundle.json" in result.err) == (1, True)
 
 
 def test_weights_that_did_not_load(here: Packed) -> None:
-    here.edit(lambda told: told.update(problems=["no tensor for x"], passed=False), name="certificate.json")
+    here.edit(lambda fields: fields.update(problems=["no tensor for x"], passed=False), name="certificate.json")
     assert "certificate.refused" in codes(here)
     (here.run() / "certificate.json").unlink()
     assert "certificate.missing" in codes(here)
 
 
 def test_the_certificate_of_other_weights(here: Packed) -> None:
-    here.edit(lambda told: told.update(sha256="0" * 64), name="certificate.json")
+    here.edit(lambda fields: fields.update(sha256="0" * 64), name="certificate.json")
     assert "certificate.other_weights" in codes(here)
 
 
@@ -415,12 +415,12 @@ def test_a_card_that_takes_a_baselines_name(here: Packed) -> None:
 
 
 def test_a_baselines_run_in_a_bundle(here: Packed) -> None:
-    here.edit(lambda told: told.update(source="none"))
+    here.edit(lambda fields: fields.update(source="none"))
     assert "record.source" in codes(here)
 
 
 def test_a_ranked_flag_or_a_leak_is_edited(here: Packed) -> None:
-    here.edit(lambda told: told.update(ranked=not told["ranked"]))
+    here.edit(lambda fields: fields.update(ranked=not fields["ranked"]))
     assert "record.field" in codes(here)
     card = yaml.safe_load((here.bundle / "card.yaml").read_text()) | {"training_data": ["scenes"]}
     (here.bundle / "card.yaml").write_text(yaml.safe_dump(card))
@@ -432,23 +432,23 @@ def test_an_identity_nested_without_end(here: Packed) -> None:
     text = path.read_text()
     deep = '{"needs": [' * 3000 + "{}" + "]}" * 3000
     path.write_text(text.replace('"identity":', f'"identity": {deep}, "was":', 1))
-    told = faults(here)
-    assert told, "refused, and no crash"
+    result = faults(here)
+    assert result, "rejected without a crash"
 
 
-def test_a_weighted_f_of_ones_own(here: Packed, bench: Bench) -> None:
-    """The matrices bound it; what lies within only the networks tell."""
+def test_an_invented_weighted_f(here: Packed, bench: Bench) -> None:
+    """The matrices bound it; within the bounds only the networks contradict it."""
     old = evidence_of(here)
     replace_evidence(here, changed(old, weighted_f=np.where(np.isnan(old.weighted_f), np.nan, 0.95)))
     assert "evidence.bounds" in codes(here)
     replace_evidence(here, changed(old, weighted_f=possible(old.confusion, here)))
     assert not codes(here)
-    told = bench(
+    result = bench(
         *("submit", "verify", here.bundle, "--manifest", here.manifest, "--spot", 12, "--seed", 0),
         *("--networks", here.networks),
     )
-    assert told.code == 2
-    assert "the weighted F-measure of its network is not that of its evidence" in told.out
+    assert result.code == 2
+    assert "the weighted F-measure of its network differs from its evidence" in result.out
 
 
 def test_counts_that_wrap_around(here: Packed) -> None:
@@ -457,7 +457,7 @@ def test_counts_that_wrap_around(here: Packed) -> None:
     arrays = {name: getattr(old, name) for name in ("image_ids", "groups", "weighted_f")}
     np.savez_compressed(data, **arrays, confusion=old.confusion.astype(np.uint64))
     (here.run() / "evidence.npz").write_bytes(data.getvalue())
-    here.edit(lambda told: told.update(evidence_sha256=sha256(data.getvalue())))
+    here.edit(lambda fields: fields.update(evidence_sha256=sha256(data.getvalue())))
     assert "evidence.unreadable" in codes(here)
 
 
@@ -471,12 +471,12 @@ def test_copied_evidence_in_another_order(here: Packed) -> None:
 
 def test_one_network_for_two_replicates(here: Packed) -> None:
     shas = [json.loads((here.run(number) / "record.json").read_text())["network_sha256"] for number in (0, 1)]
-    here.edit(lambda told: told.update(network_sha256=shas[0]), 1)
+    here.edit(lambda fields: fields.update(network_sha256=shas[0]), 1)
     assert "copy.network" in codes(here)
 
 
-def test_the_same_weights_under_another_name_give_the_same_network_honestly(here: Packed, tmp_path: Path) -> None:
-    """A baseline's checkpoint that somebody submits: equal in the same replicate, and in no other."""
+def test_equal_networks_from_the_same_weights_are_legitimate(here: Packed, tmp_path: Path) -> None:
+    """A submitted baseline checkpoint: equal in the same replicate only."""
     store, record = Store(tmp_path / "store"), RunRecord.model_validate_json((here.run() / "record.json").read_bytes())
     other = record.model_copy(update={"source": "theirs", "run": "f" * 64})
     shutil.copytree(here.run(), store.folder_of(other))
@@ -484,7 +484,7 @@ def test_the_same_weights_under_another_name_give_the_same_network_honestly(here
     assert not codes(here, others=store.root)
     judged = verify.judge(here.bundle, [here.manifest], others=store.root)
     assert any(
-        "its network is that of theirs x tiny r0" in n and "as the same weights give it" in n for n in judged.notes
+        "same network as theirs x tiny r0" in n and "as expected from the same weights" in n for n in judged.notes
     )
     others = {"identity": {"needs": [{"kind": "pretrain", "origin": "hub"}]}}
     for changes in ({"replicate": 1}, {"weights_sha256": "0" * 64}, {"source": "mine"}, {"settings": others}):
@@ -493,8 +493,8 @@ def test_the_same_weights_under_another_name_give_the_same_network_honestly(here
         shutil.copytree(here.run(), store.folder_of(copied))
         (store.folder_of(copied) / "record.json").write_text(copied.model_dump_json())
         assert "copy.network" in codes(here, others=store.root), changes
-        told = faults(here, others=store.root)
-        assert "(ffffffffffff) in " in told, changes
+        result = faults(here, others=store.root)
+        assert "(ffffffffffff) in " in result, changes
 
 
 @pytest.mark.parametrize(
@@ -512,7 +512,7 @@ def test_the_same_weights_under_another_name_give_the_same_network_honestly(here
     ],
 )
 def test_a_field_that_no_score_depends_on(field: str, value: object, code: str, here: Packed) -> None:
-    here.edit(lambda told: told.update({field: value}))
+    here.edit(lambda fields: fields.update({field: value}))
     assert code in codes(here)
     assert field in faults(here)
 
@@ -522,22 +522,22 @@ def test_an_invented_pretraining(here: Packed) -> None:
         **{"corpus": "0" * 64, "pretrain_images": 9, "pretrain_steps": 2, "pretrain_loss": 0.1, "heldout_images": 1},
         **{"heldout_loss_before": 1.0, "heldout_loss": 0.1, "heldout_miou": 0.99, "heldout_miou_constant": 0.1},
     }
-    here.edit(lambda told: told.update(pretraining=made))
+    here.edit(lambda fields: fields.update(pretraining=made))
     assert "record.pretraining" in codes(here)
 
 
-def test_an_identity_that_is_another_below_the_top(here: Packed) -> None:
-    def change(told: dict[str, Any]) -> None:
-        tree = told["settings"]["identity"]
+def test_an_identity_edited_below_the_top(here: Packed) -> None:
+    def change(fields: dict[str, Any]) -> None:
+        tree = fields["settings"]["identity"]
         tuned = next(unit for unit in tree["needs"] if unit["kind"] == "tune")
         tuned["train_frac"] = 0.5
-        told["run"], told["cell"] = fingerprints(tree)
+        fields["run"], fields["cell"] = fingerprints(tree)
 
     here.edit(change)
     assert "identity.field" in codes(here)
 
 
-def test_a_card_whose_path_leads_elsewhere(here: Packed) -> None:
+def test_a_card_with_an_absolute_path(here: Packed) -> None:
     card = yaml.safe_load((here.bundle / "card.yaml").read_text())
     card["checkpoints"][0]["path"] = "/etc/passwd"
     (here.bundle / "card.yaml").write_text(yaml.safe_dump(card))
@@ -555,10 +555,10 @@ def test_a_card_whose_path_leads_elsewhere(here: Packed) -> None:
         "\ufffd\x00",
     ],
 )
-def test_a_card_that_no_reader_expects(text: str, here: Packed, bench: Bench) -> None:
+def test_a_malformed_card(text: str, here: Packed, bench: Bench) -> None:
     (here.bundle / "card.yaml").write_text(text)
     assert "card.unusable" in codes(here)
-    assert bench("submit", "check", here.bundle).code == 1, "nor does the way in fall over it"
+    assert bench("submit", "check", here.bundle).code == 1, "nor does `submit check` crash"
 
 
 @pytest.mark.parametrize(
@@ -571,15 +571,15 @@ def test_a_card_that_no_reader_expects(text: str, here: Packed, bench: Bench) ->
         ("evidence.npz", "PK\x03\x04"),
     ],
 )
-def test_a_file_that_no_reader_expects(name: str, text: str, here: Packed) -> None:
+def test_a_malformed_file(name: str, text: str, here: Packed) -> None:
     (here.run() / name).write_text(text)
     if name == "evidence.npz":
-        here.edit(lambda told: told.update(evidence_sha256=sha256((here.run() / name).read_bytes())))
-    assert here.run().name in faults(here), "named, and no crash"
+        here.edit(lambda fields: fields.update(evidence_sha256=sha256((here.run() / name).read_bytes())))
+    assert here.run().name in faults(here), "named, without a crash"
 
 
 def forged(packed: Packed, there: Path, name: str, source: str, level: str = "claimed", **changes: Any) -> Path:
-    """A bundle that somebody wrote by hand from a run of the store; with a level, and a verdict of his own."""
+    """A bundle forged from a run of the store; with a level, it has a forged verdict."""
     record = next(record for record in packed.records() if record.source == source)
     new = record.model_copy(update={"run": "f" * 64, "cell": "e" * 64} | changes)
     folder = there / "submissions" / name
@@ -595,7 +595,7 @@ def forged(packed: Packed, there: Path, name: str, source: str, level: str = "cl
     (folder / "bundle.json").write_text(json.dumps(listing))
     here.repack()
     if level != "claimed":
-        told = {
+        result = {
             **{
                 "name": name,
                 "level": level,
@@ -607,7 +607,7 @@ def forged(packed: Packed, there: Path, name: str, source: str, level: str = "cl
             },
             "bundle_sha256": sha256((folder / "bundle.json").read_bytes()),
         }
-        bundle.verdict_file(folder).write_text(json.dumps(told))
+        bundle.verdict_file(folder).write_text(json.dumps(result))
     return there / "bench-store"
 
 
@@ -623,12 +623,12 @@ BOARD = ["source", "backbone", "n", "miou", "rank", "status"]
         {"target_hash": "0" * 64, "finished": "9999-01-01"},
         {"label_note": "EVIL", "ranked": False},
     ],
-    ids=["joins the cell", "newer", "another board", "speaks for all"],
+    ids=["joins the cell", "newer", "another board", "other label note"],
 )
-def test_a_forged_bundle_changes_nothing_of_others(
+def test_a_forged_bundle_changes_no_other_rows(
     level: str, changes: dict[str, Any], packed: Packed, tmp_path: Path
 ) -> None:
-    """Not even with a verdict of the forger's own, as long as it has a baseline's name."""
+    """Not even with a forged verdict and a baseline's name."""
     changes = {k: v for k, v in changes.items() if v is not None}
     if not changes:
         changes = {"cell": next(r.cell for r in packed.records() if r.source == "none")}
@@ -639,11 +639,11 @@ def test_a_forged_bundle_changes_nothing_of_others(
     ours = after[after["submission"].isna()]
     assert len(ours) == len(before)
     assert board(ours)[BOARD].equals(board(before)[BOARD])
-    told, then = (samples(one_board(table)) for table in (before, after))
-    assert (then.scores, then.judged) == (told.scores, told.judged)
+    result, then = (samples(one_board(table)) for table in (before, after))
+    assert (then.scores, then.judged) == (result.scores, result.judged)
 
 
-def test_a_forged_finding_marks_nobody_else(packed: Packed, tmp_path: Path) -> None:
+def test_a_forged_finding_marks_no_other_source(packed: Packed, tmp_path: Path) -> None:
     shutil.copytree(packed.store, tmp_path / "bench-store")
     here = packed.copy(tmp_path)
     target = packed.records()[0].target_hash
@@ -673,19 +673,19 @@ def test_a_forged_finding_marks_nobody_else(packed: Packed, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("field", ["cell", "run"])
-def test_a_fingerprint_of_ones_own(field: str, here: Packed) -> None:
+def test_an_invented_fingerprint(field: str, here: Packed) -> None:
     for number in (0, 1):
         digest = "e" * 64 if field == "cell" else str(number) * 64
 
-        def change(told: dict[str, Any], digest: str = digest) -> None:
-            told[field] = digest
+        def change(fields: dict[str, Any], digest: str = digest) -> None:
+            fields[field] = digest
 
         here.edit(change, number)
     assert "identity.fingerprint" in codes(here)
 
 
 def test_a_copy_of_a_network_with_one_weight_moved(here: Packed, bench: Bench, tmp_path: Path) -> None:
-    """Its checksum is another one, and the record says so; the weights are compared."""
+    """The record has the changed checksum; the weights are compared."""
     shas = [json.loads((here.run(number) / "record.json").read_text())["run"] for number in (0, 1)]
     copied = tmp_path / "networks"
     shutil.copytree(here.networks, copied)
@@ -693,14 +693,14 @@ def test_a_copy_of_a_network_with_one_weight_moved(here: Packed, bench: Bench, t
     first = next(name for name, tensor in tensors.items() if tensor.ndim > 1)
     tensors[first].view(-1)[0] += 1e-6
     safetensors.torch.save_file(tensors, copied / f"{shas[1]}.safetensors")
-    here.edit(lambda told: told.update(network_sha256=state_sha256(tensors)), 1)
+    here.edit(lambda fields: fields.update(network_sha256=state_sha256(tensors)), 1)
     here.repack()
-    told = bench(
+    result = bench(
         *("submit", "verify", here.bundle, "--manifest", here.manifest, "--spot", 1, "--seed", 0),
         *("--networks", copied),
     )
-    assert told.code == 2
-    assert re.search(r"the weights of mine x tiny r[01] .* away from those of mine x tiny r[01]", told.out)
+    assert result.code == 2
+    assert re.search(r"weights of mine x tiny r[01] .* away from those of mine x tiny r[01]", result.out)
     honest = bench(
         *("submit", "verify", packed_again(here, tmp_path), "--manifest", here.manifest, "--spot", 1, "--seed", 0),
         *("--networks", here.networks),
@@ -711,7 +711,7 @@ def test_a_copy_of_a_network_with_one_weight_moved(here: Packed, bench: Bench, t
 
 def packed_again(here: Packed, to: Path) -> Path:
     """The bundle as it was, in another folder."""
-    here.edit(lambda told: told.update(network_sha256=state_sha256(network_of(here, told["run"]))), 1)
+    here.edit(lambda fields: fields.update(network_sha256=state_sha256(network_of(here, fields["run"]))), 1)
     there = to / "honest" / "submissions" / "mine"
     shutil.copytree(here.bundle, there)
     Packed(here.folder, here.store, there, here.networks, here.manifest, here.matrix).repack()
@@ -722,72 +722,72 @@ def network_of(here: Packed, run: str) -> dict[str, Any]:
     return safetensors.torch.load_file(here.networks / f"{run}.safetensors")
 
 
-# -- what is said and cannot be so ----------------------------------------------------------------------------------------
+# -- impossible declarations ---------------------------------------------------------------------------------------------
 
 
-def sizes(told: dict[str, Any], tensors: int) -> None:
-    """A certificate of so few tensors, with stages that go with it."""
-    told.update(tensors_expected=tensors, tensors_matched=tensors)
-    told["stages"] = {"all": {"expected": tensors, "tensors": tensors, "values": 1}}
+def sizes(fields: dict[str, Any], tensors: int) -> None:
+    """Make the certificate one of this many tensors, with stages to match."""
+    fields.update(tensors_expected=tensors, tensors_matched=tensors)
+    fields["stages"] = {"all": {"expected": tensors, "tensors": tensors, "values": 1}}
 
 
 @pytest.mark.parametrize(
     ("change", "code"),
     [
-        (lambda told: sizes(told, 1), "certificate.stages"),
-        (lambda told: told.update(tensors_expected=1, tensors_matched=1), "certificate.stages"),
-        (lambda told: next(iter(told["stages"].values())).update(values=1), "certificate.stages"),
-        (lambda told: told.update(share_equal_to_initial_frac=1.0), "certificate.refused"),
-        (lambda told: told.update(feature_distance=[0.0]), "certificate.refused"),
-        (lambda told: told.update(stages=[]), "certificate.missing"),
-        (lambda told: told.update(feature_distance=[]), "certificate.missing"),
+        (lambda fields: sizes(fields, 1), "certificate.stages"),
+        (lambda fields: fields.update(tensors_expected=1, tensors_matched=1), "certificate.stages"),
+        (lambda fields: next(iter(fields["stages"].values())).update(values=1), "certificate.stages"),
+        (lambda fields: fields.update(share_equal_to_initial_frac=1.0), "certificate.refused"),
+        (lambda fields: fields.update(feature_distance=[0.0]), "certificate.refused"),
+        (lambda fields: fields.update(stages=[]), "certificate.missing"),
+        (lambda fields: fields.update(feature_distance=[]), "certificate.missing"),
     ],
 )
-def test_a_certificate_that_cannot_be(change: Callable[[dict[str, Any]], None], code: str, here: Packed) -> None:
+def test_an_impossible_certificate(change: Callable[[dict[str, Any]], None], code: str, here: Packed) -> None:
     here.edit(change, name="certificate.json")
     assert code in codes(here)
 
 
 def test_the_weights_of_a_fixed_checkpoint_differ_between_replicates(here: Packed) -> None:
-    """Certificate and record edited together; the other replicate has the same file, so it has the same weights."""
-    here.edit(lambda told: told.update(sha256="0" * 64), name="certificate.json")
-    here.edit(lambda told: told.update(weights_sha256="0" * 64))
+    """Certificate and record are edited together; the other replicate has the same file, so it must have the same weights."""
+    here.edit(lambda fields: fields.update(sha256="0" * 64), name="certificate.json")
+    here.edit(lambda fields: fields.update(weights_sha256="0" * 64))
     assert "copy.weights" in codes(here)
 
 
 def edit_both_weights(here: Packed) -> None:
     for number in (0, 1):
-        here.edit(lambda told: told.update(sha256="0" * 64), number, "certificate.json")
-        here.edit(lambda told: told.update(weights_sha256="0" * 64), number)
+        here.edit(lambda fields: fields.update(sha256="0" * 64), number, "certificate.json")
+        here.edit(lambda fields: fields.update(weights_sha256="0" * 64), number)
 
 
 def test_the_weights_of_every_replicate_are_edited(here: Packed, bench: Bench) -> None:
-    """Nothing in the bundle contradicts it, and it is said so; the file that the card names does."""
+    """Only the file that the card names contradicts it; a note says that it was not checked."""
     edit_both_weights(here)
     here.repack()
-    told = bench("submit", "verify", here.bundle, "--manifest", here.manifest)
-    assert told.code == 0
-    assert "weights_sha256 is as told" in told.out
-    told = bench("submit", "verify", here.bundle, "--manifest", here.manifest, "--source", here.folder)
-    assert told.code == 2
-    assert "the file that its card names gives other weights than its certificate is of" in told.out
+    result = bench("submit", "verify", here.bundle, "--manifest", here.manifest)
+    assert result.code == 0
+    assert "weights_sha256 is not checked" in result.out
+    result = bench("submit", "verify", here.bundle, "--manifest", here.manifest, "--source", here.folder)
+    assert result.code == 2
+    assert "the file that its card names gives other weights than were recorded" in result.out
 
 
-def test_the_file_that_the_card_names_is_held_against_the_certificate(here: Packed, bench: Bench) -> None:
-    told = bench("submit", "verify", here.bundle, "--manifest", here.manifest, "--source", here.folder)
-    assert told.code == 0, told.out
-    assert "weights of 1 checkpoint loaded anew from its file" in told.out
-    assert "is as told" not in told.out
+def test_the_file_that_the_card_names_is_compared_with_the_certificate(here: Packed, bench: Bench) -> None:
+    result = bench("submit", "verify", here.bundle, "--manifest", here.manifest, "--source", here.folder)
+    assert result.code == 0, result.out
+    assert "weights of 1 checkpoint loaded again from file" in result.out
+    assert "is not checked" not in result.out
 
 
-def test_a_key_of_ones_own_in_an_identity(here: Packed) -> None:
-    """With one a copied run would get a fingerprint of its own."""
+def test_an_extra_key_in_an_identity(here: Packed) -> None:
+    """It would give a copied run a new fingerprint."""
 
-    def change(told: dict[str, Any]) -> None:
-        tree = told["settings"]["identity"]
+    def change(fields: dict[str, Any]) -> None:
+        tree = fields["settings"]["identity"]
         for unit in (tree, next(unit for unit in tree["needs"] if unit["kind"] == "pretrain")):
             unit["salt"] = 1
-        told["run"], told["cell"] = fingerprints(tree)
+        fields["run"], fields["cell"] = fingerprints(tree)
 
     here.edit(change)
     assert codes(here) == {"identity.extra"}
@@ -795,42 +795,42 @@ def test_a_key_of_ones_own_in_an_identity(here: Packed) -> None:
 
 
 def test_runs_relabelled_as_a_tenth_of_the_labels(here: Packed) -> None:
-    """Beside the whole ones they are copies; alone nothing shows it, and it is said that only a reproduction would."""
+    """Beside the full runs they are copies; alone, a note says that only a reproduction can tell."""
     for number in (0, 1):
 
-        def change(told: dict[str, Any]) -> None:
-            told["train_frac"] = 0.1
-            tree = told["settings"]["identity"]
+        def change(fields: dict[str, Any]) -> None:
+            fields["train_frac"] = 0.1
+            tree = fields["settings"]["identity"]
             tree["train_frac"] = 0.1
             next(unit for unit in tree["needs"] if unit["kind"] == "tune")["train_frac"] = 0.1
-            told["run"], told["cell"] = fingerprints(tree)
+            fields["run"], fields["cell"] = fingerprints(tree)
 
         here.edit(change, number)
     here.repack()
     judged = verify.judge(here.bundle, [here.manifest])
-    assert any("only --reproduce would show" in note for note in judged.notes)
+    assert any("only --reproduce can confirm" in note for note in judged.notes)
     assert "copy.network" in codes(here, others=here.store)
 
 
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (lambda told: told.update(leak="x" * 2**20), "leak"),
-        (lambda told: told["settings"].update(more="x" * 2**22), "settings"),
-        (lambda told: told["provenance"].update(train_s=1.7e308), "train_s"),
-        (lambda told: told["provenance"].update(device="x" * 5000), "device"),
-        (lambda told: told["provenance"]["packages"].update({"x" * 5000: "1"}), "packages"),
-        (lambda told: told.update(classes=["x"] * 300), "classes"),
+        (lambda fields: fields.update(leak="x" * 2**20), "leak"),
+        (lambda fields: fields["settings"].update(more="x" * 2**22), "settings"),
+        (lambda fields: fields["provenance"].update(train_s=1.7e308), "train_s"),
+        (lambda fields: fields["provenance"].update(device="x" * 5000), "device"),
+        (lambda fields: fields["provenance"]["packages"].update({"x" * 5000: "1"}), "packages"),
+        (lambda fields: fields.update(classes=["x"] * 300), "classes"),
     ],
 )
-def test_a_record_without_measure(change: Callable[[dict[str, Any]], None], why: str, here: Packed) -> None:
+def test_an_oversized_record(change: Callable[[dict[str, Any]], None], why: str, here: Packed) -> None:
     here.edit(change)
-    told = faults(here)
-    assert f"record.json: {why}" in told or f".{why}" in told
-    assert len(told) < 2000
+    result = faults(here)
+    assert f"record.json: {why}" in result or f".{why}" in result
+    assert len(result) < 2000
 
 
-# -- a verdict that came along --------------------------------------------------------------------------------------------
+# -- a verdict that comes with the bundle --------------------------------------------------------------------------------
 
 
 def leave_verdict(here: Packed, **changes: Any) -> None:
@@ -842,29 +842,30 @@ def leave_verdict(here: Packed, **changes: Any) -> None:
     bundle.verdict_file(here.bundle).write_text(json.dumps(fields | changes))
 
 
-def test_a_verdict_that_came_along_is_named_and_not_returned(here: Packed, bench: Bench) -> None:
+def test_a_verdict_in_the_submission_is_named_and_not_returned(here: Packed, bench: Bench) -> None:
     leave_verdict(here, by="the forger")
-    told = bench("submit", "verify", here.bundle, "--manifest", here.manifest)
-    assert told.code == 0
-    assert told.out.rstrip().endswith("mine: recomputed")
+    result = bench("submit", "verify", here.bundle, "--manifest", here.manifest)
+    assert result.code == 0
+    assert result.out.rstrip().endswith("mine: recomputed")
     assert (
-        "mine.verdict.json, by the forger on 2026-01-01, says 'reproduced', which this check did not repeat" in told.out
+        "mine.verdict.json, by the forger on 2026-01-01, says 'reproduced', which this check did not repeat"
+        in result.out
     )
-    assert "everything" not in told.out
+    assert "everything" not in result.out
 
 
-def test_a_verdict_that_came_along_does_not_hide_a_fault(here: Packed, bench: Bench) -> None:
-    here.edit(lambda told: told["scores"].update(miou=0.9))
+def test_a_verdict_in_the_submission_does_not_hide_a_fault(here: Packed, bench: Bench) -> None:
+    here.edit(lambda fields: fields["scores"].update(miou=0.9))
     leave_verdict(here)
-    told = bench("submit", "verify", here.bundle, "--manifest", here.manifest)
-    assert told.code == 2
-    assert "miou is 0.9, and its evidence gives" in told.out
+    result = bench("submit", "verify", here.bundle, "--manifest", here.manifest)
+    assert result.code == 2
+    assert "miou is 0.9, but its evidence gives" in result.out
     verdict = bundle.read_verdict(here.bundle)
     assert verdict is not None
     assert verdict.level == "claimed", "and it is replaced"
 
 
-def test_who_checked_stands_in_the_verdict(here: Packed, bench: Bench) -> None:
+def test_the_reviewer_is_recorded_in_the_verdict(here: Packed, bench: Bench) -> None:
     bench("submit", "verify", here.bundle, "--manifest", here.manifest, "--by", "a reviewer")
     verdict = bundle.read_verdict(here.bundle)
     assert verdict is not None

@@ -1,4 +1,4 @@
-"""What ships: a wheel, installed into an environment of its own and used from another folder, holds all that the demo needs."""
+"""The wheel, installed into a separate environment and used from another folder, has all that the demo needs."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of programs of an environment that has the wheel, and this one's other packages."""
+    """Folder of programs of an environment with the wheel and the current environment's packages."""
     folder = tmp_path_factory.mktemp("wheel")
     kept_out = shutil.ignore_patterns(".*", "*.egg-info", "build", "data", "bench-store", "__pycache__")
     shutil.copytree(ROOT, folder / "source", ignore=kept_out)
@@ -27,7 +27,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (wheel,) = folder.glob("*.whl")
     subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel], check=True)
     site = next((folder / "env/lib").glob("python*/site-packages"))
-    # only the path: what an editable install puts there to be found is not read from a path that a .pth file adds
+    # the path only: .pth files of an editable install are not read from a path that another .pth adds
     (site / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return folder / "env/bin"
 

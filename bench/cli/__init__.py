@@ -1,1 +1,1 @@
-"""The command line, a file for each group of commands, and the texts that they print."""
+"""The command line: one module per group of commands, and the text that they print."""

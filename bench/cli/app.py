@@ -1,6 +1,6 @@
 """The command line: thin commands over the library. Heavy imports happen inside the commands that need them.
 
-Exit codes: 0 all done, 1 the call is wrong or cannot be done here, 2 some runs failed, 3 stopped early.
+Exit codes: 0 success, 1 wrong usage or input, 2 some runs failed, 3 stopped early.
 """
 
 import io
@@ -22,7 +22,10 @@ from bench.cli.submit_commands import submit
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="satir-bench")
 def cli() -> None:
-    """Which pretraining source is best for a thermal segmentation model, by how much, and how sure are we?"""
+    """Benchmark pretraining sources for thermal segmentation: which is best, by how much, and how certain is it?
+
+    Exit codes: 0 success, 1 wrong usage or input, 2 some runs failed, 3 stopped early. `claim` and `submit` list their own.
+    """
 
 
 for command in (
@@ -45,7 +48,7 @@ for command in (
 
 
 def _errors_of_use() -> tuple[type[Exception], ...]:
-    """Looked up only once something went wrong, so that `bench --help` stays quick."""
+    """The exceptions that end with a message. Imported only after a failure, so that `bench --help` stays fast."""
     from pretrain_sources.catalog import UnknownSourceError
     from pretrain_sources.config_file import FileError
     from pretrain_sources.corpus import CorpusError
@@ -60,20 +63,20 @@ def _errors_of_use() -> tuple[type[Exception], ...]:
     return BenchError, UnanswerableError, UnknownSourceError, TeacherError, *of_files
 
 
-def _end_unread() -> None:
-    """Ends as SIGPIPE does where nobody reads standard output any more: click would end with 1 and say nothing."""
+def _exit_if_output_closed() -> None:
+    """Exit with 141, as after SIGPIPE, if standard output is closed: click would exit with 1 and no message."""
     import os
     import select
 
     poll = select.poll()
     poll.register(1, select.POLLOUT)
     if any(events & select.POLLERR for _, events in poll.poll(0)):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left to be flushed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # takes what is still to be flushed
         sys.exit(141)
 
 
 def _fail(message: str, code: int = 1) -> NoReturn:
-    """Ends the process with a message, which may quote files, cards and bundles, on standard error."""
+    """Print a message, which may quote files, cards and bundles, to standard error and exit."""
     from results.escape import lines_for_terminal
 
     click.echo(lines_for_terminal(message), err=True)
@@ -81,31 +84,34 @@ def _fail(message: str, code: int = 1) -> NoReturn:
 
 
 def main() -> None:
-    """The `bench` command: errors of use become one message on standard error, never a traceback."""
+    """Run the `bench` command: usage and input errors become one message on standard error, never a traceback."""
     try:
         code = cli(standalone_mode=False)
-    except (KeyboardInterrupt, click.Abort):  # the first, because the others import what may just have been interrupted
+    except (
+        KeyboardInterrupt,
+        click.Abort,
+    ):  # first: the other handlers import modules, which may be what was interrupted
         click.echo(STOPPED, err=True)
         sys.exit(3)
     except SystemExit:
-        _end_unread()
+        _exit_if_output_closed()
         raise
     except click.ClickException as error:
-        said = io.StringIO()
-        error.show(said)  # the usage, which is ours, and what is wrong, which quotes
-        usage, sign, why = said.getvalue().rstrip("\n").partition("Error: ")
+        text = io.StringIO()
+        error.show(text)  # our usage line, then the error, which quotes the user's input
+        usage, sign, why = text.getvalue().rstrip("\n").partition("Error: ")
         click.echo(f"{usage}{sign}", nl=False, err=True)
         _fail(why.expandtabs())
     except _errors_of_use() as error:
         _fail(f"bench: {error}")
     except StoppedEarlyError as error:
-        _fail(f"{error}; what was finished is kept, and the same command goes on from there", 3)
-    except OSError as error:  # a file that cannot be read; what cannot be written is most often a StoreError
+        _fail(f"{error}; finished work is kept: run the same command again to continue", 3)
+    except OSError as error:  # an unreadable file; most write errors are StoreErrors
         from results.store import cannot_write, is_unwritable
 
         if is_unwritable(error):
             _fail(f"bench: {cannot_write(Path(error.filename or 'output'), error)}")
         _fail(f"bench: {error.filename or 'input or output'}: {error.strerror or error}")
-    except UnicodeEncodeError as error:  # bytes of the call or of a file's name that are no text
+    except UnicodeEncodeError as error:  # undecodable bytes in an argument or a file name
         _fail(f"bench: {error.object} is not UTF-8 text")
     sys.exit(code)

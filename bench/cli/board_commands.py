@@ -1,4 +1,4 @@
-"""What a store knows: `bench table`, `compare`, `claim`, `scaling`, `report`, `leaks` and `dashboard`."""
+"""Results of a store: `bench table`, `compare`, `claim`, `scaling`, `report`, `leaks` and `dashboard`."""
 
 import sys
 from pathlib import Path
@@ -13,22 +13,31 @@ from bench.cli.options import BACKBONE, BOARD, DATA, FOLDER, METRIC, STORE, Comm
 @click.command(cls=Command)
 @STORE
 @click.option(
-    "--format", "form", type=click.Choice(["table", "csv", "json", "md", "latex"]), default="table", show_default=True
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "json", "md", "latex"]),
+    default="table",
+    show_default=True,
+    help="Output format.",
 )
 @click.option(
     "--tiers",
     "views",
     flag_value="tiers",
     multiple=True,
-    help="Instead sources in tiers: which are established better.",
+    help="Show sources ranked in tiers.",
 )
-@click.option("--per-class", "views", flag_value="per-class", multiple=True, help="Instead every class.")
-@click.option("--tuning", "views", flag_value="tuning", multiple=True, help="Instead what tuning was worth.")
+@click.option("--per-class", "views", flag_value="per-class", multiple=True, help="Show the score of each class.")
+@click.option("--tuning", "views", flag_value="tuning", multiple=True, help="Show what tuning gained.")
 @with_(METRIC, BACKBONE, *BOARD)
 def table(store: Path, form: str, views: tuple[str, ...], metric: str, backbone: str | None, **names: Any) -> None:  # noqa: ANN401
-    """Show the board: mean and interval over replicates, both metrics, failed and skipped cells with their reason."""
+    """Show the leaderboard of a store.
+
+    Each cell has the mean and the 95 % interval over its replicates for both metrics; a failed or skipped cell has its reason.
+    --tiers, --per-class and --tuning show other tables of one board instead.
+    """
     if len(views) > 1 and form in ("csv", "json"):
-        raise BenchError(f"--format {form} is one table: name one of {', '.join(f'--{view}' for view in views)}")
+        raise BenchError(f"--format {form} writes one table: choose one of {', '.join(f'--{view}' for view in views)}")
     if views:
         from bench.cli import questions
         from results.store import Store
@@ -41,7 +50,7 @@ def table(store: Path, form: str, views: tuple[str, ...], metric: str, backbone:
     from results.escape import for_terminal
 
     if metric != "miou":
-        raise BenchError("the board shows both metrics; --metric goes with --tiers or --per-class")
+        raise BenchError("--metric applies only to --tiers and --per-class: the board shows both metrics")
     runs = load_table(store)
     for line in runs.attrs["unreadable"]:
         say(for_terminal(f"left out: {line}"), err=True)
@@ -50,7 +59,7 @@ def table(store: Path, form: str, views: tuple[str, ...], metric: str, backbone:
         cells = cells if value is None else cells[cells[column] == value]
     if len(runs) and cells.empty:
         raise BenchError(
-            "no runs of what --target, --protocol, --train-frac and --backbone name; without them all are shown"
+            "no runs match --target, --protocol, --train-frac and --backbone; leave them out to show all runs"
         )
     say(tables.table_text(cells, runs, form))
 
@@ -60,9 +69,12 @@ def table(store: Path, form: str, views: tuple[str, ...], metric: str, backbone:
 @click.argument("b")
 @STORE
 @with_(METRIC, BACKBONE, *BOARD)
-@click.option("--per-class", is_flag=True, help="Class by class too.")
+@click.option("--per-class", is_flag=True, help="Compare each class, too.")
 def compare(a: str, b: str, store: Path, metric: str, backbone: str | None, per_class: bool, **board: Any) -> None:  # noqa: ANN401
-    """How far source A is ahead of source B, how surely, and how large a difference this data could have shown."""
+    """Compare source A with source B.
+
+    Prints the difference A - B with its interval and p value, and the smallest difference that this data could detect.
+    """
     from bench.cli.questions import compare_text
     from results.store import Store
 
@@ -71,39 +83,46 @@ def compare(a: str, b: str, store: Path, metric: str, backbone: str | None, per_
 
 @click.command(cls=Command)
 @click.argument("text", required=False)
-@click.option("--file", type=click.Path(path_type=Path, dir_okay=False), help="YAML: a list of {claim, expect}.")
-@click.option("--format", "form", type=click.Choice(["text", "md"]), default="text", help="Of a --file.")
+@click.option("--file", type=click.Path(path_type=Path, dir_okay=False), help="YAML file: a list of {claim, expect}.")
+@click.option("--format", "form", type=click.Choice(["text", "md"]), default="text", help="Output format with --file.")
 @STORE
 @with_(*BOARD)
 def claim(text: str | None, file: Path | None, form: str, store: Path, **board: Any) -> int:  # noqa: ANN401
-    """Judge a claim such as "satir > imagenet by 0.01 miou on segformer-b0" or "satir ~ imagenet within 0.01".
+    """Judge a claim about two sources.
 
-    Exit code: 0 supported, 4 not shown, 5 contradicted; with --file 0 where all are as expected, else 2.
+    TEXT is a claim such as "satir > imagenet by 0.01 miou on segformer-b0" or "satir ~ imagenet within 0.01".
+
+    Exit codes: 0 supported, 4 not shown, 5 contradicted. With --file: 0 if every claim is judged as expected, else 2.
     """
     from bench.cli.questions import claim_text, claims_text
     from results.store import Store
 
     if (text is None) == (file is None):
-        raise BenchError('name a claim, "satir > imagenet by 0.01", or a --file of them')
+        raise BenchError('give either one claim, such as "satir > imagenet by 0.01", or --file')
     if file is not None:
         if any(value is not None for value in board.values()):
-            raise BenchError("each claim of a --file names its own target, protocol and train_frac")
-        told, good = claims_text(Store(store), file, form)
-        say(told)
-        return 0 if good else 2
-    told, found = claim_text(Store(store), str(text), **board)
-    say(told)
-    return {"SUPPORTED": 0, "NOT SHOWN": 4, "CONTRADICTED": 5}[found.verdict]
+            raise BenchError("leave out --target, --protocol and --train-frac: each claim in --file names its own")
+        output, as_expected = claims_text(Store(store), file, form)
+        say(output)
+        return 0 if as_expected else 2
+    output, judgement = claim_text(Store(store), str(text), **board)
+    say(output)
+    return {"SUPPORTED": 0, "NOT SHOWN": 4, "CONTRADICTED": 5}[judgement.verdict]
 
 
 @click.command(cls=Command)
-@click.option("--axis", default="n", show_default=True, help="n, groups or train_fraction.")
-@click.option("--source", required=True, help="The source that grows, such as satir.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="A picture, .png or .svg.")
+@click.option("--axis", default="n", show_default=True, help="What varies: n (images), groups or train_fraction.")
+@click.option("--source", required=True, help="Source whose variants to show, such as satir.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="Also draw the curve into this file, .png or .svg."
+)
 @STORE
 @with_(METRIC, *BOARD[:2])
 def scaling(axis: str, source: str, out: Path | None, store: Path, metric: str, **board: str | None) -> None:
-    """How a source's score grows with its images, their groups or the target's labels: still rising, or a plateau?"""
+    """Show how a source scales with images, groups or labels.
+
+    Reports for each backbone whether the score is still rising or has reached a plateau.
+    """
     from bench.cli.questions import scaling_text
     from results.store import Store
 
@@ -111,10 +130,13 @@ def scaling(axis: str, source: str, out: Path | None, store: Path, metric: str, 
 
 
 @click.command(cls=Command)
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the page.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Output folder.")
 @STORE
 def report(out: Path, store: Path) -> None:
-    """Write all of it as one static page: table, tiers, pairs, curves, protocol, definitions."""
+    """Write the results of a store as a static web page.
+
+    It has the table, tiers, pairs, curves, protocol and definitions; runs.csv beside it has every run.
+    """
     from bench.cli.report import write_report
     from results.store import Store
 
@@ -123,16 +145,17 @@ def report(out: Path, store: Path) -> None:
 
 @click.command("leaks", cls=Command)
 @click.option(
-    "--source", "names", required=True, multiple=True, metavar="NAME|FILE|FOLDER", help="A source, or its card."
+    "--source", "names", required=True, multiple=True, metavar="NAME|FILE|FOLDER", help="Source, or its card."
 )
-@click.option("--target", required=True, metavar="NAME", help="Whose test images must not have been seen.")
-@click.option("--pool", type=FOLDER, help="Folder of unlabelled images, in place of the target's own.")
+@click.option("--target", required=True, metavar="NAME", help="Target whose test images to look for.")
+@click.option("--pool", type=FOLDER, help="Folder of images to search, instead of the target's unlabelled ones.")
 @with_(DATA, STORE)
 def leaks_command(names: tuple[str, ...], target: str, pool: Path | None, data: Path, store: Path) -> None:
-    """Look for near-duplicates of TARGET's test images among the images that a source was made from.
+    """Search a source's images for a target's test images.
 
-    Copies are found that were flipped, cropped to 80 %, rescaled, inverted, compressed, or given other gain, gamma or
-    noise. What was found stays in the store: the board marks the source, and its pairs are compared on the other images.
+    Finds near-duplicates among the images that the source was made from, even if flipped, cropped to 80 %, rescaled, inverted,
+    compressed, or changed in gain, gamma or noise. The result is stored: the board marks the source, and its pairs are compared
+    on the other test images.
     """
     from bench.cli import leak_check
     from results.store import Store
@@ -142,24 +165,27 @@ def leaks_command(names: tuple[str, ...], target: str, pool: Path | None, data: 
 
 @click.command(cls=Command)
 @STORE
-@click.option("--port", type=click.IntRange(0, 65535), default=8501, show_default=True, help="0: one that is free.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8501, show_default=True, help="0 picks a free port.")
 @click.option(
-    "--host", default="localhost", show_default=True, help="Address to listen on; 0.0.0.0: all of this machine's."
+    "--host", default="localhost", show_default=True, help="Address to listen on; 0.0.0.0 for all interfaces."
 )
 @click.option(
     "--allow-host",
     "names",
     multiple=True,
     metavar="NAME",
-    help="A further name in addresses, such as that of a proxy; requests under other names are refused.",
+    help="Further host name to accept, such as a proxy's; requests for other names are refused.",
 )
-@click.option("--base-path", default="", metavar="PATH", help="Path under which a proxy shows it.")
-@click.option("--browser/--no-browser", default=True, help="Whether to open a browser on it.")
-def dashboard(store: Path, **asked: Any) -> None:  # noqa: ANN401
-    """Serve the leaderboard of a store, or of the results that ship with this project where there is none yet."""
+@click.option("--base-path", default="", metavar="PATH", help="URL path under which a proxy serves it.")
+@click.option("--browser/--no-browser", default=True, help="Open a browser.")
+def dashboard(store: Path, **options: Any) -> None:  # noqa: ANN401
+    """Serve the leaderboard of a store as a web page.
+
+    Without a store, it serves the results that ship with this project.
+    """
     import json
     import os
 
     sys.stdout.flush()
     os.environ["BENCH_STORE"] = str(store)
-    os.execv(sys.executable, [sys.executable, "-m", "dashboard", json.dumps(asked)])
+    os.execv(sys.executable, [sys.executable, "-m", "dashboard", json.dumps(options)])

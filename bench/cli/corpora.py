@@ -1,4 +1,4 @@
-"""`bench corpus make`, `rerank` and `check`: corpora outside of a matrix. Loads torch only where the teacher needs it."""
+"""`bench corpus make`, `rerank` and `check`: corpora outside of a matrix. Loads torch only if the teacher needs it."""
 
 import json
 import shutil
@@ -27,12 +27,12 @@ from safe_io.files import write_whole
 
 
 def recipe_of(name: str, teacher: str | None, changes: Mapping[str, Any], **sam: Any) -> Recipe:  # noqa: ANN401
-    """The recipe of a source or of a card's file, with another teacher and other settings where they are given.
+    """Return the recipe of a source or card file, with its teacher and settings replaced if given.
 
     teacher: sam, felzenszwalb, or module:function. sam: settings of SamTeacher that are not None.
 
     Raises:
-        BenchError: a name is unknown, or a value does not fit.
+        BenchError: a name is unknown, or a value is invalid.
     """
     try:
         card = own_card(Path(name), catalog()) if name.endswith((".yaml", ".yml")) else find_source(name, catalog())
@@ -40,12 +40,14 @@ def recipe_of(name: str, teacher: str | None, changes: Mapping[str, Any], **sam:
         raise BenchError(str(error)) from error
     recipe = card.recipe
     if recipe is None:
-        raise BenchError(f"source '{name}' has no recipe: take satir or one of its variants")
+        raise BenchError(f"source '{name}' has no recipe: use satir or one of its variants")
     if card.subset or card.control or card.start != "random":
-        raise BenchError(f"'{name}' is more than a recipe: a subset, control or start belongs into a matrix")
+        raise BenchError(f"'{name}' is more than a recipe: use sources with a subset, control or start in a matrix")
     settings = recipe.teacher if teacher in (None, recipe.teacher.kind) else _teacher(str(teacher))
     sam = {field: value for field, value in sam.items() if value is not None}
-    if sam.get("checkpoint") == "sam-tiny" and isinstance(settings, SamTeacher):  # by its name: with its own settings
+    if sam.get("checkpoint") == "sam-tiny" and isinstance(
+        settings, SamTeacher
+    ):  # shipped weights come with their settings
         shipped = catalog()["satir/sam-tiny"].recipe
         assert shipped is not None
         settings = shipped.teacher
@@ -63,49 +65,51 @@ def make(
     jobs: int | None,
     noted: Callable[[str], None] = lambda note: None,
 ) -> tuple[Manifest, float | None]:
-    """(manifest, images a second or None where it is there already). A killed call goes on when it is called again.
+    """Make a corpus; return (manifest, images per second, or None if it exists). Repeating a killed call resumes it.
 
-    noted: told what in the pool does not match or was passed over.
+    noted: called with each note about the pool, such as images that were skipped.
 
     Raises:
-        BenchError: the teacher cannot be had, or `out` holds something else.
+        BenchError: the teacher is not available, or `out` holds something else.
     """
     out = out.resolve()
     if pool.resolve() in (out, *out.parents):
-        raise BenchError(f"--out {out} lies in the pool: its label maps would count as unlabelled images")
+        raise BenchError(
+            f"--out {out} is inside the pool: its label maps would count as unlabelled images; choose another folder"
+        )
     if stop := teachers.obstacle(recipe.teacher, weights):
         raise BenchError(stop)
     identity = teachers.identity(recipe.teacher, weights)
     with counting(f"hashing {pool}", "images") as report:
-        images = read_pool(pool, cache=_remembered(out), report=report)
+        images = read_pool(pool, cache=_hash_cache(out), report=report)
     for note in images.notes:
         noted(f"the pool: {note}")
     key = {"teacher": identity, "labelling": recipe.labelling(), "pool": images.content_hash}
-    if (known := _there(out, key)) is not None:
+    if (known := _finished(out, key)) is not None:
         return known, None
     workers = _jobs(recipe) if jobs is None else jobs
     started = time.monotonic()
-    with _alone(out, key), counting(f"making {out}", "images") as report:
+    with _locked(out, key), counting(f"making {out}", "images") as report:
         masks = MaskCache(recipe.teacher, weights, out / HALF).over(images.images, workers)
         manifest = CorpusWriter(out, pool, recipe, identity).write(masks, len(images.images), report)
-    shutil.rmtree(out / HALF, ignore_errors=True)  # the sidecar has it all now
+    shutil.rmtree(out / HALF, ignore_errors=True)  # the corpus now holds everything
     return manifest, len(images.images) / (time.monotonic() - started)
 
 
 def rerank(corpus: Path, out: Path, changes: Mapping[str, Any]) -> tuple[Manifest, float | None]:
-    """(manifest, images a second or None) of another corpus of the masks that this one holds; no teacher is asked.
+    """Make another corpus from the masks of this one, without the teacher; return as `make` does.
 
     Raises:
-        BenchError: a value does not fit, or `out` holds something else.
+        BenchError: a value is invalid, or `out` holds something else.
     """
     known = made_manifest(corpus)
     recipe = _valid(known.recipe, changes)
     key = {"teacher": known.teacher, "labelling": recipe.labelling(), "pool": known.pool_hash}
-    if (there := _there(out, key)) is not None:
-        return there, None
+    if (made := _finished(out, key)) is not None:
+        return made, None
     total, started = known.images + sum(known.refused.values()), time.monotonic()
     out = out.resolve()
-    with _alone(out, key), counting(f"making {out}", "images") as report:
+    with _locked(out, key), counting(f"making {out}", "images") as report:
         writer = CorpusWriter(out, corpus / "images", recipe, known.teacher)
         made = writer.write(stored_masks(corpus), total, report)
     shutil.rmtree(out / HALF, ignore_errors=True)
@@ -113,22 +117,22 @@ def rerank(corpus: Path, out: Path, changes: Mapping[str, Any]) -> tuple[Manifes
 
 
 def check(folder: Path, num_classes: int | None, images: Path | None) -> tuple[Corpus, list[str]]:
-    """(corpus, notes) after every file was read."""
+    """Read every file of a corpus; return (corpus, notes)."""
     with counting(f"checking {folder}", "images") as report:
         return check_corpus(folder, images, num_classes, report=report)
 
 
-def told(manifest: Manifest, out: Path, speed: float | None) -> str:
-    """What a person should know of a corpus that was made."""
+def summary(manifest: Manifest, out: Path, speed: float | None) -> str:
+    """Summarise a corpus that was made."""
     lines = [
         f"{out}: {manifest.images} images with {manifest.masks} masks, {manifest.num_classes} classes, "
-        f"{manifest.uncovered_frac:.0%} of the pixels in no mask that was kept"
+        f"{manifest.uncovered_frac:.0%} of the pixels in no kept mask"
     ]
     lines += [
-        f"  refused: {count} images, {kind} (images.parquet names them)" for kind, count in manifest.refused.items()
+        f"  refused: {count} images, {kind} (listed in images.parquet)" for kind, count in manifest.refused.items()
     ]
-    lines += [f"  {speed:.2f} images a second"] if speed else ["  it was there already"]
-    return "\n".join(map(for_terminal, [*lines, f"  look at {out / 'contact.png'} before you train on it"]))
+    lines += [f"  {speed:.2f} images per second"] if speed else ["  exists already"]
+    return "\n".join(map(for_terminal, [*lines, f"  look at {out / 'contact.png'} before training on it"]))
 
 
 def _valid(recipe: Mapping[str, Any], changes: Mapping[str, Any]) -> Recipe:
@@ -150,46 +154,46 @@ def _teacher(name: str) -> teachers.Settings:
 
 
 @contextmanager
-def _alone(out: Path, key: Mapping[str, Any]) -> Iterator[None]:
-    """No two calls make one folder, and none goes on with what was begun with other settings or images."""
+def _locked(out: Path, key: Mapping[str, Any]) -> Iterator[None]:
+    """Hold the lock of a corpus that is being made; refuse one begun with other settings or images."""
     (out / HALF).mkdir(parents=True, exist_ok=True)
     begun = out / HALF / "begun.json"
     with ExitStack() as held:
         try:
             held.enter_context(locked(out / HALF / ".lock"))
         except HeldError as error:
-            again = "wait for it, or name another folder with --out"
-            raise BenchError(f"another call is making {out}: {error}; {again}") from None
+            again = "wait for it, or choose another folder with --out"
+            raise BenchError(f"another process is making {out}: {error}; {again}") from None
         except LocksError as error:
             raise BenchError(str(error)) from error
         wanted = json.dumps(key, sort_keys=True).encode()
         if begun.exists() and begun.read_bytes() != wanted:
             raise BenchError(
                 f"{out} was begun with other settings or images and is not finished: "
-                "name another folder with --out, or delete it"
+                "choose another folder with --out, or delete it"
             )
         write_whole(begun, wanted)
         yield
 
 
-def _there(out: Path, key: Mapping[str, Any]) -> Manifest | None:
-    """The manifest in `out` where it is of this very corpus."""
+def _finished(out: Path, key: Mapping[str, Any]) -> Manifest | None:
+    """The manifest in `out`, if it is that of this corpus."""
     if not out.exists():
         return None
     known = read_manifest(out)
     if known is not None and {"teacher": known.teacher, "labelling": known.recipe, "pool": known.pool_hash} == key:
         return known
     if known is not None or (any(out.iterdir()) and not (out / HALF).is_dir()):
-        raise BenchError(f"{out} holds something else already: name another folder with --out, or delete it")
+        raise BenchError(f"{out} already holds something else: choose another folder with --out, or delete it")
     return None
 
 
-def _remembered(out: Path) -> Path:
+def _hash_cache(out: Path) -> Path:
     return out.with_name(f".{out.name}.hashes.json")
 
 
 def _jobs(recipe: Recipe) -> int:
-    """Images at a time: one where the teacher uses the GPU or, being large, every core itself; else one a core."""
+    """Images to label in parallel: one if the teacher uses the GPU or all cores, else one per core."""
     if isinstance(recipe.teacher, SamTeacher):
         import torch
 

@@ -10,7 +10,7 @@ from bench.cli.options import FOLDER, JOBS, WEIGHTS, Group, say, with_
 
 
 class _FieldChoice(click.Choice[str]):
-    """The values of a field of the recipe, looked up when they are asked for: importing the recipe takes its time."""
+    """The values of a field of the recipe, looked up lazily: importing the recipe is slow."""
 
     def __init__(self, field: str) -> None:
         self._field = field
@@ -29,34 +29,38 @@ def _choice(name: str, field: str, text: str) -> Callable[..., Any]:
 
 
 LABELLING = (
-    click.option("--top-k", type=int, help="Masks that are kept: ranks 1 to K."),
-    _choice("rank-by", "rank_by", "What orders the masks."),
-    _choice("overlap", "overlap", "Which of two masks a pixel belongs to."),
-    _choice("uncovered", "uncovered", "Pixels in no mask: class 0, or ignored."),
-    click.option("--min-area", "min_area_px", type=int, help="Smaller masks are left out, in pixels."),
-    click.option("--binary/--ranked", default=None, help="Every mask is class 1, or its rank."),
+    click.option("--top-k", type=int, help="Masks to keep: ranks 1 to K."),
+    _choice("rank-by", "rank_by", "How to rank masks."),
+    _choice("overlap", "overlap", "Which mask wins where two overlap."),
+    _choice("uncovered", "uncovered", "Pixels outside all masks: class 0, or ignored."),
+    click.option("--min-area", "min_area_px", type=int, help="Drop masks smaller than this, in pixels."),
+    click.option("--binary/--ranked", default=None, help="Label every mask 1, or by its rank."),
 )
 
 
 @click.group(cls=Group)
 def corpus() -> None:
-    """Make pseudo-labels from unlabelled images, make them anew with other rules, or check a corpus."""
+    """Make, relabel or check a corpus of pseudo-labels."""
 
 
 @corpus.command("make")
 @click.option("--pool", type=FOLDER, required=True, help="Folder of unlabelled thermal images.")
-@click.option("--out", type=FOLDER, required=True, help="Folder of the corpus; a killed call goes on there.")
-@click.option("--recipe", default="satir", show_default=True, metavar="NAME|FILE", help="A source such as satir/top-4.")
+@click.option("--out", type=FOLDER, required=True, help="Folder of the corpus; repeating a killed call resumes it.")
+@click.option(
+    "--recipe",
+    default="satir",
+    show_default=True,
+    metavar="NAME|FILE",
+    help="Source, such as satir/top-4.",
+)
 @click.option("--teacher", metavar="NAME", help="sam, felzenszwalb, or module:function of your own.")
 @click.option("--model", help="SAM: vit_h, vit_l, vit_b, sam_tiny, or module:function.")
 @click.option(
-    "--checkpoint", help="SAM: a file of tensors, or sam-tiny (shipped, not Meta's); default: Meta's, which is fetched."
+    "--checkpoint", help="SAM: file of weights, or sam-tiny (shipped, not Meta's). Default: Meta's, downloaded."
 )
-@click.option(
-    "--points-per-batch", type=click.IntRange(1, 65_536), help="SAM: prompts decoded at a time; bounds the memory."
-)
+@click.option("--points-per-batch", type=click.IntRange(1, 65_536), help="SAM: prompts per batch; limits memory.")
 @with_(*LABELLING, WEIGHTS)
-@click.option("--jobs", type=JOBS, help="Images at a time. Default: one a core; one for SAM.")
+@click.option("--jobs", type=JOBS, help="Images in parallel. Default: one per core; one for SAM.")
 def corpus_make(
     pool: Path,
     out: Path,
@@ -66,13 +70,16 @@ def corpus_make(
     jobs: int | None,
     **settings: Any,  # noqa: ANN401
 ) -> None:
-    """Ask a teacher for masks on every image of a pool and make label maps of them."""
+    """Make a corpus from a pool of unlabelled images.
+
+    A teacher segments every image, and its masks become label maps.
+    """
     from bench.cli import corpora
 
     sam = {name: settings.pop(name) for name in ("model", "checkpoint", "points_per_batch")}
-    asked = corpora.recipe_of(recipe, teacher, settings, **sam)
-    made, speed = corpora.make(pool, asked, out, weights, jobs, lambda note: say(note, err=True))
-    say(corpora.told(made, out, speed))
+    chosen = corpora.recipe_of(recipe, teacher, settings, **sam)
+    made, speed = corpora.make(pool, chosen, out, weights, jobs, lambda note: say(note, err=True))
+    say(corpora.summary(made, out, speed))
 
 
 @corpus.command()
@@ -80,19 +87,25 @@ def corpus_make(
 @click.option("--out", type=FOLDER, required=True, help="Folder of the new corpus.")
 @with_(*LABELLING)
 def rerank(source: Path, out: Path, **settings: Any) -> None:  # noqa: ANN401
-    """Make other label maps of the masks that CORPUS holds; no teacher is asked."""
+    """Make a new corpus from the masks stored in CORPUS.
+
+    Applies other labelling rules without running the teacher again.
+    """
     from bench.cli import corpora
 
     made, speed = corpora.rerank(source, out, settings)
-    say(corpora.told(made, out, speed))
+    say(corpora.summary(made, out, speed))
 
 
 @corpus.command("check")
 @click.argument("folder", metavar="CORPUS", type=FOLDER)
-@click.option("--classes", type=click.IntRange(2, 255), help="How many classes a ready-made corpus has.")
-@click.option("--images", type=FOLDER, help="Where its images are, if not in CORPUS/images.")
+@click.option("--classes", type=click.IntRange(2, 255), help="Number of classes, for a corpus that was made elsewhere.")
+@click.option("--images", type=FOLDER, help="Folder of its images. Default: CORPUS/images.")
 def corpus_check(folder: Path, classes: int | None, images: Path | None) -> None:
-    """Read every image and label map of CORPUS (images/ and labels/) and report whatever is wrong."""
+    """Check every image and label map of CORPUS.
+
+    CORPUS is a folder with images/ and labels/.
+    """
     from bench.cli import corpora, listing
 
     say(listing.corpus_report(folder, *corpora.check(folder, classes, images)))

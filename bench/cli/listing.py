@@ -1,4 +1,4 @@
-"""Text for `bench ls` and `bench data check`: what there is to run, and what a target holds. Loads no torch."""
+"""Text for `bench ls`, `bench data check` and `bench corpus check`. Loads no torch."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from results.escape import for_terminal
 
 
 def listing(data: Path) -> str:
-    """Every name that a matrix can use, and where the data are."""
+    """List every name that a matrix can use, and where the data are."""
     lines = [f"targets (data in {data})"]
     for spec in TARGETS.values():
         root = find_root(spec, data)
-        where = f"found in {root}" if root else f"not there: {spec.how_to_get}"
+        where = f"found in {root}" if root else f"not available: {spec.how_to_get}"
         lines.append(_entry(spec.name, f"{len(spec.classes)} classes; {where}"))
     lines.append("matrices (bench run --matrix NAME)")
     lines += [_entry(name, _matrix_line(path)) for name, path in shipped("matrices").items()]
@@ -32,7 +32,7 @@ def listing(data: Path) -> str:
         lines.append(_entry(name, ", ".join([size, *flags])))
     lines.append("sources")
     lines += [_entry(card.name, card.description) for card in catalog().values()]
-    lines.append(_entry("and variants of them", ", ".join(STUDIES)))
+    lines.append(_entry("and their variants", ", ".join(STUDIES)))
     lines.append("backbones")
     lines += [
         _entry(spec.name, f"{spec.encoder} encoder, {spec.decoder} decoder")
@@ -40,13 +40,15 @@ def listing(data: Path) -> str:
         if not spec.for_tests
     ]
     lines.append(
-        _entry("DECODER:ENCODER", f"another of timm's encoders under {', '.join(DECODERS)}, for example fpn:resnet18")
+        _entry(
+            "DECODER:ENCODER", f"any other timm encoder with decoder {' or '.join(DECODERS)}, for example fpn:resnet18"
+        )
     )
     return "\n".join(map(for_terminal, lines))
 
 
 def data_report(target: Target, pool_notes: Sequence[str] = ()) -> str:
-    """What `bench data check` prints: counts, sizes, class balance, oddities, and what is known of the unlabelled images."""
+    """Text of `bench data check`: counts, sizes, class balance and notes; `pool_notes` are about the unlabelled images."""
     spec, lines = target.spec, [f"{target.spec.name} in {target.root}: can be used"]
     for split, frames in target.splits.items():
         groups = len({frame.group for frame in frames})
@@ -71,7 +73,7 @@ def data_report(target: Target, pool_notes: Sequence[str] = ()) -> str:
 
 
 def corpus_report(folder: Path, corpus: Corpus, notes: Sequence[str]) -> str:
-    """What `bench corpus check` prints."""
+    """Text of `bench corpus check`."""
     total = [sum(column) for column in zip(*(image.class_px for image in corpus.images), strict=True)]
     groups = len({image.group for image in corpus.images})
     lines = [f"{folder}: can be used; {len(corpus.images)} images in {groups} groups, {corpus.num_classes} classes", ""]
@@ -88,5 +90,5 @@ def _entry(name: str, text: str) -> str:
 
 
 def _matrix_line(path: Path) -> str:
-    written = read_yaml(path, MatrixFile)
-    return f"{len(written.sources)} sources x {len(written.backbones)} backbones on {written.target}. {written.description}"
+    matrix = read_yaml(path, MatrixFile)
+    return f"{len(matrix.sources)} sources x {len(matrix.backbones)} backbones on {matrix.target}. {matrix.description}"

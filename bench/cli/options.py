@@ -1,4 +1,4 @@
-"""Options that several commands share, and how a command prints."""
+"""Options shared by several commands, and printing."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,39 +9,39 @@ import click
 from bench import BenchError
 
 DEFAULT_WEIGHTS = Path("weights")
-MOST_CHARACTERS = 4096  # of an option's text: as many as a path may have
+MOST_CHARACTERS = 4096  # of an option's value: the longest path
 SEED = click.IntRange(0, 2**63 - 1)
 JOBS = click.IntRange(1, 1024)
 FOLDER = click.Path(path_type=Path)
 
 
-def _wrong(text: str) -> str | None:
-    """Why no option may be given this text, or None."""
+def _invalid(text: str) -> str | None:
+    """Why this text is not a valid value of any option, or None."""
     if not text:
         return "must not be empty"
     if len(text) > MOST_CHARACTERS:
-        return f"has {len(text)} characters; at most {MOST_CHARACTERS}"
+        return f"has {len(text)} characters; at most {MOST_CHARACTERS} are allowed"
     if not all(letter.isprintable() or letter.isspace() for letter in text):
-        return "holds characters that cannot be printed"
+        return "contains unprintable characters"
     return None
 
 
 class Command(click.Command):
-    """A command that takes no empty, endless or unprintable text in any option or argument."""
+    """A command that rejects empty, overlong and unprintable values."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click does it, after a look at every text."""
+        """Check every text, then parse as click does."""
         given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
         for param in self.get_params(ctx):
             value = given.get(str(param.name))
             for text in value if isinstance(value, list | tuple) else [value]:
-                if isinstance(text, str) and (why := _wrong(text)):
+                if isinstance(text, str) and (why := _invalid(text)):
                     raise click.BadParameter(why, ctx, param)
         return super().parse_args(ctx, args)
 
 
 class Group(click.Group):
-    """A group of such commands, and of groups like it."""
+    """A group of such commands and groups."""
 
     command_class = Command
     group_class = type
@@ -54,7 +54,7 @@ class Share(click.FloatRange):
         super().__init__(0, 1, min_open=True)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401
-        """The number, which must not be nan: no comparison refuses that."""
+        """Convert to a number that is not NaN, which no range check rejects."""
         number = float(super().convert(value, param, ctx))
         if number != number:
             self.fail(f"{value!r} is not a number", param, ctx)
@@ -62,33 +62,33 @@ class Share(click.FloatRange):
 
 
 def folder_option(name: str, default: str | Path, text: str) -> Callable[..., Any]:
-    """The option --NAME for a folder, also read from BENCH_NAME."""
+    """The option --NAME for a folder; its default can be set in BENCH_NAME."""
     kind = click.Path(path_type=Path)
     variable = f"BENCH_{name.upper()}"
     return click.option(f"--{name}", type=kind, envvar=variable, default=default, show_default=True, help=text)
 
 
 STORE = folder_option("store", "bench-store", "Folder of results.")
-DATA = folder_option("data", "data", "Folder that holds a folder for each target.")
-METRIC = click.option("--metric", default="miou", show_default=True, help="miou or weighted_f.")
-BACKBONE = click.option("--backbone", help="One backbone alone.")
+DATA = folder_option("data", "data", "Folder of data, with one folder per target.")
+METRIC = click.option("--metric", default="miou", show_default=True, help="Metric: miou or weighted_f.")
+BACKBONE = click.option("--backbone", help="Only this backbone.")
 BOARD = (
-    click.option("--target", help="Of several boards, this target's."),
-    click.option("--protocol", help="Of several boards, this protocol's."),
-    click.option("--train-frac", type=Share(), help="Share of the target's labels. Default: all of them."),
+    click.option("--target", help="Board of this target, if the store has several."),
+    click.option("--protocol", help="Board of this protocol, if the store has several."),
+    click.option("--train-frac", type=Share(), help="Share of the target's labels that was used. Default: all."),
 )
-WEIGHTS = folder_option("weights", DEFAULT_WEIGHTS, "Folder of weights you downloaded.")
+WEIGHTS = folder_option("weights", DEFAULT_WEIGHTS, "Folder of downloaded weights.")
 
 
 def say(text: object, err: bool = False) -> None:
-    """Prints lines; whatever a stranger's text in them holds, nothing but the end of a line reaches the terminal unseen."""
+    """Print text; control characters in it, other than line ends, are made visible."""
     from results.escape import visible
 
     click.echo("\n".join(map(visible, str(text).split("\n"))), err=err)
 
 
 def with_(*options: Callable[..., Any]) -> Callable[..., Any]:
-    """The options as one decorator, shown in the order given."""
+    """Combine options into one decorator; help shows them in this order."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed(options):
@@ -99,10 +99,10 @@ def with_(*options: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def checked_weights(folder: Path) -> Path:
-    """The folder, which must be there where somebody named it.
+    """Return the folder.
 
     Raises:
-        BenchError: it is not.
+        BenchError: it is not the default and does not exist.
     """
     if folder != DEFAULT_WEIGHTS and not folder.is_dir():
         raise BenchError(f"no folder {folder} (--weights or BENCH_WEIGHTS)")

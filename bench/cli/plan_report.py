@@ -1,4 +1,4 @@
-"""What `bench plan` says: what there is to do and why, what it will take, and what it could show. Loads no torch."""
+"""Text of `bench plan`: units to run, expected time and detectable difference. Loads no torch."""
 
 import json
 import shutil
@@ -22,12 +22,12 @@ from results import stats
 from results.escape import for_terminal
 from results.store import Store
 
-READ = 300  # measured units of a kind that are looked at
+READ = 300  # timed units to read per kind
 Rates = dict[tuple[str, str, str], dict[str, float]]  # (kind, paced_by, protocol) -> device -> seconds a step of work
 
 
 def plan_report(sweep: Sweep) -> str:
-    """The plan of a matrix in words; the store is read, and what was read of the data is remembered elsewhere.
+    """Describe the plan of a matrix. Writes nothing into the store: caches go into a temporary folder.
 
     Raises:
         BenchError: the data cannot be used.
@@ -61,21 +61,21 @@ def _lines(matrix: Matrix, target: Target, plan: Plan, store: Store) -> Iterable
             left = sum(unit.fingerprint in todo for unit in those)
             shared = sum(len(users[unit.fingerprint]) > 1 for unit in those)
             cannot = sum(unit.fingerprint in skipped for unit in those)
-            done = sum(_is_done(store, unit, plan) for unit in those)
+            done = sum(_done(store, unit, plan) for unit in those)
             notes = [f"{done} done", f"{left} to do"]
             notes += [f"{shared} shared by several cells"] if shared else []
             notes += [f"{cannot} skipped"] if cannot else []
             yield f"  {kind:8} {len(those):6} units: {', '.join(notes)}"
     failed = Counter(record.status for record in plan.records.values() if record.status not in ("ok", "skipped"))
     for status, count in failed.items():
-        yield f"  {count} runs are {status} and stay so (--retry; `bench status` says why)"
+        yield f"  {count} runs are {status}; only --retry repeats them (reasons: `bench status`)"
     for reason in dict.fromkeys(f"{unit.cell}: {why}" for unit, why in plan.skipped):
         yield f"  skipped {reason}"
     yield from _time(plan, target, store)
     yield from _power(matrix, plan)
 
 
-def _is_done(store: Store, unit: Unit, plan: Plan) -> bool:
+def _done(store: Store, unit: Unit, plan: Plan) -> bool:
     if isinstance(unit, FinalUnit):
         record = plan.records.get(unit.fingerprint)
         return record is not None and record.status == "ok"
@@ -83,12 +83,12 @@ def _is_done(store: Store, unit: Unit, plan: Plan) -> bool:
 
 
 def _time(plan: Plan, target: Target, store: Store) -> Iterable[str]:
-    """How long what is left takes, for each device on which such units were measured."""
+    """Estimate the remaining time on each device on which such units were timed."""
     if not plan.todo:
-        yield "  time: none, everything is settled"
+        yield "  time: none, nothing is left to do"
         return
     rates = _rates(store)
-    devices = {device for found in rates.values() for device in found}
+    devices = {device for by_device in rates.values() for device in by_device}
     unknown = Counter(unit.kind for unit in plan.todo if _key(unit) not in rates)
     for device in sorted(devices):
         known = [(unit, rate) for unit in plan.todo if (rate := rates.get(_key(unit), {}).get(device)) is not None]
@@ -96,12 +96,12 @@ def _time(plan: Plan, target: Target, store: Store) -> Iterable[str]:
             seconds = sum(work_of(unit, target) * rate for unit, rate in known)
             longest = max(work_of(unit, target) * rate for unit, rate in known)
             yield (
-                f"  time on {device}: {duration(seconds)} of one worker for {len(known)} of {len(plan.todo)} units, "
+                f"  time on {device}: {duration(seconds)} with one worker for {len(known)} of {len(plan.todo)} units, "
                 f"the longest {duration(longest)}"
             )
     if unknown:
-        told = ", ".join(f"{count} {kind}" for kind, count in unknown.items())
-        yield f"  time: unknown for {told}: nothing like them has been measured in this store"
+        counts = ", ".join(f"{count} {kind}" for kind, count in unknown.items())
+        yield f"  time: unknown for {counts}: this store has no timings of such units"
 
 
 def _key(unit: Unit) -> tuple[str, str, str]:
@@ -109,8 +109,8 @@ def _key(unit: Unit) -> tuple[str, str, str]:
 
 
 def _rates(store: Store) -> Rates:
-    """Over what the store has measured: seconds of all by work of all."""
-    found: dict[tuple[str, str, str], dict[str, tuple[float, float]]] = defaultdict(dict)
+    """Total seconds per total work, over the timed units of the store."""
+    totals: dict[tuple[str, str, str], dict[str, tuple[float, float]]] = defaultdict(dict)
     for kind in KINDS:
         folder = store.root / "units" / kind
         paths = sorted(folder.iterdir())[:READ] if folder.is_dir() else []
@@ -118,30 +118,30 @@ def _rates(store: Store) -> Rates:
             try:
                 spent = json.loads((path / SPENT).read_bytes())
                 key = (kind, spent["by"], spent["protocol"])
-                if spent["work"] < 2:  # weights that were loaded
+                if spent["work"] < 2:  # loaded weights, not trained ones
                     continue
-                seconds, work = found[key].get(spent["device"], (0.0, 0.0))
-                found[key][spent["device"]] = seconds + spent["seconds"], work + spent["work"]
+                seconds, work = totals[key].get(spent["device"], (0.0, 0.0))
+                totals[key][spent["device"]] = seconds + spent["seconds"], work + spent["work"]
             except (OSError, ValueError, KeyError, TypeError):
                 continue
-    return {key: {device: seconds / work for device, (seconds, work) in by.items()} for key, by in found.items()}
+    return {key: {device: seconds / work for device, (seconds, work) in by.items()} for key, by in totals.items()}
 
 
 def _power(matrix: Matrix, plan: Plan) -> Iterable[str]:
-    """The smallest difference between two sources that these replicates can find."""
+    """The smallest difference between two sources that these replicates can detect."""
     replicates, backbones = matrix.protocol.replicates, len({cell.backbone for cell in matrix.cells})
     one = stats.detectable(replicates)
     if one is None:
-        yield "  no difference can be shown: one replicate has no variance"
+        yield "  no difference can be detected: one replicate has no variance"
         return
     sds = _deviations(plan.records.values())
-    spread = f", that is {{:.3f}} mIoU at the {median(sds):.3f} measured here" if sds else ""
-    text = "  a difference of two sources is found (80 % power at 5 %) from {:.1f} standard deviations of a replicate"
+    spread = f" ({{:.3f}} mIoU at the {median(sds):.3f} measured here)" if sds else ""
+    text = "  detectable difference of two sources (80 % power at 5 %): {:.1f} standard deviations of a replicate"
     yield (text + spread).format(one, *([one * median(sds)] if sds else [])) + " on one backbone"
     if backbones > 1:
         pooled = stats.detectable(replicates, backbones)
         assert pooled is not None
-        yield f"  and from {pooled:.1f}, pooled over {backbones} backbones"
+        yield f"  and {pooled:.1f} if pooled over {backbones} backbones"
 
 
 def _deviations(records: Iterable[Known]) -> list[float]:

@@ -1,4 +1,4 @@
-"""What a user sees of a run: a live display on a terminal, plain lines elsewhere. Loads no torch."""
+"""Progress of a run: a live display on a terminal, plain lines elsewhere. Loads no torch."""
 
 import os
 import sys
@@ -21,8 +21,8 @@ from bench.targets import Target
 from results.escape import for_terminal
 from results.record import FAILED_STATUSES, RETRIED
 
-QUIET_S = 30.0  # between two plain lines about progress
-SURE_S = 60.0  # of work, before it is told how long the rest takes
+QUIET_S = 30.0  # between two plain progress lines
+SURE_S = 60.0  # of work before the remaining time is shown
 
 
 def duration(seconds: float) -> str:
@@ -35,22 +35,22 @@ def duration(seconds: float) -> str:
 
 @dataclass
 class _Piece:
-    """How far a unit is."""
+    """Progress of one unit."""
 
     kind: str
     total: int
     done: int = 0
-    found: int = 0  # what a killed call had done of it
-    since: float | None = None  # when it was started
-    spent: float = 0.0  # seconds until it was last heard of
+    resumed: int = 0  # work already done by a killed call
+    since: float | None = None  # start time
+    spent: float = 0.0  # seconds until the last update
 
-    def hear(self, done: int, total: int) -> None:
+    def update(self, done: int, total: int) -> None:
         self.done, self.total = done, total
         self.spent = time.monotonic() - self.since if self.since is not None else 0.0
 
 
 class Watch:
-    """Follows one run. Work is counted in training steps; a frame predicted and scored counts as one."""
+    """Show the progress of one run. Work is counted in training steps; predicting and scoring a frame counts as one."""
 
     def __init__(self, matrix: Matrix, store: Path) -> None:
         self.matrix = matrix
@@ -59,8 +59,8 @@ class Watch:
         self._live = _live(self._console, "steps") if self._console.is_terminal else None
         self._bars: dict[str, TaskID] = {}
         self._pieces: dict[str, _Piece] = {}  # by fingerprint
-        self._at_work: set[str] = set()
-        self._workers = 1  # the most that were at work at once
+        self._running: set[str] = set()
+        self._workers = 1  # most units running at once so far
         self._facts: dict[str, dict[str, float]] = {}  # fingerprint -> loss, val_miou
         self._units_left = 0
         self._started = self._spoke = time.monotonic()
@@ -72,19 +72,19 @@ class Watch:
     def _say(self, text: str) -> None:
         self._console.print(for_terminal(text))
 
-    # -- what the run tells ------------------------------------------------------------------------------------------
+    # -- events of the run -------------------------------------------------------------------------------------------
 
     def checking(self, what: str, done: int, total: int) -> None:
-        """Files are being read for the first time."""
+        """Report that files are being read for the first time."""
         if done == 1 and total > 200:
-            self._say(f"{what}: {total} files are read, once")
+            self._say(f"{what}: reading {total} files, once")
 
     def noted(self, text: str) -> None:
-        """Something to know."""
+        """Print a note."""
         self._say(f"  {text}")
 
     def planned(self, plan: Plan, target: Target) -> None:
-        """Says what is done, what is to do and what cannot be done."""
+        """Print what is done, to do and skipped."""
         finals = sum(unit.kind == "final" for unit in plan.todo)
         self._say(
             f"{self.matrix.name}: {self.matrix.protocol.name} on {target.spec.name}, "
@@ -105,31 +105,31 @@ class Watch:
             self._bars["all"] = self._live.add_task("all", total=total, visible=bool(plan.todo))
 
     def started(self, unit: Unit) -> None:
-        """A unit starts; told again of one that another call was at, it says so once."""
-        if unit.fingerprint in self._at_work:
+        """A unit starts. Called again for a unit that another process was running, it prints once."""
+        if unit.fingerprint in self._running:
             return
         piece = self._pieces[unit.fingerprint]
         piece.since = time.monotonic()
-        self._at_work.add(unit.fingerprint)
-        self._workers = max(self._workers, len(self._at_work))
+        self._running.add(unit.fingerprint)
+        self._workers = max(self._workers, len(self._running))
         if self._live:
             self._bars[unit.fingerprint] = self._live.add_task(for_terminal(str(unit)), total=piece.total)
         else:
             self._say(f"started  {unit}")
 
     def progress(self, unit: Unit, done: int, total: int, /, **facts: float) -> None:
-        """A unit has got so far."""
+        """Update the progress of a unit."""
         piece = self._pieces[unit.fingerprint]
         if not piece.done:
-            piece.found = done - 1
-        piece.hear(done, total)
+            piece.resumed = done - 1
+        piece.update(done, total)
         if self._live:
             self._facts[unit.fingerprint] = self._facts.get(unit.fingerprint, {}) | facts
-            told = "".join(
+            values = "".join(
                 f"  {name.replace('_', ' ')} {value:.3f}" for name, value in self._facts[unit.fingerprint].items()
             )
             bar = self._bars[unit.fingerprint]
-            self._live.update(bar, completed=done, total=total, description=for_terminal(f"{unit}{told}"))
+            self._live.update(bar, completed=done, total=total, description=for_terminal(f"{unit}{values}"))
             done_in_all = sum(piece.done for piece in self._pieces.values())
             self._live.update(self._bars["all"], completed=done_in_all, description=f"all: {self._left()}")
         elif time.monotonic() - self._spoke > QUIET_S:
@@ -139,8 +139,8 @@ class Watch:
     def finished(self, unit: Unit, status: str, reason: str | None) -> None:
         """A unit ended."""
         piece = self._pieces[unit.fingerprint]
-        piece.hear(piece.total, piece.total)
-        self._at_work.discard(unit.fingerprint)
+        piece.update(piece.total, piece.total)
+        self._running.discard(unit.fingerprint)
         self._units_left -= 1
         if self._live and unit.fingerprint in self._bars:
             self._live.remove_task(self._bars.pop(unit.fingerprint))
@@ -154,14 +154,14 @@ class Watch:
         return f"{self._units_left} unit{'' if self._units_left == 1 else 's'} left{expected}"
 
     def _seconds_left(self) -> float | None:
-        """At the pace of each kind so far, of all where a kind has had no minute yet; None in the first one and at the end.
+        """Estimate from the pace of each kind, or of all kinds for one with less than SURE_S of work. None if unknown.
 
-        An image of a corpus takes longer than a step of a training, so one pace for all would be far off.
+        Kinds are separate because an image of a corpus takes longer than a training step.
         """
         done = dict.fromkeys(map(str, KINDS), 0.0)
         spent = dict(done)
         for piece in self._pieces.values():
-            done[piece.kind] += piece.done - piece.found if piece.since is not None else 0
+            done[piece.kind] += piece.done - piece.resumed if piece.since is not None else 0
             spent[piece.kind] += piece.spent
         if not self._units_left or sum(spent.values()) < SURE_S or not sum(done.values()):
             return None
@@ -173,10 +173,10 @@ class Watch:
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def closing(self, plan: Plan, *, queued: bool = False) -> int:
-        """Says how it ended and what to do next; returns the exit code. queued: what is left is a cluster's to do."""
+        """Print the outcome and what to do next; return the exit code. queued: a cluster runs what is left."""
         failed = plan.count(*FAILED_STATUSES)
         skipped = plan.count("skipped")
-        left = len(plan.finals) - plan.count("ok") - failed - skipped  # what they are made of changed under way
+        left = len(plan.finals) - plan.count("ok") - failed - skipped  # their inputs changed during the run
         counts = f"{plan.count('ok')} runs done, {failed} failed, {skipped} skipped"
         if left:
             counts += f", {left} {'in the queue' if queued else 'still to do: run the same command again'}"
@@ -187,14 +187,14 @@ class Watch:
             self._say(f"nothing to do: {counts}. See them with `bench table{where}`")
         if failed:
             retry = ",".join(status for status in RETRIED if plan.count(status))
-            again = f"; again: the same command with --retry {retry}" if retry else ""
-            self._say(f"why: `bench status{where}`{again}")
+            again = f"; to repeat them: the same command with --retry {retry}" if retry else ""
+            self._say(f"reasons: `bench status{where}`{again}")
         return 2 if failed or (left and not queued) else 0
 
 
 @contextmanager
 def counting(text: str, what: str) -> Iterator[Callable[[int, int], None]]:
-    """A callable to tell (done, total): a bar on a terminal, now and then a line elsewhere."""
+    """Yield a callback for (done, total): a bar on a terminal, a line every QUIET_S elsewhere."""
     console, text = _console(), for_terminal(text)
     if console.is_terminal:
         with _live(console, what) as live:
@@ -203,17 +203,17 @@ def counting(text: str, what: str) -> Iterator[Callable[[int, int], None]]:
         return
     started = spoke = time.monotonic()
 
-    def tell(done: int, total: int) -> None:
+    def print_line(done: int, total: int) -> None:
         nonlocal spoke
         if time.monotonic() - spoke > QUIET_S:
             spoke = time.monotonic()
             console.print(f"{text}, {done / total:.0%}; about {duration((spoke - started) * (total - done) / done)}")
 
-    yield tell
+    yield print_line
 
 
 class _Output:
-    """Standard output until it cannot be written: then work goes on, which is worth more than what is told of it."""
+    """Standard output that ignores write errors, so that the work continues without it."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -222,22 +222,22 @@ class _Output:
         return getattr(self._file, name)
 
     def write(self, text: str) -> int:
-        with self._kept():
+        with self._surviving():
             self._file.write(text)
         return len(text)
 
     def flush(self) -> None:
-        with self._kept():
+        with self._surviving():
             self._file.flush()
 
     @contextmanager
-    def _kept(self) -> Iterator[None]:
+    def _surviving(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             with suppress(OSError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), self._file.fileno())
-                print(f"bench: standard output is gone ({error.strerror}); the work goes on", file=sys.stderr)
+                print(f"bench: standard output is gone ({error.strerror}); the run continues", file=sys.stderr)
 
 
 def _output() -> IO[str]:
@@ -245,7 +245,7 @@ def _output() -> IO[str]:
 
 
 def _console() -> Console:
-    """A console to which text is text: no markup, no emoji, no colours of its own."""
+    """A console that prints text as it is: no markup, no emoji, no highlighting."""
     return Console(file=_output(), highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 

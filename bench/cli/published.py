@@ -1,7 +1,7 @@
-"""What a text tells of measurements, written by the commands that it names.
+"""Blocks of documents that hold the output of commands.
 
-A block of such a text begins with <!-- [[[cog show("bench table ...") ]]] --> and ends with <!-- [[[end]]] -->; what stands between
-the two cog writes, from what the command prints, so nothing there is typed by hand. `make published` writes, `make check` checks.
+A block begins with <!-- [[[cog show("bench table ...") ]]] --> and ends with <!-- [[[end]]] -->; cog replaces what is between
+them with the command's output. `make published` writes the blocks, a test checks them.
 """
 
 import shlex
@@ -14,13 +14,13 @@ from bench.cli.app import cli
 
 
 def show(call: str) -> None:
-    """Puts what a command prints into the text, as it is where it is Markdown.
+    """Write the output of a command into the document; fenced unless it is Markdown.
 
     Raises:
-        BenchError: it ends with another exit code than 0.
+        BenchError: the exit code is not 0.
     """
-    told = CliRunner().invoke(cli, shlex.split(call)[1:], prog_name="bench", standalone_mode=False)
-    if told.exception is not None or told.return_value:
-        raise BenchError(f"{call}: {told.exception or told.output}")
+    result = CliRunner().invoke(cli, shlex.split(call)[1:], prog_name="bench", standalone_mode=False)
+    if result.exception is not None or result.return_value:
+        raise BenchError(f"{call}: {result.exception or result.output}")
     fence = "" if "--format md" in call else "```\n"
-    cog.out(f"`{call}`\n\n{fence}{told.stdout.strip()}\n{fence}")
+    cog.out(f"`{call}`\n\n{fence}{result.stdout.strip()}\n{fence}")

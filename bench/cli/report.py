@@ -1,4 +1,4 @@
-"""One static page of a store: tables, tiers, pairs, curves, protocol and definitions. Opens with no server and no network."""
+"""One static page of a store: tables, tiers, pairs, curves, protocol and definitions. Needs no server and no network."""
 
 import json
 from collections.abc import Iterable
@@ -34,7 +34,7 @@ pre { white-space: pre-wrap; background: #8881; padding: .7rem; }
 
 
 def write_report(store: Store, out: Path) -> Path:
-    """Writes out/index.html and out/runs.csv; returns the page.
+    """Write out/index.html and out/runs.csv; return the path of the page.
 
     Raises:
         StoreError: there is no store, or the folder cannot be written.
@@ -62,8 +62,8 @@ def _board(store: Store, rows: pd.DataFrame) -> Iterable[str]:
     yield f"<h2>{for_html(first['target'])}, {for_html(first['protocol'])}</h2>"
     which = f"Data {first['target_hash'][:8]}, settings {first['protocol_hash'][:8]}."
     yield f"<p class=note>{for_html(first['label_note'])}. {for_html(which)}"
-    if (told := constant_note(rows)) is not None:
-        yield f"<p class=note>{for_html(told)}"
+    if (note := constant_note(rows)) is not None:
+        yield f"<p class=note>{for_html(note)}"
     cells = board(rows)
     yield _table(
         ("rank", "source", "backbone", "labels", "mIoU", "95 %", "weighted F", "95 %", "replicates", "status"),
@@ -85,11 +85,11 @@ def _board(store: Store, rows: pd.DataFrame) -> Iterable[str]:
             yield "<p class=note>" + for_html(f"{cell['source']} x {cell['backbone']}: {why}")
     full = rows[rows["train_frac"] == rows["train_frac"].max()]
     for metric, title in METRICS.items():
-        found = samples(full, metric)
-        for note in found.notes[1:]:
+        measured = samples(full, metric)
+        for note in measured.notes[1:]:
             yield f"<p><strong>{for_html(note)}</strong>"
-        if len(found.scores) > 1:
-            yield from _pairs(found, metric, title)
+        if len(measured.scores) > 1:
+            yield from _pairs(measured, metric, title)
     yield from _curves(rows)
     record = record_of_row(store, first.to_dict())
     if record is not None and "protocol" in record.settings:
@@ -97,27 +97,27 @@ def _board(store: Store, rows: pd.DataFrame) -> Iterable[str]:
         yield f"<h3>Protocol</h3><pre>{settings}</pre>"
 
 
-def _pairs(found: Samples, metric: str, title: str) -> Iterable[str]:
-    ranked = tiers_view(found, metric)
+def _pairs(measured: Samples, metric: str, title: str) -> Iterable[str]:
+    ranked = tiers_view(measured, metric)
     yield f"<h3>{title}: tiers</h3>"
     yield _table(map(str, ranked.rows), (map(cell_text, row) for row in ranked.rows.itertuples(index=False, name=None)))
     yield f"<p class=note>{' '.join(map(for_html, ranked.notes))}"
-    yield svg(tiers_chart(found, title))
-    pairs = all_pairs(found)
+    yield svg(tiers_chart(measured, title))
+    pairs = all_pairs(measured)
     yield f"<h3>{title}: pairs</h3><p class=note>{for_html(HOW)}</p>"
     body = []
-    for a, b in combinations(sorted(found.scores), 2):
+    for a, b in combinations(sorted(measured.scores), 2):
         if (a, b) in pairs:
             one, adjusted = pairs[a, b]
-            place = found.common(a, b)
-            where = place[0] if len(place) == 1 else f"{POOLED} ({len(place)})"
+            shared = measured.common(a, b)
+            backbones = shared[0] if len(shared) == 1 else f"{POOLED} ({len(shared)})"
             tested = (
                 f"{one.effect:+.4f}",
                 span(one.low, one.high),
                 p_text(one.p),
                 p_text(adjusted),
             )
-            body.append((a, b, where, *tested, _or_dash(one.minimum_detectable_effect), one.why_not or ""))
+            body.append((a, b, backbones, *tested, _or_dash(one.minimum_detectable_effect), one.why_not or ""))
     yield _table(("A", "B", "backbones", "A - B", "95 %", "p", "p Holm", "could show", "note"), body)
 
 
@@ -125,20 +125,20 @@ def _curves(rows: pd.DataFrame) -> Iterable[str]:
     bases = {
         parts["base"] for name in rows["source"].unique() if (parts := scaling.SUBSET.fullmatch(name)) and parts["n"]
     }
-    asked = [("n", base) for base in sorted(bases)]
+    wanted = [("n", base) for base in sorted(bases)]
     if rows["train_frac"].nunique() > 1:
-        asked += [("train_fraction", name) for name in sorted(rows["source"].unique())]
-    for axis, source in asked:
+        wanted += [("train_fraction", name) for name in sorted(rows["source"].unique())]
+    for axis, source in wanted:
         try:
-            found = scaling.points(rows, axis, source)
+            points = scaling.points(rows, axis, source)
         except ValueError:
             continue
-        curves = {name: scaling.curve(by, np.random.default_rng(0)) for name, by in found.items()}
+        curves = {name: scaling.curve(by, np.random.default_rng(0)) for name, by in points.items()}
         yield f"<h3>{for_html(source)} over {scaling.AXES[axis]}</h3>"
         yield svg(scaling_chart(curves, scaling.AXES[axis], METRICS["miou"], source))
         yield "".join(
-            f"<p>{for_html(name)}: <strong>{told.verdict}</strong>, {for_html(told.why)}"
-            for name, told in curves.items()
+            f"<p>{for_html(name)}: <strong>{curve.verdict}</strong>, {for_html(curve.why)}"
+            for name, curve in curves.items()
         )
 
 
@@ -161,7 +161,7 @@ def _cell(text: str) -> str:
 
 
 def _json_list(value: Any) -> Any:  # noqa: ANN401
-    """A list as JSON with all digits: numpy would cut them."""
+    """Format a list as JSON with all digits, which numpy would cut."""
     return json.dumps(np.asarray(value).tolist()) if isinstance(value, list | np.ndarray) else value
 
 

@@ -1,4 +1,4 @@
-"""`bench plan`, `run` and `status`: sweeps."""
+"""`bench plan`, `run` and `status`: run the cells of a matrix."""
 
 from pathlib import Path
 from typing import Any
@@ -10,29 +10,40 @@ from bench.cli.options import DATA, FOLDER, JOBS, STORE, WEIGHTS, Command, check
 
 MATRIX = (
     click.option(
-        "--matrix", "name", required=True, metavar="NAME|FILE", help="A shipped matrix (see `bench ls`) or a YAML file."
+        "--matrix", "name", required=True, metavar="NAME|FILE", help="Shipped matrix (see `bench ls`) or YAML file."
     ),
-    click.option("--target", metavar="NAME", help="Another target than the matrix names."),
+    click.option("--target", metavar="NAME", help="Target to use instead of the matrix's."),
     click.option(
         "--source",
         "sources",
         multiple=True,
         metavar="GLOB|FOLDER",
-        help="Only these sources; a FOLDER with a card.yaml adds one beside the matrix's.",
+        help="Only these sources; a FOLDER with a card.yaml adds its source. May be repeated.",
     ),
-    click.option("--teacher", metavar="NAME|FILE", help="In place of satir's: satir/top-4 becomes satir/NAME/top-4."),
-    click.option("--pool", type=FOLDER, help="Folder of unlabelled images, in place of the target's own."),
-    click.option("--backbone", "backbones", multiple=True, metavar="GLOB", help="Only these backbones."),
-    click.option("--smoke", is_flag=True, help="Two steps, one trial, four frames: does it run? Never ranked."),
+    click.option(
+        "--teacher",
+        metavar="NAME|FILE",
+        help="Teacher to use instead of satir's: satir/top-4 becomes satir/NAME/top-4.",
+    ),
+    click.option("--pool", type=FOLDER, help="Folder of unlabelled images to use instead of the target's."),
+    click.option(
+        "--backbone", "backbones", multiple=True, metavar="GLOB", help="Only these backbones. May be repeated."
+    ),
+    click.option("--smoke", is_flag=True, help="Quick test with two steps, one trial and four frames; never ranked."),
     *(DATA, STORE, WEIGHTS),
 )
 
 
 @click.command(cls=Command)
 @with_(*MATRIX)
-@click.option("--retry", metavar="STATUS,...", help="As if these were to be run again: failed, oom, load_failed.")
+@click.option(
+    "--retry", metavar="STATUS,...", help="Plan to repeat runs with these statuses: failed, oom, load_failed."
+)
 def plan(store: Path, data: Path, weights: Path, retry: str | None, **matrix: Any) -> None:  # noqa: ANN401
-    """Say what `bench run` would do, how long it would take, and how small a difference it could find. Writes nothing."""
+    """Show what `bench run` would do, without running it.
+
+    Estimates how long it would take and the smallest difference that it could detect. Writes nothing.
+    """
     from bench.cli import plan_report
     from bench.plan.matrix import load_matrix
     from bench.plan.plan import Sweep
@@ -49,19 +60,19 @@ def plan(store: Path, data: Path, weights: Path, retry: str | None, **matrix: An
     type=click.Choice(["local", "inline", "slurm"]),
     default="local",
     show_default=True,
-    help="Worker processes; this process; jobs of a cluster, which need nothing that stays alive.",
+    help="Worker processes, this process, or jobs of a Slurm cluster; with slurm the command submits and returns.",
 )
-@click.option("--jobs", type=JOBS, help="Workers. Default: one a core.")
+@click.option("--jobs", type=JOBS, help="Worker processes. Default: one per core.")
 @click.option(
     "--slurm",
     multiple=True,
     metavar="KEY=VALUE,...",
-    help="As sbatch has them: partition=gpu,time=8:00:00; exclude=n1,n2; also throttle=JOBS at a time. May be repeated.",
+    help="Options of sbatch, such as partition=gpu,time=8:00:00, or throttle=JOBS to run at once. May be repeated.",
 )
-@click.option("--retry", metavar="STATUS,...", help="Run these again: failed, oom, load_failed.")
-@click.option("--keep-weights", is_flag=True, help="Keep each run's network: `bench submit verify --spot` asks for it.")
-@click.option("--fail-fast", is_flag=True, help="Stop at the first failure. Default: go on with all that can be done.")
-def run(  # noqa: PLR0913 - an argument for each option
+@click.option("--retry", metavar="STATUS,...", help="Repeat runs with these statuses: failed, oom, load_failed.")
+@click.option("--keep-weights", is_flag=True, help="Keep each run's network, which `bench submit verify --spot` needs.")
+@click.option("--fail-fast", is_flag=True, help="Stop at the first failure. Default: continue with the other runs.")
+def run(  # noqa: PLR0913 - one argument per option
     store: Path,
     data: Path,
     weights: Path,
@@ -73,7 +84,12 @@ def run(  # noqa: PLR0913 - an argument for each option
     fail_fast: bool,
     **matrix: Any,  # noqa: ANN401
 ) -> int:
-    """Run what is not done of a matrix: tune, finetune, score, store."""
+    """Run the cells of a matrix that are not done yet.
+
+    Tunes, finetunes, scores and stores. Repeating a stopped command continues it.
+
+    Exit codes: 0 all runs done or queued, 1 wrong usage or input, 2 some runs failed or are still to do, 3 stopped early.
+    """
     from bench.cli.progress import Watch
     from bench.plan.matrix import load_matrix
     from bench.plan.plan import Sweep
@@ -94,23 +110,23 @@ def run(  # noqa: PLR0913 - an argument for each option
 @click.command(cls=Command)
 @click.argument("cell", required=False)
 @STORE
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(cell: str | None, store: Path, as_json: bool) -> None:
-    """Say how many runs of each cell ended how, and what is at work.
+    """Show how runs ended and which units are running.
 
-    CELL, `SOURCE x BACKBONE` or SOURCE (globs), asks for more: its units, why some failed, and which inputs have changed.
+    With CELL, given as `SOURCE x BACKBONE` or SOURCE (globs), also show its units, why some failed and which inputs changed.
     """
     from bench.cli import status
     from results.escape import for_json
     from results.store import Store
 
-    held = Store(store)
+    opened = Store(store)
     if cell is None:
-        told = status.store_status(held)
-        say(for_json(told) if as_json else status.store_text(told))
+        cells = status.store_status(opened)
+        say(for_json(cells) if as_json else status.store_text(cells))
     else:
-        cells = status.cell_status(held, cell)
-        say(for_json(cells) if as_json else status.cell_text(cells))
+        matches = status.cell_status(opened, cell)
+        say(for_json(matches) if as_json else status.cell_text(matches))
 
 
 def _statuses(retry: str | None) -> list[str]:
@@ -121,7 +137,7 @@ def _statuses(retry: str | None) -> list[str]:
     for name in names:
         if name == "diverged":
             raise BenchError(
-                "--retry diverged: the same seed diverges again; another range of rates is another protocol"
+                "--retry diverged: the same seed would diverge again; use a protocol with another range of learning rates"
             )
         if name not in RETRIED:
             raise BenchError(f"--retry {name}{suggestion(name, RETRIED)}")

@@ -1,4 +1,4 @@
-"""What `bench status` says: of a store, or of one cell; from any process or machine that sees the files. Loads no torch."""
+"""`bench status` of a store or of one cell; works from any machine that sees the files. Loads no torch."""
 
 import fnmatch
 import json
@@ -19,17 +19,17 @@ from results.record import MOST, RunRecord
 from results.record_files import read_records
 from results.store import Store
 
-LINES = 8  # of a log that are shown
+LINES = 8  # of a log to show
 SHOWN = {"loss": "loss", "val_miou": "val mIoU of the last trial"}
 
 
 def store_status(store: Store) -> Json:
-    """Every cell with how many of its runs ended how, and what is at work; JSON values.
+    """Counts of run statuses per cell, and the units at work, as JSON values.
 
     Raises:
         StoreError: there is no store.
     """
-    from results.table import own_runs  # pandas takes its time
+    from results.table import own_runs  # pandas is slow to import
 
     frame = own_runs(store)
     by_cell: dict[str, list[Mapping[Hashable, Any]]] = defaultdict(list)
@@ -42,32 +42,32 @@ def store_status(store: Store) -> Json:
         names = {name: runs[0][name] for name in (*NAMES, "replicates")}
         cells.append(names | {"cell": cell, "runs": dict(counts), "reasons": reasons})
     cells.sort(key=lambda row: [row[name] for name in NAMES])
-    at_work = [row for kind in KINDS for row in _at_work(store, kind)]
+    at_work = [row for kind in KINDS for row in _unfinished(store, kind)]
     return {"cells": cells, "at_work": at_work, "unreadable": frame.attrs["unreadable"]}
 
 
 def cell_status(store: Store, name: str) -> list[Json]:
-    """Of every cell of that name (`SOURCE x BACKBONE`, globs, or a SOURCE alone): its units, how they stand, what changed.
+    """The units, their states and the changed inputs of every cell that matches `SOURCE x BACKBONE` or SOURCE (globs).
 
     Raises:
-        BenchError: no run of this store has asked for such a cell.
+        BenchError: no plan of this store has such a cell.
     """
     plans = [read_plan(path) for path in sorted(store.root.glob("plans/*.json.gz"))]
-    found = {cell["cell"]: (cell, plan["units"]) for plan in plans for cell in plan["cells"]}
-    titles = {cell: _title(row["expected"]) for cell, (row, _) in found.items()}
+    planned = {cell["cell"]: (cell, plan["units"]) for plan in plans for cell in plan["cells"]}
+    titles = {cell: _title(row["expected"]) for cell, (row, _) in planned.items()}
     wanted = [c for c, t in titles.items() if any(fnmatch.fnmatchcase(x, name) for x in (t, t.split(" x ")[0]))]
     if not wanted:
-        known = suggestion(name, titles.values()) if titles else ": no `bench run` has left a plan in it"
-        raise BenchError(f"no run of this store has asked for a cell '{name}'{known}")
+        known = suggestion(name, titles.values()) if titles else ": it has no plan of any `bench run`"
+        raise BenchError(f"no plan in {store.root} has a cell '{name}'{known}")
     records, _ = read_records(store)
-    return [_cell(store, found[cell][0], found[cell][1], records) for cell in wanted]
+    return [_cell(store, *planned[cell], records) for cell in wanted]
 
 
 def _cell(store: Store, row: Json, units: Json, records: Sequence[RunRecord]) -> Json:
     by_run = {record.run: record for record in records}
     order: dict[str, None] = {}
     for run in row["runs"]:
-        _before(run, units, order)
+        _add_needs(run, units, order)
     expected = row["expected"]
     others = [r for r in records if r.cell != row["cell"] and all(getattr(r, n) == expected[n] for n in NAMES)]
     done = any(by_run[run].status == "ok" for run in row["runs"] if run in by_run)
@@ -81,14 +81,14 @@ def _cell(store: Store, row: Json, units: Json, records: Sequence[RunRecord]) ->
     }
 
 
-def _before(run: str, units: Json, order: dict[str, None]) -> None:
+def _add_needs(run: str, units: Json, order: dict[str, None]) -> None:
     for need in units[run]["needs"]:
-        _before(need, units, order)
+        _add_needs(need, units, order)
     order.setdefault(run)
 
 
 def _unit(store: Store, fingerprint: str, unit: Json, record: RunRecord | None) -> Json:
-    """How a unit stands: done, a failed status, running, interrupted or to do; with the end of its log where it failed."""
+    """State of a unit: done, a failed status, running, interrupted or to do; with the end of its log if it failed."""
     kind = unit["kind"]
     folder = store.unit_dir(kind, fingerprint)
     row: Json = {"kind": kind, "unit": unit["unit"], "fingerprint": fingerprint}
@@ -104,8 +104,8 @@ def _unit(store: Store, fingerprint: str, unit: Json, record: RunRecord | None) 
     failed = _json(folder / OUTCOME)
     if row["state"] == "to do" and failed:
         row |= {"state": failed.get("status"), "reason": failed.get("reason")}
-    if (working := _working(folder)) and row["state"] not in ("done",):
-        row |= working
+    if (facts := _work_facts(folder)) and row["state"] not in ("done",):
+        row |= facts
     if row["state"] not in ("done", "to do", "running"):
         log = next((path for path in logs if path.is_file() and path.stat().st_size), None)
         text = log.read_text(errors="replace").splitlines()[-LINES:] if log else []
@@ -113,35 +113,35 @@ def _unit(store: Store, fingerprint: str, unit: Json, record: RunRecord | None) 
     return row
 
 
-def _at_work(store: Store, kind: str) -> Iterable[Json]:
-    """The units of a kind that a process is at, or that lost theirs."""
+def _unfinished(store: Store, kind: str) -> Iterable[Json]:
+    """The units of a kind that are running, or whose process died."""
     for path in sorted((store.root / "units" / kind).glob(f"*/{PROGRESS}")):
-        if (found := _working(path.parent)) is not None:
-            yield found | {"kind": kind, "fingerprint": path.parent.name}
+        if (facts := _work_facts(path.parent)) is not None:
+            yield facts | {"kind": kind, "fingerprint": path.parent.name}
 
 
-def _working(folder: Path) -> Json | None:
-    """How far a unit has got, or None where it has not begun or is done."""
+def _work_facts(folder: Path) -> Json | None:
+    """Progress of a unit, or None if it has not begun or is done."""
     facts = _json(folder / PROGRESS)
     numbers = [facts.get(name, 0.0) for name in SHOWN] + [facts.get("done"), facts.get("total")]
-    if not all(isinstance(number, int | float) and abs(number) < MOST for number in numbers):  # torn, or not ours
+    if not all(isinstance(number, int | float) and abs(number) < MOST for number in numbers):  # truncated, or not ours
         return None
     try:
         with FileLock(folder / CLAIM, timeout=0, fallback_to_soft=False):
             state = "interrupted"
     except Timeout:
         state = "running"
-    except OSError:  # a store that can only be read
+    except OSError:  # a read-only store
         state = "begun"
     return facts | {"state": state}
 
 
 def _changes(old: Json, new: Json) -> list[str]:
-    """What of the inputs is other than in a record, by name and value."""
+    """Inputs that differ from those of a record, by name and value."""
     before, after = (_flat({name: values[name] for name in INPUTS}) for values in (old, new))
     names = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
-    told = [f"{name}: {_short(before.get(name))} -> {_short(after.get(name))}" for name in names]
-    return told or ["the pool, the teacher's checkpoint or the corpus"]
+    changes = [f"{name}: {_short(before.get(name))} -> {_short(after.get(name))}" for name in names]
+    return changes or ["the pool, the teacher's checkpoint or the corpus"]
 
 
 def _flat(value: Any, name: str = "") -> Json:  # noqa: ANN401
@@ -162,20 +162,20 @@ def _title(fields: Json) -> str:
 
 def _json(path: Path) -> Json:
     try:
-        found = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
-# -- in words ----------------------------------------------------------------------------------------------------------
+# -- as text -----------------------------------------------------------------------------------------------------------
 
 
-def store_text(found: Json) -> str:
-    """What `bench status` prints."""
-    names = Counter(tuple(row[name] for name in NAMES) for row in found["cells"])
+def store_text(status: Json) -> str:
+    """Text of `bench status`."""
+    names = Counter(tuple(row[name] for name in NAMES) for row in status["cells"])
     lines, reasons = [], []
-    for row in found["cells"]:
+    for row in status["cells"]:
         title = _title(row)
         title += (
             f" [{row['cell'][:6]}]" if names[tuple(row[name] for name in NAMES)] > 1 else ""
@@ -184,19 +184,17 @@ def store_text(found: Json) -> str:
         lines.append(f"{row['target']}  {row['protocol']}  {title:44} {counts} of {row['replicates']}")
         reasons += [f"{title}: {reason}" for reason in row["reasons"]]
     lines += ["", *dict.fromkeys(reasons)] if reasons else []
-    lines += ["", *map(_progress, found["at_work"])] if found["at_work"] else []
-    lines += [f"cannot be read, the next run makes it anew: {text}" for text in found["unreadable"]]
+    lines += ["", *map(_progress, status["at_work"])] if status["at_work"] else []
+    lines += [f"unreadable, the next run repeats it: {text}" for text in status["unreadable"]]
     return "\n".join(map(for_terminal, lines or ["no runs yet"]))
 
 
-def cell_text(found: Sequence[Json]) -> str:
-    """What `bench status CELL` prints."""
+def cell_text(cells: Sequence[Json]) -> str:
+    """Text of `bench status CELL`."""
     lines = []
-    for cell in found:
+    for cell in cells:
         lines.append(f"{_title(cell)}, {cell['target']}, {cell['protocol']} [{cell['cell'][:6]}]")
-        lines += [
-            f"  not done, because this is other than in the results of that name: {text}" for text in cell["changed"]
-        ]
+        lines += [f"  not done: this input changed since the stored results: {text}" for text in cell["changed"]]
         for unit in cell["units"]:
             lines.append(f"  {_progress(unit)}" if "done" in unit else f"  {unit['state']:11} {unit['unit']}")
             lines += [f"    {unit['reason']}"] if unit["reason"] else []

@@ -1,4 +1,4 @@
-"""`bench submit`: a source of somebody's own, handed in and judged."""
+"""`bench submit`: prepare, check, pack and verify submissions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @click.group(cls=Group)
 def submit() -> None:
-    """Hand in a source of your own, or judge what somebody handed in."""
+    """Submit a source of your own, or verify a submission."""
 
 
 SOURCE = click.argument("folder", type=click.Path(path_type=Path))
@@ -22,27 +22,36 @@ SOURCE = click.argument("folder", type=click.Path(path_type=Path))
 
 @submit.command("init")
 @click.argument("name")
-@click.option("--kind", type=click.Choice(["checkpoint", "corpus", "recipe"]), required=True, help="What it brings.")
+@click.option(
+    "--kind", type=click.Choice(["checkpoint", "corpus", "recipe"]), required=True, help="What the source provides."
+)
 def submit_init(name: str, kind: Any) -> None:  # noqa: ANN401
-    """Write a folder NAME with a card to be filled in."""
+    """Create a folder NAME with a template card."""
     from bench.plan.matrix import CARD
     from bench.submission import submit
 
     folder = submit.init(name, kind)
-    say(f"{folder / CARD} is to be filled in; then: bench submit check {folder}")
+    say(f"fill in {folder / CARD}, then: bench submit check {folder}")
 
 
 @submit.command("check")
 @SOURCE
 @click.option(
-    "--target", metavar="NAME", help="Look for its test images among the source's images too, as `bench leaks`."
+    "--target",
+    metavar="NAME",
+    help="Also search the source's images for this target's test images, as `bench leaks` does.",
 )
 @click.option(
-    "--pool", type=FOLDER, help="For --target: the images that the source was made from, where the card names none."
+    "--pool", type=FOLDER, help="With --target: images that the source was made from, if the card names none."
 )
 @with_(WEIGHTS, DATA, STORE)
 def submit_check(folder: Path, weights: Path, target: str | None, pool: Path | None, data: Path, store: Path) -> int:
-    """Judge the card in FOLDER, and what it names, as a reviewer does: every fault at once."""
+    """Check the card in FOLDER before submitting it.
+
+    Lists every fault of the card and of the files that it names.
+
+    Exit codes: 0 no fault, 1 otherwise.
+    """
     from bench.submission import submit
     from results.store import Store
 
@@ -53,16 +62,21 @@ def submit_check(folder: Path, weights: Path, target: str | None, pool: Path | N
         try:
             good += leak_check.look([str(folder)], target, data, pool, Store(store)).splitlines()
         except leak_check.NoImagesError as error:
-            good.append(f"not looked for leaks: {error}")
-    return _print_judgement(folder, faults, good, f"it can be run: bench run --matrix ... --source {folder}")
+            good.append(f"no search for leaks: {error}")
+    return _print_judgement(folder, faults, good, f"ready to run: bench run --matrix ... --source {folder}")
 
 
 @submit.command("pack")
 @SOURCE
-@click.option("--out", type=FOLDER, default="submissions", show_default=True, help="Where the bundle goes.")
+@click.option("--out", type=FOLDER, default="submissions", show_default=True, help="Folder to put the bundle in.")
 @STORE
 def submit_pack(folder: Path, out: Path, store: Path) -> int:
-    """Make a bundle of the card in FOLDER and of its runs: records, evidence, certificates, checksums; no images, no weights."""
+    """Pack the card in FOLDER and its runs into a bundle to submit.
+
+    A bundle holds records, evidence, certificates and checksums, but no images and no weights. It is verified at once.
+
+    Exit codes: 0 no fault, 1 otherwise.
+    """
     from bench.submission import pack, verify
     from bench.submission.faults import texts
     from results.store import Store
@@ -70,7 +84,7 @@ def submit_pack(folder: Path, out: Path, store: Path) -> int:
     made, notes = pack.pack(folder, out, Store(store))
     judged = verify.judge(made)
     return _print_judgement(
-        made, texts(judged.faults), [*notes, *judged.done, *judged.notes], "it can be handed in; see CONTRIBUTING.md"
+        made, texts(judged.faults), [*notes, *judged.done, *judged.notes], "ready to submit; see CONTRIBUTING.md"
     )
 
 
@@ -81,23 +95,27 @@ def submit_pack(folder: Path, out: Path, store: Path) -> int:
     "manifests",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="Of a target whose own does not ship.",
+    help="Manifest of a target, if none ships. May be repeated.",
 )
 @click.option(
-    "--spot", type=click.IntRange(1, 1_000_000), help="Predict so many random test images anew with its networks."
+    "--spot", type=click.IntRange(1, 1_000_000), help="Predict this many random test images again with its networks."
 )
-@click.option("--networks", type=FOLDER, help="Its networks. Default: the folder BUNDLE-networks.")
-@click.option("--reproduce", is_flag=True, help="Train one random run of it again.")
-@click.option("--source", type=FOLDER, help="The submitter's folder: the files that its card names are loaded anew.")
-@click.option("--pool", type=FOLDER, help="For --reproduce: unlabelled images, in place of the target's own.")
-@click.option("--seed", type=SEED, help="Of what is drawn at random. Default: another one each time.")
-@click.option("--by", help="Who checks: stands in the verdict.")
+@click.option("--networks", type=FOLDER, help="Folder of its networks. Default: BUNDLE-networks.")
+@click.option("--reproduce", is_flag=True, help="Train one random run again.")
+@click.option("--source", type=FOLDER, help="The submitter's folder: load the weights that its card names again.")
+@click.option(
+    "--pool", type=FOLDER, help="With --reproduce: folder of unlabelled images to use instead of the target's."
+)
+@click.option("--seed", type=SEED, help="Random seed. Default: a new one each time.")
+@click.option("--by", help="Name of the reviewer, recorded in the verdict.")
 @with_(DATA, STORE, WEIGHTS)
 def submit_verify(bundle: Path, store: Path, weights: Path, data: Path, **how: Any) -> int:  # noqa: ANN401
-    """Recompute every number of BUNDLE from its evidence and hold all it says against protocol, manifest and card.
+    """Verify a bundle by recomputing its scores.
 
-    The verdict goes into a file beside it, from which the board takes its badge: claimed, recomputed, spot-checked, reproduced.
-    Exit code: 0 it passed, 2 it did not.
+    Recomputes every score from the evidence and checks all else against protocol, manifest and card. The verdict is written
+    beside BUNDLE; the board shows it as a badge: claimed, recomputed, spot-checked or reproduced.
+
+    Exit codes: 0 it passed, 1 wrong usage or input, 2 it failed.
     """
     from bench.cli.progress import counting
     from bench.submission.faults import texts
@@ -108,7 +126,7 @@ def submit_verify(bundle: Path, store: Path, weights: Path, data: Path, **how: A
 
 
 def _scene() -> "Pixels":
-    """A rendered frame, on which networks are tried."""
+    """A rendered frame to try networks on."""
     import numpy as np
 
     from bench import scenes
@@ -117,7 +135,7 @@ def _scene() -> "Pixels":
 
 
 def _print_judgement(what: Path, faults: Sequence[str], good: Sequence[str], end: str) -> int:
-    """Prints a judgement; 1 where there is a fault."""
+    """Print a judgement; return 1 if it has a fault, else 0."""
     from results.escape import for_terminal
 
     count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"

@@ -1,4 +1,4 @@
-"""Text for `bench table`. Loads no torch, and nothing of a matrix: it must come up at once."""
+"""Text of `bench table`. Loads neither torch nor anything of a matrix, so that it starts fast."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def table_text(cells: "pd.DataFrame", runs: "pd.DataFrame", form: str) -> str:
-    """The board as csv, json (a list of rows), md or table; the last two with the paper's rows below, apart.
+    """Format the board as csv, json (a list of rows), md, latex or table; the last three end with the paper's rows.
 
-    cells: of `board(runs)`, all or some.
+    cells: rows of `board(runs)`, all or some.
     """
     from results.board import BOARD, constant_note
 
@@ -26,32 +26,32 @@ def table_text(cells: "pd.DataFrame", runs: "pd.DataFrame", form: str) -> str:
     if form == "json":
         return for_json(rows)
     if not rows:
-        return f"no runs in this store yet: `bench run --matrix demo` makes some\n\n{_paper_text(form)}"
+        return f"no runs in this store yet; make some with `bench run --matrix demo`\n\n{_paper_text(form)}"
     boards: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
         boards.setdefault(tuple(row[name] for name in BOARD), []).append(row)
     names = Counter(key[:2] for key in boards)
     parts = []
-    for key, found in boards.items():
-        told = constant_note(runs[(runs[BOARD] == list(key)).all(axis=1)])
-        parts.append(_board_text(found, form, names[key[:2]] > 1, [] if told is None else [told]))
+    for key, of_board in boards.items():
+        note = constant_note(runs[(runs[BOARD] == list(key)).all(axis=1)])
+        parts.append(_board_text(of_board, form, names[key[:2]] > 1, [] if note is None else [note]))
     return "\n\n".join([*parts, _paper_text(form)])
 
 
 def _rows(cells: "pd.DataFrame") -> list[dict[str, Any]]:
-    """Plain values to the last digit, missing ones None."""
+    """Convert to plain values with all digits; missing ones become None."""
     plain = cells.astype(object).where(cells.notna(), None)
     return [{str(name): value for name, value in row.items()} for row in plain.to_dict(orient="records")]
 
 
-VAL_NOTE = "val: validation mIoU of the default schedule and of the best trial; the latter is a choice, not a result"
+VAL_NOTE = "val: validation mIoU of the default schedule and of the best trial; used for selection only"
 LEARNED_NOTE = (
-    "pseudo-labels: mIoU on held-out ones after pretraining, and of the best constant: no more than that is nothing "
-    "learned"
+    "pseudo-labels: mIoU on held-out pseudo-labels after pretraining / of the best constant prediction; nothing was "
+    "learned unless the first is higher"
 )
 
 
-def _board_text(rows: list[dict[str, Any]], form: str, several: bool, told: Sequence[str]) -> str:
+def _board_text(rows: list[dict[str, Any]], form: str, several: bool, notes: Sequence[str]) -> str:
     learned = any(row["heldout_miou"] is not None for row in rows)
     columns = ["rank", "source", "backbone", "mIoU", "95 %", "weighted F", "95 %", "n", "val default", "val tuned"]
     columns += [*(["pseudo-labels"] if learned else []), "status"]
@@ -72,27 +72,27 @@ def _board_text(rows: list[dict[str, Any]], form: str, several: bool, told: Sequ
         )
         for row in rows
     ]
-    notes = [*_row_notes(rows), *told, VAL_NOTE, *([LEARNED_NOTE] if learned else [])]
+    notes = [*_row_notes(rows), *notes, VAL_NOTE, *([LEARNED_NOTE] if learned else [])]
     return page(_board_head(rows[0], several), columns, body, notes, form)
 
 
 def _board_head(first: Mapping[str, Any], several: bool) -> list[str]:
-    """Which board it is, and what must stand above it."""
+    """Lines above a board: which one it is, and warnings."""
     which = f" (data {first['target_hash'][:6]}, settings {first['protocol_hash'][:6]}, {first['result_version']})"
     head = [f"{first['target']}, {first['protocol']}{which if several else ''}: {first['label_note']}"]
     if not first["ranked"]:
-        head.append("TOO SHORT TO RANK ANYTHING: this only shows that every part works.")
+        head.append("TOO SHORT TO RANK ANYTHING: this only shows that everything runs.")
     if first["selected_on_test"]:
-        head.append("SELECTED ON TEST: like its peers, this protocol looks at the test split before it is scored.")
+        head.append("SELECTED ON TEST: like comparable work, this protocol selects on the test split.")
     return head
 
 
 def _row_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What has to be known of single rows: why they failed, leaks, intervals; each thing once."""
+    """Notes on single rows: failures, leaks and intervals, each once."""
     notes = [f"{row['source']} x {row['backbone']}: {row['reason']}" for row in rows if row["reason"]]
     notes += [f"LEAK, never ranked: {row['source']}: {row['leak']}" for row in rows if row["leak"] is not None]
     notes += dict.fromkeys(
-        f"{row['source']} has seen {row['touched']:.1%} of the test images, so it has no rank; pairs are compared on the others"
+        f"{row['source']} has seen {row['touched']:.1%} of the test images, so it has no rank; pairs are compared on the rest"
         for row in rows
         if row["touched"]
     )
@@ -102,9 +102,9 @@ def _row_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def source_text(row: Mapping[Any, Any]) -> str:
-    """The source of a row of the board, with what must be known of it, as every table of the board shows it."""
-    told = "".join(f" ({mark})" for mark in marks(row))
-    return f"{row['source']}{told}" + ("" if row["train_frac"] == 1 else f" at {row['train_frac']:.0%}")
+    """Format the source of a row of the board with its marks, as every table of the board shows it."""
+    suffix = "".join(f" ({mark})" for mark in marks(row))
+    return f"{row['source']}{suffix}" + ("" if row["train_frac"] == 1 else f" at {row['train_frac']:.0%}")
 
 
 def _learned(row: dict[str, Any]) -> str:

@@ -1,1 +1,1 @@
-"""Submissions: the way in (submit), and the way to trust (verify: bundle and runs; repeat; verdict)."""
+"""Submissions: prepare and pack (submit, pack), verify (verify, spot, reproduce) and record the verdict (verdict)."""

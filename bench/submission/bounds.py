@@ -1,4 +1,4 @@
-"""What a weighted F-measure can be, given the confusion matrix of the same prediction: evidence outside of it was made up."""
+"""Bounds of the weighted F-measure, given the confusion matrix of the same prediction: evidence outside them is forged."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ ROUNDING_PX = 1e-2  # of `edge` in a manifest, and of sums
 
 
 class Bounds(NamedTuple):
-    """Least and most that each weighted F-measure can be, (N, K)."""
+    """Lower and upper bound of each weighted F-measure, (N, K)."""
 
     low: Floats
     high: Floats
@@ -24,11 +24,11 @@ class Bounds(NamedTuple):
 def weighted_f_bounds(confusion: NDArray[np.int64], edge: Floats | None, beta_squared: float) -> Bounds:
     """Bounds of the weighted F-measure of each image and class from (N, K, K) confusion matrices, rows truth.
 
-    edge: (N, K) of the truth, as a manifest has it; None where it is not known.
+    edge: (N, K) of the truth, as a manifest has it; None if unknown.
 
     From the definition (Margolin et al., CVPR 2014; names as there), for h hits, m missed and f false pixels of a class: a hit
-    adds 1 to TPw, a missed pixel 1 - EA. With no hit Et is 1 all over the image and 0 outside of it, so the missed pixels add
-    exactly what of their windows lies outside: `edge`. A hit sets Et to 0 on at most REACH_PX pixels that count, each worth at
+    adds 1 to TPw, a missed pixel 1 - EA. Without a hit, Et is 1 all over the image and 0 outside, so the missed pixels add exactly
+    the parts of their windows outside the image: `edge`. A hit sets Et to 0 on at most REACH_PX pixels that count, each worth at
     most 1. A missed pixel is in its own window, so it adds at most 1 - the window's centre. A false pixel adds 1 to 2 to FPw.
     """
     truth, predicted = confusion.sum(2).astype(float), confusion.sum(1).astype(float)

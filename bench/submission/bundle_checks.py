@@ -1,4 +1,4 @@
-"""What can be wrong with a bundle beside its single runs: its card, its cells, and what it says of leaks."""
+"""Checks of a bundle beyond its single runs: card, cells and leak findings."""
 
 import json
 from collections import defaultdict
@@ -23,12 +23,12 @@ MOST_CARD_BYTES = 2**16
 
 
 def card_faults(judged: Judged, name: str) -> Iterator[Fault]:
-    """What is wrong with a bundle's card."""
+    """Check the card of a bundle."""
     if judged.folder.name != slug(name):
-        judged.notes.append(f"its folder is {judged.folder.name}; on a board it must be {slug(name)}")
+        judged.notes.append(f"its folder is named {judged.folder.name}; for a board it must be {slug(name)}")
     try:
         if (judged.folder / bundle.CARD).stat().st_size > MOST_CARD_BYTES:
-            yield Fault("card.unusable", f"{bundle.CARD} is larger than any card")
+            yield Fault("card.unusable", f"{bundle.CARD} is larger than {MOST_CARD_BYTES} bytes")
             return
         if name not in judged.cards or name in catalog():
             yield Fault("card.unusable", f"{bundle.CARD} is not the card of '{name}'")
@@ -36,79 +36,79 @@ def card_faults(judged: Judged, name: str) -> Iterator[Fault]:
         yield from _path_faults(read_yaml(judged.folder / bundle.CARD, SourceCard))
     except FileError as error:
         yield Fault("card.unusable", str(error).replace(f"{judged.folder}/", ""))
-    except Exception as error:  # nobody foresees all that a file can hold
+    except Exception as error:  # untrusted files can fail in unforeseen ways
         why = f"{bundle.CARD} cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
         yield Fault("card.unusable", why)
 
 
 def _path_faults(card: SourceCard) -> Iterator[Fault]:
-    """Paths that lead anywhere: a packed card has file names alone."""
+    """Check that the paths in a packed card are plain file names."""
     teacher = card.recipe.teacher if card.recipe else None
     paths = [one.path for one in card.checkpoints] + [card.corpus.path if card.corpus else None]
     paths += [Path(given) if (given := getattr(teacher, "checkpoint", None)) else None]
     for path in paths:
         if path is not None and (path.name != str(path) or str(path) in (".", "..")):
-            why = f"{bundle.CARD}: the path {path} leads elsewhere, and a packed card has file names alone"
+            why = f"{bundle.CARD}: path {path} must be a plain file name"
             yield Fault("card.path", why)
 
 
 def finding_faults(judged: Judged, manifests: Mapping[str, Manifest]) -> Iterator[Fault]:
-    """What it tells of test images that its sources have seen; that nobody has looked is worth knowing."""
-    told: set[tuple[str, str]] = set()
+    """Check the leak findings of a bundle; note if there are none."""
+    checked: set[tuple[str, str]] = set()
     for path in sorted((judged.runs / LEAKS).glob("*/*.json")):
         where = path.relative_to(judged.folder).as_posix()
-        found = findings.read_one(path)
-        if found is None:
+        finding = findings.read_one(path)
+        if finding is None:
             yield Fault("finding.unreadable", f"{where} cannot be read")
-        elif path != findings.path_of(Store(judged.runs), found.target, found.source):
-            yield Fault("finding.misplaced", f"{where} is of {found.source} on {found.target}")
-        elif judged.name is not None and not bundle.is_of(found.source, judged.name):
-            yield Fault("finding.misplaced", f"{where} is of '{found.source}', and the bundle is of '{judged.name}'")
-        elif (why := _unlike(found, manifests.get(found.target) or shipped(found.target))) is not None:
+        elif path != findings.path_of(Store(judged.runs), finding.target, finding.source):
+            yield Fault("finding.misplaced", f"{where} is the finding of {finding.source} on {finding.target}")
+        elif judged.name is not None and not bundle.is_of(finding.source, judged.name):
+            yield Fault("finding.misplaced", f"{where} is of '{finding.source}', but the bundle is of '{judged.name}'")
+        elif (why := _mismatch(finding, manifests.get(finding.target) or shipped(finding.target))) is not None:
             yield Fault("finding.unlike", f"{where}: {why}")
         else:
-            told.add((found.source, found.target_hash))
+            checked.add((finding.source, finding.target_hash))
             judged.notes.append(
-                f"it says that {found.source} has seen {found.share:.1%} of the test images of {found.target}; "
-                f"that counts once `bench leaks --source {found.source}` has found it here"
+                f"it declares that {finding.source} has seen {finding.share:.1%} of the test images of {finding.target}; "
+                f"this counts once `bench leaks --source {finding.source}` confirms it here"
             )
-    if judged.name is not None and not told:
-        judged.notes.append("nobody has looked whether it has seen test images: `bench leaks`")
+    if judged.name is not None and not checked:
+        judged.notes.append("not checked for test images that it has seen: run `bench leaks`")
 
 
-def _unlike(found: LeakFinding, manifest: Manifest | None) -> str | None:
-    """Why a finding is not of the target that is known here."""
-    if manifest is None or manifest.target_hash != found.target_hash:
-        return f"it is on another {found.target} than the one whose manifest is known here"
+def _mismatch(finding: LeakFinding, manifest: Manifest | None) -> str | None:
+    """Why a finding does not match the manifest of its target, or None."""
+    if manifest is None or manifest.target_hash != finding.target_hash:
+        return f"its target_hash is not that of the manifest of {finding.target}"
     ids = {image.id for image in manifest.test}
-    if found.test_images != len(ids):
-        return f"it tells of {found.test_images} test images, and {found.target} has {len(ids)}"
-    strange = sorted(set(found.touched) - ids)
-    return f"{strange[0]} is none of the test images" if strange else None
+    if finding.test_images != len(ids):
+        return f"it has {finding.test_images} test images, but {finding.target} has {len(ids)}"
+    unknown = sorted(set(finding.touched) - ids)
+    return f"{unknown[0]} is not a test image" if unknown else None
 
 
 def cell_faults(judged: Judged) -> Iterator[Fault]:
-    """Nothing double, and in a bundle nothing missing; a store may be under way, and a board ranks no cell that is not whole."""
+    """Check replicates and schedules of each cell. Only a bundle must be complete: incomplete cells are not ranked."""
     cells: dict[tuple[Any, ...], list[RunRecord]] = defaultdict(list)
     for record in judged.records:
         cells[record.target, record.protocol, record.source, record.backbone, record.train_frac].append(record)
     for key, records in cells.items():
         where = " x ".join(map(str, key[2:4]))
         if len({record.cell for record in records}) > 1:
-            yield Fault("cell.identities", f"{where}: runs of two identities of one cell; pack the newer one")
+            yield Fault("cell.identities", f"{where}: its runs have two cell identities; pack only the newer one")
         numbers = sorted(record.replicate for record in records)
         wanted = list(range(max(record.replicates for record in records)))
         if doubles := sorted({number for number in numbers if numbers.count(number) > 1}):
-            yield Fault("cell.replicates", f"{where}: replicate {doubles[0]} stands twice")
+            yield Fault("cell.replicates", f"{where}: duplicate replicate {doubles[0]}")
         if missing := sorted(set(wanted) - set(numbers)):
-            told = f"{where}: replicates {', '.join(map(str, missing))} of {len(wanted)} are missing"
+            why = f"{where}: replicates {', '.join(map(str, missing))} of {len(wanted)} are missing"
             if judged.name is not None:
-                yield Fault("cell.replicates", told)
+                yield Fault("cell.replicates", why)
             else:
-                judged.notes.append(f"{told}, so it is not ranked")
+                judged.notes.append(f"{why}, so it is not ranked")
         if extra := sorted(set(numbers) - set(wanted)):
-            yield Fault("cell.replicates", f"{where}: there is no replicate {extra[0]} of {len(wanted)}")
+            yield Fault("cell.replicates", f"{where}: unexpected replicate {extra[0]} of {len(wanted)}")
         tuned = {json.dumps(record.tuning.schedule, sort_keys=True) for record in records if record.tuning}
         if len(tuned) > 1:
-            why = f"{where}: its replicates used different schedules, and a cell has one"
+            why = f"{where}: its replicates must use the same schedule"
             yield Fault("cell.schedules", why)

@@ -1,7 +1,7 @@
-"""Runs that are another run's, or nearly: evidence and networks compared, whatever their checksums say.
+"""Detect copied runs by comparing evidence and networks rather than checksums.
 
-Two trainings that differ in a seed differ in most of their errors. A run whose errors are nearly those of another was not trained
-on its own: it was copied, and perhaps changed by a pixel so that no digest tells.
+Two trainings with different seeds differ in most of their errors. A run with nearly the same errors as another was not trained
+independently: it was copied, perhaps with a few pixels changed so that checksums differ.
 """
 
 import itertools
@@ -24,21 +24,21 @@ from results.record_files import read_records, run_folders
 from results.store import RUNS, SUBMISSIONS, Store, StoreError, slug
 
 SHIPPED = Path(results.__file__).parent / RUNS
-BESIDE = (RUNS, "bench-store")  # stores that a folder `submissions` may stand beside
+BESIDE = (RUNS, "bench-store")  # stores that may lie beside a folder `submissions`
 
 # Honest trainings, nearest pair: 0.175 of 435 on hit-uav (30 runs of hit-uav-v1), 0.115 of 6 on an easy target of two classes.
-NEAR = 0.02  # distance of errors below which one run is a copy of another, where too few honest pairs are at hand
-NEAR_MOST = 0.08  # the most that honest pairs of the target may raise it to
-HONEST_PAIRS = 10  # pairs of trusted runs that are enough to calibrate by
-HONEST_RUNS = 40  # trusted runs that are taken to calibrate by, at most
-NEAR_IMAGE = 0.003  # distance of errors on one image below which it counts as copied
-COPIED_SHARE = 0.05  # of a run's errors, on images that count as copied; honest pairs: 0.007 at most
-FEW_PX = 500  # pixels of errors below which nothing can be said
+NEAR = 0.02  # distance of errors below which a run is a copy, if there are too few honest pairs
+NEAR_MOST = 0.08  # upper limit of the threshold from honest pairs of the target
+HONEST_PAIRS = 10  # pairs of trusted runs needed to calibrate
+HONEST_RUNS = 40  # most trusted runs to calibrate on
+NEAR_IMAGE = 0.003  # distance of errors below which an image counts as copied
+COPIED_SHARE = 0.05  # share of errors on copied images above which a run is a copy; honest pairs: at most 0.007
+FEW_PX = 500  # error pixels below which runs cannot be compared
 
 
 @dataclass(frozen=True)
 class Known:
-    """A run to compare with, and where it lies."""
+    """A run to compare, and where it is stored."""
 
     record: RunRecord
     errors: "Errors"
@@ -50,7 +50,7 @@ class Known:
 
 
 def read_known(store: Store, place: str, targets: Iterable[str]) -> Iterator[Known]:
-    """The measured runs of a store on these targets; one that cannot be read is left out."""
+    """Yield the measured runs of a store on these targets; unreadable ones are skipped."""
     folders = {slug(target) for target in targets}
     for record in read_records(store, (folder for folder in run_folders(store) if folder.split("/")[0] in folders))[0]:
         if record.status == "ok":
@@ -62,7 +62,7 @@ def read_known(store: Store, place: str, targets: Iterable[str]) -> Iterator[Kno
 
 @dataclass(frozen=True)
 class Place:
-    """A store whose runs a bundle must not copy. trusted: measured here, or shipped; its runs show what honest pairs look like."""
+    """A store whose runs a bundle must not copy. trusted: measured here or shipped, so usable to calibrate the threshold."""
 
     store: Store
     name: str
@@ -70,28 +70,28 @@ class Place:
 
 
 def places(folder: Path, own_name: str | None, store: Path | None) -> list[Place]:
-    """Where other runs are at hand: the given store, those beside the bundle, what ships, and the submissions beside these."""
+    """Stores of other runs: the given one, those beside the bundle, the shipped one, and the submissions beside them."""
     parent = folder.parent
     beside = [parent.parent / name for name in BESIDE] if parent.name == SUBMISSIONS else []
-    found: dict[Path, Place] = {}
+    known: dict[Path, Place] = {}
     for root in [*([] if store is None else [store]), *beside, SHIPPED]:
         if root.is_dir() and root.resolve() != folder.resolve():
-            name = "results/runs, which ships" if root.resolve() == SHIPPED.resolve() else str(root)
-            found.setdefault(root.resolve(), Place(Store(root), name, trusted=True))
+            name = "results/runs (shipped)" if root.resolve() == SHIPPED.resolve() else str(root)
+            known.setdefault(root.resolve(), Place(Store(root), name, trusted=True))
         for one in bundle.submissions(root)[0]:
             if one.name != own_name and one.folder.resolve() != folder.resolve():
-                found.setdefault(one.runs.resolve(), Place(Store(one.runs), str(one.folder), trusted=False))
-    return list(found.values())
+                known.setdefault(one.runs.resolve(), Place(Store(one.runs), str(one.folder), trusted=False))
+    return list(known.values())
 
 
 @dataclass(frozen=True)
 class Errors:
-    """Wrong pixels of a run, image by image. N images, K classes.
+    """Wrong pixels of a run per image. N images, K classes.
 
     Attributes:
-        ids: image id -> row. wrong: (N, K * K) pixels by (truth, prediction), hits left out.
-        departures: (N,) pixels predicted as another class than the one that is predicted most. A network that predicts one class
-            nearly everywhere shares its errors with every other such network: what tells them apart are these.
+        ids: image id -> row. wrong: (N, K * K) pixels by (truth, prediction), without hits.
+        departures: (N,) pixels not predicted as the run's most frequent class. Networks that predict one class nearly everywhere
+            share their errors and differ only in these.
     """
 
     ids: Mapping[str, int]
@@ -100,7 +100,7 @@ class Errors:
 
 
 def errors_of(evidence: Evidence) -> Errors:
-    """The wrong pixels of a run."""
+    """Count the wrong pixels of a run."""
     n, k = evidence.weighted_f.shape
     predicted = evidence.confusion.sum(1)  # (N, K)
     wrong = evidence.confusion.astype(np.int64)
@@ -115,17 +115,17 @@ def errors_of(evidence: Evidence) -> Errors:
 
 @dataclass(frozen=True)
 class Nearness:
-    """How near the errors of two runs are. distance: 0 equal, 1 about disjoint. copied: share of them on copied images."""
+    """Similarity of the errors of two runs. distance: 0 equal, about 1 disjoint. copied: share of errors on copied images."""
 
     distance: float
     copied: float
 
 
 def nearness(a: Errors, b: Errors) -> Nearness | None:
-    """Of the errors on the images that both were scored on; None where these differ and are too few to tell by.
+    """Compare errors on the images that both runs were scored on; None if they differ but are too few.
 
-    distance = sum |a - b| / scale over (image, truth, prediction) off the diagonal. scale: the errors of both, or the pixels on
-    which they depart from predicting one class, whichever are fewer.
+    distance = sum |a - b| / scale over (image, truth, prediction) off the diagonal. scale: the errors of both, or their
+    departures if those are fewer.
     """
     if a.wrong.shape[1] != b.wrong.shape[1]:
         return None
@@ -144,7 +144,7 @@ def nearness(a: Errors, b: Errors) -> Nearness | None:
 
 @dataclass
 class Comparison:
-    """Own runs held against each other and against every other run on the same images that is at hand."""
+    """Compare own runs with each other and with all known runs on the same images."""
 
     own: Sequence[Known]
     places: Sequence[Place] = ()
@@ -152,7 +152,7 @@ class Comparison:
     compared: dict[str, int] = field(default_factory=dict)  # place -> runs
 
     def faults(self) -> Iterator[Fault]:
-        """Every own run that is another, or nearly; both are named, and where they are."""
+        """Yield a fault for each own run that is a copy, naming both runs and where they are."""
         for a, b in itertools.combinations(self.own, 2):
             yield from self._pair_faults(a, b)
         for place in self.places:
@@ -163,25 +163,27 @@ class Comparison:
                 for mine in self.own:
                     yield from self._pair_faults(mine, other)
 
-    def told(self) -> str:
-        """What it was compared with, after `faults`."""
+    def summary(self) -> str:
+        """Say what was compared; call after `faults`."""
         names = [f"{count} in {name}" for name, count in self.compared.items() if count]
-        return f"runs compared with each other, and with others on the same images: {', '.join(names) or 'none is at hand'}"
+        return (
+            f"runs compared with each other, and with others on the same images: {', '.join(names) or 'none available'}"
+        )
 
     @cached_property
     def threshold(self) -> float:
-        """The distance below which a run is a copy: half of the nearest honest pair's, where there are enough pairs."""
+        """The distance below which a run is a copy: half that of the nearest honest pair, if there are enough pairs."""
         trusted = itertools.chain.from_iterable(
             read_known(place.store, place.name, self._targets) for place in self.places if place.trusted
         )
         some = list(itertools.islice(trusted, HONEST_RUNS))
         distances = [
-            found.distance
+            near.distance
             for a, b in itertools.combinations(some, 2)
             if _comparable(a, b)
             and a.record.run != b.record.run
             and not explained(a.record, b.record)
-            and (found := nearness(a.errors, b.errors)) is not None
+            and (near := nearness(a.errors, b.errors)) is not None
         ]
         return min(NEAR_MOST, min(distances) / 2) if len(distances) >= HONEST_PAIRS else NEAR
 
@@ -193,55 +195,54 @@ class Comparison:
         if a.record.run == b.record.run or not _comparable(a, b):
             return
         yield from _weight_faults(a, b)
-        if (found := self._copied(a, b)) is None:
+        if (fault := self._copied(a, b)) is None:
             return
         if explained(a.record, b.record):
-            self.notes.append(f"{a}: {found} {b}, as the same weights give it")
+            self.notes.append(f"{a}: {fault} {b}, as expected from the same weights")
         else:
-            yield Fault(found.code, f"{a}: {found} {b}")
+            yield Fault(fault.code, f"{a}: {fault} {b}")
 
     def _copied(self, a: Known, b: Known) -> Fault | None:
-        """In what `a` is `b`; its text goes on with whose it is."""
+        """How `a` copies `b`, or None; the text is completed with the name of `b`."""
         if a.record.network_sha256 is not None and a.record.network_sha256 == b.record.network_sha256:
-            return Fault("copy.network", "its network is that of")
-        found = nearness(a.errors, b.errors)
-        if found is None:
+            return Fault("copy.network", "same network as")
+        near = nearness(a.errors, b.errors)
+        if near is None:
             return None
-        if found.distance == 0:
-            return Fault("copy.errors", "its errors are, pixel for pixel, those of")
-        if found.distance < self.threshold:
-            told = f"its errors are {found.distance:.2%} away from"
-            return Fault("copy.errors", f"{told} (honest trainings are more than {self.threshold:.1%} apart) those of")
-        if found.copied > COPIED_SHARE:
-            return Fault(
-                "copy.errors", f"{found.copied:.0%} of its errors lie on images that are predicted nearly as by"
-            )
+        if near.distance == 0:
+            return Fault("copy.errors", "same errors, pixel for pixel, as")
+        if near.distance < self.threshold:
+            why = f"errors differ by {near.distance:.2%} (independent trainings: more than {self.threshold:.1%}) from"
+            return Fault("copy.errors", why)
+        if near.copied > COPIED_SHARE:
+            why = f"{near.copied:.0%} of its errors are on images with nearly the same predictions as"
+            return Fault("copy.errors", why)
         return None
 
 
 def _weight_faults(a: Known, b: Known) -> Iterator[Fault]:
-    """Encoder weights of two runs whose hashes contradict what the runs say that these are made of."""
+    """Check that the hashes of two runs' encoder weights agree with their identities."""
     mine, theirs = weights_of(a.record), weights_of(b.record)
     same = a.record.weights_sha256 == b.record.weights_sha256
     if not mine or not theirs or None in (a.record.weights_sha256, b.record.weights_sha256):
         return
     if mine == theirs and all(unit.get("replicate") is None for unit in mine) and not same:
-        why = f"{a}: weights_sha256 is not that of {b}, whose weights are the same by their identity"
+        why = f"{a}: weights_sha256 differs from that of {b}, whose weights have the same identity"
         yield Fault("copy.weights", why)
     if same and a.record.cell == b.record.cell and any(unit.get("replicate") is not None for unit in mine):
-        why = f"{a}: its encoder weights are those of {b}, and each replicate is to be pretrained anew"
+        why = f"{a}: same encoder weights as {b}, but each replicate must be pretrained separately"
         yield Fault("copy.weights", why)
 
 
 def _comparable(a: Known, b: Known) -> bool:
-    """Whether both were scored on the same data; under which protocol, source, backbone or label share does not matter."""
+    """Whether both were scored on the same data, whatever their protocol, source, backbone or label share."""
     return (a.record.target_hash, a.record.classes) == (b.record.target_hash, b.record.classes)
 
 
 def explained(a: RunRecord, b: RunRecord) -> bool:
-    """Whether equal predictions are no wonder: two names of the same weights, by their identity, in the same replicate.
+    """Whether equal predictions are legitimate: two names of the same weights, by identity, in the same replicate.
 
-    Weights that a record merely says are the same explain nothing: that is what a copy would say.
+    A weights_sha256 alone explains nothing: a copy would declare it as well.
     """
     same = ("target_hash", "backbone", "replicate", "train_frac", "finetune_steps", "weights_sha256")
     return (
@@ -252,7 +253,7 @@ def explained(a: RunRecord, b: RunRecord) -> bool:
 
 
 def weights_of(record: RunRecord) -> list[Mapping[str, Any]] | None:
-    """What a run's first weights are made of, as its identity spells it out; [] for random ones."""
+    """The pretraining units in a run's identity, or None if unreadable; [] for random weights."""
     tree = record.settings.get("identity")
     if not isinstance(tree, dict):
         return None

@@ -1,4 +1,4 @@
-"""The evidence of a run, held against its scores and against what is known of the test images."""
+"""Check the evidence of a run against its scores and the manifest of the test images."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -14,27 +14,27 @@ from results import metrics
 from results.evidence import Evidence
 from results.record import RunRecord
 
-CLOSE = 1e-9  # scores recomputed by another numpy may differ in the last digits
+CLOSE = 1e-9  # another numpy version may differ in the last digits
 
 
 def evidence_faults(
     record: RunRecord, evidence: Evidence, protocol: Protocol, manifest: Manifest | None
 ) -> Iterator[Fault]:
-    """Everything that is wrong with the evidence; of several kinds the first, because the later ones build on it."""
+    """Check the evidence in stages; a stage with faults is the last, because later stages build on it."""
     if wrong := list(_array_faults(evidence, len(record.classes))) or list(_score_faults(record, evidence)):
         yield from wrong
         return
     if manifest is None:
         why = (
-            f"no manifest of {record.target} ships, so its test images are not known here: make one from the images "
-            f"with `bench data manifest {record.target}`, and name it with --manifest"
+            f"no manifest of {record.target} is shipped: make one with `bench data manifest {record.target}` and pass it "
+            f"with --manifest"
         )
         yield Fault("images.no_manifest", why)
         return
     if manifest.target_hash != record.target_hash:
         why = (
-            f"target_hash is {record.target_hash[:12]}, that of the manifest {manifest.target_hash[:12]}: "
-            f"it was scored on other files than {record.target}'s"
+            f"target_hash is {record.target_hash[:12]}, but that of {record.target}'s manifest is "
+            f"{manifest.target_hash[:12]}: the run was scored on other files"
         )
         yield Fault("images.target", why)
         return
@@ -46,30 +46,30 @@ def evidence_faults(
 
 
 def _array_faults(evidence: Evidence, classes: int) -> Iterator[Fault]:
-    """Arrays that no prediction gives; the first of them."""
+    """Check that a prediction can give these arrays; yield the first fault."""
     values = evidence.weighted_f
     defined = values[~np.isnan(values)]
     if (evidence.confusion < 0).any() or (defined < -CLOSE).any() or (defined > 1 + CLOSE).any():
-        yield Fault("evidence.range", "its evidence holds counts below 0, or weighted F-measures outside of 0..1")
+        yield Fault("evidence.range", "evidence has counts below 0 or weighted F-measures outside 0..1")
         return
     if evidence.confusion.ndim != 3 or evidence.confusion.shape[1] != classes:
-        why = f"its evidence is of {evidence.confusion.shape[-1]} classes, and the record has {classes}"
+        why = f"evidence has {evidence.confusion.shape[-1]} classes, but the record has {classes}"
         yield Fault("evidence.classes", why)
         return
     present = evidence.confusion.sum(2) > 0
     if (present == np.isnan(values)).any():
-        why = "its evidence has a weighted F-measure where the class is absent, or none where it is present"
+        why = "evidence has a weighted F-measure for an absent class, or none for a present class"
         yield Fault("evidence.absent_class", why)
 
 
 def _score_faults(record: RunRecord, evidence: Evidence) -> Iterator[Fault]:
-    """The record's scores against those that the evidence gives."""
+    """Check the record's scores against those recomputed from the evidence."""
     assert record.scores is not None
     values, present = evidence.weighted_f, evidence.confusion.sum(2) > 0
     hit = np.diagonal(evidence.confusion, axis1=1, axis2=2)
     perfect = (hit == evidence.confusion.sum(2)) & (hit == evidence.confusion.sum(1))
     if (perfect[present] != np.isclose(values[present], 1, atol=1e-12)).any():
-        why = "its confusion matrices and its weighted F-measures are not of the same predictions: only one of them is perfect"
+        why = "confusion matrices and weighted F-measures are not of the same predictions: only one of them is perfect"
         yield Fault("evidence.perfect", why)
     try:
         ours = metrics.scores(evidence).model_dump()
@@ -78,32 +78,32 @@ def _score_faults(record: RunRecord, evidence: Evidence) -> Iterator[Fault]:
         return
     theirs = record.scores.model_dump()
     if edited := [name for name in ours if not _equal(ours[name], theirs[name])]:
-        told = [f"{name} is {_told(theirs[name])}, and its evidence gives {_told(ours[name])}" for name in edited]
-        yield Fault("evidence.scores", "; ".join(told))
+        changes = [f"{name} is {_short(theirs[name])}, but its evidence gives {_short(ours[name])}" for name in edited]
+        yield Fault("evidence.scores", "; ".join(changes))
 
 
 def _image_faults(evidence: Evidence, known: Truth) -> Iterator[Fault]:
-    """The evidence's images against those of the manifest."""
+    """Check the evidence's images against those of the manifest."""
     ids = evidence.image_ids.tolist()
     if missing := sorted(set(known.ids) - set(ids)):
-        why = f"{len(missing)} of {len(known.ids)} test images are missing, the first {missing[0]}"
+        why = f"{len(missing)} of {len(known.ids)} test images are missing, the first is {missing[0]}"
         yield Fault("images.missing", why)
-    if strange := sorted(set(ids) - set(known.ids)):
-        yield Fault("images.unknown", f"{len(strange)} images are none of the test images, the first {strange[0]}")
-    if missing or strange:
+    if unknown := sorted(set(ids) - set(known.ids)):
+        yield Fault("images.unknown", f"{len(unknown)} images are not test images, the first is {unknown[0]}")
+    if missing or unknown:
         return
     order = _order(evidence, known)
     if evidence.groups[order].tolist() != known.groups:
-        yield Fault("images.groups", "its groups of images are not those of the manifest")
+        yield Fault("images.groups", "image groups differ from those in the manifest")
     differing = (evidence.confusion[order].sum(2) != known.pixels).any(1)
     if differing.any():
         first = known.ids[int(differing.argmax())]
-        why = f"the pixels of each class differ from the manifest in {differing.sum()} images, the first {first}"
+        why = f"pixel counts per class differ from the manifest in {differing.sum()} images, the first is {first}"
         yield Fault("images.pixels", why)
 
 
 def _bound_faults(evidence: Evidence, known: Truth, classes: Sequence[str], beta_squared: float) -> Iterator[Fault]:
-    """Weighted F-measures that no prediction with these confusion matrices can have."""
+    """Check that the weighted F-measures are possible with these confusion matrices."""
     order = _order(evidence, known)
     values = evidence.weighted_f[order]
     bounds = weighted_f_bounds(evidence.confusion[order], known.edge, beta_squared)
@@ -111,9 +111,9 @@ def _bound_faults(evidence: Evidence, known: Truth, classes: Sequence[str], beta
     if outside.any():
         image, k = (int(place) for place in np.argwhere(outside)[0])
         why = (
-            f"in {outside.sum()} places its weighted F-measure cannot be that of its confusion matrix, the first: {classes[k]} "
-            f"on {known.ids[image]} has {values[image, k]:.4f}, where {bounds.low[image, k]:.4f} to "
-            f"{bounds.high[image, k]:.4f} is possible"
+            f"{outside.sum()} weighted F-measures are impossible with their confusion matrix, the first is {classes[k]} on "
+            f"{known.ids[image]}: {values[image, k]:.4f}, possible are {bounds.low[image, k]:.4f} to "
+            f"{bounds.high[image, k]:.4f}"
         )
         yield Fault("evidence.bounds", why)
 
@@ -132,5 +132,5 @@ def _equal(a: Any, b: Any) -> bool:  # noqa: ANN401 - numbers, None, or lists of
     return math.isclose(a, b, rel_tol=CLOSE, abs_tol=CLOSE)
 
 
-def _told(value: Any) -> str:  # noqa: ANN401
+def _short(value: Any) -> str:  # noqa: ANN401
     return "[...]" if isinstance(value, list) else f"{value:.6g}" if isinstance(value, float) else str(value)

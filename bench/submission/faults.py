@@ -1,20 +1,20 @@
-"""What can be wrong with a bundle: a code to tell faults apart, and a text for people."""
+"""Faults of a bundle: a code for programs and a text for people."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
 Code = Literal[
-    "bundle.files",  # they are not what was packed
-    "bundle.verdict",  # an earlier check of more found something
-    "bundle.empty",  # no run ended well
-    "bundle.unforeseen",  # something of it made a check fail
+    "bundle.files",  # changed after packing
+    "bundle.verdict",  # an earlier, more thorough check failed
+    "bundle.empty",  # no successful run
+    "bundle.unforeseen",  # a check raised an exception
     "card.unusable",
     "card.path",
     "record.unreadable",
     "record.source",
     "record.unknown_name",
-    "record.field",  # not what follows from card, protocol and target
+    "record.field",  # differs from what card, protocol and target imply
     "record.leak",
     "record.text",
     "record.time",
@@ -77,13 +77,13 @@ Code = Literal[
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong."""
+    """One fault."""
 
     code: Code
     text: str
 
     def at(self, where: object) -> "Fault":
-        """The same, with where it is."""
+        """Return the fault with its location in front."""
         return replace(self, text=f"{where}: {self.text}")
 
     def __str__(self) -> str:
@@ -91,5 +91,5 @@ class Fault:
 
 
 def texts(faults: Iterable[Fault]) -> list[str]:
-    """For people and for the verdict."""
+    """Texts of faults, for people and the verdict."""
     return [fault.text for fault in faults]

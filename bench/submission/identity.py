@@ -1,8 +1,8 @@
-"""What a record says that it is, held against the unit that its names make here.
+"""Check the identity of a record against the unit that its names stand for.
 
-A run's unit is made anew by the graph that plans runs, from the shipped protocol, the card and the backbone; from the record comes
-only what nobody else can know: the images of a pool, the content of a ready-made corpus, where ImageNet weights were taken from.
-Whatever else its spelled-out identity says must be equal.
+The graph that plans runs builds the unit again, from the shipped protocol, the card and the backbone. Only what cannot be known
+here comes from the record: the images of a pool, the content of a ready-made corpus, the origin of ImageNet weights. All other
+entries of the record's identity must be equal.
 """
 
 import json
@@ -26,17 +26,17 @@ from pretrain_sources.catalog import Cards, closure
 from pretrain_sources.recipe import SamTeacher
 from results.record import RunRecord
 
-ORIGINS = ("folder ", "wheel ", "hub ")  # how the name of ImageNet weights begins
-SHOWN = 60  # characters of a stranger's value
+ORIGINS = ("folder ", "wheel ", "hub ")  # prefixes of the origin of ImageNet weights
+SHOWN = 60  # characters of an untrusted value to show
 
 
 class IdentityError(Exception):
-    """An identity is missing something, or holds what no identity can."""
+    """An identity lacks an entry, or has an invalid one."""
 
 
 @dataclass(frozen=True)
 class Definitions:
-    """What the names in a record mean here."""
+    """The objects that the names in a record refer to."""
 
     protocol: Protocol
     card: SourceCard
@@ -45,13 +45,13 @@ class Definitions:
 
 
 def unit_of(record: RunRecord, meant: Definitions) -> FinalUnit:
-    """The run that the record's names make here.
+    """Build the unit of the run that the record's names refer to.
 
     Raises:
-        IdentityError: its identity cannot be read.
+        IdentityError: the record's identity cannot be read.
     """
     try:
-        inputs = InputsTold(record.settings["identity"], meant.card, closure([meant.card], meant.cards))
+        inputs = RecordedInputs(record.settings["identity"], meant.card, closure([meant.card], meant.cards))
         graph = Graph(inputs.cards, meant.protocol, record.target_hash, inputs)
         cell = Cell(**{name: getattr(record, name) for name in Cell.model_fields})
         return graph.final(cell, meant.backbone, record.replicate)
@@ -59,96 +59,93 @@ def unit_of(record: RunRecord, meant: Definitions) -> FinalUnit:
         raise IdentityError(f"the identity in its settings cannot be read: {error!r:.{SHOWN}}") from error
 
 
-class InputsTold:
-    """What cards stand on, as the identity of a run tells it."""
+class RecordedInputs:
+    """The inputs of cards, as recorded in the identity of a run."""
 
     def __init__(self, identity: Mapping[str, Any], card: SourceCard, cards: Cards) -> None:
         self.cards = cards
-        self._told: dict[str, Mapping[str, Any]] = {}  # card name -> its pretraining
+        self._pretraining: dict[str, Mapping[str, Any]] = {}  # card name -> its pretraining
         node: Mapping[str, Any] | None = identity
         while node is not None and not card.is_random and (node := _need(node, "pretrain")) is not None:
-            self._told[card.name] = node
+            self._pretraining[card.name] = node
             if card.start in ("random", card.name):
                 break
             card = cards[card.start]
 
     def labels(self, card: SourceCard, protocol: Protocol) -> CorpusUnit | ReadyLabels:
-        """The images of the pool, or the content of the corpus."""
-        told = self._of(card)
+        """The corpus made from the recorded pool, or the recorded ready-made corpus."""
+        recorded = self._of(card)
         if card.recipe is None:
-            return ReadyLabels(_sha256(told["corpus"]), 0, told.get("teacher"))
-        corpus = _need(told, "corpus")
+            return ReadyLabels(_sha256(recorded["corpus"]), 0, recorded.get("teacher"))
+        corpus = _need(recorded, "corpus")
         if corpus is None:
             raise ValueError("no corpus")
         settings = card.recipe.teacher
-        if isinstance(settings, SamTeacher) and settings.checkpoint is not None:  # a file that is not here
+        if isinstance(settings, SamTeacher) and settings.checkpoint is not None:  # a file that is not available
             settings = settings.model_copy(update={"sha256": _sha256(corpus["teacher"]["sha256"])})
         return CorpusUnit(card, protocol, teachers.identity(settings, Path()), _sha256(corpus["images"]), 0)
 
     def checkpoint(self, card: SourceCard, backbone: str) -> FromCheckpoint:
-        """The card says it all."""
+        """The checkpoint of the card; nothing of it is recorded elsewhere."""
         one = card.checkpoint_for(backbone)
         return FromCheckpoint(None, None) if one is None else FromCheckpoint(*card_weights.shaping(one, one.sha256))
 
     def imagenet(self, card: SourceCard, backbone: BackboneSpec) -> FromImageNet:
-        """Where they were taken from."""
+        """The recorded origin of the ImageNet weights."""
         name = self._of(card)["origin"]
         if not name.startswith(ORIGINS):
-            raise ValueError(f"no ImageNet weights: {name}")
+            raise ValueError(f"unknown origin of ImageNet weights: {name}")
         return FromImageNet(Origin("hub", name, ""))
 
     def _of(self, card: SourceCard) -> Mapping[str, Any]:
-        if card.name not in self._told:
+        if card.name not in self._pretraining:
             raise ValueError(f"no pretraining of {card.name}")
-        return self._told[card.name]
+        return self._pretraining[card.name]
 
 
 def identity_faults(record: RunRecord, final: FinalUnit) -> Iterator[Fault]:
-    """In what the identity of a record is not that of its run, and whether its fingerprints follow from it."""
+    """Check the identity of a record entry by entry, then the fingerprints that follow from it."""
     same = True
-    for found in differing(final.spelled_out(), record.settings.get("identity")):
+    for difference in differing(final.spelled_out(), record.settings.get("identity")):
         same = False
-        yield found.fault(record.source)
+        yield difference.fault(record.source)
     if same and (record.run, record.cell) != (final.fingerprint, final.cell_fingerprint):
         yield Fault(
             "identity.fingerprint",
-            "its fingerprint is not that of the identity in its settings: one of them was edited",
+            "run or cell fingerprint does not match the identity in the settings: one of them was edited",
         )
 
 
 @dataclass(frozen=True)
 class Differing:
-    """One entry in which two spelled-out units differ."""
+    """An entry that differs between two spelled-out units."""
 
     kind: str  # of the unit
     name: str
     ours: Any = None
     theirs: Any = None
-    extra: bool = False  # theirs has it, and no unit of this kind has
+    extra: bool = False  # only theirs has it
 
     def fault(self, source: str) -> Fault:
-        """As a fault of a run of this source."""
+        """Return it as a fault of a run of this source."""
         theirs, ours = (f"{value!r:.{SHOWN}}" for value in (self.theirs, self.ours))
         if self.extra:
-            return Fault(
-                "identity.extra", f"the identity of its {self.kind} holds {self.name!r:.40}, which no {self.kind} has"
-            )
+            return Fault("identity.extra", f"identity of its {self.kind} has the unknown entry {self.name!r:.40}")
         if self.name == "version":
             return Fault(
                 "identity.version",
-                f"its {self.kind} was made by version {theirs} of that stage, which is another one here",
+                f"its {self.kind} was made by version {theirs} of that stage; this is version {ours}: run it again",
             )
         if self.name == "needs":
             return Fault(
-                "identity.needs", f"its {self.kind} is made from {theirs}, and that of a run of '{source}' from {ours}"
+                "identity.needs",
+                f"its {self.kind} is made from {theirs}, but that of a run of '{source}' is made from {ours}",
             )
-        return Fault(
-            "identity.field", f"its identity says {self.name} {theirs} of its {self.kind}, and it must be {ours}"
-        )
+        return Fault("identity.field", f"identity of its {self.kind}: {self.name} is {theirs}, but must be {ours}")
 
 
-def differing(ours: Json, theirs: Any) -> Iterator[Differing]:  # noqa: ANN401 - a stranger's
-    """Every entry in which two spelled-out units, or those that they need, differ."""
+def differing(ours: Json, theirs: Any) -> Iterator[Differing]:  # noqa: ANN401 - untrusted
+    """Yield every entry that differs between two spelled-out units, or between the units that they need."""
     kind = ours["kind"]
     if not isinstance(theirs, Mapping):
         yield Differing(kind, "needs", "a unit", theirs)
@@ -178,23 +175,23 @@ def _values(kind: str, name: str, ours: Any, theirs: Any) -> Iterator[Differing]
 
 def _kinds(needs: Any) -> Any:  # noqa: ANN401
     if not isinstance(needs, list):
-        return "nothing that can be read"
+        return "nothing readable"
     return ", ".join(str(unit.get("kind")) if isinstance(unit, Mapping) else "?" for unit in needs)
 
 
 def _text(value: Any) -> str:  # noqa: ANN401
-    """Told apart as JSON tells values apart: 1 is not true, and a tuple is a list."""
+    """Compare values as JSON: 1 is not true, and a tuple is a list."""
     return json.dumps(value, sort_keys=True)
 
 
 def _need(unit: Mapping[str, Any], kind: str) -> Mapping[str, Any] | None:
-    found = [need for need in unit["needs"] if need["kind"] == kind]
-    if len(found) > 1:
-        raise ValueError(f"{len(found)} units of the kind {kind} are needed")
-    return found[0] if found else None
+    needs = [need for need in unit["needs"] if need["kind"] == kind]
+    if len(needs) > 1:
+        raise ValueError(f"{len(needs)} needs of kind {kind}, at most one is allowed")
+    return needs[0] if needs else None
 
 
 def _sha256(value: Any) -> str:  # noqa: ANN401
     if not isinstance(value, str) or not re.fullmatch(SHA256, value):
-        raise ValueError(f"no sha256: {value!r:.40}")
+        raise ValueError(f"not a sha256: {value!r:.40}")
     return value

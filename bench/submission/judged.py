@@ -1,4 +1,4 @@
-"""What a check has found of a bundle so far; each check adds to it."""
+"""The result of checking a bundle; each check adds to it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from results.record import RunRecord
 
 @dataclass
 class Judged:
-    """A bundle, or a plain store of shipped sources (`name` is None), and what was found of it. No `faults`: it passed."""
+    """A bundle, or a plain store of shipped sources (`name` is None), with its faults and notes. No `faults`: it passed."""
 
     folder: Path
     runs: Path
@@ -24,20 +24,20 @@ class Judged:
     records: list[RunRecord] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
-    places: list[Place] = field(default_factory=list)  # where other runs are at hand
+    places: list[Place] = field(default_factory=list)  # stores to compare with
 
     @cached_property
     def cards(self) -> Mapping[str, SourceCard]:
         """The shipped cards and the bundle's own.
 
         Raises:
-            FileError: its card is wrong, or takes another's name.
+            FileError: the bundle's card is invalid, or has a shipped source's name.
         """
         return catalog() if self.name is None else collect([self.folder / bundle.CARD], catalog())
 
     @property
     def measured(self) -> list[RunRecord]:
-        """The runs that ended well, in the order of their fingerprints."""
+        """Successful runs, ordered by fingerprint."""
         return sorted((record for record in self.records if record.status == "ok"), key=lambda record: record.run)
 
     @property

@@ -1,4 +1,4 @@
-"""Networks that are another run's, or nearly: weights compared at the same places, whatever their checksums say."""
+"""Detect copied networks by comparing weights rather than checksums."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,16 +15,16 @@ from results.record import RunRecord
 from results.record_files import read_records
 from safe_io.tensors import TensorFileError, read_content
 
-# relative distance of weights below which one is a copy; replicates that start from the same weights are 0.345 apart
+# relative distance of weights below which a network is a copy; replicates from the same weights are 0.345 apart
 NEAR = 0.05
 Tensors = Mapping[str, Tensor]
 
-SAMPLED = 4096  # values of one tensor that are compared
+SAMPLED = 4096  # values to compare per tensor
 
 
 @dataclass(frozen=True)
 class Sketch:
-    """A sample of a network's weights, at the same places in every network of one architecture."""
+    """A sample of a network's weights, taken at the same positions for every network of an architecture."""
 
     record: RunRecord
     path: Path
@@ -35,7 +35,7 @@ class Sketch:
 
 
 def sketch(record: RunRecord, path: Path, tensors: Mapping[str, Tensor]) -> Sketch:
-    """Of convolutions and linear layers; what has one dimension (biases, statistics of batches) is much alike anyway."""
+    """Sample the convolutions and linear layers; one-dimensional tensors (biases, batch statistics) are always similar."""
     values = {}
     for name, tensor in tensors.items():
         if tensor.ndim >= 2 and tensor.is_floating_point():
@@ -45,7 +45,7 @@ def sketch(record: RunRecord, path: Path, tensors: Mapping[str, Tensor]) -> Sket
 
 
 def read_others(places: Sequence[Place], backbones: Iterable[str]) -> Iterator[Sketch]:
-    """Networks of these backbones that other stores and submissions have kept; what cannot be read is left out."""
+    """Yield the networks of these backbones that are kept in other stores; unreadable ones are skipped."""
     wanted = set(backbones)
     for place in places:
         kept = place.store.root.parent.with_name(f"{place.store.root.parent.name}-networks")  # beside a bundle
@@ -61,24 +61,24 @@ def read_others(places: Sequence[Place], backbones: Iterable[str]) -> Iterator[S
 
 
 def distance(a: Sketch, b: Sketch) -> float | None:
-    """Relative distance of the weights, mean over tensors: 0 equal, about 1 unrelated; None for two architectures.
+    """Mean relative distance of the weights over tensors: 0 equal, about 1 unrelated; None if the architectures differ.
 
     |a - b| / sqrt(|a|^2 + |b|^2) of each tensor.
     """
     if {name: value.shape for name, value in a.values.items()} != {name: v.shape for name, v in b.values.items()}:
         return None
-    apart = [_apart(mine, b.values[name]) for name, mine in a.values.items()]
-    return float(np.mean(apart)) if apart else None
+    distances = [_relative(mine, b.values[name]) for name, mine in a.values.items()]
+    return float(np.mean(distances)) if distances else None
 
 
-def _apart(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+def _relative(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
     scale = float(np.hypot(np.linalg.norm(a), np.linalg.norm(b)))
     return float(np.linalg.norm(a - b)) / scale if scale else 0.0
 
 
 def copies(own: Sequence[Sketch], others: Iterable[Sketch]) -> Iterator[tuple[Sketch, Sketch, float]]:
-    """Pairs of an own network and another that are nearer than two trainings are, with their distance."""
+    """Yield pairs of an own network and another that are closer than independent trainings, with their distance."""
     for a, b in itertools.chain(itertools.combinations(own, 2), ((a, b) for b in others for a in own)):
-        found = distance(a, b) if a.record.run != b.record.run else None
-        if found is not None and found < NEAR:
-            yield a, b, found
+        apart = distance(a, b) if a.record.run != b.record.run else None
+        if apart is not None and apart < NEAR:
+            yield a, b, apart

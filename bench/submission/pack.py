@@ -1,4 +1,4 @@
-"""Making the bundle of a source: its card, its runs, their evidence and checksums; no images, no weights."""
+"""Pack the bundle of a source: its card, its runs, their evidence and checksums; no images, no weights."""
 
 import platform
 import re
@@ -28,19 +28,19 @@ from safe_io.files import aside_of, clear_leftovers_of, sha256_of
 
 
 def pack(folder: Path, out: Path, store: Store) -> tuple[Path, list[str]]:
-    """Makes OUT/<name> of a source's card and of its runs in the store; (the bundle, what is worth knowing).
+    """Pack a source's card and its runs in the store into OUT/<name>; return (bundle, notes).
 
-    Networks that were kept go into OUT/<name>-networks, which is no part of the bundle: they are large.
+    Kept networks go into OUT/<name>-networks, which is not part of the bundle because they are large.
 
     Raises:
-        FileError: the card is wrong. BenchError: the store has no finished run of it.
+        FileError: the card is invalid. BenchError: the store has no finished run of the source.
     """
     cards = collect([folder / CARD], catalog())
     card = cards[read_yaml(folder / CARD, SourceCard).name]
     records = _current(store, card.name)
     if not any(record.status == "ok" for record in records):
         raise BenchError(
-            f"{store.root} holds no finished run of '{card.name}'; make some with `bench run --matrix ... --source {folder}`"
+            f"{store.root} has no finished run of '{card.name}'; make some with `bench run --matrix ... --source {folder}`"
         )
     made = out / slug(card.name)
     clear_leftovers_of(made)
@@ -55,12 +55,12 @@ def pack(folder: Path, out: Path, store: Store) -> tuple[Path, list[str]]:
     size = sum(path.stat().st_size for path in made.rglob("*") if path.is_file())
     notes = [f"{len(records)} runs, {count} files, {size / 1e6:.1f} MB"]
     if not (made / RUNS / LEAKS).is_dir():
-        notes.append(f"nobody has looked whether it has seen test images: bench leaks --source {folder} --target ...")
+        notes.append(f"not checked for test images that it has seen: bench leaks --source {folder} --target ...")
     return made, [*notes, _copy_networks(made, records, store)]
 
 
 def _fill(folder: Path, card: SourceCard, records: list[RunRecord], store: Store) -> int:
-    """Puts everything into the folder of a bundle, the listing last; returns how many files it lists."""
+    """Fill the folder of a bundle, the listing last; return the number of listed files."""
     for record in records:
         here = store.folder_of(record)
         there = folder / RUNS / here.relative_to(store.root)
@@ -69,8 +69,8 @@ def _fill(folder: Path, card: SourceCard, records: list[RunRecord], store: Store
             if (here / name).is_file():
                 shutil.copyfile(here / name, there / name)
     for path in (store.root / LEAKS).glob("*/*.json"):
-        if (found := findings.read_one(path)) is not None and bundle.is_of(found.source, card.name):
-            findings.write(Store(folder / RUNS), found)
+        if (finding := findings.read_one(path)) is not None and bundle.is_of(finding.source, card.name):
+            findings.write(Store(folder / RUNS), finding)
     (folder / CARD).write_text(_card_text(card))
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     files = {path.relative_to(folder).as_posix(): sha256_of(path) for path in paths}
@@ -81,20 +81,20 @@ def _fill(folder: Path, card: SourceCard, records: list[RunRecord], store: Store
 
 
 def _copy_networks(made: Path, records: list[RunRecord], store: Store) -> str:
-    """Copies the networks that were kept into a folder beside the bundle; says so."""
+    """Copy the kept networks into a folder beside the bundle; return a note about it."""
     kept = [record.run for record in records if record.status == "ok" and is_kept(store, record.run)]
     if not kept:
-        return "no networks were kept, so nobody can spot-check it: `bench run ... --keep-weights` makes and keeps them"
+        return "no networks were kept, so it cannot be spot-checked: make them with `bench run ... --keep-weights`"
     networks = made.with_name(f"{made.name}-networks")
     networks.mkdir(exist_ok=True)
     for run in kept:
         shutil.copyfile(store.unit_dir("final", run) / NETWORK, networks / f"{run}.safetensors")
     where = f"{len(kept)} networks in {networks}"
-    return f"{where}: publish them, so that others can spot-check; they are no part of the bundle"
+    return f"{where}: publish them so that others can spot-check; they are not part of the bundle"
 
 
 def _current(store: Store, name: str) -> list[RunRecord]:
-    """The records of a source, of its variants and of its controls, but for those whose inputs have changed since."""
+    """Records of a source, its variants and its controls, without those whose inputs have changed since."""
     runs = own_runs(store)
     runs = runs[[bundle.is_of(source, name) for source in runs["source"]]]
     cells = board(runs)
@@ -104,7 +104,7 @@ def _current(store: Store, name: str) -> list[RunRecord]:
 
 
 def _card_text(card: SourceCard) -> str:
-    """The card for the bundle: what shapes a result or tells of it; of paths only the last part, of files their sha256."""
+    """The card for the bundle: paths are reduced to file names, and checkpoints get their sha256."""
     shown = {name: value for name, value in card.model_dump(mode="json", exclude_none=True).items() if value != []}
     shown |= {"training_data": card.training_data if isinstance(card.training_data, str) else list(card.training_data)}
     for one, full in zip(shown.get("checkpoints", []), card.checkpoints, strict=True):
@@ -118,7 +118,7 @@ def _card_text(card: SourceCard) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Python, operating system, and the packages that the harness needs: nothing else of the machine or its user."""
+    """Versions of Python, the operating system and the required packages; nothing else about the machine or user."""
     needs = [need for need in metadata.requires("satir-bench") or () if "extra ==" not in need]
-    found = {name: metadata.version(name) for name in sorted(re.split(r"[^\w.-]", need)[0] for need in needs)}
-    return {"python": sys.version.split()[0], "system": f"{platform.system()} {platform.machine()}"} | found
+    packages = {name: metadata.version(name) for name in sorted(re.split(r"[^\w.-]", need)[0] for need in needs)}
+    return {"python": sys.version.split()[0], "system": f"{platform.system()} {platform.machine()}"} | packages

@@ -1,4 +1,4 @@
-"""Everything that can be wrong with one run of a bundle: against card, protocol, its own identity, its evidence and the images."""
+"""Check one run of a bundle against card, protocol, identity, evidence and test images."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -35,9 +35,9 @@ FOLLOWING = (  # fields of a record that follow from its unit
 def run_faults(
     record: RunRecord, store: Store, name: str | None, cards: Cards, manifests: Mapping[str, Manifest]
 ) -> Iterator[Fault]:
-    """Everything that is wrong with one run of a bundle of `name`; of a plain store where that is None."""
+    """Check one run of the bundle `name`, or of a plain store if that is None."""
     if name is not None and not bundle.is_of(record.source, name):
-        yield Fault("record.source", f"it is a run of '{record.source}', and the bundle is of '{name}'")
+        yield Fault("record.source", f"run of '{record.source}', but the bundle is of '{name}'")
         return
     try:
         meant = _definitions(record, cards)
@@ -50,7 +50,7 @@ def run_faults(
         return
     yield from _settings_faults(record, meant)
     if "identity" not in record.settings:
-        yield Fault("identity.missing", "its settings do not spell out its identity: run it again with this version")
+        yield Fault("identity.missing", "its settings have no identity: run it again with this version")
         return
     try:
         final = unit_of(record, meant)
@@ -73,16 +73,16 @@ def run_faults(
 
 
 def shipped(target: str) -> Manifest | None:
-    """The manifest that ships for a target, or None."""
+    """The shipped manifest of a target, or None."""
     path = shipped_manifest(target)
     return read_manifest(path) if path else None
 
 
 def _definitions(record: RunRecord, cards: Cards) -> Definitions:
-    """What the names in a record mean here: a protocol that somebody has at home is not equal for all.
+    """Look up the names in a record. Only shipped protocols count.
 
     Raises:
-        KeyError: of the backbone. BenchError, UnknownSourceError, BackboneError, ValueError: of another name.
+        KeyError: unknown backbone. BenchError, UnknownSourceError, BackboneError, ValueError: another unknown name.
     """
     name = record.protocol
     protocol = read_yaml(lookup("protocol", name.removesuffix(SMOKE), spec.shipped("protocols")), Protocol)
@@ -93,55 +93,57 @@ def _definitions(record: RunRecord, cards: Cards) -> Definitions:
 
 
 def _settings_faults(record: RunRecord, meant: Definitions) -> Iterator[Fault]:
-    """What the record tells of card, backbone and protocol, against the card here, the row here, the shipped protocol."""
-    told, protocol = record.settings, meant.protocol
+    """Check the record's card, backbone and protocol against the card, registry and shipped protocol."""
+    settings, protocol = record.settings, meant.protocol
     try:
-        theirs = Protocol.model_validate(told["protocol"]).identity()
+        theirs = Protocol.model_validate(settings["protocol"]).identity()
     except (KeyError, ValueError, TypeError):
         theirs = {}
     if differing := [name for name, value in protocol.identity().items() if theirs.get(name) != value]:
-        names = ", ".join(differing)
-        why = f"it was run under another {protocol.name} than the one that ships: {names} differ"
+        why = f"its protocol differs from the shipped {protocol.name} in {', '.join(differing)}: run it again"
         yield Fault("settings.protocol", why)
-    if told.get("card") != meant.card.identity():
-        why = f"the card in its settings is not that of '{meant.card.name}' in {bundle.CARD}"
+    if settings.get("card") != meant.card.identity():
+        why = f"the card in its settings differs from that of '{meant.card.name}' in {bundle.CARD}"
         yield Fault("settings.card", why)
-    if told.get("backbone") != json.loads(json.dumps(asdict(meant.backbone))):
-        why = f"the backbone in its settings is not {record.backbone} as it is defined here"
+    if settings.get("backbone") != json.loads(json.dumps(asdict(meant.backbone))):
+        why = f"the backbone in its settings differs from {record.backbone} as defined here"
         yield Fault("settings.backbone", why)
 
 
 def _field_faults(record: RunRecord, final: FinalUnit) -> Iterator[Fault]:
-    """What a record tells of itself, against what follows from its unit."""
+    """Check the fields of a record that follow from its unit."""
     expected = known_fields(final)
     for name in FOLLOWING:
-        if (found := getattr(record, name)) != (value := expected[name]):
-            why = f"{name} is {found!r}, and for {final.card.name} under {final.protocol.name} it must be {value!r}"
+        if (actual := getattr(record, name)) != (value := expected[name]):
+            why = f"{name} is {actual!r}, but for {final.card.name} under {final.protocol.name} it must be {value!r}"
             yield Fault("record.field", why)
     if expected["leak"] is not None and record.leak is None:
-        why = f"the source has seen {record.target}, by its card or its teacher, and the record says no word of it"
+        why = (
+            f"the source has seen {record.target} according to its card or teacher, but the record does not declare it"
+        )
         yield Fault("record.leak", why)
     if record.reason is not None and not record.reason.isprintable():
-        yield Fault("record.text", "its reason holds characters that cannot be printed")
+        yield Fault("record.text", "its reason contains unprintable characters")
     if record.status != "ok":
         return
     assert record.provenance is not None
     if final.protocol.device == "cpu" and record.provenance.precision != "fp32":
-        why = f"precision is {record.provenance.precision!r}, and {final.protocol.name} runs on a CPU in fp32"
+        why = f"precision is {record.provenance.precision!r}, but {final.protocol.name} runs on a CPU in fp32"
         yield Fault("record.precision", why)
     if (trained := final.learner is not None) != (record.pretraining is not None):
         why = (
-            f"'{final.card.name}' has {'a' if trained else 'no'} pretraining on a corpus, and the record says otherwise"
+            f"'{final.card.name}' has {'a' if trained else 'no'} pretraining on a corpus, but the record "
+            f"{'has none' if trained else 'has one'}"
         )
         yield Fault("record.pretraining", why)
 
 
 def _time_faults(record: RunRecord) -> Iterator[Fault]:
     times = {"finished": record.finished} | ({"started": record.provenance.started} if record.provenance else {})
-    for name, told in times.items():
+    for name, text in times.items():
         try:
-            late = datetime.fromisoformat(told).replace(tzinfo=UTC) > datetime.now(UTC) + timedelta(days=1)
+            invalid = datetime.fromisoformat(text).replace(tzinfo=UTC) > datetime.now(UTC) + timedelta(days=1)
         except ValueError:
-            late = True
-        if late:
-            yield Fault("record.time", f"{name} is {told[:40]!r}, which is no time that has been")
+            invalid = True
+        if invalid:
+            yield Fault("record.time", f"{name} is {text[:40]!r}, which is in the future or not ISO 8601")

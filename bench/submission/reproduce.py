@@ -1,4 +1,4 @@
-"""One random run of a bundle trained again from its sources; and the checkpoints of its card loaded anew."""
+"""Train one random run of a bundle again, and load the checkpoints of its card again."""
 
 import math
 from dataclasses import dataclass
@@ -33,17 +33,17 @@ from results.store import Store, write_atomic
 from safe_io.files import MOST_TEXT_BYTES, read_regular
 
 LEAST_REPLICATES = 3
-WITHIN = 0.95  # level of the prediction interval that a run made on another processor must lie in
+WITHIN = 0.95  # level of the prediction interval for a run on another processor
 
 
 @dataclass(frozen=True)
 class Sources:
-    """What a run is trained again from.
+    """Inputs for training a run again.
 
     Attributes:
-        folder: with the submitter's card and what it names; None: the bundle's card, where that fetches what it needs.
-        data: folder of targets. pool: unlabelled images in place of the target's own. weights: the user's folder.
-        scratch: a store of its own, in which a killed call goes on.
+        folder: the submitter's card and its files; None: the bundle's card, if it downloads all that it needs.
+        data: folder of targets. pool: unlabelled images instead of the target's. weights: the user's folder.
+        scratch: separate store, from which a killed call resumes.
     """
 
     folder: Path | None
@@ -54,32 +54,36 @@ class Sources:
 
 
 def load_weights(judged: Judged, source: Path, weights: Path) -> str:
-    """Adds the faults to `judged` and returns what was seen: the checkpoints that the submitter's card names, loaded anew and held
-    against the certificates.
+    """Load the checkpoints of the submitter's card and compare them with the recorded weights.
+
+    Adds faults to `judged`; returns a summary.
 
     Raises:
-        FileError: there is no such card. BenchError: a file cannot be read, or is not the one that the card means.
+        FileError: there is no such card. BenchError: a file cannot be read, or does not match the card.
     """
     loaded = 0
     known = collect([source / CARD], catalog())
-    for name, backbone, told in sorted({(r.source, r.backbone, r.weights_sha256) for r in judged.measured}, key=str):
+    for name, backbone, recorded in sorted(
+        {(r.source, r.backbone, r.weights_sha256) for r in judged.measured}, key=str
+    ):
         card = find_source(name, known)
         if not card.checkpoints:
             continue
         try:
-            found = state_sha256(card_weights.brought(card, find_backbone(backbone), weights).tensors)
+            sha256 = state_sha256(card_weights.brought(card, find_backbone(backbone), weights).tensors)
         except LoadError as error:
             raise BenchError(str(error)) from error
         loaded += 1
-        if found != told:
-            why = f"{name} x {backbone}: the file that its card names gives other weights than its certificate is of"
+        if sha256 != recorded:
+            why = f"{name} x {backbone}: the file that its card names gives other weights than were recorded"
             judged.faults.append(Fault("weights.other_file", why))
-    return f"weights of {loaded} checkpoint{'s' * (loaded != 1)} loaded anew from its file"
+    return f"weights of {loaded} checkpoint{'s' * (loaded != 1)} loaded again from file"
 
 
 def reproduce(judged: Judged, sources: Sources, seed: int, report: Progress) -> list[str]:
-    """Adds the faults to `judged` and returns what was seen: one random run of the bundle trained again, with the schedule that it
-    chose.
+    """Train one random run of the bundle again, with its chosen schedule, and compare the scores.
+
+    Adds faults to `judged`; returns a summary.
 
     Raises:
         BenchError: the target's data or the source cannot be used.
@@ -97,14 +101,14 @@ def reproduce(judged: Judged, sources: Sources, seed: int, report: Progress) -> 
     final = Graph(cards, protocol, target.content_hash, inputs).final(cell, backbone, record.replicate)
     what = f"{final.cell} r{record.replicate}"
     if final.fingerprint != record.run:
-        why = f"{what}: made of what is here it would be another run ({_differing(final, record)})"
+        why = f"{what}: its inputs here give another run ({_differing(final, record)})"
         judged.faults.append(Fault("reproduced.identity", why))
         return []
-    _leave_tuning(judged, record, final, store)
+    _copy_tuning(judged, record, final, store)
     context = Context(store.root.absolute(), target, sources.weights.absolute(), pool, provenance.commit())
     for unit in (*(need for need in all_needed(final) if not isinstance(need, TuneUnit)), final):
         if stop := inputs.obstacle(unit):
-            raise BenchError(f"{unit} cannot be done here: {stop}")
+            raise BenchError(f"{unit} cannot be run here: {stop}")
         outcome = perform(unit, context, report)
         if outcome.status != "ok":
             why = f"{what}: {unit} ended as {outcome.status}: {outcome.reason}"
@@ -112,21 +116,21 @@ def reproduce(judged: Judged, sources: Sources, seed: int, report: Progress) -> 
             return []
     again = find_record(store, store.folder_of(record), record.run)
     if again is None:
-        judged.faults.append(Fault("reproduced.failed", f"{what}: it left no record"))
+        judged.faults.append(Fault("reproduced.failed", f"{what}: no record was written"))
         return []
-    told = _same(judged, record, again, f"{what} trained again")
-    return [f"{told} (seed {seed})"] if told else []
+    summary = _compare(judged, record, again, f"{what} trained again")
+    return [f"{summary} (seed {seed})"] if summary else []
 
 
 def _cards(judged: Judged, record: RunRecord, folder: Path | None) -> dict[str, SourceCard]:
     if folder is None and judged.name is not None and any(one.path for one in judged.cards[judged.name].checkpoints):
-        raise BenchError("its card names a file: name the submitter's folder with --source")
+        raise BenchError("its card names a file: give the submitter's folder with --source")
     known = judged.cards if folder is None else collect([folder / CARD], catalog())
     return dict(closure([find_source(record.source, known)], known))
 
 
-def _same(judged: Judged, theirs: RunRecord, ours: RunRecord, what: str) -> str | None:
-    """Equal, or on another processor within what the cell's own replicates allow for one more of them; None with a fault."""
+def _compare(judged: Judged, theirs: RunRecord, ours: RunRecord, what: str) -> str | None:
+    """Summarise if scores are equal or, on another processor, plausible for one more replicate; else add a fault."""
     assert theirs.scores is not None
     assert ours.scores is not None
     if ours.scores == theirs.scores:
@@ -134,22 +138,22 @@ def _same(judged: Judged, theirs: RunRecord, ours: RunRecord, what: str) -> str 
     alike = [(made.device, made.packages, made.threads) for made in (ours.provenance, theirs.provenance) if made]
     for metric in ("miou", "weighted_f"):
         a, b = getattr(ours.scores, metric), getattr(theirs.scores, metric)
-        told = f"{what}: {metric} {a:.4f}, its record says {b:.4f}"
+        scores = f"{what}: {metric} {a:.4f}, recorded {b:.4f}"
         if alike[0] == alike[1]:
-            why = f"{told}; on the same processor with the same packages they must be equal"
+            why = f"{scores}; on the same processor with the same packages they must be equal"
             judged.faults.append(Fault("reproduced.scores", why))
             return None
         values = [getattr(r.scores, metric) for r in judged.records if r.cell == theirs.cell and r.scores is not None]
         if len(values) < LEAST_REPLICATES:
             raise BenchError(
-                f"{told}, on another processor or with other packages; {len(values)} replicates cannot say if that is far"
+                f"{scores}, on another processor or with other packages; {len(values)} replicates are too few to judge that"
             )
         low, high = _one_more(values)
         if not low <= a <= high:
-            why = f"{told}; one more replicate should lie within {low:.4f}..{high:.4f}"
+            why = f"{scores}; one more replicate should be within {low:.4f}..{high:.4f}"
             judged.faults.append(Fault("reproduced.scores", why))
             return None
-    return f"{what} on another processor or with other packages: within what its replicates allow for one more"
+    return f"{what} on another processor or with other packages: within the prediction interval of its replicates"
 
 
 def _one_more(values: list[float]) -> tuple[float, float]:
@@ -159,7 +163,7 @@ def _one_more(values: list[float]) -> tuple[float, float]:
     return float(np.mean(values)) - spread, float(np.mean(values)) + spread
 
 
-def _leave_tuning(judged: Judged, record: RunRecord, final: FinalUnit, store: Store) -> None:
+def _copy_tuning(judged: Judged, record: RunRecord, final: FinalUnit, store: Store) -> None:
     assert record.tuning is not None
     folder = folder_of(store, final.tuned)
     trials = Store(judged.runs).folder_of(record) / "trials.jsonl"
@@ -168,6 +172,6 @@ def _leave_tuning(judged: Judged, record: RunRecord, final: FinalUnit, store: St
 
 
 def _differing(final: FinalUnit, record: RunRecord) -> str:
-    """Which inputs of a run are not those of the record."""
-    found = differing(final.spelled_out(), record.settings["identity"])
-    return f"what differs: {', '.join(f'{each.kind}: {each.name}' for each in found) or 'its fingerprint'}"
+    """List the inputs of a run that differ from the record's."""
+    entries = differing(final.spelled_out(), record.settings["identity"])
+    return f"different: {', '.join(f'{each.kind}: {each.name}' for each in entries) or 'its fingerprint'}"

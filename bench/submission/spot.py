@@ -1,4 +1,4 @@
-"""Random test images of a bundle predicted anew with its networks, and held against its evidence."""
+"""Spot check: predict random test images again with a bundle's networks and compare with its evidence."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,25 +27,26 @@ from results.record import RunRecord
 from results.store import Store
 from safe_io.tensors import TensorFileError, read_content
 
-TOLERATED = 1e-3  # share of an image's pixels that another processor may predict otherwise
-CLOSE = 0.01  # IoU of a class over the drawn images, and weighted F-measure on one, that may differ
+TOLERATED = 1e-3  # share of an image's pixels that may differ on another processor
+CLOSE = 0.01  # tolerance for the IoU of a class over the drawn images and the weighted F-measure of one
 
-Told = Mapping[str, tuple[NDArray[np.int64], NDArray[np.float64]]]  # image -> its (K, K) and (K,)
+Scored = Mapping[str, tuple[NDArray[np.int64], NDArray[np.float64]]]  # image -> its (K, K) and (K,)
 
 
 def spot(judged: Judged, folder: Path, data: Path, count: int, seed: int, report: Progress) -> list[str]:
-    """Adds the faults to `judged` and returns what was seen: test images of runs predicted again with the networks
-    FOLDER/<run>.safetensors, and held against the evidence. `count` pairs of a run and an image, drawn without replacement; all,
-    where there are fewer. Each network is compared with every other that is at hand, drawn or not.
+    """Predict test images again with the networks FOLDER/<run>.safetensors and compare with the evidence.
+
+    Draws `count` pairs of a run and an image without replacement, or all if there are fewer. Every network, drawn or not, is
+    compared with all other known networks. Adds faults to `judged`; returns a summary.
 
     Raises:
         BenchError: the target's data cannot be used.
     """
     drawn, of = _drawn(judged.measured, count, seed)
     store, done, sketches = Store(judged.runs), 0, []
-    targets: dict[tuple[str, ...], Target] = {}  # opened once: that reads every file
+    targets: dict[tuple[str, ...], Target] = {}  # opened once, because that reads every file
     for record in judged.measured:
-        tensors = _network(judged, record, folder / f"{record.run}.safetensors", asked=record.run in drawn)
+        tensors = _network(judged, record, folder / f"{record.run}.safetensors", required=record.run in drawn)
         if tensors is None:
             continue
         path = folder / f"{record.run}.safetensors"
@@ -59,21 +60,21 @@ def spot(judged: Judged, folder: Path, data: Path, count: int, seed: int, report
         try:
             net.load_state_dict(tensors)
         except RuntimeError as error:
-            why = f"{path.name} is no network of {record.backbone}: {' '.join(str(error).split())[:200]}"
+            why = f"{path.name} is not a network of {record.backbone}: {' '.join(str(error).split())[:200]}"
             judged.faults.append(Fault("network.unreadable", why))
             continue
         where = f"{record.source} x {record.backbone} r{record.replicate}"
-        told = _of_images(read_evidence(store, record), drawn[record.run])
-        judged.faults += [fault.at(where) for fault in _otherwise(net, record, target, protocol, told)]
+        scored = _of_images(read_evidence(store, record), drawn[record.run])
+        judged.faults += [fault.at(where) for fault in _prediction_faults(net, record, target, protocol, scored)]
         done += len(drawn[record.run])
         report(done, of)
     others = _compare(judged, sketches)
-    compared = f"{len(sketches)} networks compared with each other and with {others} others at hand"
-    return [f"{done} random test images predicted anew (seed {seed})", compared]
+    compared = f"{len(sketches)} networks compared with each other and with {others} others"
+    return [f"{done} random test images predicted again (seed {seed})", compared]
 
 
 def _drawn(runs: Sequence[RunRecord], count: int, seed: int) -> tuple[Mapping[str, list[int]], int]:
-    """(run -> rows of its evidence, how many in all)."""
+    """Draw images; return (run -> rows of its evidence, total)."""
     pairs = [(record.run, image) for record in runs if record.scores for image in range(record.scores.test_images)]
     drawn: dict[str, list[int]] = defaultdict(list)
     for place in np.random.default_rng(seed).permutation(len(pairs))[:count]:
@@ -82,58 +83,58 @@ def _drawn(runs: Sequence[RunRecord], count: int, seed: int) -> tuple[Mapping[st
     return dict(drawn), min(count, len(pairs))
 
 
-def _network(judged: Judged, record: RunRecord, path: Path, asked: bool) -> networks.Tensors | None:
-    """The network of a run, where it can be read and is the one that was scored."""
+def _network(judged: Judged, record: RunRecord, path: Path, required: bool) -> networks.Tensors | None:
+    """Read the network of a run; None if it is unreadable or not the one that was scored."""
     try:
         tensors = read_content(path)
     except TensorFileError as error:
-        if asked:
+        if required:
             judged.faults.append(Fault("network.unreadable", f"the network {path} cannot be read: {error.why}"))
         return None
     if state_sha256(tensors) != record.network_sha256:
-        why = f"{path.name} is not the network that the run {record.run[:12]} was scored with"
+        why = f"{path.name} is not the network that run {record.run[:12]} was scored with"
         judged.faults.append(Fault("network.other", why))
         return None
     return tensors
 
 
 def _compare(judged: Judged, sketches: Sequence[networks.Sketch]) -> int:
-    """Looks for networks that are nearly another's; returns with how many others they were compared."""
+    """Search for copied networks; return the number of other networks compared."""
     others = list(networks.read_others(judged.places, {record.backbone for record in judged.measured}))
     for a, b, apart in networks.copies(sketches, others):
-        near = f"the weights of {a} are {apart:.2g} away from those of {b}, and two trainings are above {networks.NEAR}"
+        near = f"weights of {a} are {apart:.2g} away from those of {b}; independent trainings are more than {networks.NEAR} apart"
         if explained(a.record, b.record):
-            judged.notes.append(f"{near}: they start from the same weights and draws")
+            judged.notes.append(f"{near}; expected, as both start from the same weights with the same seed")
         else:
             judged.faults.append(Fault("copy.network", near))
     return len(others)
 
 
-def _of_images(evidence: Evidence, images: list[int]) -> Told:
+def _of_images(evidence: Evidence, images: list[int]) -> Scored:
     return {str(evidence.image_ids[i]): (evidence.confusion[i], evidence.weighted_f[i]) for i in images}
 
 
-def _otherwise(
-    net: network.Network, record: RunRecord, target: Target, protocol: Protocol, told: Told
+def _prediction_faults(
+    net: network.Network, record: RunRecord, target: Target, protocol: Protocol, scored: Scored
 ) -> Iterator[Fault]:
-    """In what the network's predictions are not those of the evidence: pixels and weighted F-measure of an image, IoU over all."""
+    """Compare predictions with the evidence: pixels and weighted F-measure per image, IoU over all images."""
     k = len(record.classes)
     ours, theirs = np.zeros((k, k), np.int64), np.zeros((k, k), np.int64)
     for frame, pred in predict(
-        net, open_split(target, "test", protocol, only=told.keys()), protocol, lambda *_, **__: None
+        net, open_split(target, "test", protocol, only=scored.keys()), protocol, lambda *_, **__: None
     ):
-        confusion, weighted = told[frame.id]
-        found = confusion_matrix(pred, frame.label, k)
-        ours, theirs = ours + found, theirs + confusion
-        if (off := np.abs(found - confusion).sum() / 2) > TOLERATED * frame.label.size:
-            why = f"on {frame.id} its network predicts {int(off):,} pixels otherwise than its evidence says"
+        confusion, weighted = scored[frame.id]
+        predicted = confusion_matrix(pred, frame.label, k)
+        ours, theirs = ours + predicted, theirs + confusion
+        if (off := np.abs(predicted - confusion).sum() / 2) > TOLERATED * frame.label.size:
+            why = f"on {frame.id} {int(off):,} pixels predicted by its network differ from its evidence"
             yield Fault("network.predictions", why)
         values = weighted_fmeasure(pred, frame.label, k, beta_squared=protocol.beta_squared)
         if not np.allclose(values, weighted, atol=CLOSE, rtol=0, equal_nan=True):
-            why = f"on {frame.id} the weighted F-measure of its network is not that of its evidence"
+            why = f"on {frame.id} the weighted F-measure of its network differs from its evidence"
             yield Fault("network.predictions", why)
     apart = np.abs(metrics.class_iou(ours) - metrics.class_iou(theirs))
     for name, value in zip(record.classes, apart, strict=True):
         if value > CLOSE:
-            why = f"over the drawn images the IoU of {name} is {value:.3f} away from what its evidence says"
+            why = f"over the drawn images the IoU of {name} differs by {value:.3f} from its evidence"
             yield Fault("network.predictions", why)

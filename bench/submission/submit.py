@@ -1,4 +1,4 @@
-"""The way in: a folder with a card, the check that a reviewer runs, and the bundle that is handed in."""
+"""Prepare a submission: create the folder with its card, and check it."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -19,35 +19,35 @@ from pretrain_sources.template import SCHEMA, TO_DO, Kind, schema, template
 from results import bundle
 from results.store import slug, write_atomic
 
-SHOWN = 5  # problems of one checkpoint with one encoder
+SHOWN = 5  # problems to show per checkpoint and encoder
 
 
 def init(name: str, kind: Kind) -> Path:
-    """Writes a folder with a commented card; returns it.
+    """Create a folder with a commented card; return it.
 
     Raises:
-        BenchError: the name cannot be a source's, or the folder is there already.
+        BenchError: the name is invalid or taken, or the folder exists.
     """
     if not re.fullmatch(bundle.SOURCE_NAME, name):
         raise BenchError(
-            f"'{name}' cannot be a source's name: letters, digits and . _ / @ -, the first a letter or digit"
+            f"'{name}' is not a valid source name: use letters, digits and . _ / @ -, beginning with a letter or digit"
         )
     folder = Path(slug(name))
     if folder.exists():
-        raise BenchError(f"{folder} is there already; nothing was written")
+        raise BenchError(f"{folder} exists already: choose another name, or delete it")
     try:
         find_source(name, catalog())
     except UnknownSourceError:
         write_atomic(folder / CARD, template(name, kind).encode())
         write_atomic(folder / SCHEMA, schema().encode())
         return folder
-    raise BenchError(f"'{name}' is a source already; choose another name")
+    raise BenchError(f"source '{name}' exists already: choose another name")
 
 
 def check(folder: Path, weights: Path, draw: Callable[[], Pixels]) -> tuple[list[str], list[str]]:
-    """(faults, what was found good) of a folder that is to be submitted; every fault at once, each with its mend.
+    """Check a folder before it is submitted; return (all faults, each with its fix, and what passed).
 
-    draw: gives a thermal image (H, W) on which networks with the weights are tried.
+    draw: returns a thermal image (H, W) to try networks with the weights on.
     """
     try:
         cards = collect([folder / CARD], catalog())
@@ -58,38 +58,38 @@ def check(folder: Path, weights: Path, draw: Callable[[], Pixels]) -> tuple[list
     faults = list(_missing(card))
     good: list[str] = []
     for one in card.checkpoints:
-        more, told = _checkpoint(card, one, weights, draw)
-        faults, good = [*faults, *more], [*good, *told]
+        more, passed = _checkpoint(card, one, weights, draw)
+        faults, good = [*faults, *more], [*good, *passed]
     if card.corpus is not None:
         try:
-            found, notes = check_corpus(card.corpus.path, num_classes=card.corpus.num_classes)
+            corpus, notes = check_corpus(card.corpus.path, num_classes=card.corpus.num_classes)
             good += [
-                f"corpus: {len(found.images)} images, {found.num_classes} classes",
+                f"corpus: {len(corpus.images)} images, {corpus.num_classes} classes",
                 *(f"corpus: {n}" for n in notes),
             ]
         except CorpusError as error:
             faults += [f"corpus.path: {line}" for line in str(error).splitlines()]
     if card.recipe is not None:
         stop = teachers.obstacle(card.recipe.teacher, weights)
-        good += [] if stop else ["recipe: its teacher can be asked here"]
+        good += [] if stop else ["recipe: its teacher is available"]
         faults += [f"recipe.teacher: {stop}"] if stop else []
     return faults, good
 
 
 def _missing(card: SourceCard) -> Iterator[str]:
-    """What a card may leave out at home, and not in a submission."""
+    """Yield what a submitted card lacks, though a private one may."""
     if not re.fullmatch(bundle.SOURCE_NAME, card.name):
-        yield "name: + and ~ are for chains and controls; choose another name"
+        yield "name: + and ~ are reserved for chains and controls; choose another name"
     if not (card.checkpoints or card.pretrains or card.control):
-        yield "the card names no checkpoints, no recipe and no corpus: there is nothing to submit"
+        yield "the card names no checkpoints, recipe or corpus: add one of them"
     if TO_DO in card.description or not card.description.strip():
-        yield "description: still the template's; say in one sentence what it is"
+        yield "description: missing; describe the source in one sentence"
     for name, why in (("licence", "under which others may use it"), ("contact", "whom to ask")):
         value = getattr(card, name) or ""
         if not value.strip() or TO_DO in value:
             yield f"{name}: missing; say {why}"
     if card.training_data == "unknown":
-        yield "training_data: say which data sets it has seen, [] for none: a source that has seen a target's test is marked"
+        yield "training_data: list the data sets it has seen, [] for none; a source that has seen a target's test is marked"
 
 
 def _checkpoint(
@@ -99,32 +99,32 @@ def _checkpoint(
     specs: dict[tuple[str, str], BackboneSpec] = {}
     for wanted in one.backbones:
         try:
-            found = [
+            matches = [
                 spec for name, spec in BACKBONES.items() if one.model_copy(update={"backbones": (wanted,)}).is_for(name)
             ]
-            found = found or [find_backbone(wanted)]
-            specs |= {(spec.builder, spec.encoder): spec for spec in found}  # a decoder makes no difference
+            matches = matches or [find_backbone(wanted)]
+            specs |= {(spec.builder, spec.encoder): spec for spec in matches}  # the decoder does not matter
         except (KeyError, BackboneError) as error:
             why = suggestion(wanted, BACKBONES) if isinstance(error, KeyError) else f": {error}"
-            faults.append(f"checkpoints.backbones: '{wanted}' is no backbone{why}")
+            faults.append(f"checkpoints.backbones: unknown backbone '{wanted}'{why}")
     for spec in specs.values():
         try:
             if stop := card_weights.obstacle(card, spec.name, weights):
                 faults.append(f"checkpoints: {stop}")
                 continue
-            card_weights.identify(card, spec.name, weights)  # refuses another sha256
+            card_weights.identify(card, spec.name, weights)  # rejects another sha256
         except BenchError as error:
             faults.append(f"checkpoints.path: {error}")
             continue
-        more, told = _loaded(card, spec, weights, draw())
+        more, passed = _loaded(card, spec, weights, draw())
         faults += [f"checkpoints for {spec.name}: {problem}" for problem in more[:SHOWN]]
         faults += [f"checkpoints for {spec.name}: ... and {len(more) - SHOWN} more"] if len(more) > SHOWN else []
-        good += [f"{spec.name}: {line}" for line in told]
+        good += [f"{spec.name}: {line}" for line in passed]
     return faults, good
 
 
 def _loaded(card: SourceCard, spec: BackboneSpec, weights: Path, image: Pixels) -> tuple[tuple[str, ...], list[str]]:
-    """(problems, what the certificate says) of the weights, loaded once as a run would."""
+    """Load the weights once, as a run does; return (problems, lines of the certificate)."""
     import torch
 
     from backbones import network
@@ -133,9 +133,9 @@ def _loaded(card: SourceCard, spec: BackboneSpec, weights: Path, image: Pixels) 
     torch.manual_seed(0)
     frame = torch.from_numpy(image)[None, None].float() / 255
     try:
-        told = load_encoder(
+        certificate = load_encoder(
             network.build(spec, 2), card_weights.brought(card, spec, weights), frame, ["a rendered scene"]
         )
     except LoadError as error:
         return error.certificate.problems, []
-    return (), [f"{told.tensors_matched} of {told.tensors_expected} tensors", *told.reading]
+    return (), [f"{certificate.tensors_matched} of {certificate.tensors_expected} tensors", *certificate.reading]

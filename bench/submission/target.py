@@ -1,4 +1,4 @@
-"""The target that a bundle was scored on, from the data at hand."""
+"""The target that a bundle was scored on, from the local data."""
 
 from pathlib import Path
 
@@ -10,14 +10,14 @@ from results.record import RunRecord
 
 
 def target_of(record: RunRecord, protocol: Protocol, data: Path) -> Target:
-    """The record's target.
+    """Open the record's target.
 
     Raises:
-        BenchError: the data cannot be used, or are other files than those that the record was scored on.
+        BenchError: the data cannot be used, or are not the files that the record was scored on.
     """
     target = map_target(open_target(record.target, data), protocol.class_map)
     if target.content_hash != record.target_hash:
         raise BenchError(
-            f"{record.target} in {data} is not the {record.target} that the bundle was scored on: its content hash differs"
+            f"{record.target} in {data} has other files than the bundle was scored on: its content hash differs"
         )
     return target

@@ -1,4 +1,4 @@
-"""How a run was trained: trials, choice and steps against the protocol, and the certificate of its first weights."""
+"""Check the training of a run: trials, choice and steps against the protocol, and the certificate of its initial weights."""
 
 import csv
 import io
@@ -19,46 +19,48 @@ from bench.submission.faults import Fault
 from results.record import RunRecord
 from safe_io.files import MOST_TEXT_BYTES, read_regular
 
-CLOSE = 1e-9  # schedules proposed by another numpy may differ in the last digits
+CLOSE = 1e-9  # another numpy version may differ in the last digits
 
 
 def training_faults(record: RunRecord, final: FinalUnit, folder: Path) -> Iterator[Fault]:
-    """Everything that is wrong with how a run that ended well was tuned, trained and given its first weights."""
+    """Check how a successful run was tuned, trained and initialised."""
     yield from _trial_faults(record, final.protocol, folder)
     yield from _step_faults(record, final, folder)
     path = folder / "certificate.json"
     if final.pretrained is not None:
         yield from _certificate_faults(record, final.backbone, path)
     elif path.is_file() or record.weights_sha256 is not None:
-        yield Fault("certificate.unexpected", "its weights are random, and yet it has a certificate of weights")
+        yield Fault(
+            "certificate.unexpected", "its initial weights are random, but it has a certificate of loaded weights"
+        )
 
 
 def _trial_faults(record: RunRecord, protocol: Protocol, folder: Path) -> Iterator[Fault]:
-    """Trials, candidates, and the choice among them."""
+    """Check the trials and the choice among them."""
     assert record.tuning is not None
-    told = record.tuning
+    tuning = record.tuning
     try:
         trials = read_trials(folder / "trials.jsonl")
     except (TypeError, OSError, RecursionError):
         trials = []
-    if not len(trials) == told.trials == protocol.trials:
-        why = f"{len(trials)} trials in trials.jsonl, {told.trials} in the record, and {protocol.name} has {protocol.trials}"
+    if not len(trials) == tuning.trials == protocol.trials:
+        why = f"{len(trials)} trials in trials.jsonl and {tuning.trials} in the record, but {protocol.name} has {protocol.trials}"
         yield Fault("budget.trials", why)
     elif not _proposed(protocol, trials):
-        why = f"its trials are not those that {protocol.name} proposes: every cell is to have the same"
+        why = f"its trials are not those that {protocol.name} proposes for every cell"
         yield Fault("budget.proposals", why)
     else:
         chosen, value = best(trials)
         values = [trial.val_miou for trial in trials]
-        same = (told.schedule, told.tuned_val_miou, told.default_val_miou) == (chosen.schedule, value, values[0])
-        if not same or told.trial_val_mious != values:
+        same = (tuning.schedule, tuning.tuned_val_miou, tuning.default_val_miou) == (chosen.schedule, value, values[0])
+        if not same or tuning.trial_val_mious != values:
             why = "its schedule is not the best of its trials, or their validation scores were edited"
             yield Fault("budget.choice", why)
 
 
 def _proposed(protocol: Protocol, trials: Sequence[Trial]) -> bool:
-    """Whether these schedules are those of the protocol; past the shared candidates, whether they could be."""
-    from bench.train import tune  # Optuna takes its time
+    """Whether these are the protocol's shared candidates, followed by schedules within its search space."""
+    from bench.train import tune  # Optuna is slow to import
 
     shared = [protocol.default] if protocol.trials >= tune.TPE_FROM_TRIALS else tune.candidates(protocol)
     try:
@@ -80,20 +82,20 @@ def _alike(a: Schedule, b: Schedule) -> bool:
 
 
 def _step_faults(record: RunRecord, final: FinalUnit, folder: Path) -> Iterator[Fault]:
-    """Steps, threads and the last loss, of finetuning and of pretraining."""
+    """Check steps, threads and final loss of finetuning and pretraining."""
     assert record.provenance is not None
     protocol = final.protocol
     rows = _history(folder / "history.csv")
     if len(rows) != final.steps or [row[0] for row in rows] != list(range(1, final.steps + 1)):
-        yield Fault("budget.steps", f"history.csv has {len(rows)} steps, and {protocol.name} has {final.steps}")
+        yield Fault("budget.steps", f"history.csv has {len(rows)} steps, but {protocol.name} has {final.steps}")
     elif not math.isclose(record.provenance.final_loss, _tail(rows), rel_tol=1e-4):
-        yield Fault("budget.loss", "final_loss is not that of history.csv")
+        yield Fault("budget.loss", "final_loss does not match history.csv")
     if record.provenance.threads != protocol.threads:
-        why = f"it was run with {record.provenance.threads} threads, and {protocol.name} has {protocol.threads}"
+        why = f"run with {record.provenance.threads} threads, but {protocol.name} has {protocol.threads}"
         yield Fault("budget.threads", why)
     learned = record.pretraining
     if learned is not None and learned.pretrain_steps != (wanted := protocol.steps_on(learned.pretrain_images)):
-        why = f"its pretraining took {learned.pretrain_steps} steps, and {protocol.name} has {wanted}"
+        why = f"pretraining took {learned.pretrain_steps} steps, but {protocol.name} has {wanted}"
         yield Fault("budget.pretraining", why)
 
 
@@ -111,36 +113,38 @@ def _tail(rows: Sequence[tuple[int, float]]) -> float:
 
 
 def _certificate_faults(record: RunRecord, backbone: BackboneSpec, path: Path) -> Iterator[Fault]:
-    """The certificate of strict loading: of every tensor, passed, and of the weights that the record names."""
+    """Check the certificate of strict loading: every tensor was loaded, from the recorded weights."""
     try:
-        told = json.loads(read_regular(path, MOST_TEXT_BYTES, links=False))
-        received = {name: (n["expected"], n["tensors"], n["values"]) for name, n in told["stages"].items()}
-        count, loaded, same = told["tensors_expected"], _is_loaded(told), told["sha256"] == record.weights_sha256
-        normalised = {"mean": told["mean"], "std": told["std"]}
+        certificate = json.loads(read_regular(path, MOST_TEXT_BYTES, links=False))
+        received = {name: (n["expected"], n["tensors"], n["values"]) for name, n in certificate["stages"].items()}
+        count, loaded = certificate["tensors_expected"], _is_loaded(certificate)
+        same = certificate["sha256"] == record.weights_sha256
+        normalised = {"mean": certificate["mean"], "std": certificate["std"]}
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        why = "certificate.json is missing or cannot be read: whether its weights were loaded is not known"
+        why = "certificate.json is missing or unreadable, so it is unknown whether its weights were loaded"
         yield Fault("certificate.missing", why)
         return
     sizes = encoder_sizes(backbone)
     tensors = sum(tensors for tensors, _ in sizes.values())
     if received != {name: (tensors, tensors, values) for name, (tensors, values) in sizes.items()}:
-        why = f"its certificate is not of every tensor of {record.backbone}'s encoder, stage by stage"
+        why = f"certificate does not cover every tensor of {record.backbone}'s encoder, stage by stage"
         yield Fault("certificate.stages", why)
     elif count != tensors:
-        yield Fault("certificate.stages", f"its certificate expects {count} tensors, and its stages have {tensors}")
+        yield Fault("certificate.stages", f"certificate expects {count} tensors, but its stages have {tensors}")
     if not loaded:
-        yield Fault("certificate.refused", "its certificate says that the weights were refused, or not all loaded")
+        yield Fault("certificate.refused", "certificate says that the weights were refused or not all loaded")
     if not same:
-        yield Fault("certificate.other_weights", "its certificate is that of other weights")
+        yield Fault("certificate.other_weights", "certificate is of other weights than weights_sha256")
     if record.normalisation is None or not all(
         np.allclose(record.normalisation.get(name, []), value) for name, value in normalised.items()
     ):
-        yield Fault("certificate.normalisation", "normalisation is not that of its certificate")
+        yield Fault("certificate.normalisation", "normalisation differs from its certificate")
 
 
-def _is_loaded(told: Mapping[str, Any]) -> bool:
-    """Whether a certificate says that every tensor came, and that the network is another one with them."""
-    passed = told["passed"] is True and told["problems"] == []
-    whole = told["tensors_matched"] == told["tensors_expected"] > 0
-    moved = all(0 <= far <= 1 for far in told["feature_distance"]) and told["feature_distance"][-1] > 0
-    return bool(passed and whole and moved and told["share_equal_to_initial_frac"] < 1)
+def _is_loaded(certificate: Mapping[str, Any]) -> bool:
+    """Whether a certificate says that every tensor was loaded and that this changed the network."""
+    passed = certificate["passed"] is True and certificate["problems"] == []
+    complete = certificate["tensors_matched"] == certificate["tensors_expected"] > 0
+    distances = certificate["feature_distance"]
+    changed = all(0 <= distance <= 1 for distance in distances) and distances[-1] > 0
+    return bool(passed and complete and changed and certificate["share_equal_to_initial_frac"] < 1)

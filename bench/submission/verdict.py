@@ -1,4 +1,4 @@
-"""How far a bundle has been checked: recomputed, spot-checked, reproduced. Each is stronger than the one before it."""
+"""Verify a bundle and record the verdict. Levels, each stronger than the last: recomputed, spot-checked, reproduced."""
 
 import hashlib
 import secrets
@@ -23,7 +23,7 @@ Counting = Callable[[str, str], AbstractContextManager[Callable[[int, int], None
 
 @dataclass(frozen=True)
 class Here:
-    """What is at hand where a bundle is checked: a store to compare with, the user's weights, the folder of targets."""
+    """Local folders for a check: a store to compare with, the user's weights, the targets."""
 
     store: Path
     weights: Path
@@ -32,13 +32,13 @@ class Here:
 
 @dataclass(frozen=True)
 class Check:
-    """How far to check.
+    """What to check.
 
     Attributes:
-        manifests: of targets whose own does not ship. spot: how many random test images are predicted anew, None for none;
-            networks: the folder of its networks, None for that beside it. reproduce: train one run again. source: the
-            submitter's folder; pool: unlabelled images, in place of the target's. seed: of what is drawn, None for another each
-            time. by: who checks, for whoever reads the verdict.
+        manifests: of targets without a shipped one. spot: number of random test images to predict again, None for none.
+            networks: folder of its networks, None for the one beside the bundle. reproduce: train one run again. source: the
+            submitter's folder. pool: unlabelled images instead of the target's. seed: None for a new one each time. by: name of
+            the reviewer.
     """
 
     manifests: tuple[Path, ...] = ()
@@ -52,22 +52,22 @@ class Check:
 
     @property
     def tried(self) -> Level:
-        """How far a bundle gets that passes."""
+        """The level of a bundle that passes."""
         return "reproduced" if self.reproduce else "spot-checked" if self.spot else "recomputed"
 
 
 def verify_bundle(bundle: Path, here: Here, check: Check, counting: Counting) -> tuple[Judged, Level]:
-    """(what was found, how far it got) of a bundle; leaves the verdict beside it. counting: shows progress of long work.
+    """Verify a bundle and write the verdict beside it; return (result, level). counting: shows progress of long work.
 
     Raises:
         BundleError: it cannot be opened. BenchError: the data, a manifest or the source cannot be used.
     """
     bundle = bundle.resolve()
     if not bundle.is_dir():
-        raise BundleError(f"no bundle at {bundle}: name the folder that `bench submit pack` made")
+        raise BundleError(f"no bundle at {bundle}: give the folder that `bench submit pack` made")
     networks = check.networks or bundle.with_name(f"{bundle.name}-networks")
     if check.spot and not networks.is_dir():
-        raise BenchError(f"no folder {networks} with the bundle's networks: name it with --networks")
+        raise BenchError(f"no folder {networks} with the bundle's networks: give it with --networks")
     judged = verify.judge(bundle, check.manifests, here.store)
     seed = secrets.randbelow(2**32) if check.seed is None else check.seed
     _load_weights(judged, here, check)
@@ -84,7 +84,7 @@ def verify_bundle(bundle: Path, here: Here, check: Check, counting: Counting) ->
         with counting("training again", "steps") as report:
             judged.done += reproduce(judged, sources, seed, lambda n, of, /, **_: report(n, of))
     if (bundle / BUNDLE).is_file():
-        _leave(bundle, judged, check)
+        _write_verdict(bundle, judged, check)
     return judged, "claimed" if judged.faults else check.tried
 
 
@@ -94,26 +94,28 @@ def _load_weights(judged: Judged, here: Here, check: Check) -> None:
 
         judged.done.append(load_weights(judged, check.source, here.weights))
     elif judged.brings_checkpoints:
-        judged.notes.append("weights_sha256 is as told: with --source, the folder of its card, the file is loaded anew")
+        judged.notes.append(
+            "weights_sha256 is not checked: give the folder of its card with --source to load the file again"
+        )
 
 
-def _leave(bundle: Path, judged: Judged, check: Check) -> None:
-    """Writes the verdict, unless one is there of a check of this very bundle that went further: then that one stays.
+def _write_verdict(bundle: Path, judged: Judged, check: Check) -> None:
+    """Write the verdict, unless there is one of a more thorough check of the same bundle.
 
-    Whoever asks gets what this check found: a verdict that is there may have come with the bundle. It is named with whose it is,
-    and only what it found against the bundle still counts, so that a check of less does not make a fault forgotten.
+    An existing verdict may have come with the bundle, so it never raises the result of this check: it is only named in a note. Its
+    faults still count, so that a less thorough check does not clear them.
     """
     listing = read_regular(bundle / BUNDLE, MOST_TEXT_BYTES, links=False)
     sha256, before = hashlib.sha256(listing).hexdigest(), bundles.read_verdict(bundle)
     further = before is not None and LEVELS.index(before.tried) > LEVELS.index(check.tried)
     if before is not None and before.bundle_sha256 == sha256 and further:
-        told = f"{bundles.verdict_file(bundle).name}, by {before.by or 'nobody named'} on {before.checked}"
+        earlier = f"{bundles.verdict_file(bundle).name}, by {before.by or 'nobody named'} on {before.checked}"
         if before.faults:
-            judged.faults += [Fault("bundle.verdict", f"{told}: {fault}") for fault in before.faults]
+            judged.faults += [Fault("bundle.verdict", f"{earlier}: {fault}") for fault in before.faults]
             return
         if not judged.faults:
             judged.notes.append(
-                f"{told}, says '{before.level}', which this check did not repeat: delete it if you do not trust it"
+                f"{earlier}, says '{before.level}', which this check did not repeat: delete it if you do not trust it"
             )
             return
     verdict = Verdict(

@@ -1,7 +1,7 @@
-"""Judging a bundle: every number recomputed from its evidence, and everything that it says held against what is known here.
+"""Check a bundle: recompute its scores from its evidence, and compare all it declares with what is known here.
 
-What passes is `recomputed`: the scores follow from the evidence, and the evidence is of the right images under the right protocol.
-That the evidence was not made up shows only by predicting anew (`spot`) or training anew (`reproduce`).
+A bundle that passes is `recomputed`: the scores follow from the evidence, which is of the right images under the right protocol.
+Only predicting (`spot`) or training (`reproduce`) again shows that the evidence is genuine.
 """
 
 from collections import Counter
@@ -21,19 +21,19 @@ from results.store import RUNS, Store, StoreError
 
 
 def judge(folder: Path, manifests: Sequence[Path] = (), others: Path | None = None) -> Judged:
-    """Judges the bundle, or the store, in this folder; nothing of it is executed or trusted for a path.
+    """Check the bundle or store in this folder, without executing anything in it or trusting its paths.
 
-    manifests: files for targets whose manifest does not ship. others: a store whose runs, and whose submissions, this bundle
-    must not copy, besides those that ship or lie beside it.
+    manifests: of targets without a shipped one. others: a further store whose runs and submissions the bundle must not copy,
+    besides those that are shipped or beside it.
 
     Raises:
-        BundleError: it cannot be opened at all. BenchError: a manifest cannot be read.
+        BundleError: it cannot be opened. BenchError: a manifest cannot be read.
     """
     judged = _opened(folder)
     if not judged.faults:
         _read(judged)
     if judged.faults:
-        return judged  # of files that are not what was packed nothing can be said
+        return judged  # changed files cannot be checked further
     known = {manifest.target: manifest for manifest in map(read_manifest, manifests)}
     store = Store(judged.runs)
     for record in judged.records:
@@ -49,13 +49,13 @@ def judge(folder: Path, manifests: Sequence[Path] = (), others: Path | None = No
 
 
 def _opened(folder: Path) -> Judged:
-    """A store, or a bundle whose files were held against its listing and its card."""
+    """Open a store, or a bundle after checking its files and card."""
     if not (folder / bundle.BUNDLE).is_file() and run_folders(Store(folder)):
         return Judged(folder, folder, None, [])
     listing, faults = bundle.listed(folder)
     judged = Judged(folder, folder / RUNS, listing.name, [Fault("bundle.files", text) for text in faults])
     if not faults:
-        judged.done.append(f"{len(listing.files)} files are what {bundle.BUNDLE} lists")
+        judged.done.append(f"{len(listing.files)} files match {bundle.BUNDLE}")
         judged.faults += card_faults(judged, listing.name)
     return judged
 
@@ -70,32 +70,30 @@ def _read(judged: Judged) -> None:
         where = one.path.relative_to(judged.folder).as_posix()
         judged.faults.append(Fault("record.unreadable", f"{where}: {one.why}"))
     if not judged.measured:
-        judged.faults.append(Fault("bundle.empty", "it holds no run that ended well"))
+        judged.faults.append(Fault("bundle.empty", "no successful run in the bundle"))
 
 
 def _of_run(judged: Judged, record: RunRecord, store: Store, known: dict[str, Manifest]) -> list[Fault]:
     try:
         return list(run_faults(record, store, judged.name, judged.cards, known))
-    except Exception as error:  # nobody foresees all that a file can hold
-        why = f"it cannot be judged ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+    except Exception as error:  # untrusted files can fail in unforeseen ways
+        why = f"check failed ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
         return [Fault("bundle.unforeseen", why)]
 
 
 def _copy_faults(judged: Judged) -> Iterator[Fault]:
-    """Runs whose predictions, network or first weights are another run's, and that two names of one source do not explain."""
+    """Find runs that copy the predictions, network or initial weights of another run."""
     targets = {record.target for record in judged.records}
     own = list(read_known(Store(judged.runs), str(judged.folder), targets))
     comparison = Comparison(own, judged.places, judged.notes)
     yield from comparison.faults()
-    judged.done.append(comparison.told())
+    judged.done.append(comparison.summary())
 
 
 def _sum_up(judged: Judged) -> None:
     count = Counter(record.status for record in judged.records)
     if any(record.train_frac < 1 for record in judged.records):
-        judged.notes.append(
-            "some runs are of a part of the labels, as told: only --reproduce would show that all were used"
-        )
+        judged.notes.append("some runs declare that they used a part of the labels: only --reproduce can confirm it")
     judged.notes += [f"{n} runs ended as {status}" for status, n in count.items() if status != "ok"]
     if not judged.faults:
         done = f"{count['ok']} runs recomputed from their evidence: scores, replicates, budgets, images, identity"
