@@ -662,7 +662,7 @@ def test_a_forged_finding_marks_nobody_else(packed: Packed, tmp_path: Path) -> N
     known_leaks.write(Store(here.bundle / "runs"), mine)
     assert "finding.unlike" in codes(here)
     touched = known_leaks.read([(Store(here.bundle / "runs"), "other")])
-    assert not touched.found
+    assert not touched.verified
 
 
 @pytest.mark.parametrize("field", ["cell", "run"])
