@@ -82,10 +82,10 @@ def as_bytes(chart: Chart, kind: str) -> bytes:
     return file.getvalue()
 
 
-def tiers_chart(found: Samples, metric: str) -> Chart:
+def tiers_chart(data: Samples, metric: str) -> Chart:
     """Plot the mean of each source on each backbone, with its interval over replicates."""
     rows = []
-    for source, by in found.scores.items():
+    for source, by in data.scores.items():
         for backbone, scores in by.items():
             interval = stats.t_interval(scores)
             ends = {"low": interval.low, "high": interval.high}

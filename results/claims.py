@@ -91,8 +91,8 @@ def parse(text: str) -> Claim:
     return Claim(match["a"], sign, match["b"], by, metric, match["backbone"])  # type: ignore[arg-type]
 
 
-def judge(claim: Claim, found: Samples) -> Judgement:
-    """Judge a claim from the runs of one board. found: samples of the claim's metric.
+def judge(claim: Claim, data: Samples) -> Judgement:
+    """Judge a claim from the runs of one board. data: samples of the claim's metric.
 
     `>`: supported if the 95 % interval lies above the margin, contradicted if it lies below. `~`: supported if two one-sided
     tests at 5 % put the effect within the margin, contradicted if the 95 % interval lies outside.
@@ -101,15 +101,15 @@ def judge(claim: Claim, found: Samples) -> Judgement:
         UnanswerableError: a source has no usable runs on this board.
     """
     for name in (claim.a, claim.b):
-        find_source(found, name)
-    backbones = found.common(claim.a, claim.b, claim.backbone)
+        find_source(data, name)
+    backbones = data.common(claim.a, claim.b, claim.backbone)
     if not backbones:
         place = f"on {claim.backbone}" if claim.backbone else "on a backbone in common"
         raise UnanswerableError(f"'{claim.a}' and '{claim.b}' were not both measured {place}")
-    pairs = found.pair(claim.a, claim.b, claim.backbone)
+    pairs = data.pair(claim.a, claim.b, claim.backbone)
     difference = stats.difference(pairs)
     replicates = min(len(sample) for pair in pairs for sample in pair)
-    why = difference.why_not or (None if found.judged else "the protocol is too short for a ranking")
+    why = difference.why_not or (None if data.judged else "the protocol is too short for a ranking")
     verdict = "NOT SHOWN" if why else _verdict(claim, difference)
     needed = None
     if verdict == "NOT SHOWN" and difference.standard_error is not None:
@@ -117,7 +117,7 @@ def judge(claim: Claim, found: Samples) -> Judgement:
         deviation = difference.standard_error * math.sqrt(replicates * len(pairs) / 2)
         needed = stats.needed(margin, deviation, len(pairs)) if margin > 0 else None
     even = len({len(sample) for pair in pairs for sample in pair}) == 1
-    about = tuple(found.about[name] for name in (claim.a, claim.b) if name in found.about)
+    about = tuple(data.about[name] for name in (claim.a, claim.b) if name in data.about)
     return Judgement(claim, verdict, difference, tuple(backbones), replicates, needed, why, even, about)
 
 

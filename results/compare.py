@@ -21,7 +21,7 @@ CLASS_COLUMNS = {"miou": "class_iou", "weighted_f": "class_weighted_f"}
 POOLED = "all"  # backbone column of a row pooled over backbones
 
 
-def compare(found: Samples, a: str, b: str) -> pd.DataFrame:
+def compare(data: Samples, a: str, b: str) -> pd.DataFrame:
     """Compare `a` with `b`: one row per backbone, and a pooled row if there are several.
 
     Columns: backbone, effect, low, high, p, p_holm (over all pairs of the board), shown (minimum detectable effect), mean_a,
@@ -31,19 +31,19 @@ def compare(found: Samples, a: str, b: str) -> pd.DataFrame:
         UnanswerableError: a source has no usable runs on this board, or the two share no backbone.
     """
     for name in (a, b):
-        find_source(found, name)
+        find_source(data, name)
     if a == b:
         raise UnanswerableError(f"cannot compare '{a}' with itself: name two sources")
-    common = found.common(a, b)
-    if (left := found.clean_share(a, b)) < LEAST_CLEAN:
+    common = data.common(a, b)
+    if (left := data.clean_share(a, b)) < LEAST_CLEAN:
         raise UnanswerableError(
             f"'{a}' and '{b}' cannot be compared: together they have seen too many test images; {left:.0%} are left, and "
             f"{LEAST_CLEAN:.0%} are required"
         )
     if not common:
         raise UnanswerableError(f"'{a}' and '{b}' have no backbone in common")
-    rows = [_row(found, a, b, name) for name in common]
-    rows += [_row(found, a, b, None)] if len(common) > 1 else []
+    rows = [_row(data, a, b, name) for name in common]
+    rows += [_row(data, a, b, None)] if len(common) > 1 else []
     return pd.DataFrame(rows)
 
 
@@ -90,10 +90,10 @@ def _of_class(column: str, k: int, row: Mapping[Hashable, Any]) -> float:
     return math.nan if value is None else float(value)
 
 
-def _row(found: Samples, a: str, b: str, backbone: str | None) -> dict[str, Any]:
-    pairs = found.pair(a, b, backbone)
+def _row(data: Samples, a: str, b: str, backbone: str | None) -> dict[str, Any]:
+    pairs = data.pair(a, b, backbone)
     difference = stats.difference(pairs)
-    adjusted = all_pairs(found, backbone)
+    adjusted = all_pairs(data, backbone)
     turned = adjusted.get((a, b)) or adjusted.get((b, a))
     return {
         "backbone": backbone or POOLED,
@@ -109,12 +109,12 @@ def _row(found: Samples, a: str, b: str, backbone: str | None) -> dict[str, Any]
     }
 
 
-def all_pairs(found: Samples, backbone: str | None = None) -> dict[tuple[str, str], tuple[Difference, float | None]]:
+def all_pairs(data: Samples, backbone: str | None = None) -> dict[tuple[str, str], tuple[Difference, float | None]]:
     """Return (difference, Holm-adjusted p) of every pair of sources, on one backbone or pooled over the common ones."""
     differences = {
         (a, b): stats.difference(pairs)
-        for a, b in combinations(sorted(found.scores), 2)
-        if (pairs := found.pair(a, b, backbone))
+        for a, b in combinations(sorted(data.scores), 2)
+        if (pairs := data.pair(a, b, backbone))
     }
     tested = {key: one.p for key, one in differences.items() if one.p is not None}
     adjusted = dict(zip(tested, stats.holm(list(tested.values())), strict=True))

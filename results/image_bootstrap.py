@@ -78,17 +78,17 @@ def counts(evidence: Evidence) -> Counts:
 
 
 def interval(
-    store: Store, found: Samples, a: str, b: str, metric: str, backbone: str | None
+    store: Store, data: Samples, a: str, b: str, metric: str, backbone: str | None
 ) -> tuple[tuple[float | None, float | None], str]:
     """Return ((low, high) of a - b over groups of test images, a note), on one backbone or pooled over the common ones.
 
     Raises:
         StoreError: the evidence of a run does not match its record.
     """
-    seen = found.seen(a, b)
+    seen = data.seen(a, b)
     pairs = [
-        (_runs_of(store, found, a, name, _counts, seen), _runs_of(store, found, b, name, _counts, seen))
-        for name in found.common(a, b, backbone)
+        (_runs_of(store, data, a, name, _counts, seen), _runs_of(store, data, b, name, _counts, seen))
+        for name in data.common(a, b, backbone)
     ]
     try:
         result = over_groups(pairs, metric)
@@ -102,14 +102,14 @@ def interval(
     return (result.low, result.high), note
 
 
-def image_differences(store: Store, found: Samples, a: str, b: str, backbone: str | None = None) -> pd.DataFrame:
+def image_differences(store: Store, data: Samples, a: str, b: str, backbone: str | None = None) -> pd.DataFrame:
     """Return the mIoU of `a` and `b` on each test image, averaged over runs.
 
     Columns: image, group, a, b, difference; largest absolute difference first.
     """
-    frames, seen = [], found.seen(a, b)
-    for name in found.common(a, b, backbone):
-        sides = {s: _runs_of(store, found, source, name, _image_scores, seen) for s, source in (("a", a), ("b", b))}
+    frames, seen = [], data.seen(a, b)
+    for name in data.common(a, b, backbone):
+        sides = {s: _runs_of(store, data, source, name, _image_scores, seen) for s, source in (("a", a), ("b", b))}
         frames.append(pd.concat([pd.concat(runs).assign(side=side) for side, runs in sides.items()]))
     scores = pd.concat(frames).groupby(["image", "group", "side"])["score"].mean().unstack().reset_index()
     scores["difference"] = scores["a"] - scores["b"]
@@ -119,14 +119,14 @@ def image_differences(store: Store, found: Samples, a: str, b: str, backbone: st
 
 def _runs_of(
     store: Store,
-    found: Samples,
+    data: Samples,
     source: str,
     backbone: str,
     of: Callable[[EvidenceKey, frozenset[str]], T],
     seen: frozenset[str],
 ) -> list[T]:
     """Apply `of` to the evidence of each run, without the test images in `seen`."""
-    runs = found.runs[(found.runs["source"] == source) & (found.runs["backbone"] == backbone)]
+    runs = data.runs[(data.runs["source"] == source) & (data.runs["backbone"] == backbone)]
     return [of(EvidenceKey.of_row(store, row), seen) for row in runs.to_dict("records")]
 
 

@@ -174,17 +174,15 @@ def _value(row: Mapping[Any, Any], metric: Metric) -> float:
     return float(row[metric] if isinstance(metric, str) else metric(row))
 
 
-def find_source(found: Samples, name: str) -> str:
+def find_source(data: Samples, name: str) -> str:
     """Return the name if the source has a comparable cell.
 
     Raises:
         UnanswerableError: it has none; the message says why.
     """
-    if found.scores.get(name):
+    if data.scores.get(name):
         return name
-    reasons = {f"{backbone}: {why}" for (source, backbone), why in found.left_out.items() if source == name}
+    reasons = {f"{backbone}: {why}" for (source, backbone), why in data.left_out.items() if source == name}
     if reasons:
         raise UnanswerableError(f"no cell of '{name}' can be compared: {'; '.join(sorted(reasons))}")
-    raise UnanswerableError(
-        f"no runs of '{name}' on this board; available: {', '.join(sorted(found.scores)) or 'none'}"
-    )
+    raise UnanswerableError(f"no runs of '{name}' on this board; available: {', '.join(sorted(data.scores)) or 'none'}")
