@@ -111,7 +111,7 @@ class KnownHosts:
             await send({"type": "http.response.body", "body": body})
 
     def _is_known(self, scope: Message) -> bool:
-        """Return whether Host, and the Origin of a WebSocket, are known. Streamlit would query an external server about foreign Origins."""
+        """Return whether Host, and the Origin of a WebSocket, are known. Streamlit would ask an external server about Origins."""
         given = {kind: [value.decode("latin-1") for name, value in scope["headers"] if name == kind] for kind in _NAMES}
         hosts = [
             *given[b"host"],
