@@ -152,10 +152,7 @@ def _about(
 ) -> dict[str, str]:
     """Return source -> note. good: comparable cells. seen, scored: test images. unproven: share declared in a bundle."""
     submitted = good.dropna(subset="badge").drop_duplicates("source").set_index("source")["badge"]
-    about = {
-        str(source): f"{source} is a submission, not measured on this store ({badge})"
-        for source, badge in submitted.items()
-    }
+    about = {str(source): f"{source} was submitted, not measured here ({badge})" for source, badge in submitted.items()}
     more = {source: _seen(source, ids & scored, len(scored)) for source, ids in seen.items()}
     more |= {source: known_leaks.unproven(source, share) for source, share in unproven.items() if share}
     return about | {

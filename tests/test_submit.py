@@ -240,7 +240,7 @@ def test_the_board_shows_a_submission_with_its_badge_and_what_was_measured_here_
         shutil.rmtree(path)
     told = bench("table", "--store", tmp_path / "bench-store")
     assert "mine" not in told.out
-    assert "submitted, and nobody has checked it: bench submit verify" in told.err
+    assert "not verified: run `bench submit verify" in told.err
     assert bench("submit", "verify", here.bundle, "--manifest", here.manifest).code == 0
     told = bench("table", "--store", tmp_path / "bench-store")
     assert "mine (submitted, recomputed)" in told.out

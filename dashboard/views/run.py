@@ -37,7 +37,7 @@ def show(chosen: Chosen) -> None:
     row = {str(column): value for column, value in rows.iloc[names.index(name)].items()}
     folder = chosen.contents.store.of_row(row).folder_of_row(row)
     if pd.notna(row["badge"]):
-        st.warning(plain(f"Submitted in {row['submission']}, not measured on this store: {row['badge']}."))
+        st.warning(plain(f"Submitted in {row['submission']}, not measured here: {row['badge']}."))
     if row["status"] != "ok":
         st.warning(plain(f"{row['status']}: {row['reason']}"))
     for column, name in zip(st.columns(len(SCORES)), SCORES, strict=True):
