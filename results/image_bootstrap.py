@@ -165,16 +165,16 @@ def over_groups(
         same = run.images == first.images and run.groups == first.groups and run.hit.shape == first.hit.shape
         if not same or (run.truth != first.truth).any():
             raise ValueError(
-                "no interval over images: the runs were not scored on the same images, groups, classes and labels"
+                "No interval over images: the runs were not scored on the same images, groups, classes and labels"
             )
     if len(first.groups) < LEAST_GROUPS:
-        return Interval(None, None, f"no interval over images: {len(first.groups)} groups are too few for a bootstrap")
+        return Interval(None, None, f"No interval over images: {len(first.groups)} groups are too few for a bootstrap")
     weights = stats.resample(len(first.groups), draws, np.random.default_rng(seed))
     differences: NDArray[np.float64] = np.mean(
         [_mean(side_a, weights, metric) - _mean(side_b, weights, metric) for side_a, side_b in pairs], axis=0
     )
     if np.ptp(differences) == 0:
-        return Interval(None, None, "no interval over images: the difference is the same in every bootstrap sample")
+        return Interval(None, None, "No interval over images: the difference is the same in every bootstrap sample")
     return Interval(*stats.percentiles(differences, len(first.groups)))
 
 
