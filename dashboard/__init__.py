@@ -1,1 +1,1 @@
-"""The leaderboard. Reads files only; imports nothing but results and pretrain_sources.card."""
+"""Web leaderboard of a store. Read-only; imports only `results` and `safe_io`."""

@@ -1,7 +1,7 @@
-"""Serves the leaderboard of BENCH_STORE: `python -m dashboard [JSON]`; `bench dashboard` calls it.
+"""Serve the leaderboard of BENCH_STORE: `python -m dashboard [JSON]`, called by `bench dashboard`.
 
-The store is read and the pages' code is loaded before the server is up, so that the first look is quick. JSON: the fields of
-`Address`, and `browser`, whether to open one.
+The store is read and the pages are imported before the server starts, so that the first page loads quickly. JSON: the fields of
+`Address`, and `browser`: whether to open a browser.
 """
 
 import contextlib
@@ -19,17 +19,17 @@ SETTINGS = {
     "server.fileWatcherType": "none",
     "client.toolbarMode": "viewer",
     "server.showEmailPrompt": False,
-    "logger.hideWelcomeMessage": True,  # it offers to install things
+    "logger.hideWelcomeMessage": True,  # it suggests installing packages
     "server.headless": True,
-    "client.showErrorDetails": "none",  # what goes wrong here is told here: it names paths of this machine
+    "client.showErrorDetails": "none",  # errors name local paths, so they are logged but not shown
 }
 
 
 def main(browser: bool = False, names: tuple[str, ...] = (), **where: Any) -> None:  # noqa: ANN401
-    """Serves until it is stopped.
+    """Serve until stopped.
 
     Raises:
-        AddressError: nothing can be served there; no address was printed.
+        AddressError: the address cannot be served; raised before a URL is printed.
     """
     address = Address(names=tuple(names), **where)
     address.check()
@@ -40,26 +40,26 @@ def main(browser: bool = False, names: tuple[str, ...] = (), **where: Any) -> No
 
     from dashboard import store_cache, views  # noqa: F401
 
-    # it warns of caches that are filled before there is a page
+    # Streamlit warns when caches are filled outside of a page
     logging.getLogger(script_run_context.__name__).setLevel(logging.ERROR)
 
     @contextlib.asynccontextmanager
-    async def told(_: st.App) -> AsyncIterator[dict[str, Any] | None]:
-        """Says where it is once the port is bound."""
+    async def announce(_: st.App) -> AsyncIterator[dict[str, Any] | None]:
+        """Print the URL once the port is bound."""
         url = address.url(int(st.get_option("server.port")))
-        print(f"{url}  (Ctrl-C ends it)", flush=True)
+        print(f"{url}  (press Ctrl-C to stop)", flush=True)
         if browser:
             open_browser(url)
         yield None
 
-    with contextlib.suppress(store_cache.NothingToShowError):  # the page will say it
+    with contextlib.suppress(store_cache.NothingToShowError):  # shown on the page
         store_cache.read()
     page = Path(__file__).with_name("app.py")
-    app = st.App(page, middleware=[Middleware(KnownHosts, address=address)], lifespan=told)
+    app = st.App(page, middleware=[Middleware(KnownHosts, address=address)], lifespan=announce)
     served = {"server.address": address.host, "server.port": address.port, "server.baseUrlPath": address.base_path}
     served |= {
         "server.corsAllowedOrigins": [f"https://{name}" for name in address.names]
-    }  # a proxy may change the Host
+    }  # a proxy may change the Host header
     with contextlib.suppress(KeyboardInterrupt):
         app.run(config=SETTINGS | served)
 

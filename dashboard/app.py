@@ -1,4 +1,4 @@
-"""The frame of every page: reads the store, names the filters, shows the page that was chosen. `bench dashboard` serves it."""
+"""Streamlit entry point: read the store, draw the filters and the chosen page. Served by `bench dashboard`."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ from results.escape import without_paths
 
 
 def main() -> None:
-    """One rerun of the page."""
+    """Draw the page."""
     st.set_page_config(page_title="satir-bench", layout="wide")
     try:
-        found = store_cache.read()
+        contents = store_cache.read()
     except store_cache.NothingToShowError as error:
         st.error(plain(without_paths(str(error), Path())))
         return
@@ -27,18 +27,20 @@ def main() -> None:
         bind="query-params",
         label_visibility="collapsed",
     )
-    for note in found.notes:
-        st.info(plain(without_paths(note, found.store.root)))
-    if found.unreadable:
-        with st.expander(f"{len(found.unreadable)} records or submissions are left out"):
-            lines(without_paths(text, found.store.root) for text in found.unreadable)
-    if found.cells.empty:
-        st.info("No runs in this store yet: `bench run --matrix demo` makes some. They appear here by themselves.")
+    for note in contents.notes:
+        st.info(plain(without_paths(note, contents.store.root)))
+    if contents.unreadable:
+        with st.expander(f"{len(contents.unreadable)} records or submissions were left out"):
+            lines(without_paths(text, contents.store.root) for text in contents.unreadable)
+    if contents.cells.empty:
+        st.info(
+            "This store has no runs yet. Start some with `bench run --matrix demo`; this page updates automatically."
+        )
     else:
-        chosen = filters.choose(found)
+        chosen = filters.choose(contents)
         board_notes(chosen.whole.iloc[0])
         PAGES[page](chosen)
-    store_cache.watch(found)
+    store_cache.watch(contents)
 
 
 main()

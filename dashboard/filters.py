@@ -1,4 +1,4 @@
-"""The filters beside every page. Their values live in the address, so that a link shows the same."""
+"""Sidebar filters, shared by all pages. Their values are part of the URL, so that links can be shared."""
 
 from dataclasses import dataclass
 
@@ -13,15 +13,14 @@ from results.replicate_scores import METRICS
 
 @dataclass(frozen=True)
 class Chosen:
-    """What the filters leave of one board.
+    """The filtered rows of one board.
 
     Attributes:
-        whole, whole_cells: the rows of the board for the chosen share of labels, whatever source and backbone. every: the runs
-            of all shares.
-        runs, cells: what is left of it by source, family and backbone.
+        every: runs of the board for all shares of labels. whole, whole_cells: rows for the chosen share, unfiltered.
+        runs, cells: rows for the chosen share, filtered by source, family and backbone.
     """
 
-    found: StoreContents
+    contents: StoreContents
     metric: str
     every: pd.DataFrame
     whole: pd.DataFrame
@@ -31,58 +30,64 @@ class Chosen:
     backbones: tuple[str, ...] = ()
 
     def of_backbones(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """The rows on the chosen backbones; all of them where none was chosen."""
+        """Return the rows on the chosen backbones; all rows if none is chosen."""
         return rows[rows["backbone"].isin(self.backbones)] if self.backbones else rows
 
 
 def family(source: str) -> str:
-    """What kind of source a name is: satir of satir/top-4~shuffled."""
+    """Return the family of a source: satir for satir/top-4~shuffled."""
     return source.split("~")[0].split("/")[0]
 
 
 def is_control(source: str) -> bool:
-    """Whether it stands there to say why another source works."""
+    """Return whether the source is a control for another source."""
     return "~" in source or source == "none/long"
 
 
-def choose(found: StoreContents) -> Chosen:
-    """Draws the filters and returns what they leave."""
+def choose(contents: StoreContents) -> Chosen:
+    """Draw the filters and return the filtered rows."""
     with st.sidebar:
-        boards = _boards(found.cells)
-        name = st.selectbox("Board", list(boards), key="board", bind="query-params", help="Target and protocol.")
+        boards = _boards(contents.cells)
+        name = st.selectbox(
+            "Board",
+            list(boards),
+            key="board",
+            bind="query-params",
+            help="Target and protocol.",
+        )
         metric = st.segmented_control(
             "Metric", list(METRICS), default="miou", format_func=METRICS.__getitem__, key="metric", bind="query-params"
         )
-        cells = found.cells[_same(found.cells, boards[name])]
+        cells = contents.cells[_same(contents.cells, boards[name])]
         shares = sorted(cells["train_frac"].unique(), reverse=True)
         share = st.selectbox(
             "Share of the labels", shares, format_func=lambda v: f"{v:.0%}", key="labels", bind="query-params"
         )
-        st.caption("For the leaderboard, the matrix and the runs:")
+        st.caption("These filters apply to Leaderboard, Matrix and Run:")
         backbones = _any_of("Backbone", cells["backbone"], "backbone")
         families = _any_of("Source family", cells["source"].map(family), "family")
         search = st.text_input("Source contains", key="search", bind="query-params")
-    every = found.runs[_same(found.runs, boards[name])]
+    every = contents.runs[_same(contents.runs, boards[name])]
     whole = every[every["train_frac"] == share]
     cells = cells[cells["train_frac"] == share]
 
-    def left(rows: pd.DataFrame) -> pd.DataFrame:
+    def filtered(rows: pd.DataFrame) -> pd.DataFrame:
         kept = pd.Series(True, index=rows.index)
         kept &= rows["backbone"].isin(backbones) if backbones else True
         kept &= rows["source"].map(family).isin(families) if families else True
         kept &= rows["source"].str.contains(search, case=False, regex=False) if search else True
         return rows[kept]
 
-    return Chosen(found, metric or "miou", every, whole, cells, left(whole), left(cells), tuple(backbones))
+    return Chosen(contents, metric or "miou", every, whole, cells, filtered(whole), filtered(cells), tuple(backbones))
 
 
 def _boards(cells: pd.DataFrame) -> dict[str, tuple[str, ...]]:
-    """Name -> identity, the newest first, those after them that only bundles speak of: anybody can write a time.
+    """Return name -> identity, newest first, boards with only submissions last because their times are not trusted.
 
-    Hashes stand in the name where target and protocol alone do not tell them apart.
+    Names contain hashes if target and protocol are ambiguous.
     """
-    by_board = cells.assign(here=cells["badge"].isna()).groupby(BOARD)
-    newest = by_board.agg({"here": "any", "finished": "max"}).sort_values(["here", "finished"], ascending=False)
+    by_board = cells.assign(own=cells["badge"].isna()).groupby(BOARD)
+    newest = by_board.agg({"own": "any", "finished": "max"}).sort_values(["own", "finished"], ascending=False)
     several = pd.Series([key[:2] for key in newest.index]).value_counts()
     names = []
     for target, protocol, data, settings, version in newest.index:

@@ -1,4 +1,4 @@
-"""What a store holds, read once for all who look, and read again when it has changed."""
+"""Contents of the store, cached for all sessions and read again when the store changes."""
 
 import hashlib
 import json
@@ -20,16 +20,16 @@ from results.store import Store, StoreError
 from results.table import runs_frame
 
 SHIPPED = Path(results.__file__).parent / "runs"
-LOOK_AGAIN_S = 10.0  # whether records were added
+CHECK_EVERY_S = 10.0  # interval between checks for changes
 
 
 class NothingToShowError(Exception):
-    """There is no store and nothing ships; the message says what to do."""
+    """There is no store to show; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class StoreContents:
-    """What a store holds. runs: a row a run. cells: a row a cell, as `bench table` shows it."""
+    """Contents of a store. runs: one row per run. cells: one row per cell, as in `bench table`."""
 
     store: Store
     stamp: str
@@ -40,15 +40,15 @@ class StoreContents:
 
 
 def read() -> StoreContents:
-    """The store that `bench dashboard` was given; what ships with the project where there is none.
+    """Read the store of `bench dashboard`, or the results that ship with the project if it does not exist.
 
     Raises:
-        NothingToShowError: the store's path is a file, or nothing ships.
+        NothingToShowError: the path of the store is a file, or no results ship.
     """
     root = Path(os.environ.get("BENCH_STORE", "bench-store"))
     notes: tuple[str, ...] = ()
     if not root.exists():
-        notes = (f"There is no store at {root} yet: these are the results that ship with the project.",)
+        notes = (f"There is no store at {root} yet. These are the results that ship with the project.",)
         root = SHIPPED
     try:
         return _read(str(root), _latest(str(root)).stamp, notes)
@@ -57,37 +57,37 @@ def read() -> StoreContents:
 
 
 @dataclass
-class _Look:
-    """The last look at a store: what it saw, when, and how long it took."""
+class _Check:
+    """Last check of a store for changes: fingerprint, time and duration."""
 
     store: Store
     stamp: str = ""
     at: float = 0.0
     took_s: float = 0.0
 
-    def again(self) -> None:
-        """Looks again."""
+    def repeat(self) -> None:
+        """Check again."""
         began = time.monotonic()
         bundles, left_out = submissions(self.store.root)
-        told = [(one.name, one.badge, one.listing.files) for one in bundles]
-        self.stamp = hashlib.sha256(json.dumps([run_folders(self.store), told, left_out]).encode()).hexdigest()
+        shown = [(one.name, one.badge, one.listing.files) for one in bundles]
+        self.stamp = hashlib.sha256(json.dumps([run_folders(self.store), shown, left_out]).encode()).hexdigest()
         self.at, self.took_s = time.monotonic(), time.monotonic() - began
 
     @property
     def is_old(self) -> bool:
-        """Whether it is time for another: a large store is not looked at all the time."""
-        return time.monotonic() - self.at > max(LOOK_AGAIN_S, 20 * self.took_s)
+        """Whether another check is due; large stores are checked less often."""
+        return time.monotonic() - self.at > max(CHECK_EVERY_S, 20 * self.took_s)
 
 
 @st.cache_resource(show_spinner=False)
-def _latest(root: str) -> _Look:
-    """The last look at a store. Only `watch` looks again, so that no page waits for it."""
-    look = _Look(_store(root))
-    look.again()
-    return look
+def _latest(root: str) -> _Check:
+    """Return the last check of a store. Only `watch` repeats it, so that pages do not wait."""
+    check = _Check(_store(root))
+    check.repeat()
+    return check
 
 
-@st.cache_resource(show_spinner="Reading the records", max_entries=2)
+@st.cache_resource(show_spinner="Reading records", max_entries=2)
 def _read(root: str, stamp: str, notes: tuple[str, ...]) -> StoreContents:
     store = _store(root)
     runs = runs_frame(store)
@@ -95,26 +95,26 @@ def _read(root: str, stamp: str, notes: tuple[str, ...]) -> StoreContents:
 
 
 def _store(root: str) -> Store:
-    """The store; what ships is read without leaving a cache in it."""
+    """Open a store, without a cache for the results that ship."""
     return Store(root, cache=Path(os.devnull) if Path(root) == SHIPPED else None)
 
 
-def protocol_of(found: StoreContents, row: "pd.Series[Any]") -> Mapping[str, Any]:
-    """What the protocol of a run holds equal, from its record."""
-    record = record_of_row(found.store, row.to_dict())
-    told = record.settings.get("protocol") if record is not None else None
-    return told if isinstance(told, Mapping) else {}
+def protocol_of(contents: StoreContents, row: "pd.Series[Any]") -> Mapping[str, Any]:
+    """Return the protocol settings of a run, from its record."""
+    record = record_of_row(contents.store, row.to_dict())
+    protocol = record.settings.get("protocol") if record is not None else None
+    return protocol if isinstance(protocol, Mapping) else {}
 
 
-@st.fragment(run_every=LOOK_AGAIN_S)
-def watch(found: StoreContents) -> None:
-    """Looks at the store now and then, and shows the page again when it has changed since it was drawn."""
-    look = _latest(str(found.store.root))
-    if look.is_old:
+@st.fragment(run_every=CHECK_EVERY_S)
+def watch(contents: StoreContents) -> None:
+    """Check the store regularly and redraw the page when it has changed."""
+    check = _latest(str(contents.store.root))
+    if check.is_old:
         try:
-            look.again()
-        except StoreError:  # it is gone; the page says so, or shows what ships
-            look.stamp = ""
+            check.repeat()
+        except StoreError:  # the store is gone: the redrawn page shows the error or the shipped results
+            check.stamp = ""
             _latest.clear()
-    if look.stamp != found.stamp:
+    if check.stamp != contents.stamp:
         st.rerun()

@@ -1,4 +1,4 @@
-"""Pieces that several pages draw: tables and figures with their downloads, and text that stays text."""
+"""Shared widgets: tables and figures with downloads, and escaped text."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -15,23 +15,23 @@ from results.replicate_scores import Samples, samples
 
 
 def plain(*texts: str) -> str:
-    """Markdown that shows texts of cards and records as they are, one after the other."""
+    """Escape untrusted texts for Markdown and join them with spaces."""
     return " ".join(map(for_streamlit, texts))
 
 
 def lines(texts: Iterable[str]) -> None:
-    """Draws lines of plain text."""
+    """Draw lines of plain text."""
     st.text("\n".join(map(for_terminal, texts)))
 
 
 def choice(label: str, options: Sequence[str], key: str, **how: Any) -> str | None:  # noqa: ANN401
-    """A box to choose from names of strangers; its value lives in the address."""
-    found: str | None = st.selectbox(label, options, format_func=for_terminal, key=key, bind="query-params", **how)
-    return found
+    """Draw a select box of untrusted names; its value is part of the URL."""
+    chosen: str | None = st.selectbox(label, options, format_func=for_terminal, key=key, bind="query-params", **how)
+    return chosen
 
 
 def shown_json(value: object) -> Any:  # noqa: ANN401
-    """The value with all text in it as it may be shown, for `st.json`."""
+    """Escape all texts in a value for `st.json`."""
     if isinstance(value, Mapping):
         return {for_terminal(str(name)): shown_json(inner) for name, inner in value.items()}
     if isinstance(value, list):
@@ -42,9 +42,9 @@ def shown_json(value: object) -> Any:  # noqa: ANN401
 def table(
     rows: pd.DataFrame, name: str, columns: Mapping[str, str | None] | None = None, download: pd.DataFrame | None = None
 ) -> None:
-    """A table and its CSV with all digits; `download` where that holds more than is shown. columns: other names, None hides."""
-    docs, held = column_docs(), rows if download is None else download
-    rows = cells(rows, lambda text: for_terminal(cell(text)))  # a table has a download of its own, too
+    """Draw a table with a CSV download of `download` (default: `rows`). columns: column -> label, None hides it."""
+    docs, exported = column_docs(), rows if download is None else download
+    rows = cells(rows, lambda text: for_terminal(cell(text)))  # Streamlit's table has its own CSV download, too
     names = {column: column for column in rows.columns} | dict(columns or {})
     config: dict[str, Any] = {
         column: None
@@ -55,11 +55,11 @@ def table(
         for column, name in names.items()
     }
     st.dataframe(rows, hide_index=True, column_config=config, placeholder="–", key=f"table-{name}")
-    _download("CSV", name, lambda: for_csv(held).encode())
+    _download("CSV", name, lambda: for_csv(exported).encode())
 
 
 def figure(chart: charts.Chart, name: str) -> None:
-    """A figure, and the same as PNG and SVG."""
+    """Draw a figure with PNG and SVG downloads."""
     st.altair_chart(chart, key=f"figure-{name}")
     with st.container(horizontal=True):
         for kind in ("png", "svg"):
@@ -67,17 +67,17 @@ def figure(chart: charts.Chart, name: str) -> None:
 
 
 def _download(kind: str, name: str, make: Callable[[], bytes]) -> None:
-    """Made when it is asked for."""
+    """Draw a download button; `make` runs on click."""
     file = f"{name}.{kind.lower()}"
     st.download_button(kind, make, file, key=f"download-{file}", icon=":material/download:", on_click="ignore")
 
 
 def two_sources(chosen: Chosen) -> tuple[Samples, str, str] | None:
-    """(what can be compared on this board, source A, source B), or None where there is nothing to compare; it says so."""
-    found = samples(chosen.whole, chosen.metric, chosen.whole_cells)
-    names = sorted(found.scores)
+    """Draw two source choices and return (samples of the board, source A, source B); None, with a message, if impossible."""
+    data = samples(chosen.whole, chosen.metric, chosen.whole_cells)
+    names = sorted(data.scores)
     if len(names) < 2:
-        st.info("It takes two sources on one board whose replicates are all there.")
+        st.info("A comparison needs two sources with complete replicates on this board.")
         return None
     subject = next((i for i, name in enumerate(names) if family(name) != "none" and not is_control(name)), 0)
     other = names.index("none") if "none" in names and names[subject] != "none" else (subject + 1) % len(names)
@@ -89,24 +89,26 @@ def two_sources(chosen: Chosen) -> tuple[Samples, str, str] | None:
     if a is None or b is None or a == b:
         st.info("Choose two different sources.")
         return None
-    return found, a, b
+    return data, a, b
 
 
 def board_notes(run: "pd.Series[Any]") -> None:
-    """What must stand wherever a number of this board does."""
+    """Draw the notes that apply to all scores of a board."""
     st.caption(plain(f"{run['target']}: {run['label_note']}"))
     if not run["ranked"]:
-        st.warning("Too short to rank anything: this protocol only shows that every part works.")
+        st.warning("Too short to rank anything: this protocol only checks that every part works.")
     if run["selected_on_test"]:
-        st.warning("Selected on test, like its peers: this protocol looks at the test split before it is scored.")
+        st.warning(
+            "Selected on test: this protocol chose the schedule on the test split, so its scores are optimistic."
+        )
 
 
 def held_equal(protocol: object, label_note: str) -> None:
-    """One hover away: the labels, what is held equal, and how the numbers are defined."""
+    """Draw a popover with the labels, the protocol settings and the definitions of the metrics."""
     docs = column_docs()
     with st.popover("What is compared, and how"):
         lines([f"Labels: {label_note}"])
         for name in ("miou", "weighted_f"):
             lines([f"{name}: {docs[name]}"])
-        lines(["Held equal for every row, by the protocol:"])
+        lines(["Protocol settings, the same for every row:"])
         st.json(shown_json(protocol if isinstance(protocol, dict | list) else [protocol]), expanded=1)

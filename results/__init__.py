@@ -1,4 +1,4 @@
-"""Results: records, their store, the metrics behind them, and the board made from them. Never loads torch."""
+"""Results: run records, the store, metrics, statistics and the board. Never imports torch."""
 
 from typing import TYPE_CHECKING
 
@@ -9,10 +9,10 @@ if TYPE_CHECKING:
 
 
 def load_table(store: "str | Path") -> "pandas.DataFrame":
-    """One row a run: every record in `store`, as described in results/COLUMNS.md.
+    """Return one row per run in `store`, with the columns of results/COLUMNS.md.
 
     Raises:
-        StoreError: `store` is no folder. Records that cannot be read are left out and named in `.attrs["unreadable"]`.
+        StoreError: `store` is not a folder. Unreadable records are skipped and listed in `.attrs["unreadable"]`.
     """
     from results.store import Store
     from results.table import runs_frame

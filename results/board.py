@@ -1,4 +1,4 @@
-"""The board: one row a cell, ranked among the cells that can be compared."""
+"""The leaderboard: one row per cell, ranked among comparable cells."""
 
 import functools
 from collections import Counter, defaultdict
@@ -12,14 +12,14 @@ from results import known_leaks, metrics, stats
 from results.evidence_files import EvidenceKey
 from results.store import Store, StoreError
 
-# only cells that share these are compared
+# only cells with the same values are compared
 BOARD = ["target", "protocol", "target_hash", "protocol_hash", "result_version"]
 CELL_NAMES = ["source", "backbone", "train_frac"]
 Run = Mapping[Hashable, Any]  # a row of the table
 
-_SAME = [*BOARD, *CELL_NAMES, "cell"]  # of all runs of a cell
+_SAME = [*BOARD, *CELL_NAMES, "cell"]  # the same for all runs of a cell
 _ALSO_SAME = ["ranked", "selected_on_test", "label_note", "weights", "leak", "badge"]
-_TUNING = {  # column of the board: column of a run
+_TUNING = {  # board column: run column
     "val_miou_tuned": "tuned_val_miou",
     "val_miou_default": "default_val_miou",
     "trials": "trials",
@@ -34,18 +34,18 @@ _BOARD_COLUMNS = [
     *("heldout_miou", "heldout_miou_constant", "run_s", "status", "reason", "ranked", "selected_on_test", "label_note"),
     *("weights", "leak", "touched", "says_touched", "badge", "cell", *BOARD[2:], "finished"),
 ]
-# of one type, however many rows have none
+# text columns, even where every value is missing
 _TEXT_OR_MISSING = ("interval_note", "reason", "weights", "schedule", "leak", "badge")
 
 
 def board(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row a cell, ranked by mean mIoU among the cells that can be compared: the same BOARD columns and train fraction.
+    """Return one row per cell, ranked by mean mIoU within each board and train fraction.
 
-    Ranked is a cell whose replicates are all there and all ok: the mean over the survivors of a source that often
-    diverges would flatter it. Of several identities of one name only the newest measured one counts; the others are `stale`.
+    Only complete cells are ranked: every replicate is present and ok. A mean over the surviving replicates would favour
+    sources that often diverge. If a cell has several identities, the newest with results counts and the others are `stale`.
     """
     by_cell: dict[tuple[object, ...], list[Run]] = defaultdict(list)
-    for run in runs[_USED].to_dict("records"):  # plain rows: slicing a frame for each cell takes a millisecond
+    for run in runs[_USED].to_dict("records"):  # faster than slicing the frame for each cell
         by_cell[tuple(run[name] for name in _SAME)].append(run)
     rows = [_cell_row(cell_runs) for cell_runs in by_cell.values()]
     cells = pd.DataFrame(rows, columns=_BOARD_COLUMNS).astype(dict.fromkeys(_TEXT_OR_MISSING, "str"))
@@ -65,7 +65,7 @@ def board(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def constant_note(runs: pd.DataFrame) -> str | None:
-    """What one class everywhere scores on the test images of a board, in words; None where no evidence can be read."""
+    """Describe the score of the best constant prediction; None if no evidence can be read."""
     for place in np.flatnonzero(runs["status"] == "ok"):
         row = runs.iloc[place].to_dict()
         try:
@@ -117,10 +117,10 @@ def _cell_status(runs: Sequence[Run], n: int, wanted: int) -> dict[str, str | No
 
 
 def _mark_stale(cells: pd.DataFrame) -> pd.DataFrame:
-    """Marks cells that a newer identity of the same name has replaced. What measured nothing replaces nothing."""
+    """Mark cells replaced by a newer identity of the same name. A cell without results never replaces one with results."""
     by_age = cells.assign(measured=cells["n"] > 0).sort_values(["measured", "finished"], kind="stable")
     current = by_age.groupby([*BOARD, *CELL_NAMES])["cell"].transform("last")
     old = by_age.index[by_age["cell"] != current]
     cells.loc[old, "status"] = "stale"
-    cells.loc[old, "reason"] = "its inputs have changed since; another identity of this cell stands beside it"
+    cells.loc[old, "reason"] = "outdated: its inputs have changed, and a newer identity of this cell is on the board"
     return cells

@@ -1,12 +1,12 @@
-"""Bundles: the form in which a source's runs are handed round and shown on a board.
+"""Bundles: the format in which the runs of a source are published and submitted to a board.
 
-    NAME/bundle.json        what is in it, each file with its sha256, and where it was made
-    NAME/card.yaml          the source
-    NAME/runs/              a store: records, evidence, histories, certificates, trials; what `bench leaks` found
-    NAME.verdict.json       beside it: how far somebody has checked it
+    NAME/bundle.json        list of files with their sha256, and the environment that made them
+    NAME/card.yaml          source card
+    NAME/runs/              store: records, evidence, histories, certificates, trials, results of `bench leaks`
+    NAME.verdict.json       next to the bundle: the level to which it was verified
 
-Nothing of a bundle is executed, and no path in it is followed: JSON, safe YAML, CSV, and npz without pickles. Whatever lies in
-`submissions/` costs its own row and nothing else.
+Bundles are untrusted. Nothing in a bundle is executed and no path in it is followed: only JSON, safe YAML, CSV, and npz without
+pickles are read. A broken bundle in `submissions/` is skipped and never affects other rows.
 """
 
 import hashlib
@@ -23,17 +23,17 @@ from safe_io.files import MOST_TEXT_BYTES, read_regular
 
 BUNDLE, CARD = "bundle.json", "card.yaml"
 OF_A_RUN = ("record.json", "evidence.npz", "history.csv", "certificate.json", "trials.jsonl")
-MOST_FILES, MOST_BYTES = 20_000, 2**28  # of a bundle, folders counted as files
-MOST_PARTS = 7  # of a path below a bundle: runs, target, protocol, source, backbone, run, file
+MOST_FILES, MOST_BYTES = 20_000, 2**28  # per bundle; folders count as files
+MOST_PARTS = 7  # of a path in a bundle: runs, target, protocol, source, backbone, run, file
 
-SOURCE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._/@-]*$"  # of a card: + and ~ are for chains and controls
+SOURCE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._/@-]*$"  # + and ~ are reserved for chains and controls
 Level = Literal["claimed", "recomputed", "spot-checked", "reproduced"]
-LEVELS: tuple[Level, ...] = get_args(Level)  # from the weakest
+LEVELS: tuple[Level, ...] = get_args(Level)  # weakest first
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class BundleError(Exception):
-    """A bundle cannot be opened; the message says why."""
+    """The bundle cannot be opened; the message says why."""
 
 
 class _Frozen(BaseModel):
@@ -41,62 +41,62 @@ class _Frozen(BaseModel):
 
 
 class Listing(_Frozen):
-    """bundle.json."""
+    """Content of bundle.json."""
 
     format: Literal[1] = 1
-    name: str = Field(max_length=100, pattern=SOURCE_NAME, description="the source's true name")
+    name: str = Field(max_length=100, pattern=SOURCE_NAME, description="name of the source")
     made: str = Field(description="UTC time, ISO 8601")
-    version: str = Field(description="satir-bench version that packed it")
-    environment: dict[str, str] = Field(description="Python, operating system, and the packages that the harness needs")
-    files: dict[str, Sha256] = Field(description="path below the bundle, with slashes: sha256")
+    version: str = Field(description="version of satir-bench that packed it")
+    environment: dict[str, str] = Field(description="Python, operating system, and required packages")
+    files: dict[str, Sha256] = Field(description="path relative to the bundle, with slashes: sha256")
 
 
 class Verdict(_Frozen):
-    """NAME.verdict.json: how far a bundle was checked, and what came of it."""
+    """Content of NAME.verdict.json: the result of verifying a bundle."""
 
     name: str
-    level: Level = Field(description="claimed: it did not pass, or was not looked at")
-    bundle_sha256: Sha256 = Field(description="of bundle.json, so that a verdict never stands for another bundle")
+    level: Level = Field(description="level reached; claimed: not passed, or not checked")
+    bundle_sha256: Sha256 = Field(description="of bundle.json; binds the verdict to this bundle")
     checked: str = Field(description="UTC time, ISO 8601")
-    version: str = Field(description="satir-bench version that checked it")
-    by: str | None = Field(default=None, max_length=100, description="who checked it, as they call themselves")
-    tried: Level = Field(description="how far the check was to go")
-    faults: list[str] = Field(description="what was found wrong")
-    done: list[str] = Field(description="what was checked, in words")
+    version: str = Field(description="version of satir-bench that checked it")
+    by: str | None = Field(default=None, max_length=100, description="who checked it (self-declared)")
+    tried: Level = Field(description="level that the check aimed at")
+    faults: list[str] = Field(description="faults")
+    done: list[str] = Field(description="descriptions of the checks that were run")
 
 
 @dataclass(frozen=True)
 class Submission:
-    """A bundle beside a store."""
+    """A verified bundle next to a store."""
 
-    name: str  # of its source
+    name: str  # of the source
     folder: Path
     level: Level
     listing: Listing
-    by: str | None = None  # who reached that verdict, as they call themselves
+    by: str | None = None  # who checked it (self-declared)
 
     @property
     def badge(self) -> str:
-        """How far it was checked, and by whom, as the verdict beside it says."""
+        """Level of verification and who checked it, according to the verdict."""
         return f"{self.level} by {self.by}" if self.by else self.level
 
     @property
     def runs(self) -> Path:
-        """Its store."""
+        """Root of the store in the bundle."""
         return self.folder / RUNS
 
 
 def is_of(source: str, name: str) -> bool:
-    """Whether a run of this source is for a bundle of `name` to bring: its own, a variant's, a control's, or a chain's with it."""
+    """Whether a bundle of `name` may contain runs of `source`: the same source, a variant, a control, or a chain with it."""
     return any(part == name or part.startswith((f"{name}/", f"{name}~")) for part in source.split("+"))
 
 
 def submissions(store: Path) -> tuple[list[Submission], list[str]]:
-    """(bundles in the folder `submissions` beside a store that were checked and are what was checked; the others, and why not).
+    """Return (verified bundles in the folder `submissions` next to a store, why each other bundle is left out).
 
-    What nobody has checked is not shown: a record can say anything, of itself and of others.
+    Unverified bundles are not shown, because their records can claim anything.
     """
-    found, left_out = [], []
+    shown, left_out = [], []
     place = store.parent / SUBMISSIONS
     try:
         names = sorted(os.listdir(place))
@@ -107,46 +107,46 @@ def submissions(store: Path) -> tuple[list[Submission], list[str]]:
     for folder in (place / name for name in names if os.path.lexists(place / name / BUNDLE)):
         try:
             one = _submission(folder)
-        except Exception as error:  # nobody foresees all that lies there, and the other bundles must not fall with it
+        except Exception as error:  # untrusted input: one bundle must not affect the others
             one = f"{folder}: {why(error)}"
         left_out += [visible(one)] if isinstance(one, str) else []
-        found += [] if isinstance(one, str) else [one]
-    return found, left_out
+        shown += [] if isinstance(one, str) else [one]
+    return shown, left_out
 
 
 def _submission(folder: Path) -> Submission | str:
-    """The bundle in this folder, or why it is not shown."""
+    """Return the bundle in `folder`, or the reason why it is not shown."""
     if folder.is_symlink():
-        return f"{folder}: a link, and a bundle is a folder"
+        return f"{folder}: is a symbolic link; a bundle must be a folder"
     listing, faults = listed(folder)
     level = _level(folder, read_regular(folder / BUNDLE, MOST_TEXT_BYTES, links=False))
     if folder.name != slug(listing.name):
-        faults.append(f"it is of '{listing.name}', so its folder must be {slug(listing.name)}")
+        faults.append(f"bundle of '{listing.name}': rename its folder to {slug(listing.name)}")
     if not (folder / RUNS).is_dir():
-        faults.append("it holds no runs")
+        faults.append("contains no runs")
     if level == "claimed":
-        faults.append(f"{_why_claimed(folder)}: bench submit verify {folder}")
-    told = read_verdict(folder)
+        faults.append(f"{_why_claimed(folder)}: run `bench submit verify {folder}`")
+    verdict = read_verdict(folder)
     return (
         f"{folder}: {faults[0]}"
         if faults
-        else Submission(listing.name, folder, level, listing, told.by if told else None)
+        else Submission(listing.name, folder, level, listing, verdict.by if verdict else None)
     )
 
 
 def why(error: Exception) -> str:
-    """What to say of whatever went wrong with a bundle."""
+    """Describe an error that a bundle caused."""
     known = isinstance(error, BundleError | OSError)
-    return str(error) if known else f"it cannot be read ({type(error).__name__}: {str(error)[:200]})"
+    return str(error) if known else f"cannot be read ({type(error).__name__}: {str(error)[:200]})"
 
 
 def verdict_file(bundle: Path) -> Path:
-    """Where the verdict on this bundle lies."""
+    """Return the path of the verdict on this bundle."""
     return bundle.with_name(f"{bundle.name}.verdict.json")
 
 
 def read_verdict(bundle: Path) -> Verdict | None:
-    """The verdict on a bundle, or None where there is none that can be read."""
+    """Return the verdict on a bundle, or None if it is missing or unreadable."""
     try:
         return Verdict.model_validate_json(read_regular(verdict_file(bundle), MOST_TEXT_BYTES, links=False))
     except (OSError, ValidationError):
@@ -154,49 +154,49 @@ def read_verdict(bundle: Path) -> Verdict | None:
 
 
 def _why_claimed(bundle: Path) -> str:
-    told = read_verdict(bundle)
-    if told is None and os.path.lexists(verdict_file(bundle)):
-        return f"submitted, and {verdict_file(bundle).name} cannot be read"
-    if told is None:
-        return "submitted, and nobody has checked it"
-    if told.faults:
+    verdict = read_verdict(bundle)
+    if verdict is None and os.path.lexists(verdict_file(bundle)):
+        return f"not verified, because {verdict_file(bundle).name} cannot be read"
+    if verdict is None:
+        return "not verified"
+    if verdict.faults:
         return (
-            f"submitted; it did not pass on {told.checked} ({len(told.faults)} faults, in {verdict_file(bundle).name})"
+            f"verification failed on {verdict.checked} ({len(verdict.faults)} faults, in {verdict_file(bundle).name})"
         )
-    return "submitted, and changed since somebody has checked it"
+    return "changed since it was verified"
 
 
 def _level(bundle: Path, listing: bytes) -> Level:
-    told = read_verdict(bundle)
-    same = told is not None and told.bundle_sha256 == hashlib.sha256(listing).hexdigest()
-    return told.level if told is not None and same else "claimed"
+    verdict = read_verdict(bundle)
+    same = verdict is not None and verdict.bundle_sha256 == hashlib.sha256(listing).hexdigest()
+    return verdict.level if verdict is not None and same else "claimed"
 
 
 def listed(folder: Path) -> tuple[Listing, list[str]]:
-    """(what a bundle says it holds, every way in which its files are not that).
+    """Return (content of bundle.json, every mismatch between it and the files of the bundle).
 
     Raises:
-        BundleError: bundle.json is missing or is none, a file is a link, or there is more than any bundle needs.
+        BundleError: bundle.json is missing or invalid, a file is a link, or the bundle exceeds the size limits.
     """
-    found = _files(folder)
-    listing = _read_listing(found.pop(BUNDLE, None), folder)
+    files = _files(folder)
+    listing = _read_listing(files.pop(BUNDLE, None), folder)
     faults = [f"{name!r} in {BUNDLE} {why}" for name in listing.files if (why := _leads_astray(name)) is not None]
-    faults += [f"{name} is listed in {BUNDLE} and missing" for name in listing.files if name not in found]
-    faults += [f"{name} is not listed in {BUNDLE}" for name in found if name not in listing.files]
-    faults += [f"{name} is none of the files that a bundle holds" for name in found if not _belongs(name)]
-    for name in sorted(found.keys() & listing.files.keys()):
-        if hashlib.sha256(read_regular(found[name], MOST_BYTES, links=False)).hexdigest() != listing.files[name]:
+    faults += [f"{name} is listed in {BUNDLE} but missing" for name in listing.files if name not in files]
+    faults += [f"{name} is not listed in {BUNDLE}" for name in files if name not in listing.files]
+    faults += [f"{name} is not allowed in a bundle" for name in files if not _belongs(name)]
+    for name in sorted(files.keys() & listing.files.keys()):
+        if hashlib.sha256(read_regular(files[name], MOST_BYTES, links=False)).hexdigest() != listing.files[name]:
             faults.append(f"{name} was changed after it was packed: its checksum differs")
     return listing, [visible(fault) for fault in faults]
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    """Path below the bundle, with slashes -> file, sorted. Looks no deeper and no longer than at what a bundle can be.
+    """Return path relative to the bundle, with slashes -> file, sorted. Stops as soon as a limit is exceeded.
 
     Raises:
-        BundleError: there is a link, a device or a pipe, or there is more than any bundle needs.
+        BundleError: a file is a link, a device or a pipe, or the bundle exceeds the size limits.
     """
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     waiting, count, size = [""], 0, 0
     while waiting:
         above = waiting.pop()
@@ -207,25 +207,25 @@ def _files(folder: Path) -> dict[str, Path]:
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(f"{below}/")
                 else:
-                    found[below] = folder / below
+                    files[below] = folder / below
                 _refuse_huge(folder, count, size, below.count("/") + 1)
-    return dict(sorted(found.items()))
+    return dict(sorted(files.items()))
 
 
 def _size(entry: os.DirEntry[str], name: str) -> int:
-    """Bytes of a file; 0 for a folder."""
+    """Return the size of a file in bytes; 0 for a folder."""
     if entry.is_symlink():
-        raise BundleError(f"{name} is a link, and a bundle holds files alone")
+        raise BundleError(f"{name} is a link; a bundle may contain only regular files")
     if entry.is_dir(follow_symlinks=False):
         return 0
     if not entry.is_file(follow_symlinks=False):
-        raise BundleError(f"{name} is no plain file")
+        raise BundleError(f"{name} is not a regular file")
     return entry.stat(follow_symlinks=False).st_size
 
 
 def _read_listing(path: Path | None, folder: Path) -> Listing:
     if path is None:
-        raise BundleError(f"{folder} holds no {BUNDLE}: it is no bundle; `bench submit pack` makes one")
+        raise BundleError(f"{folder} is not a bundle: it has no {BUNDLE}; create one with `bench submit pack`")
     try:
         return Listing.model_validate_json(read_regular(path, MOST_TEXT_BYTES, links=False))
     except OSError as error:
@@ -238,18 +238,18 @@ def _read_listing(path: Path | None, folder: Path) -> Listing:
 def _refuse_huge(folder: Path, files: int, size: int, parts: int) -> None:
     if files > MOST_FILES or size > MOST_BYTES:
         raise BundleError(
-            f"{folder} holds {files:,} files and {size:,} bytes or more, and a bundle has at most {MOST_FILES:,} and {MOST_BYTES:,}"
+            f"{folder} is too large: at least {files:,} files and {size:,} bytes; the limits are {MOST_FILES:,} and {MOST_BYTES:,}"
         )
     if parts > MOST_PARTS:
-        raise BundleError(f"{folder} holds folders deeper than {MOST_PARTS - 1}, and no bundle does")
+        raise BundleError(f"{folder} has folders nested deeper than {MOST_PARTS - 1} levels, the limit for a bundle")
 
 
 def _leads_astray(name: str) -> str | None:
-    """Why a path may not stand in a bundle, or None."""
+    """Return why a path is not allowed in a bundle, or None."""
     parts = PurePosixPath(name).parts
     if not name or name.startswith("/") or "\\" in name or ":" in name or ".." in parts:
-        return "leads out of the bundle"
-    return None if name.isprintable() else "holds characters that cannot be printed"
+        return "points outside of the bundle"
+    return None if name.isprintable() else "contains unprintable characters"
 
 
 def _belongs(name: str) -> bool:

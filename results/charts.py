@@ -1,4 +1,4 @@
-"""Pictures of results, with Altair; written as PNG or SVG without a browser."""
+"""Altair charts of results, exported as PNG or SVG without a browser."""
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,21 +21,21 @@ from results.scaling import Curve
 KINDS = (".png", ".svg")
 Pixels = NDArray[np.uint8]
 SAFE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C8C8C", "#B8A500"]  # Okabe and Ito (2008)
-LEGEND = 80  # letters of a class's name that fit
+LEGEND = 80  # characters shown of a class name
 Chart = alt.Chart | alt.LayerChart | alt.FacetChart
 
 
 def scaling_chart(curves: Mapping[str, Curve], axis: str, metric: str, source: str) -> Chart:
-    """Means with their intervals over a logarithmic size, the fitted curves and their bands; a colour a backbone."""
+    """Plot means with intervals over a logarithmic size, with fitted curves and bands; one colour per backbone."""
     dots, bands = [], []
-    for name, told in curves.items():
-        for size in told.sizes:
-            interval = stats.t_interval(told.scores[size])
-            mean = stats.mean(told.scores[size])
+    for name, curve in curves.items():
+        for size in curve.sizes:
+            interval = stats.t_interval(curve.scores[size])
+            mean = stats.mean(curve.scores[size])
             dots.append({"backbone": name, "size": size, "score": mean, "low": interval.low, "high": interval.high})
-        if told.at is not None and told.fit is not None and told.low is not None and told.high is not None:
-            columns = {"size": told.at, "score": told.fit, "low": told.low, "high": told.high}
-            bands.append(pd.DataFrame(columns | {"beyond": told.at > told.sizes[-1]}).assign(backbone=name))
+        if curve.at is not None and curve.fit is not None and curve.low is not None and curve.high is not None:
+            columns = {"size": curve.at, "score": curve.fit, "low": curve.low, "high": curve.high}
+            bands.append(pd.DataFrame(columns | {"beyond": curve.at > curve.sizes[-1]}).assign(backbone=name))
     x = alt.X("size:Q", scale=alt.Scale(type="log", nice=False), title=axis)
     colour = alt.Color("backbone:N", scale=alt.Scale(range=SAFE))
     base = alt.Chart(_shown(pd.DataFrame(dots))).encode(x=x, color=colour)
@@ -52,13 +52,13 @@ def scaling_chart(curves: Mapping[str, Curve], axis: str, metric: str, source: s
 
 
 def write_chart(chart: Chart, path: Path) -> None:
-    """Writes a chart as PNG or SVG.
+    """Write a chart as PNG or SVG.
 
     Raises:
-        UnanswerableError: another ending, or the folder cannot be written.
+        UnanswerableError: unknown file extension, or the file cannot be written.
     """
     if path.suffix not in KINDS:
-        raise UnanswerableError(f"{path}: a picture ends with {' or '.join(KINDS)}")
+        raise UnanswerableError(f"{path}: unknown picture format; use {' or '.join(KINDS)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         chart.save(str(path), scale_factor=2)
@@ -67,12 +67,12 @@ def write_chart(chart: Chart, path: Path) -> None:
 
 
 def svg(chart: Chart) -> str:
-    """The chart as an <svg> element."""
+    """Return the chart as an <svg> element."""
     return as_bytes(chart, "svg").decode()
 
 
 def as_bytes(chart: Chart, kind: str) -> bytes:
-    """The chart as a PNG or SVG file. kind: png or svg."""
+    """Return the chart as the bytes of a file. kind: png or svg."""
     if kind == "svg":
         text = io.StringIO()
         chart.save(text, format="svg")
@@ -82,10 +82,10 @@ def as_bytes(chart: Chart, kind: str) -> bytes:
     return file.getvalue()
 
 
-def tiers_chart(found: Samples, metric: str) -> Chart:
-    """The mean of each source on each backbone, with its interval over replicates."""
+def tiers_chart(data: Samples, metric: str) -> Chart:
+    """Plot the mean of each source on each backbone, with its interval over replicates."""
     rows = []
-    for source, by in found.scores.items():
+    for source, by in data.scores.items():
         for backbone, scores in by.items():
             interval = stats.t_interval(scores)
             ends = {"low": interval.low, "high": interval.high}
@@ -100,23 +100,23 @@ def tiers_chart(found: Samples, metric: str) -> Chart:
 
 
 def _shown(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with text as it may stand in a figure and beside a pointer."""
+    """Escape the text of rows for a figure and its tooltips."""
     return cells(rows, for_terminal)
 
 
 def _together(layers: Iterable[alt.Chart], **properties: Any) -> Chart:  # noqa: ANN401
-    """One chart of several layers. Names are never cut."""
+    """Layer charts into one. Labels are never truncated."""
     chart: Chart = alt.layer(*layers).properties(**properties)
     whole: Chart = chart.configure_axis(labelLimit=0).configure_legend(labelLimit=0)
     return whole
 
 
 def matrix_chart(board: pd.DataFrame, metric: str, title: str) -> Chart:
-    """Source x backbone; a cell without a number shows its status. board: rows of `results.board.board` of one board."""
+    """Plot source x backbone; cells without a score show their status. board: rows of one board from `results.board.board`."""
     rows = board.loc[board["status"] != "stale", ["source", "backbone", metric, "n", "status", "reason", "leak"]].copy()
     rows = rows.assign(low=board[f"{metric}_low"], high=board[f"{metric}_high"]).rename(columns={metric: "value"})
     clean = (rows["status"] == "ok") & rows["leak"].isna()
-    rows["score"] = rows["value"].astype("float64").where(clean)  # only these have a colour and a place
+    rows["score"] = rows["value"].astype("float64").where(clean)  # only these are coloured and sorted
     marks = [
         "" if good else "LEAK" if pd.notna(leak) else s
         for good, leak, s in zip(clean, rows["leak"], rows["status"], strict=True)
@@ -137,7 +137,7 @@ def matrix_chart(board: pd.DataFrame, metric: str, title: str) -> Chart:
 
 
 def forest_chart(rows: pd.DataFrame, a: str, b: str, metric: str) -> Chart:
-    """The effect on each backbone with its interval. rows: of `results.compare.compare`."""
+    """Plot the effect on each backbone with its interval. rows: from `results.compare.compare`."""
     rows = _shown(rows.drop(columns="why_not"))
     order = list(rows["backbone"])
     base = alt.Chart(rows).encode(y=alt.Y("backbone:N", sort=order, title=None))
@@ -150,7 +150,7 @@ def forest_chart(rows: pd.DataFrame, a: str, b: str, metric: str) -> Chart:
 
 
 def history_chart(history: pd.DataFrame) -> Chart:
-    """Training loss over steps: each, and the mean of the last twentieth of all. history: step, loss, lr."""
+    """Plot the training loss and its rolling mean over a twentieth of the steps. history: step, loss."""
     smooth = history.assign(mean=history["loss"].rolling(max(1, len(history) // 20), min_periods=1).mean())
     thin = smooth.iloc[:: max(1, len(smooth) // 1000)]
     base = alt.Chart(thin).encode(x=alt.X("step:Q", title="step"))
@@ -160,7 +160,7 @@ def history_chart(history: pd.DataFrame) -> Chart:
 
 
 def importance_chart(shares: "pd.Series[float]") -> Chart:
-    """How much of the variation of the validation mIoU each tuned setting explains. shares: setting -> share."""
+    """Plot the share of the variation in validation mIoU that each setting explains. shares: setting -> share."""
     rows = _shown(shares.rename_axis("setting").rename("share").reset_index())
     base = alt.Chart(rows).mark_bar(color=SAFE[0])
     return _together(
@@ -169,30 +169,30 @@ def importance_chart(shares: "pd.Series[float]") -> Chart:
 
 
 def class_colours(classes: int) -> Pixels:
-    """(K, 3) colours that tell classes apart, also for colour-blind readers; class 0 is dark."""
+    """Return (K, 3) colours for classes, safe for colour-blind readers; class 0 is dark."""
     named = ["#202020", *SAFE]
     rows = [[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in named]
-    rng = np.random.default_rng(0)  # beyond the palette, by chance, but always the same
+    rng = np.random.default_rng(0)  # fixed seed: the same random colours every time
     more = rng.integers(40, 256, (max(0, classes - len(rows)), 3)).tolist()
     return np.array([*rows, *more][:classes], np.uint8)
 
 
 def painted(labels: Pixels, colours: Pixels) -> Pixels:
-    """(H, W, 3) of a label map (H, W); pixels without a class are white."""
+    """Colour a label map (H, W) -> (H, W, 3); unlabelled pixels are white."""
     whole = np.full((256, 3), 255, np.uint8)
     whole[: len(colours)] = colours[:256]
     return whole[labels]
 
 
 def difference(image: Pixels, first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Pixels:
-    """(H, W, 3): the image (H, W), faint; blue where `first`, orange where `second`."""
+    """Draw a dimmed image (H, W) -> (H, W, 3), blue where `first` and orange where `second`."""
     shown = np.repeat((64 + image[..., None] // 2).astype(np.uint8), 3, axis=2)
     shown[first], shown[second] = (0, 114, 178), (230, 159, 0)
     return shown
 
 
 def legend(classes: Sequence[str], colours: Pixels, width: int = 700) -> Pixels:
-    """(H, W, 3): a swatch and the name of each class, in lines of at most `width` pixels."""
+    """Draw a legend (H, W, 3) of class colours and names, wrapped at `width` pixels."""
     font, line = ImageFont.load_default(14), 26
     places, left, top = [], 8, 0
     for name in (classes := [for_terminal(name)[:LEGEND] for name in classes]):

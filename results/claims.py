@@ -1,4 +1,4 @@
-"""Claims about sources, judged by what a store holds: SUPPORTED, NOT SHOWN or CONTRADICTED, never "no difference"."""
+"""Claims about sources, judged from the runs of a store: SUPPORTED, NOT SHOWN or CONTRADICTED, never "no difference"."""
 
 import math
 import re
@@ -24,7 +24,7 @@ FORMS = '"A > B [by 0.01] [miou|weighted_f] [on BACKBONE]" or "A ~ B within 0.01
 
 @dataclass(frozen=True)
 class Claim:
-    """`a` is ahead of `b` by more than `by`, or (sign ~) within `by` of it; pooled over backbones where none is named."""
+    """`a` is ahead of `b` by more than `by`, or (sign ~) within `by` of it; pooled over backbones if `backbone` is None."""
 
     a: str
     sign: Literal[">", "~"]
@@ -36,17 +36,17 @@ class Claim:
 
 @dataclass(frozen=True)
 class Judgement:
-    """A verdict and what it stands on.
+    """A verdict and the statistics behind it.
 
     Attributes:
-        told: the difference of a and b. replicates: the fewest of any cell. even: whether all have as many. needed: replicates of
-            each with which such an effect would be shown in 80 % of experiments; None where no number would, or the verdict
-            stands. why: what stands in the way. about: what must be said of the two sources.
+        difference: between a and b. replicates: the smallest number in any cell. needed: replicates per cell that would show such
+            an effect with a power of 80 %; None if no number would, or if the verdict is final. why: why the claim cannot be
+            tested. even: whether all cells have the same number of replicates. about: notes on the two sources.
     """
 
     claim: Claim
     verdict: Verdict
-    told: Difference
+    difference: Difference
     backbones: tuple[str, ...]
     replicates: int
     needed: int | None = None
@@ -64,98 +64,109 @@ class Expected(BaseModel):
     expect: Literal["supported", "not shown", "contradicted"]
     target: str | None = None
     protocol: str | None = None
-    train_frac: float | None = Field(default=None, gt=0, le=1, strict=True)  # `true` is no number
-    says: str | None = Field(default=None, description="the sentence of a text that stands on this claim")
-    about: str | None = Field(default=None, description="the question that this entry and those after it are about")
+    train_frac: float | None = Field(default=None, gt=0, le=1, strict=True)  # strict: `true` is not a number
+    says: str | None = Field(default=None, description="the sentence in a report that this claim supports")
+    about: str | None = Field(default=None, description="the question that this entry and the following ones answer")
 
 
 def parse(text: str) -> Claim:
-    """A claim from its words.
+    """Parse a claim.
 
     Raises:
-        UnanswerableError: it is none.
+        UnanswerableError: the text is not a claim.
     """
     if len(text) > MOST_CHARACTERS:
-        raise UnanswerableError(f"a claim of {len(text)} characters; at most {MOST_CHARACTERS}")
-    found = FORM.fullmatch(" ".join(text.split()))
-    if found is None:
-        raise UnanswerableError(f"cannot read the claim '{text}': write {FORMS}")
-    word, sign, metric = found["word"], found["sign"], found["metric"] or "miou"
+        raise UnanswerableError(f"the claim is too long: {len(text)} characters; at most {MOST_CHARACTERS}")
+    match = FORM.fullmatch(" ".join(text.split()))
+    if match is None:
+        raise UnanswerableError(f"cannot parse the claim '{text}': write {FORMS}")
+    word, sign, metric = match["word"], match["sign"], match["metric"] or "miou"
     if metric not in METRICS:
         raise UnanswerableError(f"unknown metric '{metric}' in '{text}'; known: {', '.join(METRICS)}")
     if (word == "within") != (sign == "~"):
-        raise UnanswerableError(f"cannot read the claim '{text}': > goes with 'by', ~ with 'within': {FORMS}")
-    by = float(found["by"] or 0)
+        raise UnanswerableError(f"cannot parse the claim '{text}': use > with 'by' and ~ with 'within': {FORMS}")
+    by = float(match["by"] or 0)
     if by >= 1 or (sign == "~" and by == 0):
-        raise UnanswerableError(f"'{text}': scores are fractions, so a margin lies between 0 and 1")
-    return Claim(found["a"], sign, found["b"], by, metric, found["backbone"])  # type: ignore[arg-type]
+        raise UnanswerableError(f"invalid margin in '{text}': it must be between 0 and 1, like the scores")
+    return Claim(match["a"], sign, match["b"], by, metric, match["backbone"])  # type: ignore[arg-type]
 
 
-def judge(claim: Claim, found: Samples) -> Judgement:
-    """What the runs of one board say of a claim. found: samples of the claim's metric.
+def judge(claim: Claim, data: Samples) -> Judgement:
+    """Judge a claim from the runs of one board. data: samples of the claim's metric.
 
-    `>`: supported where the 95 % interval lies above the margin, contradicted where it lies below. `~`: supported where two
-    one-sided tests at 5 % put the effect within the margin, contradicted where the 95 % interval lies outside.
+    `>`: supported if the 95 % interval lies above the margin, contradicted if it lies below. `~`: supported if two one-sided
+    tests at 5 % put the effect within the margin, contradicted if the 95 % interval lies outside.
 
     Raises:
-        UnanswerableError: a source was not measured here.
+        UnanswerableError: a source has no usable runs on this board.
     """
     for name in (claim.a, claim.b):
-        find_source(found, name)
-    backbones = found.common(claim.a, claim.b, claim.backbone)
+        find_source(data, name)
+    backbones = data.common(claim.a, claim.b, claim.backbone)
     if not backbones:
         place = f"on {claim.backbone}" if claim.backbone else "on a backbone in common"
         raise UnanswerableError(f"'{claim.a}' and '{claim.b}' were not both measured {place}")
-    pairs = found.pair(claim.a, claim.b, claim.backbone)
-    told = stats.difference(pairs)
+    pairs = data.pair(claim.a, claim.b, claim.backbone)
+    difference = stats.difference(pairs)
     replicates = min(len(sample) for pair in pairs for sample in pair)
-    why = told.why_not or (None if found.judged else "the protocol is too short to rank anything")
-    verdict = "NOT SHOWN" if why else _verdict(claim, told)
+    why = difference.why_not or (None if data.judged else "the protocol is too short for a ranking")
+    verdict = "NOT SHOWN" if why else _verdict(claim, difference)
     needed = None
-    if verdict == "NOT SHOWN" and told.standard_error is not None:
-        margin = told.effect - claim.by if claim.sign == ">" else claim.by - abs(told.effect)
-        deviation = told.standard_error * math.sqrt(replicates * len(pairs) / 2)
+    if verdict == "NOT SHOWN" and difference.standard_error is not None:
+        margin = difference.effect - claim.by if claim.sign == ">" else claim.by - abs(difference.effect)
+        deviation = difference.standard_error * math.sqrt(replicates * len(pairs) / 2)
         needed = stats.needed(margin, deviation, len(pairs)) if margin > 0 else None
     even = len({len(sample) for pair in pairs for sample in pair}) == 1
-    about = tuple(found.about[name] for name in (claim.a, claim.b) if name in found.about)
-    return Judgement(claim, verdict, told, tuple(backbones), replicates, needed, why, even, about)
+    about = tuple(data.about[name] for name in (claim.a, claim.b) if name in data.about)
+    return Judgement(claim, verdict, difference, tuple(backbones), replicates, needed, why, even, about)
 
 
-def _verdict(claim: Claim, told: Difference) -> Verdict:
-    assert told.low is not None
-    assert told.high is not None
+def _verdict(claim: Claim, difference: Difference) -> Verdict:
+    low, high = difference.low, difference.high
+    assert low is not None
+    assert high is not None
     if claim.sign == ">":
-        return "SUPPORTED" if told.low > claim.by else "CONTRADICTED" if told.high < claim.by else "NOT SHOWN"
-    p = told.equivalent(claim.by)
+        return "SUPPORTED" if low > claim.by else "CONTRADICTED" if high < claim.by else "NOT SHOWN"
+    p = difference.equivalent(claim.by)
     assert p is not None
     if p < 0.05:
         return "SUPPORTED"
-    return "CONTRADICTED" if told.low > claim.by or told.high < -claim.by else "NOT SHOWN"
+    return "CONTRADICTED" if low > claim.by or high < -claim.by else "NOT SHOWN"
 
 
 def judge_entry(entry: Expected, table: pd.DataFrame) -> Judgement:
-    """The judgement of an entry on the board that it names."""
+    """Judge an entry of a claims file on the board that it names."""
     claim = parse(entry.claim)
     return judge(claim, samples(one_board(table, entry.target, entry.protocol, entry.train_frac), claim.metric))
 
 
-def sentence(found: Judgement) -> str:
-    """The judgement in words."""
-    told, claim = found.told, found.claim
-    where = f"on {found.backbones[0]}" if len(found.backbones) == 1 else f"over {len(found.backbones)} backbones"
+def sentence(judgement: Judgement) -> str:
+    """Format a judgement as one sentence."""
+    difference, claim = judgement.difference, judgement.claim
+    where = (
+        f"on {judgement.backbones[0]}"
+        if len(judgement.backbones) == 1
+        else f"over {len(judgement.backbones)} backbones"
+    )
     asked = f" ({claim.a} ~ {claim.b} within {claim.by:g})" if claim.sign == "~" else ""
     asked = f" (by {claim.by:g})" if claim.sign == ">" and claim.by else asked
-    text = f"{found.verdict}{asked}: {claim.a} is {abs(told.effect):.4f} {METRICS[claim.metric]} "
-    text += f"{'ahead of' if told.effect >= 0 else 'behind'} {claim.b} {where}"
-    if told.low is not None and told.p is not None:
-        text += f", 95 % interval {told.low:+.4f} to {told.high:+.4f}, p of no difference {told.p:.3g}"
-        near = told.equivalent(claim.by) if claim.sign == "~" else None
+    text = f"{judgement.verdict}{asked}: {claim.a} is {abs(difference.effect):.4f} {METRICS[claim.metric]} "
+    text += f"{'ahead of' if difference.effect >= 0 else 'behind'} {claim.b} {where}"
+    if difference.low is not None and difference.p is not None:
+        text += (
+            f", 95 % interval {difference.low:+.4f} to {difference.high:+.4f}, p of no difference {difference.p:.3g}"
+        )
+        near = difference.equivalent(claim.by) if claim.sign == "~" else None
         text += "" if near is None else f", p of a larger one {near:.3g}"
-    text += f"; {found.replicates} replicates each" if found.even else f"; {found.replicates} replicates or more"
-    if found.why:
-        text += f". {found.why}"
-    elif found.verdict == "NOT SHOWN":
-        toward = abs(told.effect) < claim.by if claim.sign == "~" else told.effect > claim.by
-        more = f"about {found.needed}" if found.needed else f"more than {stats.MOST_REPLICATES}"
-        text += f"; {more} would be needed" if toward else "; more replicates of such an effect would not show it"
-    return ". ".join([text, *found.about])
+    text += (
+        f"; {judgement.replicates} replicates each"
+        if judgement.even
+        else f"; at least {judgement.replicates} replicates each"
+    )
+    if judgement.why:
+        text += f". {judgement.why}"
+    elif judgement.verdict == "NOT SHOWN":
+        toward = abs(difference.effect) < claim.by if claim.sign == "~" else difference.effect > claim.by
+        more = f"about {judgement.needed}" if judgement.needed else f"more than {stats.MOST_REPLICATES}"
+        text += f"; {more} would be needed" if toward else "; with this effect, more replicates would not show it"
+    return ". ".join([text, *judgement.about])

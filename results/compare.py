@@ -1,6 +1,6 @@
-"""Sources held against each other on one board: by how much they differ, and how surely.
+"""Pairwise comparison of sources on one board.
 
-Effect, interval and raw p of a pair depend on its own runs alone; the Holm-adjusted p also on the others.
+Effect, interval and raw p of a pair depend only on its own runs; the Holm-adjusted p also depends on the other pairs.
 """
 
 import functools
@@ -18,66 +18,68 @@ from results.replicate_scores import Samples, find_source, samples
 from results.stats import Difference
 
 CLASS_COLUMNS = {"miou": "class_iou", "weighted_f": "class_weighted_f"}
-POOLED = "all"  # stands where a row is no single backbone's
+POOLED = "all"  # backbone column of a row pooled over backbones
 
 
-def compare(found: Samples, a: str, b: str) -> pd.DataFrame:
-    """How far `a` is ahead of `b`: a row a backbone, and one pooled over them where there are several.
+def compare(data: Samples, a: str, b: str) -> pd.DataFrame:
+    """Compare `a` with `b`: one row per backbone, and a pooled row if there are several.
 
-    Columns: backbone, effect, low, high, p, p_holm (over all pairs of the board), shown (the smallest effect that this data
-    would have found), mean_a, mean_b, n_a, n_b, why_not.
+    Columns: backbone, effect, low, high, p, p_holm (over all pairs of the board), shown (minimum detectable effect), mean_a,
+    mean_b, n_a, n_b, why_not.
 
     Raises:
-        UnanswerableError: one of them was not measured here, or they share no backbone.
+        UnanswerableError: a source has no usable runs on this board, or the two share no backbone.
     """
     for name in (a, b):
-        find_source(found, name)
+        find_source(data, name)
     if a == b:
-        raise UnanswerableError(f"'{a}' against itself is no comparison")
-    common = found.common(a, b)
-    if (left := found.clean_share(a, b)) < LEAST_CLEAN:
+        raise UnanswerableError(f"cannot compare '{a}' with itself: name two sources")
+    common = data.common(a, b)
+    if (left := data.clean_share(a, b)) < LEAST_CLEAN:
         raise UnanswerableError(
-            f"'{a}' and '{b}' have seen too much of the test to be compared: {left:.0%} of its images are left, and "
-            f"{LEAST_CLEAN:.0%} are needed"
+            f"'{a}' and '{b}' cannot be compared: together they have seen too many test images; {left:.0%} are left, and "
+            f"{LEAST_CLEAN:.0%} are required"
         )
     if not common:
-        raise UnanswerableError(f"'{a}' and '{b}' were measured on no backbone in common")
-    rows = [_row(found, a, b, name) for name in common]
-    rows += [_row(found, a, b, None)] if len(common) > 1 else []
+        raise UnanswerableError(f"'{a}' and '{b}' have no backbone in common")
+    rows = [_row(data, a, b, name) for name in common]
+    rows += [_row(data, a, b, None)] if len(common) > 1 else []
     return pd.DataFrame(rows)
 
 
 def classes_of(runs: pd.DataFrame) -> list[str]:
-    """The classes of all these runs.
+    """Return the classes that all runs have in common.
 
     Raises:
-        UnanswerableError: they are not the same in all, so one of the records is wrong.
+        UnanswerableError: the runs have different classes.
     """
-    found = {tuple(names) for names in runs["classes"]}
-    if len(found) > 1:
-        raise UnanswerableError("the runs of this board name different classes, so no class can be compared")
-    return list(found.pop())
+    classes = {tuple(names) for names in runs["classes"]}
+    if len(classes) > 1:
+        raise UnanswerableError("the runs of this board have different classes, so classes cannot be compared")
+    return list(classes.pop())
 
 
 def compare_classes(
     runs: pd.DataFrame, a: str, b: str, metric: str = "miou", backbone: str | None = None
 ) -> pd.DataFrame:
-    """How far `a` is ahead of `b` in each class, on one backbone or pooled. runs: rows of one board.
+    """Compare `a` with `b` in each class, on one backbone or pooled. runs: rows of one board.
 
-    Columns: class, effect, low, high, p_holm (over the classes), why_not. A class that the test does not contain has no effect.
+    Columns: class, effect, low, high, p_holm (over the classes), why_not. The effect is NaN for a class absent from the test split.
 
     Raises:
-        UnanswerableError: their classes are not the same.
+        UnanswerableError: the runs have different classes.
     """
     rows, tested = [], {}
     runs = runs[runs["source"].isin([a, b])]
     for k, name in enumerate(classes_of(runs)):
         pairs = samples(runs, functools.partial(_of_class, CLASS_COLUMNS[metric], k)).pair(a, b, backbone)
-        told = stats.difference(pairs) if pairs else Difference(math.nan, why_not="absent from the test")
-        if told.p is not None:
-            tested[k] = told.p
-        why = "the same in every run of one of them" if told.why_not == stats.AGREE else told.why_not
-        rows.append({"class": name, "effect": told.effect, "low": told.low, "high": told.high, "why_not": why})
+        difference = stats.difference(pairs) if pairs else Difference(math.nan, why_not="absent from the test split")
+        if difference.p is not None:
+            tested[k] = difference.p
+        why = "identical in every run of one source" if difference.why_not == stats.AGREE else difference.why_not
+        rows.append(
+            {"class": name, "effect": difference.effect, "low": difference.low, "high": difference.high, "why_not": why}
+        )
     adjusted = dict(zip(tested, stats.holm(list(tested.values())), strict=True))
     frame = pd.DataFrame(rows).assign(p_holm=pd.Series(adjusted, dtype="float64"))
     return frame.astype(dict.fromkeys(("effect", "low", "high", "p_holm"), "float64"))
@@ -88,32 +90,32 @@ def _of_class(column: str, k: int, row: Mapping[Hashable, Any]) -> float:
     return math.nan if value is None else float(value)
 
 
-def _row(found: Samples, a: str, b: str, backbone: str | None) -> dict[str, Any]:
-    pairs = found.pair(a, b, backbone)
-    told = stats.difference(pairs)
-    adjusted = all_pairs(found, backbone)
+def _row(data: Samples, a: str, b: str, backbone: str | None) -> dict[str, Any]:
+    pairs = data.pair(a, b, backbone)
+    difference = stats.difference(pairs)
+    adjusted = all_pairs(data, backbone)
     turned = adjusted.get((a, b)) or adjusted.get((b, a))
     return {
         "backbone": backbone or POOLED,
-        "effect": told.effect,
-        **{name: getattr(told, name) for name in ("low", "high", "p")},
+        "effect": difference.effect,
+        **{name: getattr(difference, name) for name in ("low", "high", "p")},
         "p_holm": turned[1] if turned else None,
-        "shown": told.minimum_detectable_effect,
+        "shown": difference.minimum_detectable_effect,
         "mean_a": stats.mean([stats.mean(mine) for mine, _ in pairs]),
         "mean_b": stats.mean([stats.mean(theirs) for _, theirs in pairs]),
         "n_a": min(len(mine) for mine, _ in pairs),
         "n_b": min(len(theirs) for _, theirs in pairs),
-        "why_not": told.why_not,
+        "why_not": difference.why_not,
     }
 
 
-def all_pairs(found: Samples, backbone: str | None = None) -> dict[tuple[str, str], tuple[Difference, float | None]]:
-    """(difference, Holm-adjusted p) of every pair of sources, on one backbone or pooled over those that both have."""
-    told = {
+def all_pairs(data: Samples, backbone: str | None = None) -> dict[tuple[str, str], tuple[Difference, float | None]]:
+    """Return (difference, Holm-adjusted p) of every pair of sources, on one backbone or pooled over the common ones."""
+    differences = {
         (a, b): stats.difference(pairs)
-        for a, b in combinations(sorted(found.scores), 2)
-        if (pairs := found.pair(a, b, backbone))
+        for a, b in combinations(sorted(data.scores), 2)
+        if (pairs := data.pair(a, b, backbone))
     }
-    tested = {key: one.p for key, one in told.items() if one.p is not None}
+    tested = {key: one.p for key, one in differences.items() if one.p is not None}
     adjusted = dict(zip(tested, stats.holm(list(tested.values())), strict=True))
-    return {key: (one, adjusted.get(key)) for key, one in told.items()}
+    return {key: (one, adjusted.get(key)) for key, one in differences.items()}

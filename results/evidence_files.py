@@ -1,4 +1,4 @@
-"""The evidence of a store's runs: read only as what a record, or a row of a table, was made from."""
+"""Read the evidence of runs, checked against the record or table row that was made from it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from safe_io.files import read_regular
 
 
 def read_evidence(store: Store, record: RunRecord) -> Evidence:
-    """The evidence of a run, checked against its record.
+    """Read the evidence of a run and check it against its record.
 
     Raises:
-        StoreError: it is missing, damaged, or is not what the record was made from.
+        StoreError: the evidence is missing, damaged, or does not match the record.
     """
     path = store.folder_of(record) / "evidence.npz"
     try:
@@ -24,7 +24,9 @@ def read_evidence(store: Store, record: RunRecord) -> Evidence:
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror}") from error
     if sha256(data) != record.evidence_sha256:
-        raise StoreError(f"{path} is not the evidence that record.json beside it was made from: its checksum differs")
+        raise StoreError(
+            f"{path} does not match the checksum in its record.json: restore the file, or run the replicate again"
+        )
     try:
         return Evidence.from_bytes(data)
     except ValueError as error:
@@ -33,10 +35,10 @@ def read_evidence(store: Store, record: RunRecord) -> Evidence:
 
 @dataclass(frozen=True)
 class EvidenceKey:
-    """Which evidence a row of a table was made from; a key for what is computed from it.
+    """Identifies the evidence behind a table row; used as cache key.
 
     Attributes:
-        root: of the store that holds the run. folder: of the run. sha256: of the evidence when the table was read.
+        root: root of the store with the run. folder: folder of the run. sha256: of the evidence when the table was read.
     """
 
     root: Path
@@ -46,18 +48,18 @@ class EvidenceKey:
 
     @classmethod
     def of_row(cls, store: Store, row: Mapping[Any, Any]) -> "EvidenceKey":
-        """The evidence of a row of the table of `store`, which may lie in a submission beside it."""
-        held = store.of_row(row)
-        return cls(held.root, held.folder_of_row(row), str(row["run"]), str(row["evidence_sha256"]))
+        """Return the key for a row of the table of `store`; the run may be in a submission next to it."""
+        owner = store.of_row(row)
+        return cls(owner.root, owner.folder_of_row(row), str(row["run"]), str(row["evidence_sha256"]))
 
     def read(self) -> Evidence:
-        """The evidence, as it was when the table was read.
+        """Read the evidence.
 
         Raises:
-            StoreError: record or evidence is not that any more.
+            StoreError: the record or evidence has changed since the table was read.
         """
         store = Store(self.root)
         record = find_record(store, self.folder, self.run)
         if record is None or record.evidence_sha256 != self.sha256:
-            raise StoreError(f"the record in {self.folder} has changed since the table was read: ask again")
+            raise StoreError(f"the record in {self.folder} has changed since the table was read: run the command again")
         return read_evidence(store, record)

@@ -1,7 +1,7 @@
-"""How sure a difference is about the test images: a bootstrap over their groups, apart from the replicates' interval.
+"""Bootstrap interval of a difference over groups of test images; separate from the interval over replicates.
 
-Images of one flight or sequence are not independent, so whole groups are drawn. Models and images are drawn together: each
-draw scores every run of both sources on the same images.
+Images of one flight or sequence are not independent, so whole groups are resampled. Each bootstrap sample scores every run of
+both sources on the same images.
 """
 
 import functools
@@ -23,16 +23,16 @@ from results.store import Store
 
 T = TypeVar("T")
 DRAWS = 2000
-LEAST_GROUPS = 5  # below this there are too few to draw from
+LEAST_GROUPS = 5  # too few to resample below this
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What a run's scores are made of, summed over each group of test images. G groups, K classes.
+    """Sufficient statistics of a run's scores, summed per group of test images. G groups, K classes.
 
     Attributes:
-        groups: (G,) names. hit, truth, predicted: (G, K) pixels. weighted_f: (G, K) sums over the images that contain a class;
-            containing: (G, K) how many do. images: (N,) ids, sorted.
+        groups: (G,) names. hit, truth, predicted: (G, K) pixels. weighted_f: (G, K) sums over the images that contain the class;
+            containing: (G, K) number of such images. images: (N,) ids, sorted.
     """
 
     groups: tuple[str, ...]
@@ -44,7 +44,7 @@ class Counts:
     images: tuple[str, ...]
 
     def draws(self, weights: Floats, metric: str) -> Floats:
-        """(D,) scores on bootstrap samples; NaN where a sample contains no class. weights: (D, G)."""
+        """Return (D,) scores on bootstrap samples; NaN if a sample contains no class. weights: (D, G)."""
         if metric == "miou":
             hit, truth, predicted = weights @ self.hit, weights @ self.truth, weights @ self.predicted
             values, there = hit / np.maximum(truth + predicted - hit, 1), truth > 0
@@ -56,7 +56,7 @@ class Counts:
 
 
 def counts(evidence: Evidence) -> Counts:
-    """The sums of a run's evidence."""
+    """Sum the evidence of a run per group."""
     names, places = np.unique(evidence.groups, return_inverse=True)
     there = ~np.isnan(evidence.weighted_f)
     confusion = evidence.confusion.astype(np.float64)
@@ -78,36 +78,38 @@ def counts(evidence: Evidence) -> Counts:
 
 
 def interval(
-    store: Store, found: Samples, a: str, b: str, metric: str, backbone: str | None
+    store: Store, data: Samples, a: str, b: str, metric: str, backbone: str | None
 ) -> tuple[tuple[float | None, float | None], str]:
-    """((low, high) of a - b over groups of test images, a note on it), on one backbone or pooled over the common ones.
+    """Return ((low, high) of a - b over groups of test images, a note), on one backbone or pooled over the common ones.
 
     Raises:
-        StoreError: the evidence of a run is not what its record was made from.
+        StoreError: the evidence of a run does not match its record.
     """
-    seen = found.seen(a, b)
+    seen = data.seen(a, b)
     pairs = [
-        (_runs_of(store, found, a, name, _counts, seen), _runs_of(store, found, b, name, _counts, seen))
-        for name in found.common(a, b, backbone)
+        (_runs_of(store, data, a, name, _counts, seen), _runs_of(store, data, b, name, _counts, seen))
+        for name in data.common(a, b, backbone)
     ]
     try:
-        told = over_groups(pairs, metric)
+        result = over_groups(pairs, metric)
     except ValueError as error:
-        told = Interval(None, None, str(error))
+        result = Interval(None, None, str(error))
     count, groups = len(pairs[0][0][0].images), len(pairs[0][0][0].groups)
-    alone = " (each image is its own: independence assumed)" if groups == count else ""
-    note = told.why_not or f"Over images: these very models, {groups} groups of {count} test images drawn again{alone}."
-    return (told.low, told.high), note
+    alone = " (one image per group: images are assumed independent)" if groups == count else ""
+    note = (
+        result.why_not or f"Over images: bootstrap of {groups} groups of {count} test images, for these models{alone}."
+    )
+    return (result.low, result.high), note
 
 
-def image_differences(store: Store, found: Samples, a: str, b: str, backbone: str | None = None) -> pd.DataFrame:
-    """Test images by how far `a` is ahead of `b` on each: mean over runs of the mIoU of that image alone.
+def image_differences(store: Store, data: Samples, a: str, b: str, backbone: str | None = None) -> pd.DataFrame:
+    """Return the mIoU of `a` and `b` on each test image, averaged over runs.
 
-    Columns: image, group, a, b, difference; the largest distance first.
+    Columns: image, group, a, b, difference; largest absolute difference first.
     """
-    frames, seen = [], found.seen(a, b)
-    for name in found.common(a, b, backbone):
-        sides = {s: _runs_of(store, found, source, name, _image_scores, seen) for s, source in (("a", a), ("b", b))}
+    frames, seen = [], data.seen(a, b)
+    for name in data.common(a, b, backbone):
+        sides = {s: _runs_of(store, data, source, name, _image_scores, seen) for s, source in (("a", a), ("b", b))}
         frames.append(pd.concat([pd.concat(runs).assign(side=side) for side, runs in sides.items()]))
     scores = pd.concat(frames).groupby(["image", "group", "side"])["score"].mean().unstack().reset_index()
     scores["difference"] = scores["a"] - scores["b"]
@@ -117,14 +119,14 @@ def image_differences(store: Store, found: Samples, a: str, b: str, backbone: st
 
 def _runs_of(
     store: Store,
-    found: Samples,
+    data: Samples,
     source: str,
     backbone: str,
     of: Callable[[EvidenceKey, frozenset[str]], T],
     seen: frozenset[str],
 ) -> list[T]:
-    """What `of` makes of the evidence of each run, without the test images in `seen`."""
-    runs = found.runs[(found.runs["source"] == source) & (found.runs["backbone"] == backbone)]
+    """Apply `of` to the evidence of each run, without the test images in `seen`."""
+    runs = data.runs[(data.runs["source"] == source) & (data.runs["backbone"] == backbone)]
     return [of(EvidenceKey.of_row(store, row), seen) for row in runs.to_dict("records")]
 
 
@@ -150,7 +152,7 @@ def _evidence(key: EvidenceKey, seen: frozenset[str]) -> Evidence:
 def over_groups(
     pairs: Sequence[tuple[Sequence[Counts], Sequence[Counts]]], metric: str, seed: int = 0, draws: int = DRAWS
 ) -> Interval:
-    """Percentile interval of the first minus the second over groups of test images, for these very models.
+    """Return the percentile interval of first minus second over groups of test images, for fixed models.
 
     pairs: the runs of both sources on each backbone.
 
@@ -163,17 +165,17 @@ def over_groups(
         same = run.images == first.images and run.groups == first.groups and run.hit.shape == first.hit.shape
         if not same or (run.truth != first.truth).any():
             raise ValueError(
-                "evidence of other images, groups, classes or labels: the two were not scored on the same test"
+                "No interval over images: the runs were not scored on the same images, groups, classes and labels"
             )
     if len(first.groups) < LEAST_GROUPS:
-        return Interval(None, None, f"no interval over images: {len(first.groups)} groups are too few to draw from")
+        return Interval(None, None, f"No interval over images: {len(first.groups)} groups are too few for a bootstrap")
     weights = stats.resample(len(first.groups), draws, np.random.default_rng(seed))
-    found: NDArray[np.float64] = np.mean(
+    differences: NDArray[np.float64] = np.mean(
         [_mean(side_a, weights, metric) - _mean(side_b, weights, metric) for side_a, side_b in pairs], axis=0
     )
-    if np.ptp(found) == 0:
-        return Interval(None, None, "no interval over images: the difference is the same on every group")
-    return Interval(*stats.percentiles(found, len(first.groups)))
+    if np.ptp(differences) == 0:
+        return Interval(None, None, "No interval over images: the difference is the same in every bootstrap sample")
+    return Interval(*stats.percentiles(differences, len(first.groups)))
 
 
 def _mean(runs: Sequence[Counts], weights: Floats, metric: str) -> Floats:

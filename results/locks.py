@@ -1,4 +1,4 @@
-"""Locks on files: taken at once or not at all, signed by who holds them; and a test whether a file system has any."""
+"""Non-blocking file locks, signed by their holder, and a test whether a file system supports them."""
 
 import errno
 import os
@@ -13,38 +13,38 @@ from filelock import FileLock, Timeout
 
 from safe_io.files import is_alive, this_process
 
-PATIENCE_S = 30.0  # for the answer of a file system
-DEAD_S = 10.0  # in which a lock whose holder has died becomes free
+PATIENCE_S = 30.0  # for the file system to answer
+DEAD_S = 10.0  # for the lock of a dead process to be released
 ABSENT = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 
 
 class HeldError(Exception):
-    """Somebody else holds a lock; the message says who and where. dead: that process has ended, and the lock was not freed."""
+    """The lock is held by another process. dead: that process has ended, but the lock was not released."""
 
     def __init__(self, path: Path, who: str, dead: bool = False) -> None:
-        told = f"{path} is locked by {who}"
-        mend = ", which is dead: end what it has started and left behind, or delete the file"
-        super().__init__(told + mend if dead else told)
+        message = f"{path} is locked by {who}"
+        fix = ", which has ended: stop the processes that it started, or delete the file"
+        super().__init__(message + fix if dead else message)
         self.dead = dead
 
 
 class LocksError(Exception):
-    """A file system has no locks that work; the message says why and what to do."""
+    """File locks do not work on a file system; the message says why and what to do."""
 
     def __init__(self, folder: Path, why: str) -> None:
         self.why = why
         super().__init__(
-            f"locks do not work in {folder} ({why}), so two runs would do the same work at once: "
-            "name a folder on a disk that has them, a local one for example (--store DIR or BENCH_STORE)"
+            f"file locks do not work in {folder} ({why}), so two runs could repeat the same work: "
+            "choose a store on a file system with locks, such as a local disk (--store DIR or BENCH_STORE)"
         )
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Holds the lock of a file, or refuses at once; one whose holder has just died is waited for, some seconds.
+    """Hold the lock of a file, or fail at once. If the holder has just died, wait up to `DEAD_S` for its release.
 
     Raises:
-        HeldError: somebody else holds it. LocksError: the file system has no locks. OSError: the file cannot be opened.
+        HeldError: another process holds the lock. LocksError: the file system has no locks. OSError: the file cannot be opened.
     """
     lock, until = _lock(path), time.monotonic() + DEAD_S
     while not _taken(lock, path):
@@ -54,7 +54,7 @@ def locked(path: Path) -> Iterator[None]:
             raise HeldError(path, who, dead)
         time.sleep(0.5)
     try:
-        with suppress(OSError):  # a full disk: the lock holds without a signature
+        with suppress(OSError):  # disk full: the lock works without a signature
             path.write_text(f"{socket.gethostname()} {os.getpid()} {this_process()}\n")
         yield
     finally:
@@ -62,32 +62,32 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def try_locks(folder: Path) -> None:
-    """Takes a lock in a folder and sees that it is refused to the next one.
+    """Check that file locks work in a folder.
 
     Raises:
-        LocksError: it cannot be taken, is given twice, or the file system does not answer.
+        LocksError: a lock cannot be acquired, can be acquired twice, or the file system does not answer.
     """
-    found: list[str | None] = []
-    asking = threading.Thread(target=lambda: found.append(_fault(folder)), daemon=True)  # a lock may hang in the kernel
-    asking.start()
-    asking.join(PATIENCE_S)
-    why = found[0] if found else f"no answer within {PATIENCE_S:.0f} s"
+    faults: list[str | None] = []
+    check = threading.Thread(target=lambda: faults.append(_fault(folder)), daemon=True)  # a lock may hang in the kernel
+    check.start()
+    check.join(PATIENCE_S)
+    why = faults[0] if faults else f"no answer within {PATIENCE_S:.0f} s"
     if why:
         raise LocksError(folder, why)
 
 
 def _fault(folder: Path) -> str | None:
-    """What is wrong with the locks of a folder."""
+    """Return what is wrong with the locks of a folder, or None."""
     path = folder / f".lock-test.{this_process()}"
     first, second = _lock(path), _lock(path)
     try:
         if not _taken(first, path):
-            return "a new lock is refused"
+            return "a new lock cannot be acquired"
         if _taken(second, path):
             second.release()
-            return "one lock was given twice"
+            return "a lock can be acquired twice"
         first.release()
-        return None if _taken(first, path) else "a lock that was given back is refused"
+        return None if _taken(first, path) else "a released lock cannot be acquired again"
     except LocksError as error:
         return error.why
     except OSError as error:
@@ -115,7 +115,7 @@ def _taken(lock: FileLock, path: Path) -> bool:
 
 
 def _holder(path: Path) -> tuple[str, str | None]:
-    """(who holds a lock, in words; its process, where it has signed)."""
+    """Return (description of the holder, its process id if it has signed the lock)."""
     try:
         host, pid, process = path.read_text().split()
         is_alive(process)

@@ -1,7 +1,4 @@
-"""Scores from evidence: pure functions from arrays to numbers. N images, K classes.
-
-One definition each, used by the harness, by the table and by whoever checks a submission.
-"""
+"""Metrics: pure functions from arrays to scores. N images, K classes."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,59 +9,59 @@ from results.record import Scores
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-# Of the weighted F-measure (Margolin et al., CVPR 2014): the normalised 7 x 7 Gaussian of sigma 5 is the product of two such rows.
+# Weighted F-measure (Margolin et al., CVPR 2014): the normalised 7 x 7 Gaussian of sigma 5 is the outer product of this row.
 WINDOW: Floats = np.exp(-0.5 * (np.arange(-3, 4) / 5.0) ** 2)
 WINDOW /= WINDOW.sum()
 EPSILON = float(np.spacing(1))  # in the denominators of precision and of the measure
 
 
 def class_iou(confusion: Ints) -> Floats:
-    """(K,) IoU of each class from a (K, K) confusion matrix, rows truth; NaN where the class is absent from the truth."""
+    """Return (K,) IoU per class from a (K, K) confusion matrix, rows are truth; NaN where the class is absent from the truth."""
     confusion = np.asarray(confusion, dtype=np.float64)
     hit, truth, predicted = np.diag(confusion), confusion.sum(1), confusion.sum(0)
     return np.where(truth > 0, hit / np.maximum(truth + predicted - hit, 1), np.nan)
 
 
 def miou(confusion: Ints, background: bool = True) -> float:
-    """Mean IoU over the classes that occur in the truth of a (K, K) confusion matrix.
+    """Return the mean IoU over the classes that occur in the truth of a (K, K) confusion matrix.
 
-    Background (class 0) counts, as in the code published for SODA; `background=False` leaves it out. NaN where nothing is left.
+    Background (class 0) is included, as in the code published for SODA, unless `background=False`. NaN if no class is left.
     """
     return _mean(class_iou(confusion)[0 if background else 1 :])
 
 
 def constant(truth: Ints) -> tuple[int, float]:
-    """(class, mIoU) of the best that can be done without looking: one class everywhere. truth: (K,) pixels of each class.
+    """Return (class, mIoU) of the best constant prediction. truth: (K,) pixels of each class.
 
-    Its IoU is its share of the pixels, that of every other class in the truth is 0. NaN where there is no pixel.
+    The IoU of that class is its share of the pixels; that of every other class in the truth is 0. NaN if there is no pixel.
     """
     best, present = int(np.argmax(truth)), np.count_nonzero(truth)
     return best, float(truth[best] / truth.sum() / present) if present else float("nan")
 
 
 def class_weighted_f(weighted_f: Floats) -> Floats:
-    """(K,) mean over the images that contain the class, from (N, K) per-image values that are NaN where it is absent."""
+    """Return (K,) means over the images that contain the class, from (N, K) values that are NaN where it is absent."""
     present = ~np.isnan(weighted_f)
     total = np.where(present, weighted_f, 0.0).sum(0)
     return np.where(present.any(0), total / np.maximum(present.sum(0), 1), np.nan)
 
 
 def class_false_presence(confusions: Ints) -> Floats:
-    """(K,) share of the images without class c in which c was predicted, from (N, K, K); NaN where every image has it."""
+    """Return (K,) share of the images without the class in which it was predicted, from (N, K, K); NaN if every image has it."""
     absent = confusions.sum(2) == 0
     predicted = confusions.sum(1) > 0
     return np.where(absent.any(0), (absent & predicted).sum(0) / np.maximum(absent.sum(0), 1), np.nan)
 
 
 def scores(evidence: Evidence) -> Scores:
-    """All scores of one run.
+    """Compute all scores of a run.
 
     Raises:
-        ValueError: the evidence holds no labelled pixel, so no score is defined.
+        ValueError: the evidence has no labelled pixels.
     """
     total = evidence.confusion.astype(np.int64).sum(0)
     if total.sum() == 0:
-        raise ValueError("the evidence holds no labelled pixel: no score is defined")
+        raise ValueError("the evidence has no labelled pixels: scores are undefined")
     per_class = class_weighted_f(evidence.weighted_f)
     return Scores(
         miou=miou(total),

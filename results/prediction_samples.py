@@ -1,8 +1,7 @@
-"""A small, fixed sample of test images and what each run predicted on them, for the eye. It stays in the store: no number comes
-from it, and it is never packed or published.
+"""A small, fixed sample of test images and predictions for visual inspection. It is not used for scores and never published.
 
-    <store>/units/sample/<target>-<protocol>/{images,labels}.npz    once for each
-    <store>/units/final/<run>/sample.npz                           predictions of a run
+<store>/units/sample/<target>-<protocol>/{images,labels}.npz    images and labels of a target and protocol
+<store>/units/final/<run>/sample.npz                           predictions of a run
 """
 
 import hashlib
@@ -24,32 +23,32 @@ Pixels = NDArray[np.uint8]
 
 
 def sample_ids(ids: Sequence[str]) -> frozenset[str]:
-    """The same few of a split's image ids, whoever asks."""
+    """Choose a fixed sample of the image ids of a split."""
     return frozenset(sorted(ids, key=lambda name: hashlib.sha256(name.encode()).digest())[:COUNT])
 
 
 def small(picture: Pixels) -> Pixels:
-    """Every n-th pixel (H, W), so that label maps stay label maps."""
+    """Downsample (H, W) by taking every n-th pixel, which keeps labels intact."""
     step = -(-max(picture.shape) // LONGEST_PX)
     return np.ascontiguousarray(picture[::step, ::step], dtype=np.uint8)
 
 
 def predictions_file(store: Store, run: str) -> Path:
-    """Where a run's predictions are."""
+    """Return the path of the predictions of a run."""
     return store.unit_dir("final", run) / "sample.npz"
 
 
 def truth_files(store: Store, target_hash: str, protocol_hash: str) -> tuple[Path, Path]:
-    """Where images and labels are, as a protocol sees them: it may merge classes, or take fewer frames."""
+    """Return the paths of images and labels. They depend on the protocol, which may merge classes or drop frames."""
     folder = store.unit_dir("sample", slug(f"{target_hash[:16]}-{protocol_hash[:16]}"))
     return folder / "images.npz", folder / "labels.npz"
 
 
 def write(path: Path, pictures: Mapping[str, Pixels]) -> None:
-    """Writes pictures, made small.
+    """Write downsampled pictures.
 
     Raises:
-        StoreError: the store cannot be written.
+        StoreError: the file cannot be written.
     """
     buffer = io.BytesIO()
     parts = {f"p{i}": small(picture) for i, picture in enumerate(pictures.values())}
@@ -58,7 +57,7 @@ def write(path: Path, pictures: Mapping[str, Pixels]) -> None:
 
 
 def read(path: Path) -> dict[str, Pixels]:
-    """Pictures by image id; empty where none were kept or the file is torn."""
+    """Read pictures by image id; empty if the file is missing or damaged."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return {str(name): arrays[f"p{i}"] for i, name in enumerate(arrays["ids"])}

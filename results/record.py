@@ -1,6 +1,6 @@
-"""The record that one run leaves. Everything else that describes a record (columns, schema) is generated from here.
+"""Schema of run records. The documentation of columns is generated from here.
 
-Missing is null with a status, never 0.0; a NaN cannot enter (`allow_inf_nan=False`).
+A missing value is null, explained by `status`; never 0.0 and never NaN (`allow_inf_nan=False`).
 """
 
 import json
@@ -13,13 +13,17 @@ SCHEMA_VERSION = 1
 Status = Literal["ok", "failed", "oom", "diverged", "load_failed", "skipped"]
 STATUSES: tuple[str, ...] = get_args(Status)
 FAILED_STATUSES: tuple[Status, ...] = ("failed", "oom", "diverged", "load_failed")
-RETRIED: tuple[Status, ...] = ("failed", "oom", "load_failed")  # by `bench run --retry`; diverged would diverge again
+RETRIED: tuple[Status, ...] = (
+    "failed",
+    "oom",
+    "load_failed",
+)  # choices of `bench run --retry`; a diverged run would diverge again
 
 Fraction = float | None
-MOST = 2**31 - 1  # of a count: what a table can hold
+MOST = 2**31 - 1  # limit for counts: 32-bit integers
 MOST_S = 1e9  # seconds: thirty years
-MOST_CHARACTERS = 2_000  # of one text in a record; a longer reason is cut when it is written
-MOST_SETTINGS = 2**18  # characters of `settings` as JSON: those of the longest chain take 20,000
+MOST_CHARACTERS = 2_000  # limit per text in a record; longer reasons are shortened before writing
+MOST_SETTINGS = 2**18  # limit for `settings` as JSON; the longest chain takes 20,000 characters
 HEX = r"^[0-9a-f]{64}$"
 
 
@@ -31,82 +35,82 @@ class _Part(BaseModel):
 
 
 class Scores(_Part):
-    """What the test split says of one run; all of it is recomputed from the evidence."""
+    """Test scores of a run; all of them can be recomputed from the evidence."""
 
     miou: float = Field(
         ge=0, le=1, description="mean IoU over the classes that occur in the test truth, background included"
     )
-    miou_no_background: Fraction = Field(
-        ge=0, le=1, description="the same without class 0; null where only class 0 occurs"
-    )
+    miou_no_background: Fraction = Field(ge=0, le=1, description="mIoU without class 0; null if only class 0 occurs")
     weighted_f: float = Field(
         ge=0,
         le=1,
-        description="weighted F-measure: per class the mean over the test images that contain it, then the mean over classes",
+        description="weighted F-measure: mean per class over the test images that contain it, then mean over classes",
     )
     class_iou: list[Fraction] = Field(
-        description="IoU of each class, in the order of `classes`; null where absent from the test truth"
+        description="IoU per class, in the order of `classes`; null if absent from the test truth"
     )
     class_weighted_f: list[Fraction] = Field(
-        description="weighted F-measure of each class; null where absent from the test truth"
+        description="weighted F-measure per class; null if absent from the test truth"
     )
     class_false_presence: list[Fraction] = Field(
-        description="share of the test images without the class in which it was predicted; null where every image contains it"
+        description="share of the test images without the class in which it was predicted; null if every image contains it"
     )
     test_images: int = Field(ge=1, le=MOST, description="number of test images scored")
 
 
 class Tuning(_Part):
-    """How the schedule was chosen. Validation scores choose; they are never a result."""
+    """How the schedule was chosen. Validation scores are used for selection and never reported as results."""
 
-    schedule: dict[Text, float | Text] = Field(description="the schedule this run used; JSON text in a table")
-    trials: int = Field(ge=1, le=MOST, description="number of trials, the default schedule included")
+    schedule: dict[Text, float | Text] = Field(description="the schedule of this run; JSON text in a table")
+    trials: int = Field(ge=1, le=MOST, description="number of trials, including the default schedule")
     default_val_miou: Fraction = Field(
-        description="validation mIoU of the default schedule (trial 0); null where it diverged"
+        description="validation mIoU of the default schedule (trial 0); null if it diverged"
     )
     tuned_val_miou: float = Field(
-        description="validation mIoU of the chosen trial: the best of `trials`, so inflated, no result"
+        description="validation mIoU of the best trial; biased upwards by the selection, not a result"
     )
     trial_val_mious: list[Fraction] = Field(
-        default_factory=list, description="validation mIoU of every trial, in order; null where it diverged"
+        default_factory=list, description="validation mIoU of every trial, in order; null if it diverged"
     )
 
 
 class Pretraining(_Part):
-    """What an encoder was pretrained on here, and whether it learned anything. Null for a source that brings its weights."""
+    """Pretraining of the encoder by the harness. Null for sources with existing weights."""
 
     corpus: str = Field(pattern=HEX, description="content hash of the images and label maps")
-    pretrain_images: int = Field(ge=1, le=MOST, description="images that were trained on")
+    pretrain_images: int = Field(ge=1, le=MOST, description="number of training images")
     pretrain_steps: int = Field(ge=1, le=MOST, description="optimiser steps on the corpus")
     pretrain_loss: float = Field(description="mean training loss over the last tenth of these steps")
-    heldout_images: int = Field(ge=0, le=MOST, description="images of the corpus that were held out of it")
+    heldout_images: int = Field(ge=0, le=MOST, description="number of corpus images held out from training")
     heldout_loss_before: float | None = Field(
-        description="loss on crops of them before the first step; null without any"
+        description="held-out loss before the first step; null without held-out images"
     )
-    heldout_loss: float | None = Field(description="the same after the last step")
-    heldout_miou: Fraction = Field(ge=0, le=1, description="mIoU of the predicted pseudo-labels on them")
+    heldout_loss: float | None = Field(description="held-out loss after the last step")
+    heldout_miou: Fraction = Field(ge=0, le=1, description="mIoU of the predicted pseudo-labels on the held-out images")
     heldout_miou_constant: Fraction = Field(
-        ge=0, le=1, description="the same for the best constant: what learned nothing scores about this"
+        ge=0,
+        le=1,
+        description="mIoU of the best constant prediction there; about the score of an encoder that learned nothing",
     )
 
     @model_validator(mode="after")
-    def _is_held_against_a_constant(self) -> "Pretraining":
+    def _miou_has_its_constant(self) -> "Pretraining":
         if (self.heldout_miou is None) != (self.heldout_miou_constant is None):
-            raise ValueError("heldout_miou and heldout_miou_constant go together")
+            raise ValueError("heldout_miou and heldout_miou_constant must both be set or both be null")
         return self
 
 
 class Provenance(_Part):
-    """Where and how the run was made. Not part of its identity."""
+    """Where and how the run was made; not part of its identity."""
 
-    version: Text = Field(description="satir-bench version")
+    version: Text = Field(description="version of satir-bench")
     commit: Text | None = Field(
-        description="git commit of the harness, '+dirty' where files were changed; null outside a checkout"
+        description="git commit of the harness, with '+dirty' for uncommitted changes; null outside of a checkout"
     )
-    packages: dict[Text, Text] = Field(description="versions of the packages that shape numbers; JSON text in a table")
-    device: Text = Field(description="the processor that ran the unit")
-    threads: int = Field(ge=1, le=MOST, description="torch threads")
-    precision: Text = Field(description="fp32, or bf16 autocast")
+    packages: dict[Text, Text] = Field(description="versions of the packages that affect results; JSON text in a table")
+    device: Text = Field(description="CPU or GPU that ran the unit")
+    threads: int = Field(ge=1, le=MOST, description="number of torch threads")
+    precision: Text = Field(description="fp32 or bf16 autocast")
     started: Text = Field(description="UTC time at which the unit started, ISO 8601")
     train_s: float = Field(ge=0, le=MOST_S, description="seconds of finetuning")
     score_s: float = Field(ge=0, le=MOST_S, description="seconds of scoring on the test split")
@@ -114,64 +118,60 @@ class Provenance(_Part):
 
 
 class RunRecord(_Part):
-    """One replicate of one cell: what it is, how it ended, what it scored."""
+    """One replicate of one cell: identity, status and scores."""
 
     schema_version: Literal[1] = Field(default=1, description="version of this schema")
-    run: str = Field(pattern=HEX, description="fingerprint of the run: sha256 over all that shapes its result")
-    cell: str = Field(pattern=HEX, description="fingerprint of the cell: the same without the replicate")
-    target: Text = Field(description="target, by name")
+    run: str = Field(pattern=HEX, description="fingerprint of the run: sha256 of everything that affects its result")
+    cell: str = Field(pattern=HEX, description="fingerprint of the cell: the same without the replicate number")
+    target: Text = Field(description="name of the target")
     target_hash: Text = Field(description="content hash of the target: splits, pixels, labels, groups")
-    label_note: Text = Field(description="what the target's labels are; shown wherever a number stands")
-    classes: list[Text] = Field(
-        max_length=255, description="the target's classes, in the order of every per-class list"
-    )
-    protocol: Text = Field(description="protocol, by name")
-    protocol_hash: Text = Field(description="hash of all that the protocol holds equal")
+    label_note: Text = Field(description="how the target was labelled; shown next to its scores")
+    classes: list[Text] = Field(max_length=255, description="classes of the target; per-class lists follow this order")
+    protocol: Text = Field(description="name of the protocol")
+    protocol_hash: Text = Field(description="hash of the settings of the protocol")
     result_version: Text = Field(
-        description="versions of the stages that made it; results of different ones are never mixed"
+        description="versions of the stages that made the run; runs of different versions are never mixed"
     )
-    source: Text = Field(description="pretraining source, by its true name")
-    backbone: Text = Field(description="backbone, by name")
+    source: Text = Field(description="name of the pretraining source")
+    backbone: Text = Field(description="name of the backbone")
     train_frac: float = Field(gt=0, le=1, description="fraction of the train split that was used")
-    replicate: int = Field(ge=0, le=MOST, description="which draw of the whole pipeline")
-    replicates: int = Field(ge=1, le=MOST, description="how many replicates the protocol asks for")
-    ranked: bool = Field(description="false where the protocol is too short to rank anything (demo, smoke)")
-    selected_on_test: bool = Field(description="true where the protocol chose the schedule on the test split")
+    replicate: int = Field(ge=0, le=MOST, description="replicate number: one draw of the whole pipeline")
+    replicates: int = Field(ge=1, le=MOST, description="number of replicates that the protocol requires")
+    ranked: bool = Field(description="false if the protocol is too short for a ranking (demo, smoke)")
+    selected_on_test: bool = Field(description="true if the protocol chose the schedule on the test split")
     leak: Text | None = Field(
-        default=None, description="what the source has seen of the target; such a run is marked and never ranked"
+        default=None, description="what the source has seen of the target; such runs are marked and never ranked"
     )
     status: Status = Field(description="how the run ended: " + ", ".join(STATUSES))
-    reason: Text | None = Field(description="why, where the status is not ok")
+    reason: Text | None = Field(description="reason for a status other than ok")
     finetune_steps: int = Field(ge=1, le=MOST, description="optimiser steps on the target")
     normalisation: dict[str, list[float]] | None = Field(
-        description="input mean and std, on 0..1; they belong to the weights; JSON text in a table"
+        description="mean and std of the input normalisation, on 0..1, as the weights require; JSON text in a table"
     )
-    weights: Text | None = Field(description="where the encoder's weights came from; null for random initialisation")
-    weights_sha256: Text | None = Field(
-        description="over names and values of the encoder's tensors as they were loaded"
-    )
+    weights: Text | None = Field(description="origin of the encoder weights; null for random initialisation")
+    weights_sha256: Text | None = Field(description="sha256 over names and values of the loaded encoder tensors")
     scores: Scores | None = Field(description="null unless the status is ok")
-    tuning: Tuning | None = Field(description="null where tuning did not finish")
-    pretraining: Pretraining | None = Field(default=None, description="null where no corpus was trained on")
-    provenance: Provenance | None = Field(description="null where the run did not get that far")
-    evidence_sha256: Text | None = Field(description="checksum of evidence.npz beside the record")
+    tuning: Tuning | None = Field(description="null if tuning did not finish")
+    pretraining: Pretraining | None = Field(default=None, description="null without pretraining on a corpus")
+    provenance: Provenance | None = Field(description="null if the run did not get that far")
+    evidence_sha256: Text | None = Field(description="sha256 of evidence.npz next to the record")
     network_sha256: Text | None = Field(
-        default=None, description="over names and values of the whole finetuned network, as it was scored"
+        default=None, description="sha256 over names and values of the tensors of the finetuned network"
     )
     finished: Text = Field(description="UTC time at which the record was written, ISO 8601")
     settings: dict[str, Any] = Field(
-        description="card, backbone spec, protocol, and what the fingerprint `run` is made of, in full"
+        description="card, backbone spec, protocol, and all input of the fingerprint `run`"
     )
 
     @field_validator("settings")
     @classmethod
-    def _is_no_larger_than_any(cls, settings: dict[str, Any]) -> dict[str, Any]:
+    def _size_is_limited(cls, settings: dict[str, Any]) -> dict[str, Any]:
         try:
             size = len(json.dumps(settings))
         except (RecursionError, ValueError) as error:
             raise ValueError("nested too deeply") from error
         if size > MOST_SETTINGS:
-            raise ValueError(f"{size:,} characters, more than any run needs")
+            raise ValueError(f"too large: {size:,} characters; at most {MOST_SETTINGS:,}")
         return settings
 
     @model_validator(mode="after")
@@ -182,17 +182,17 @@ class RunRecord(_Part):
             else ()
         )
         if not self.classes or any(len(values) != len(self.classes) for values in lists):
-            raise ValueError("the scores of classes are not as many as the classes")
+            raise ValueError("per-class scores must have one value per class")
         complete = None not in (self.scores, self.tuning, self.provenance, self.evidence_sha256)
         if self.status == "ok" and not complete:
-            raise ValueError("status is ok, but scores, tuning, provenance or evidence_sha256 is null")
+            raise ValueError("status is ok, so scores, tuning, provenance and evidence_sha256 must not be null")
         if self.status != "ok" and (self.scores is not None or not self.reason):
             raise ValueError(f"status is {self.status}: scores must be null and a reason must be given")
         return self
 
 
 def column_docs(model: type[BaseModel] = RunRecord) -> dict[str, str]:
-    """Flat column name -> description, for every column that `load_table` returns. `settings` stays in the record."""
+    """Map every column of `load_table` to its description. `settings` is not a column."""
     nested: dict[str, type[BaseModel]] = {
         "scores": Scores,
         "tuning": Tuning,
@@ -208,19 +208,19 @@ def column_docs(model: type[BaseModel] = RunRecord) -> dict[str, str]:
     return docs
 
 
-OF_SUBMISSIONS = {  # columns that are in no record
-    "submission": "the bundle in submissions/ that the run came in; null where it was measured here",
-    "badge": "how far that bundle was checked (recomputed, spot-checked, reproduced) and by whom, as its verdict says; "
-    "null where it was measured here",
+OF_SUBMISSIONS = {  # columns added to those of the records
+    "submission": "bundle in submissions/ that contains the run; null for runs of this store",
+    "badge": "verification level of that bundle (recomputed, spot-checked, reproduced) and who verified it; "
+    "null for runs of this store",
 }
 
 
 def columns_markdown() -> str:
-    """The text of results/COLUMNS.md. Made by `python -m results.record > results/COLUMNS.md`."""
-    head = "# Columns\n\nOne row a run, from `results.load_table(store)`. Generated from `results/record.py`; do not edit.\n"
+    """Return the text of results/COLUMNS.md; update it with `python -m results.record > results/COLUMNS.md`."""
+    head = "# Columns\n\nOne row per run, from `results.load_table(store)`. Generated from `results/record.py`; do not edit.\n"
     return (
         head
-        + "\n| column | what |\n|---|---|\n"
+        + "\n| column | description |\n|---|---|\n"
         + "".join(f"| `{name}` | {text} |\n" for name, text in (column_docs() | OF_SUBMISSIONS).items())
     )
 

@@ -1,7 +1,7 @@
-"""Replicate scores of the cells that count on one board, and what must be said of them wherever they are compared.
+"""Replicate scores of the comparable cells of one board, with the notes that belong to them.
 
-What counts are cells that are whole: every replicate there and ok, the newest identity of its name, no source that is marked as a
-leak. Test images that one of a pair has seen are left out of that pair.
+A cell is comparable if every replicate is present and ok, if it is the newest identity of its name, and if its source is not marked
+as a leak. Test images that one source of a pair has seen are left out of that pair.
 """
 
 import functools
@@ -19,7 +19,7 @@ from results.board_choice import UnanswerableError
 from results.known_leaks import LEAST_CLEAN, KnownLeaks, clean_row, scored_images
 
 METRICS = {"miou": "mIoU", "weighted_f": "weighted F-measure"}
-Metric = str | Callable[[Any], float]  # a column of a run, or what makes a score of its row; NaN: absent
+Metric = str | Callable[[Any], float]  # column of a run, or function from row to score (NaN: absent)
 
 
 @dataclass(frozen=True)
@@ -27,40 +27,40 @@ class Samples:
     """Replicate scores of one board.
 
     Attributes:
-        scores: source -> backbone -> (R,). left_out: (source, backbone) -> why a cell does not count. notes: of the board, with
-            what is in `about`: source -> what must be said wherever it is compared.
+        scores: source -> backbone -> (R,). left_out: (source, backbone) -> reason. notes: of the board, including `about`.
+            about: source -> note to show with every comparison of it.
     """
 
     scores: Mapping[str, Mapping[str, tuple[float, ...]]]
     left_out: Mapping[tuple[str, str], str]
     notes: tuple[str, ...] = ()
-    judged: bool = True  # false for a board whose protocol is too short to rank anything
-    runs: pd.DataFrame = field(default_factory=pd.DataFrame)  # the rows that the scores are from
+    judged: bool = True  # false if the protocol is too short for a ranking
+    runs: pd.DataFrame = field(default_factory=pd.DataFrame)  # rows behind the scores
     touched: Mapping[str, frozenset[str]] = field(default_factory=dict)  # source -> test images that it has seen
     about: Mapping[str, str] = field(default_factory=dict)
-    scored: frozenset[str] = frozenset()  # the test images, where a source has seen some
+    scored: frozenset[str] = frozenset()  # all test images, if a source has seen some
     rescore: Callable[[str, str, frozenset[str]], tuple[float, ...]] | None = (
-        None  # source, backbone, images left out -> (R,)
+        None  # source, backbone, excluded images -> (R,)
     )
 
     def pair(self, a: str, b: str, backbone: str | None = None) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
-        """Their scores on the backbones (or the one) that both were measured on, without test images that one of them has seen."""
+        """Return (scores of a, scores of b) per common backbone, without test images that either source has seen."""
         names, seen = self.common(a, b, backbone), self.seen(a, b)
         if not seen or self.rescore is None:
             return [(self.scores[a][name], self.scores[b][name]) for name in names]
         return [(self.rescore(a, name, seen), self.rescore(b, name, seen)) for name in names]
 
     def seen(self, a: str, b: str) -> frozenset[str]:
-        """The test images that one of the two has seen."""
+        """Return the test images that either source has seen."""
         return self.touched.get(a, frozenset()) | self.touched.get(b, frozenset())
 
     def clean_share(self, a: str, b: str) -> float:
-        """Of the test images that neither has seen."""
+        """Return the share of test images that neither source has seen."""
         seen = self.seen(a, b)
         return 1 - len(seen & self.scored) / len(self.scored) if seen and self.scored else 1.0
 
     def common(self, a: str, b: str, backbone: str | None = None) -> list[str]:
-        """The backbones that both were measured on; none where they have seen too much of the test to be judged."""
+        """Return the common backbones; none if the two sources have seen too many test images."""
         if self.clean_share(a, b) < LEAST_CLEAN:
             return []
         names = sorted(self.scores.get(a, {}).keys() & self.scores.get(b, {}).keys())
@@ -68,12 +68,13 @@ class Samples:
 
 
 def samples(runs: pd.DataFrame, metric: Metric = "miou", cells: pd.DataFrame | None = None) -> Samples:
-    """The replicate scores of the cells that count.
+    """Collect the replicate scores of the comparable cells.
 
-    runs: rows of one board. metric: a column, or of a row (NaN: absent). cells: `results.board.board(runs)`, if it is known.
+    runs: rows of one board. metric: a column, or a function from row to score (NaN: absent). cells: `results.board.board(runs)`,
+    if already computed.
 
     Raises:
-        UnanswerableError: there is no such metric.
+        UnanswerableError: the metric is unknown.
     """
     if isinstance(metric, str) and metric not in METRICS:
         raise UnanswerableError(f"unknown metric '{metric}'; known: {', '.join(METRICS)}")
@@ -82,10 +83,10 @@ def samples(runs: pd.DataFrame, metric: Metric = "miou", cells: pd.DataFrame | N
     good, first = cells[count], cells.iloc[0]
     rows = runs[(runs["status"] == "ok") & runs["cell"].isin(good["cell"])]
     rows = rows.sort_values(["source", "backbone", "replicate"])
-    scores, torn = _scores(rows, metric)
+    scores, incomplete = _scores(rows, metric)
     left_out = _left_out(cells[~count])
     if isinstance(metric, str):
-        left_out |= dict.fromkeys(torn, f"one of its runs has no {METRICS[metric]}")
+        left_out |= dict.fromkeys(incomplete, f"a run has no {METRICS[metric]}")
     leaks, root = runs.attrs.get("known_leaks", KnownLeaks()), runs.attrs.get("root")
     seen = {source: ids for source in scores if (ids := leaks.ids(str(first["target_hash"]), source))}
     scored = frozenset[str]() if not seen or root is None else scored_images(Path(str(root)), rows.iloc[0].to_dict())
@@ -99,70 +100,70 @@ def samples(runs: pd.DataFrame, metric: Metric = "miou", cells: pd.DataFrame | N
 def _scores(
     rows: pd.DataFrame, metric: Metric
 ) -> tuple[dict[str, dict[str, tuple[float, ...]]], list[tuple[str, str]]]:
-    """(source -> backbone -> (R,) scores; (source, backbone) of the cells of which a run has none)."""
-    found: dict[str, dict[str, list[float]]] = {}
+    """Return (source -> backbone -> (R,) scores, cells in which a run has no score)."""
+    scores: dict[str, dict[str, list[float]]] = {}
     for row in rows.to_dict("records"):
-        found.setdefault(row["source"], {}).setdefault(row["backbone"], []).append(_value(row, metric))
+        scores.setdefault(row["source"], {}).setdefault(row["backbone"], []).append(_value(row, metric))
     whole = {
         source: {backbone: tuple(values) for backbone, values in by.items() if not np.isnan(values).any()}
-        for source, by in found.items()
+        for source, by in scores.items()
     }
     return whole, [
-        (source, backbone) for source, by in found.items() for backbone in by if backbone not in whole[source]
+        (source, backbone) for source, by in scores.items() for backbone in by if backbone not in whole[source]
     ]
 
 
 def _rescore(
     root: Path, rows: pd.DataFrame, metric: Metric, source: str, backbone: str, images: frozenset[str]
 ) -> tuple[float, ...]:
-    """(R,) scores of a cell without some test images."""
+    """Return (R,) scores of a cell without some test images."""
     of_cell = rows[(rows["source"] == source) & (rows["backbone"] == backbone)]
     try:
         return tuple(_value(clean_row(root, row, images), metric) for row in of_cell.to_dict("records"))
     except ValueError as error:
         raise UnanswerableError(
-            f"nothing is left of the test without what '{source}' is compared without: {error}"
+            f"'{source}' cannot be compared without the test images that have been seen: {error}"
         ) from error
 
 
 def _left_out(cells: pd.DataFrame) -> dict[tuple[str, str], str]:
-    """(source, backbone) -> why it does not count."""
-    found: dict[tuple[str, str], str] = {}
+    """Return (source, backbone) -> reason for leaving it out."""
+    reasons: dict[tuple[str, str], str] = {}
     for cell in cells[cells["status"] != "stale"].to_dict("records"):
         why = cell["leak"] if pd.notna(cell["leak"]) else f"{cell['status']}: {cell['reason']}"
-        found[str(cell["source"]), str(cell["backbone"])] = str(why)
-    return found
+        reasons[str(cell["source"]), str(cell["backbone"])] = str(why)
+    return reasons
 
 
 def _board_notes(first: "pd.Series[Any]", attrs: Mapping[Hashable, Any]) -> list[str]:
-    """What must be said of a board. first: one of its cells. attrs: of the table of its runs."""
+    """Return the notes on a board. first: one of its cells. attrs: of the table of its runs."""
     notes = [f"{first['target']}, {first['protocol']}: {first['label_note']}"]
-    notes += [] if first["ranked"] else ["TOO SHORT TO RANK ANYTHING: this only shows that every part works."]
-    notes += ["SELECTED ON TEST, like its peers."] if first["selected_on_test"] else []
+    notes += [] if first["ranked"] else ["TOO SHORT TO RANK ANYTHING: this protocol only checks that every part works."]
+    notes += (
+        ["SELECTED ON TEST: this protocol chose the schedule on the test split."] if first["selected_on_test"] else []
+    )
     notes += attrs.get("notes", ())
     unreadable = len(attrs.get("unreadable", ()))
-    return notes + (
-        [f"{unreadable} records or submissions are left out; `bench table` names them"] if unreadable else []
-    )
+    return notes + ([f"{unreadable} records or submissions are left out; see `bench table`"] if unreadable else [])
 
 
 def _about(
     good: pd.DataFrame, seen: Mapping[str, frozenset[str]], scored: frozenset[str], unproven: Mapping[str, float | None]
 ) -> dict[str, str]:
-    """Source -> what must be said of it. good: cells that count. seen, scored: test images. unproven: share that a bundle names."""
-    brought = good.dropna(subset="badge").drop_duplicates("source").set_index("source")["badge"]
-    about = {str(source): f"{source} was submitted, not measured here ({badge})" for source, badge in brought.items()}
+    """Return source -> note. good: comparable cells. seen, scored: test images. unproven: share declared in a bundle."""
+    submitted = good.dropna(subset="badge").drop_duplicates("source").set_index("source")["badge"]
+    about = {str(source): f"{source} was submitted, not measured here ({badge})" for source, badge in submitted.items()}
     more = {source: _seen(source, ids & scored, len(scored)) for source, ids in seen.items()}
     more |= {source: known_leaks.unproven(source, share) for source, share in unproven.items() if share}
     return about | {
-        source: f"{about[source]}; {told}" if source in about else told for source, told in sorted(more.items())
+        source: f"{about[source]}; {note}" if source in about else note for source, note in sorted(more.items())
     }
 
 
 def _seen(source: str, ids: frozenset[str], count: int) -> str:
     return (
-        f"{source} has seen {len(ids)} of {count} test images ({len(ids) / count:.1%}): its pairs are compared on the others, "
-        f"and not at all where fewer than {LEAST_CLEAN:.0%} are left"
+        f"{source} has seen {len(ids)} of {count} test images ({len(ids) / count:.1%}): pairs are compared on the other images, "
+        f"and only if at least {LEAST_CLEAN:.0%} are left"
     )
 
 
@@ -170,17 +171,15 @@ def _value(row: Mapping[Any, Any], metric: Metric) -> float:
     return float(row[metric] if isinstance(metric, str) else metric(row))
 
 
-def find_source(found: Samples, name: str) -> str:
-    """The name, if a cell of it counts.
+def find_source(data: Samples, name: str) -> str:
+    """Return the name if the source has a comparable cell.
 
     Raises:
-        UnanswerableError: none does, with the reason.
+        UnanswerableError: it has none; the message says why.
     """
-    if found.scores.get(name):
+    if data.scores.get(name):
         return name
-    whys = {f"{backbone}: {why}" for (source, backbone), why in found.left_out.items() if source == name}
-    if whys:
-        raise UnanswerableError(f"no cell of '{name}' can be compared: {'; '.join(sorted(whys))}")
-    raise UnanswerableError(
-        f"no runs of '{name}' on this board; there are: {', '.join(sorted(found.scores)) or 'none'}"
-    )
+    reasons = {f"{backbone}: {why}" for (source, backbone), why in data.left_out.items() if source == name}
+    if reasons:
+        raise UnanswerableError(f"no cell of '{name}' can be compared: {'; '.join(sorted(reasons))}")
+    raise UnanswerableError(f"no runs of '{name}' on this board; available: {', '.join(sorted(data.scores)) or 'none'}")

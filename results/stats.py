@@ -1,4 +1,4 @@
-"""Statistics over replicates, and over groups of test images: arrays in, numbers out. Nothing here knows a store or a name."""
+"""Statistics over replicates and groups of test images: pure functions from arrays to numbers."""
 
 import functools
 import math
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-MIN_REPLICATES = 3  # below this a t-interval is too wide to mean anything
+MIN_REPLICATES = 3  # a t-interval of fewer is too wide to be useful
 LEVEL = 0.95
-MOST_REPLICATES = 1000  # beyond these nobody will run them
+MOST_REPLICATES = 1000  # upper limit of the search in `needed`
 
 Floats = NDArray[np.float64]
-AGREE = "replicates agree exactly: their seeds had no effect"
+AGREE = "replicates are identical: their seeds had no effect"
 FEW = f"no interval under {MIN_REPLICATES} replicates"
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A two-sided interval for a mean, or the reason why there is none."""
+    """A two-sided interval of a mean, or why there is none."""
 
     low: float | None
     high: float | None
@@ -28,12 +28,12 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """How much two sources differ, and how surely.
+    """Difference of two sources, with its uncertainty.
 
     Attributes:
-        effect: mean of the first minus mean of the second, the mean over backbones. standard_error: of the effect.
-            degrees_of_freedom: Welch's or Satterthwaite's. low, high: interval of the effect. p: two-sided, of no difference.
-            minimum_detectable_effect: with a power of 80 %, from data such as this. why_not: why all but the effect are None.
+        effect: mean of the first minus mean of the second, averaged over backbones. standard_error: of the effect.
+            degrees_of_freedom: Welch-Satterthwaite. low, high: interval of the effect. p: two-sided, of no difference.
+            minimum_detectable_effect: with a power of 80 %, from such data. why_not: why all but the effect are None.
     """
 
     effect: float
@@ -46,7 +46,7 @@ class Difference:
     why_not: str | None = None
 
     def equivalent(self, within: float) -> float | None:
-        """p of two one-sided t-tests (Schuirmann 1987) that the effect lies in (-within, within); None without an interval."""
+        """Return p of two one-sided t-tests (Schuirmann 1987) for an effect in (-within, within); None without an interval."""
         if self.standard_error is None or self.degrees_of_freedom is None:
             return None
         above = _tail(self.degrees_of_freedom, (self.effect + within) / self.standard_error)
@@ -55,15 +55,15 @@ class Difference:
 
 
 def mean(values: Sequence[float]) -> float:
-    """Arithmetic mean of (R,) replicate scores, R >= 1."""
+    """Return the arithmetic mean of (R,) replicate scores, R >= 1."""
     return math.fsum(values) / len(values)
 
 
 def difference(pairs: Sequence[tuple[Sequence[float], Sequence[float]]], level: float = LEVEL) -> Difference:
-    """First minus second, from replicate scores (R_1,), (R_2,) of each backbone; one backbone is Welch's t-test.
+    """Compare replicate scores (R_1,) and (R_2,) per backbone, first minus second; Welch's t-test for one backbone.
 
-    The mean of the backbones' differences, its variance the sum of all s^2 / R over the squared number of backbones, degrees
-    of freedom after Satterthwaite (Biometrics 1946). Backbones weigh the same, however many replicates they have.
+    The effect is the mean of the differences per backbone; its variance is the sum of all s^2 / R over the squared number of
+    backbones, with degrees of freedom after Satterthwaite (Biometrics 1946). Backbones have equal weights.
     """
     samples = [sample for pair in pairs for sample in pair]
     effect = math.fsum(mean(a) - mean(b) for a, b in pairs) / len(pairs)
@@ -81,7 +81,7 @@ def difference(pairs: Sequence[tuple[Sequence[float], Sequence[float]]], level: 
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p of (M,) tests (Holm, Scandinavian Journal of Statistics 1979): the family-wise error rate is held."""
+    """Return (M,) p-values adjusted for the family-wise error rate (Holm, Scandinavian Journal of Statistics 1979)."""
     order = np.argsort(p_values, kind="stable")
     adjusted, highest = [0.0] * len(p_values), 0.0
     for place, number in enumerate(order):
@@ -91,7 +91,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def expected_best(scores: Sequence[float], trials: int) -> float:
-    """Expected best of `trials` draws from (T,) trials of random search, drawn with replacement (Dodge et al., EMNLP 2019)."""
+    """Return the expected best of `trials` draws with replacement from (T,) trials (Dodge et al., EMNLP 2019)."""
     ordered = np.sort(np.asarray(scores, float))
     steps = np.arange(len(ordered) + 1) / len(ordered)
     return float(ordered @ np.diff(steps**trials))
@@ -99,11 +99,11 @@ def expected_best(scores: Sequence[float], trials: int) -> float:
 
 @functools.cache
 def detectable(replicates: int, backbones: int = 1, power: float = 0.8, level: float = LEVEL) -> float | None:
-    """The smallest difference of two sources, in standard deviations of a replicate, that a plan finds with this power.
+    """Return the minimum detectable difference of two sources, in standard deviations of a replicate.
 
-    By the test of `difference`, with `replicates` runs of each source on each backbone, normal and of equal variance. How
-    often an effect is found is averaged over sample variances: Satterthwaite's degrees of freedom vary with them, and for three
-    replicates the textbook's 2 (R - 1) promises a tenth too much. None for one replicate, which has no variance.
+    For the test of `difference`, with `replicates` normal runs of equal variance per source and backbone. The power is averaged
+    over sample variances, because Satterthwaite's degrees of freedom depend on them: the textbook's 2 (R - 1) is a tenth too
+    optimistic for three replicates. None for one replicate, which has no variance.
     """
     if replicates < 2:
         return None
@@ -121,13 +121,13 @@ def detectable(replicates: int, backbones: int = 1, power: float = 0.8, level: f
 
 
 def needed(effect: float, deviation: float, backbones: int = 1, most: int = MOST_REPLICATES) -> int | None:
-    """Replicates of each source with which an effect this large is found in 80 % of experiments; None for more than `most`.
+    """Return the replicates per source that detect an effect with a power of 80 %; None if more than `most`.
 
-    deviation: the standard deviation of a replicate.
+    deviation: standard deviation of a replicate.
     """
     if not effect or not deviation:
         return None
-    low, high = 2, most  # the detectable effect falls with every replicate
+    low, high = 2, most  # bisection: the detectable effect decreases with replicates
     if (detectable(most, backbones) or math.inf) * deviation > abs(effect):
         return None
     while low < high:
@@ -140,30 +140,29 @@ def needed(effect: float, deviation: float, backbones: int = 1, most: int = MOST
 
 
 def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
-    """Student's t-interval for the mean of (R,) replicate scores: mean +- t(R-1) * s / sqrt(R).
+    """Return Student's t-interval of the mean of (R,) replicate scores: mean +- t(R-1) * s / sqrt(R).
 
-    None for fewer than three replicates, and for replicates that agree exactly: that is a seed that was not used, and
-    an interval of 0.0 would be a false certainty.
+    None for fewer than three replicates, and for identical ones: the seed was not used, so a zero width would be misleading.
     """
     n = len(values)
     if n < MIN_REPLICATES:
         return Interval(None, None, FEW)
-    if len(set(values)) == 1:  # not "variance == 0": a mean of equal numbers may be off by the last bit
+    if len(set(values)) == 1:  # not "variance == 0": the mean of equal numbers may be off by one bit
         return Interval(None, None, AGREE)
     half = _critical(n - 1, level) * math.sqrt(_variance(values) / n)
     return Interval(mean(values) - half, mean(values) + half)
 
 
 def resample(groups: int, draws: int, rng: np.random.Generator) -> Floats:
-    """(draws, groups): how often each group of images is in each bootstrap sample of as many groups."""
+    """Return (draws, groups) counts of each group in bootstrap samples of all groups."""
     return rng.multinomial(groups, np.full(groups, 1 / groups), size=draws).astype(np.float64)
 
 
 def percentiles(draws: Floats, units: int, level: float = LEVEL) -> tuple[float, float]:
-    """The expanded percentile interval of (D,) bootstrap draws from so many units (Hesterberg, American Statistician 2015).
+    """Return the expanded percentile interval of (D,) bootstrap draws from `units` units (Hesterberg, American Statistician 2015).
 
-    Plain percentiles are too narrow for few units: as narrow as a normal interval with the variance over n instead of n - 1.
-    NaN draws (no class was in the sample) do not count.
+    Plain percentiles are too narrow for few units, like a normal interval with the variance over n instead of n - 1.
+    NaN draws (samples without any class) are ignored.
     """
     from scipy.special import ndtr
 
@@ -184,14 +183,14 @@ def _critical(dof: float, level: float) -> float:
 
 
 def _tail(dof: float, t: float) -> float:
-    """Probability that Student's t is above."""
+    """Return the upper tail probability of Student's t."""
     from scipy.special import stdtr
 
     return float(stdtr(dof, -t))
 
 
 def _noncentrality(dof: float, level: float, power: float) -> float:
-    """Of the t that a two-sided test finds with this power."""
+    """Return the noncentrality at which a two-sided t-test has this power."""
     from scipy.special import nctdtrinc
 
     return float(nctdtrinc(dof, 1 - power, _critical(dof, level)))

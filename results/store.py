@@ -1,11 +1,11 @@
-"""The store: a folder of plain files, and the one class that knows where each of them lies.
+"""The store: a folder of plain files, and the class that defines its layout.
 
     <store>/<target>/<protocol>/<source>/<backbone>/<run>/{record.json, evidence.npz, history.csv, certificate.json}
-    <store>/units/<kind>/<fingerprint>/            what units leave for the units after them
-    <store>/cache/                                 can be deleted at any time
+    <store>/units/<kind>/<fingerprint>/            outputs of units for later units
+    <store>/cache/                                 safe to delete at any time
 
-Every file is written aside, flushed and renamed, and a run's record.json comes last: it is whole or not there. Records are read
-and written by `results.record_files`, evidence is read by `results.evidence_files`.
+Every file is written to a temporary file, flushed and renamed, and record.json of a run is written last, so files are never
+partial. `results.record_files` reads and writes records; `results.evidence_files` reads evidence.
 """
 
 import errno
@@ -20,8 +20,8 @@ from results.locks import LocksError, try_locks
 from results.record import RunRecord
 from safe_io.files import MOST_TEXT_BYTES, clear_leftovers, read_regular, write_whole
 
-LEAKS = "leaks"  # in a store: what of a target's test images its sources have seen
-SUBMISSIONS, RUNS = "submissions", "runs"  # beside a store: submissions/<source>/runs, each a store of its own
+LEAKS = "leaks"  # in a store: findings of `bench leaks`
+SUBMISSIONS, RUNS = "submissions", "runs"  # next to a store: submissions/<source>/runs, each a store
 
 
 class StoreError(Exception):
@@ -29,15 +29,15 @@ class StoreError(Exception):
 
 
 def slug(name: str) -> str:
-    """A folder name for any name: no separators, no leading dot. The record holds the true name."""
+    """Turn any name into a folder name without separators or a leading dot. The record holds the original name."""
     return re.sub(r"[^A-Za-z0-9._+~-]", "-", name.replace("/", "--")).lstrip(".") or "-"
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """`safe_files.write_whole`, with words for the user where it fails.
+    """Write a file atomically.
 
     Raises:
-        StoreError: the folder cannot be written or the disk is full; what stood at `path` still stands.
+        StoreError: the folder is not writable or the disk is full; an existing file at `path` is unchanged.
     """
     try:
         write_whole(path, data)
@@ -46,71 +46,71 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def is_unwritable(error: OSError) -> bool:
-    """Whether a disk is full or takes nothing, so that nothing else could be written either."""
-    # a file that is too large to be read has words of its own
+    """Return whether the disk is full or read-only, so that all other writes would fail, too."""
+    # safe_io raises EFBIG with a message of its own for files that are too large to read
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG) and error.strerror == os.strerror(
         error.errno
     )
 
 
 def cannot_write(path: Path, error: OSError) -> StoreError:
-    """The StoreError that tells a user what `error` means for `path`."""
+    """Return a StoreError that explains `error` for `path`."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    mend = "free some space" if full else "choose a folder that can be written"
+    fix = "free some space" if full else "choose a writable folder"
     return StoreError(
-        f"cannot write {path}: {os.strerror(error.errno or 0)}. What was finished is kept; {mend} and run the same command again."
+        f"cannot write {path}: {os.strerror(error.errno or 0)}. Finished work is kept; {fix} and run the same command again."
     )
 
 
 class Store:
-    """Where everything of one store lies. Makes nothing until something is written."""
+    """Paths of a store. Nothing is created until something is written."""
 
     def __init__(self, root: str | Path, cache: Path | None = None) -> None:
-        """cache: a folder for what may be deleted at any time; the store's own where none is given."""
+        """cache: folder for cached files; default: `cache` in the store."""
         self.root = Path(root)
         self._cache = cache or self.root / "cache"
 
     def unit_dir(self, kind: str, fingerprint: str) -> Path:
-        """Where a unit of this kind leaves its files."""
+        """Return the folder of a unit."""
         return self.root / "units" / kind / fingerprint
 
     def run_dir(self, target: str, protocol: str, source: str, backbone: str, replicate: int, run: str) -> Path:
-        """Where a run leaves its record and evidence."""
+        """Return the folder of a run."""
         return self.root / slug(target) / slug(protocol) / slug(source) / slug(backbone) / f"r{replicate}-{run[:12]}"
 
     def folder_of(self, record: RunRecord) -> Path:
-        """Where this record belongs."""
+        """Return the folder of the run of a record."""
         return self.run_dir(
             record.target, record.protocol, record.source, record.backbone, record.replicate, record.run
         )
 
     def folder_of_row(self, row: Mapping[Any, Any]) -> Path:
-        """Where the run of a row of the table left its record."""
+        """Return the folder of the run of a table row."""
         names = (str(row[name]) for name in ("target", "protocol", "source", "backbone"))
         target, protocol, source, backbone = names
         return self.run_dir(target, protocol, source, backbone, int(row["replicate"]), str(row["run"]))
 
     def of_row(self, row: Mapping[Any, Any]) -> "Store":
-        """The store that holds the run of a row of the table: this one, or that of a submission beside it."""
+        """Return the store with the run of a table row: this store, or that of a submission next to it."""
         name = row.get("submission")
         return Store(self.root.parent / SUBMISSIONS / slug(name) / RUNS) if isinstance(name, str) else self
 
     def cache_file(self, name: str) -> Path:
-        """A file that may be deleted at any time."""
+        """Return the path of a cached file."""
         return self._cache / name
 
     def make(self) -> None:
-        """Makes the folder, proves that it can be written and locked, and deletes what killed processes left aside in it.
+        """Create the folder, check that it can be written and locked, and delete temporary files of killed processes.
 
         Raises:
-            StoreError: it cannot.
+            StoreError: the folder cannot be created, written or locked.
         """
         self._refuse_file()
         probe = self.root / f".write-test.{os.getpid()}"
         try:
             write_atomic(probe, b"")
         except StoreError as error:
-            raise StoreError(f"{error} (--store DIR or BENCH_STORE names it)") from error
+            raise StoreError(f"{error} (choose the store with --store DIR or BENCH_STORE)") from error
         probe.unlink(missing_ok=True)
         try:
             try_locks(self.root)
@@ -119,31 +119,33 @@ class Store:
         clear_leftovers(self.root)
 
     def require(self) -> None:
-        """Sees that the folder is there.
+        """Check that the store exists.
 
         Raises:
-            StoreError: it is not.
+            StoreError: it does not.
         """
         self._refuse_file()
         if not self.root.is_dir():
             raise StoreError(
-                f"no store at {self.root}: run `bench run --matrix demo` first, or name one with --store DIR or BENCH_STORE"
+                f"no store at {self.root}: run `bench run --matrix demo` first, or choose a store with --store DIR or BENCH_STORE"
             )
 
     def _refuse_file(self) -> None:
         if self.root.exists() and not self.root.is_dir():
-            raise StoreError(f"{self.root} is a file, not a folder: name another store with --store DIR or BENCH_STORE")
+            raise StoreError(
+                f"{self.root} is a file, not a folder: choose another store with --store DIR or BENCH_STORE"
+            )
 
 
 def read_json_lines(path: Path) -> Iterator[dict[str, object]]:
-    """The whole lines of a JSON-lines file; a last line that was cut short by a kill is left out."""
+    """Yield the complete lines of a JSON Lines file; a line truncated by a kill is skipped."""
     if not path.is_file():
         return
     for line in read_regular(path, MOST_TEXT_BYTES, links=True).split(b"\n"):
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
-            return  # what follows a torn line was never acknowledged
+            return  # lines after a truncated one were never acknowledged
         if not isinstance(row, dict):
             return
         yield row

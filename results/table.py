@@ -1,4 +1,4 @@
-"""DataFrames of runs: one row a run of a store and of the submissions beside it."""
+"""DataFrames of runs: one row per run of a store and of the submissions next to it."""
 
 from dataclasses import dataclass, field
 
@@ -17,89 +17,91 @@ from results.table_cache import cached_runs
 
 
 def runs_frame(store: Store) -> pd.DataFrame:
-    """One row a run of the store and of the submissions beside it, columns as in results/COLUMNS.md.
+    """Return one row per run of the store and of the submissions next to it, with the columns of results/COLUMNS.md.
 
-    What cannot be read or shown is named in `.attrs["unreadable"]`.
+    Records and bundles that are left out are listed in `.attrs["unreadable"]`.
     """
-    found = own_runs(store)
+    own = own_runs(store)
     bundles, bad = submissions(store.root)
-    bad = [*found.attrs["unreadable"], *bad]
-    known, parts = _Shown(), [found]
+    bad = [*own.attrs["unreadable"], *bad]
+    known, parts = _Shown(), [own]
     shown: list[Submission] = []
-    known.add(found if bundles else found[:0])
+    known.add(own if bundles else own[:0])
     for one in bundles:
         try:
-            brought = _brought(store, one, known)
-        except Exception as error:  # nobody foresees all that lies there, and the board must not fall with one bundle
+            submitted = _submitted(store, one, known)
+        except Exception as error:  # untrusted input: one bundle must not break the board
             bad.append(f"{one.folder}: {why(error)}")
             continue
-        known.add(brought)
-        bad += brought.attrs["unreadable"]
-        parts, shown = [*parts, brought], [*shown, one]
+        known.add(submitted)
+        bad += submitted.attrs["unreadable"]
+        parts, shown = [*parts, submitted], [*shown, one]
     whole = pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
     whole = whole.astype(dict.fromkeys(OF_SUBMISSIONS, "str"))
-    found_leaks = known_leaks.read([(store, None), *((Store(one.runs), one.name) for one in shown)])
-    bad += [f"{path}: what it says of seen test images cannot be read" for path in found_leaks.unreadable]
-    whole.attrs |= {"unreadable": [visible(line) for line in bad], "root": str(store.root), "known_leaks": found_leaks}
+    leaks = known_leaks.read([(store, None), *((Store(one.runs), one.name) for one in shown)])
+    bad += [f"{path}: leak finding cannot be read; run `bench leaks` again" for path in leaks.unreadable]
+    whole.attrs |= {"unreadable": [visible(line) for line in bad], "root": str(store.root), "known_leaks": leaks}
     return whole
 
 
 @dataclass
 class _Shown:
-    """What the board has so far: its cells, and what all runs of a board say alike."""
+    """Cells shown so far, and the properties that all runs of a board share."""
 
     cells: set[str] = field(default_factory=set)
     boards: dict[tuple[str, ...], tuple[object, ...]] = field(default_factory=dict)
 
     def add(self, runs: pd.DataFrame) -> None:
-        """Takes the cells and boards of these runs in."""
+        """Add the cells and boards of these runs."""
         self.cells |= set(_named_cells(runs))
         for run in runs.drop_duplicates(BOARD).to_dict("records"):
-            self.boards.setdefault(_board_of(run), _alike(run))
+            self.boards.setdefault(_board_of(run), _shared(run))
 
-    def has_room_for(self, run: Run) -> bool:
-        """Whether the board of this run says what it says, or there is none yet."""
-        return self.boards.get(_board_of(run), _alike(run)) == _alike(run)
+    def accepts(self, run: Run) -> bool:
+        """Return whether the run agrees with its board, or starts a new one."""
+        return self.boards.get(_board_of(run), _shared(run)) == _shared(run)
 
 
 def _board_of(run: Run) -> tuple[str, ...]:
     return tuple(str(run[name]) for name in BOARD)
 
 
-def _alike(run: Run) -> tuple[object, ...]:
+def _shared(run: Run) -> tuple[object, ...]:
     return tuple(run["classes"]), bool(run["ranked"]), bool(run["selected_on_test"])
 
 
-def _brought(store: Store, one: Submission, known: _Shown) -> pd.DataFrame:
-    """The runs of a bundle on its own source, without cells that are shown already: what was measured here is not shown twice.
+def _submitted(store: Store, one: Submission, known: _Shown) -> pd.DataFrame:
+    """Return the runs of a bundle on its own source, without cells that are already shown.
 
     Raises:
-        BundleError: they differ from the other runs of their board in what all runs of a board have in common.
+        BundleError: the runs differ from their board in properties that all its runs share.
     """
-    held = Store(one.runs, cache=store.cache_file(f"submission-{one.folder.name}"))
-    runs = cached_runs(held, run_folders(held), _with_evidence).assign(submission=one.name, badge=one.badge)
+    bundled = Store(one.runs, cache=store.cache_file(f"submission-{one.folder.name}"))
+    runs = cached_runs(bundled, run_folders(bundled), _with_evidence).assign(submission=one.name, badge=one.badge)
     own = np.array([is_of(source, one.name) for source in runs["source"]], dtype=bool)
     runs = runs[own & ~_named_cells(runs).isin(known.cells).to_numpy()]
-    alike = _Shown(boards=dict(known.boards))
-    alike.add(runs)
-    if not all(map(alike.has_room_for, runs.to_dict("records"))):
-        raise BundleError("its runs differ from the other runs of their board in classes, or in whether it is ranked")
+    merged = _Shown(boards=dict(known.boards))
+    merged.add(runs)
+    if not all(map(merged.accepts, runs.to_dict("records"))):
+        raise BundleError(
+            "its runs differ from the other runs of their board in `classes`, `ranked` or `selected_on_test`"
+        )
     return runs
 
 
 def own_runs(store: Store) -> pd.DataFrame:
-    """The runs of this store alone, without the submissions beside it."""
-    found = cached_runs(store, run_folders(store))
-    return found.assign(submission=None, badge=None).astype(dict.fromkeys(OF_SUBMISSIONS, "str"))
+    """Return the runs of this store without submissions."""
+    runs = cached_runs(store, run_folders(store))
+    return runs.assign(submission=None, badge=None).astype(dict.fromkeys(OF_SUBMISSIONS, "str"))
 
 
 def _named_cells(runs: pd.DataFrame) -> "pd.Series[str]":
-    """The cell of each run, by its names."""
+    """Return the cell of each run as text."""
     return runs[[*BOARD, *CELL_NAMES]].astype(str).agg(" ".join, axis=1) if len(runs) else pd.Series([], dtype="str")
 
 
 def _with_evidence(store: Store, record: RunRecord) -> RunRecord | Unreadable:
-    """A record that somebody brought, if its evidence can be read and is of its classes: what is drawn from it relies on that."""
+    """Return a submitted record if its evidence is readable and matches its classes; views rely on that."""
     if record.status != "ok":
         return record
     path = store.folder_of(record) / "evidence.npz"
@@ -108,4 +110,6 @@ def _with_evidence(store: Store, record: RunRecord) -> RunRecord | Unreadable:
     except StoreError as error:
         return Unreadable(path, str(error))
     good = shape[0] and shape[1] == len(record.classes)
-    return record if good else Unreadable(path, f"it is of {shape[0]} images and {shape[1]} classes")
+    return (
+        record if good else Unreadable(path, f"has {shape[0]} images and {shape[1]} classes, not {len(record.classes)}")
+    )

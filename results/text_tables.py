@@ -1,4 +1,4 @@
-"""Tables as text: aligned columns, Markdown or LaTeX, with every cell escaped for its form."""
+"""Tables as aligned text, Markdown or LaTeX, with every cell escaped."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ def _tabular(widths: Sequence[int], _: object) -> str:
 
 _MARKDOWN, _LATEX = DataRow("| ", " | ", " |"), DataRow("", " & ", r" \\")
 _RULE, _END = (Line(text, "", "", "") for text in (r"\hline", "\\hline\n\\end{tabular}"))
-_UNPADDED = {  # tabulate's own formats would escape once more, and pad cells that may be long
+_UNPADDED = {  # tabulate's own formats would escape again and pad long cells
     "md": TableFormat(None, lambda widths, _: f"|{'---|' * len(widths)}", None, None, _MARKDOWN, _MARKDOWN, 0, None),
     "latex": TableFormat(_tabular, _RULE, None, _END, _LATEX, _LATEX, 0, None),
 }
@@ -26,21 +26,21 @@ _UNPADDED = {  # tabulate's own formats would escape once more, and pad cells th
 def page(
     head: Sequence[str], columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str], form: str
 ) -> str:
-    """A table with words above and below it; in LaTeX they are comments, so that the whole can be \\input."""
+    """Format a table with lines above and below; in LaTeX they are comments, so that the result can be \\input."""
     head, notes = ([CLEAN[form](line) for line in lines] for lines in (head, notes))
     if form == "latex":
         head, notes = ([f"% {line}" for line in lines] for lines in (head, notes))
-    if form == "md":  # else they would run together into one paragraph
+    if form == "md":  # otherwise they would form one paragraph
         notes = [f"- {line}" for line in notes]
     gap = [] if form == "latex" else [""]
     return "\n".join([*head, *gap, grid(columns, rows, form), *(gap if notes else []), *notes])
 
 
 def grid(columns: Sequence[str], rows: Sequence[Sequence[str]], form: str) -> str:
-    """The table alone."""
+    """Format a table."""
     columns, *rows = ([CLEAN[form](cell) for cell in row] for row in [columns, *rows])
     if form in _UNPADDED:
         return _tabulate(rows, columns, _UNPADDED[form], stralign=None)
-    # as a row: tabulate makes columns wider than their headers
+    # header as a row: tabulate would widen columns for headers
     head, *lines = _tabulate([columns, *rows], tablefmt="plain").split("\n")
     return "\n".join([head, "-" * min(len(head) + 8, 160), *lines])

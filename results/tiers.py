@@ -1,4 +1,4 @@
-"""Sources in tiers: how many others are established better than each."""
+"""Tiers: rank sources by the number of sources established better."""
 
 from itertools import combinations
 
@@ -8,33 +8,31 @@ from results import stats
 from results.compare import all_pairs
 from results.replicate_scores import Samples
 
-TIER_ALPHA = 0.05  # of the Holm-adjusted p below which one source is established better
+TIER_ALPHA = 0.05  # a source is established better if the Holm-adjusted p is below this
 
 
-def tier_notes(found: Samples, rows: pd.DataFrame) -> list[str]:
-    """What must be said beside tiers. rows: of `tiers(found)`."""
-    notes = ["Tier: one plus how many sources are established better (Holm-adjusted p under 5 %)."]
-    notes += ["Within a tier nothing is shown, which is not 'equal'."]
-    if len({frozenset(found.scores[name]) for name in rows["source"]}) > 1:
-        notes.append(
-            "Means over different backbones do not compare; tiers do, by the backbones that two sources share."
-        )
+def tier_notes(data: Samples, rows: pd.DataFrame) -> list[str]:
+    """Return notes to show with tiers. rows: from `tiers(data)`."""
+    notes = ["Tier: one plus the number of sources established better (Holm-adjusted p < 5 %)."]
+    notes += ["Sources in the same tier are not shown to differ; this does not mean that they are equal."]
+    if len({frozenset(data.scores[name]) for name in rows["source"]}) > 1:
+        notes.append("Means over different backbones are not comparable; tiers are, because they use common backbones.")
     if untested := int(rows["untested"].sum()) // 2:
-        notes.append(f"{untested} pairs have no interval, or no backbone in common, and put nothing apart.")
+        notes.append(f"{untested} pairs have no interval or no common backbone, so they do not affect the tiers.")
     return notes
 
 
-def tiers(found: Samples, backbone: str | None = None) -> pd.DataFrame:
-    """Sources in tiers: one plus how many others are established better (Holm-adjusted p under 5 %, pooled over backbones).
+def tiers(data: Samples, backbone: str | None = None) -> pd.DataFrame:
+    """Assign tiers: one plus the number of sources established better (Holm-adjusted p < 5 %, pooled over backbones).
 
-    Columns: tier (missing where no pair of it has an interval, or the board ranks nothing), source, mean, backbones, n,
-    beaten_by, untested (pairs of it without an interval). Sources of a tier are not shown to differ; that is not "equal".
+    Columns: tier (missing if no pair of the source has an interval, or the board is not ranked), source, mean, backbones, n,
+    beaten_by, untested (pairs of the source without an interval).
     """
-    pairs = all_pairs(found, backbone)
+    pairs = all_pairs(data, backbone)
     names = [
         name
-        for name in sorted(found.scores)
-        if found.scores[name] and (backbone is None or backbone in found.scores[name])
+        for name in sorted(data.scores)
+        if data.scores[name] and (backbone is None or backbone in data.scores[name])
     ]
     beaten: dict[str, list[str]] = {name: [] for name in names}
     tested, untested = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
@@ -47,10 +45,10 @@ def tiers(found: Samples, backbone: str | None = None) -> pd.DataFrame:
             beaten[worse].append(better)
     rows = []
     for name in names:
-        by = {key: values for key, values in found.scores[name].items() if backbone in (None, key)}
+        by = {key: values for key, values in data.scores[name].items() if backbone in (None, key)}
         rows.append(
             {
-                "tier": 1 + len(beaten[name]) if found.judged and tested[name] else None,
+                "tier": 1 + len(beaten[name]) if data.judged and tested[name] else None,
                 "source": name,
                 "mean": stats.mean([stats.mean(values) for values in by.values()]),
                 "backbones": len(by),

@@ -1,4 +1,4 @@
-"""Records and evidence made up for tests of what is downstream of a run."""
+"""Synthetic records and evidence for tests."""
 
 import functools
 import json
@@ -20,7 +20,7 @@ BACKBONES = ("tiny", "large")
 
 
 def evidence(seed: int = 0, images: int = 4, classes: int = 3) -> Evidence:
-    """Random but plausible evidence."""
+    """Return random but plausible evidence."""
     rng = np.random.default_rng(seed)
     confusion = rng.integers(0, 50, (images, classes, classes))
     weighted = np.where(confusion.sum(2) > 0, rng.random((images, classes)), np.nan)
@@ -30,13 +30,13 @@ def evidence(seed: int = 0, images: int = 4, classes: int = 3) -> Evidence:
 
 @functools.cache
 def _measured(seed: int) -> tuple[Scores, str]:
-    """(what evidence of this seed scores, its sha256): most tests are made of a few seeds."""
+    """Return (scores, sha256) of the evidence of a seed; cached, because tests reuse few seeds."""
     proof = evidence(seed)
     return metrics.scores(proof), sha256(proof.to_bytes())
 
 
 def record(replicate: int = 0, seed: int | None = None, **changes: Any) -> RunRecord:
-    """A whole record of an ok run; `changes` replace fields (a status other than ok drops the scores)."""
+    """Return a complete record of an ok run; `changes` replace fields (a status other than ok drops the scores)."""
     scores, digest = _measured(replicate if seed is None else seed)
     cell = changes.get("cell", "c" * 64)
     fields: dict[str, Any] = {
@@ -91,18 +91,18 @@ def record(replicate: int = 0, seed: int | None = None, **changes: Any) -> RunRe
 
 
 def write(store: Store, run: RunRecord) -> Path:
-    """Writes a made-up record with the evidence that belongs to it."""
+    """Write a synthetic record with its evidence."""
     seed = next((seed for seed in range(100) if _measured(seed)[1] == run.evidence_sha256), None)
     return write_record(store, run, None if seed is None else evidence(seed))
 
 
 def record_paths(store: Store) -> list[Path]:
-    """Every record.json below the store, sorted."""
+    """Return every record.json in the store, sorted."""
     return [store.root / folder / "record.json" for folder in run_folders(store)]
 
 
 def cell(source: str, identity: str, seeds: range, replicates: int = 3, **changes: object) -> list[RunRecord]:
-    """Records of one cell, a replicate for each seed."""
+    """Return the records of one cell, one replicate per seed."""
     return [
         record(i, seed, source=source, cell=identity * 64, replicates=replicates, **changes)
         for i, seed in enumerate(seeds)
@@ -110,7 +110,7 @@ def cell(source: str, identity: str, seeds: range, replicates: int = 3, **change
 
 
 def store_of(folder: Path, *cells: list[RunRecord]) -> Store:
-    """A store of these cells."""
+    """Create a store with these cells."""
     store = Store(folder)
     for runs in cells:
         for run in runs:
@@ -121,7 +121,7 @@ def store_of(folder: Path, *cells: list[RunRecord]) -> Store:
 def runs_table(
     sources: dict[str, float] = SOURCES, n: int = 5, seed: int = 0, spread: float = 0.004, **changes: Any
 ) -> pd.DataFrame:
-    """Rows as `load_table` gives them: every source on two backbones, the second 0.1 better; the mIoU normal around a mean."""
+    """Return a table like `load_table`: every source on two backbones, the second 0.1 better; mIoU is normal around the mean."""
     rng = np.random.default_rng(seed)
     rows = []
     for source, mean in sources.items():
@@ -149,7 +149,7 @@ def runs_table(
 
 
 def as_submission(store: Store, source: str, level: str = "recomputed") -> Path:
-    """Moves the runs of a source into a bundle beside the store, with a verdict on it; returns the bundle's folder."""
+    """Move the runs of a source into a bundle with a verdict next to the store; return its folder."""
     folder = store.root.parent / SUBMISSIONS / slug(source)
     for path in store.root.glob(f"*/*/{slug(source)}"):
         there = folder / RUNS / path.relative_to(store.root)
@@ -159,8 +159,8 @@ def as_submission(store: Store, source: str, level: str = "recomputed") -> Path:
     files = {p.relative_to(folder).as_posix(): sha256(p.read_bytes()) for p in folder.rglob("*") if p.is_file()}
     listing = Listing(name=source, made="2026-01-01T00:00:00+00:00", version="0", environment={}, files=files)
     (folder / BUNDLE).write_text(listing.model_dump_json())
-    told: dict[str, Any] = {"name": source, "level": level, "tried": level, "checked": listing.made, "version": "0"}
+    fields: dict[str, Any] = {"name": source, "level": level, "tried": level, "checked": listing.made, "version": "0"}
     digest = sha256((folder / BUNDLE).read_bytes())
-    told = Verdict(**told, bundle_sha256=digest, faults=[], done=[]).model_dump()
-    verdict_file(folder).write_text(json.dumps(told))
+    verdict = Verdict(**fields, bundle_sha256=digest, faults=[], done=[]).model_dump()
+    verdict_file(folder).write_text(json.dumps(verdict))
     return folder

@@ -1,4 +1,4 @@
-"""Bundles for tests, made without a run, and the ways in which somebody can spoil one."""
+"""Synthetic bundles for tests, and ways to corrupt them."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ DEEP = "[" * 100_000 + "]" * 100_000
 
 
 def make_bundle(place: Path, name: str = "mine", **changes: Any) -> Path:
-    """PLACE/NAME with three runs of a source, and a verdict beside it that says that it was recomputed."""
+    """Create PLACE/NAME with three runs of a source, and a verdict of level recomputed."""
     folder = place / name
     for replicate in range(3):
         fields: dict[str, Any] = {
@@ -36,7 +36,7 @@ def make_bundle(place: Path, name: str = "mine", **changes: Any) -> Path:
 
 
 def repack(folder: Path) -> None:
-    """Makes bundle.json and the verdict say what is there now, as somebody does who edits on purpose."""
+    """Update bundle.json and verdict to the current files, as a deliberate manipulation would."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != BUNDLE]
     sums = {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     listing = Listing(name=folder.name, made="2026-01-01", version="0", environment={}, files=sums)
@@ -45,7 +45,7 @@ def repack(folder: Path) -> None:
 
 
 def judge(folder: Path) -> None:
-    """A verdict that nobody has reached."""
+    """Write a forged verdict."""
     verdict = Verdict(
         name=folder.name,
         level="recomputed",
@@ -60,7 +60,7 @@ def judge(folder: Path) -> None:
 
 
 def run_of(folder: Path) -> Path:
-    """The folder of the first run of a bundle, or of a store."""
+    """Return the folder of the first run of a bundle or store."""
     return min(folder.rglob("record.json")).parent
 
 
@@ -69,7 +69,7 @@ Put = Callable[[Path], object]
 
 
 def deep_folders(folder: Path) -> None:
-    """1,200 folders, one in the other; their path is too long to be made at once."""
+    """Create 1,200 nested folders, one by one because the path is too long."""
     here = os.open(folder, os.O_RDONLY)
     for _ in range(1200):
         os.mkdir("d", dir_fd=here)
@@ -86,27 +86,27 @@ def many(folder: Path, make: Put) -> None:
 
 
 def in_place_of(path: Path, put: Put) -> None:
-    """Puts something where a file was."""
+    """Replace a file with the result of `put`."""
     path.unlink(missing_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     put(path)
 
 
 def huge(path: Path) -> None:
-    """A file of 6 GB that takes no room."""
+    """Create a sparse file of 6 GB."""
     with open(path, "wb") as file:
         file.truncate(HUGE)
 
 
 def listening(path: Path) -> None:
-    """A socket; its address may not be longer than 107 bytes."""
+    """Create a socket; its address may have at most 107 bytes."""
     with socket.socket(socket.AF_UNIX) as one:
         here = os.open(path.parent, os.O_RDONLY)
         one.bind(f"/proc/self/fd/{here}/{path.name}")
         os.close(here)
 
 
-# what no file of a bundle, of its verdict or of a store should be
+# invalid files of a bundle, verdict or store
 ODD_FILES: dict[str, Put] = {
     "a device": lambda path: path.symlink_to("/dev/zero"),
     "a pipe": os.mkfifo,
@@ -126,9 +126,9 @@ ODD_FILES: dict[str, Put] = {
 def _edit(change: Callable[[dict[str, Any]], None]) -> Spoil:
     def spoil(folder: Path) -> None:
         for path in folder.rglob("record.json"):
-            told = json.loads(path.read_text())
-            change(told)
-            path.write_text(json.dumps(told))
+            record = json.loads(path.read_text())
+            change(record)
+            path.write_text(json.dumps(record))
         repack(folder)
 
     return spoil
@@ -153,8 +153,8 @@ SPOILS: dict[str, Spoil] = {
     "20,001 files": lambda folder: many(folder, Path.touch),
     "20,001 folders": lambda folder: many(folder, Path.mkdir),
     "no runs": lambda folder: [shutil.rmtree(folder / RUNS), repack(folder)],
-    "other classes": _edit(lambda told: told.update(classes=["background", "person", "tree"])),
-    "another rule of ranking": _edit(lambda told: told.update(ranked=False)),
+    "other classes": _edit(lambda record: record.update(classes=["background", "person", "tree"])),
+    "another rule of ranking": _edit(lambda record: record.update(ranked=False)),
     "evidence of nothing": _and_repack(EVIDENCE, lambda path: path.write_bytes(b"no evidence")),
     "a finding that is deep JSON": _and_repack(f"{RUNS}/{LEAKS}/soda/mine-0.json", ODD_FILES["deep JSON"]),
     "a record that is deep JSON": _and_repack(RECORD, ODD_FILES["deep JSON"]),
@@ -174,7 +174,7 @@ def _everywhere(odd: str, put: Put) -> dict[str, Spoil]:
 
 
 def damaged(data: bytes, rng: np.random.Generator) -> bytes:
-    """The data after a bit flip, a cut, or a write that was torn and left zeros."""
+    """Return the data with a bit flip, truncated, or with a tail of zeros."""
     place = int(rng.integers(len(data)))
     kinds = (
         data[:place] + bytes([data[place] ^ (1 << int(rng.integers(8)))]) + data[place + 1 :],

@@ -1,4 +1,4 @@
-"""`bench dashboard`: where it listens, and by what names it may be asked for. Real requests, real WebSockets."""
+"""`bench dashboard`: addresses and allowed hosts, tested with real requests and WebSockets."""
 
 import http.client
 import json
@@ -29,7 +29,7 @@ Serve = Callable[..., tuple[str, subprocess.Popen[str]]]
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """`bench dashboard` on a free port; (the address that it prints, its process)."""
+    """Start `bench dashboard` on a free port; return (printed URL, process)."""
     running = []
 
     def start(*words: str) -> tuple[str, subprocess.Popen[str]]:
@@ -53,15 +53,15 @@ def parts(address: str) -> tuple[str, int, str]:
 
 
 def status(address: str, path: str, host: str) -> int:
-    """Of an HTTP request with this Host."""
+    """Return the status of an HTTP request with this Host header."""
     _, port, base = parts(address)
-    asked = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
-    asked.request("GET", f"{base}{path}", headers={"Host": host})
-    return asked.getresponse().status
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
+    connection.request("GET", f"{base}{path}", headers={"Host": host})
+    return connection.getresponse().status
 
 
-def gets_in(address: str, host: str, origin: str | None = None) -> bool:
-    """Whether a WebSocket of the page opens with this Host, from a page of the same name or of another one."""
+def is_allowed(address: str, host: str, origin: str | None = None) -> bool:
+    """Return whether a WebSocket opens with this Host and Origin (default: the same host)."""
     _, port, base = parts(address)
     raw = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
     try:
@@ -70,44 +70,44 @@ def gets_in(address: str, host: str, origin: str | None = None) -> bool:
         ) as stream:
             assert stream.protocol.state.name == "OPEN"
             return True
-    except InvalidStatus as refused:
-        if refused.response.status_code != 403:
+    except InvalidStatus as error:
+        if error.response.status_code != 403:
             raise
         return False
 
 
-def test_only_loopback_names_get_in_and_what_is_printed_works(serve: Serve) -> None:
+def test_only_loopback_names_are_allowed_and_the_printed_url_works(serve: Serve) -> None:
     address, process = serve()
     _, port, _ = parts(address)
     assert address == f"http://localhost:{port}"
     for host in ("localhost", "127.0.0.1", "[::1]", "localhost."):
-        assert gets_in(address, f"{host}:{port}"), host
+        assert is_allowed(address, f"{host}:{port}"), host
         assert status(address, "/", f"{host}:{port}") == 200
-    assert gets_in(address, "localhost:9999"), "a port may be forwarded"
+    assert is_allowed(address, "localhost:9999"), "ports may be forwarded"
     for host in ("evil.example", "localhost.evil.example", "10.0.0.1", "evil.localhost", socket.gethostname()):
-        assert not gets_in(address, f"{host}:{port}"), host
+        assert not is_allowed(address, f"{host}:{port}"), host
         for path in ("/", "/_stcore/health", "/_stcore/host-config", "/media/x"):
             assert status(address, path, f"{host}:{port}") == 403, (host, path)
     for origin in ("http://evil.example", "https://localhost.evil.example", "null", "http://["):
-        assert not gets_in(address, f"localhost:{port}", origin), origin
+        assert not is_allowed(address, f"localhost:{port}", origin), origin
     process.send_signal(signal.SIGINT)
     assert process.wait(PATIENCE_S) in (0, -signal.SIGINT)
 
 
-def test_names_and_a_path_of_a_proxy_are_added(serve: Serve) -> None:
+def test_proxy_names_and_path(serve: Serve) -> None:
     address, _ = serve("--allow-host", "lab.example.org", "--base-path", "/team/board/")
     _, port, base = parts(address)
     assert base == "/team/board"
-    assert gets_in(address, "lab.example.org")
-    assert gets_in(address, f"localhost:{port}")
-    assert gets_in(address, f"localhost:{port}", "https://lab.example.org"), "a proxy may change the Host"
-    assert not gets_in(address, "other.example.org")
+    assert is_allowed(address, "lab.example.org")
+    assert is_allowed(address, f"localhost:{port}")
+    assert is_allowed(address, f"localhost:{port}", "https://lab.example.org"), "a proxy may change the Host header"
+    assert not is_allowed(address, "other.example.org")
     assert status(address, "/", "lab.example.org") == 200
     assert status(address, "/_stcore/health", "lab.example.org") == 200
-    assert status(f"http://localhost:{port}", "/_stcore/health", "lab.example.org") != 200, "the path is part of it"
+    assert status(f"http://localhost:{port}", "/_stcore/health", "lab.example.org") != 200, "the base path is required"
 
 
-def test_a_port_in_use_is_said_before_any_address_is_printed(tmp_path: Path) -> None:
+def test_port_in_use_fails_before_a_url_is_printed(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         words = [BENCH, "dashboard", "--no-browser", "--store", str(tmp_path), "--port", str(port)]
@@ -121,18 +121,18 @@ def test_a_port_in_use_is_said_before_any_address_is_printed(tmp_path: Path) -> 
     ("asked", "why"),
     [
         (("--host", "no-such-host.invalid"), "cannot serve on no-such-host.invalid"),
-        (("--host", "203.0.113.1"), "cannot serve on 203.0.113.1"),  # kept for documentation: no machine has it
-        (("--host", "http://localhost"), "is no name or address"),
-        (("--host", "unix:///tmp/x"), "is no name or address"),
+        (("--host", "203.0.113.1"), "cannot serve on 203.0.113.1"),  # reserved for documentation
+        (("--host", "http://localhost"), "is not a host name or IP address"),
+        (("--host", "unix:///tmp/x"), "is not a host name or IP address"),
         (("--host", "a" * 300), "cannot serve on"),
-        (("--host", " "), "is no name or address"),
-        (("--base-path", "../x"), "is no path"),
-        (("--base-path", "a?b"), "is no path"),
-        (("--allow-host", "https://x"), "is no name"),
-        (("--allow-host", "*"), "is no name"),
+        (("--host", " "), "is not a host name or IP address"),
+        (("--base-path", "../x"), "is not a valid path"),
+        (("--base-path", "a?b"), "is not a valid path"),
+        (("--allow-host", "https://x"), "is not a host name"),
+        (("--allow-host", "*"), "is not a host name"),
     ],
 )
-def test_what_cannot_be_served_is_refused_in_one_line(asked: tuple[str, str], why: str, tmp_path: Path) -> None:
+def test_invalid_address_fails_in_one_line(asked: tuple[str, str], why: str, tmp_path: Path) -> None:
     words = [BENCH, "dashboard", "--no-browser", "--store", str(tmp_path), "--port", "0", *asked]
     done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert (done.returncode, done.stdout) == (1, "")
@@ -141,13 +141,13 @@ def test_what_cannot_be_served_is_refused_in_one_line(asked: tuple[str, str], wh
 
 
 @pytest.mark.parametrize("port", ["-1", "99999", "x", ""])
-def test_a_port_that_is_none(port: str, bench: Bench) -> None:
-    told = bench("dashboard", "--port", port)
-    assert (told.code, told.out) == (1, "")
-    assert "Invalid value for '--port'" in told.err
+def test_invalid_port(port: str, bench: Bench) -> None:
+    result = bench("dashboard", "--port", port)
+    assert (result.code, result.out) == (1, "")
+    assert "Invalid value for '--port'" in result.err
 
 
-def test_all_it_is_asked_for_reaches_the_server(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_reach_the_server(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[list[str]] = []
 
     def execv(_: str, words: list[str]) -> None:
@@ -156,9 +156,9 @@ def test_all_it_is_asked_for_reaches_the_server(bench: Bench, monkeypatch: pytes
 
     monkeypatch.setattr(os, "execv", execv)
     bench("dashboard", "--host", "::1", "--port", "7", "--base-path", "a", "--allow-host", "b", "--allow-host", "c")
-    asked = json.loads(calls[0][-1])
-    assert asked.pop("browser") is True
-    assert Address(**asked) == Address("::1", 7, "a", ["b", "c"])  # type: ignore[arg-type]
+    options = json.loads(calls[0][-1])
+    assert options.pop("browser") is True
+    assert Address(**options) == Address("::1", 7, "a", ["b", "c"])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -170,19 +170,19 @@ def test_all_it_is_asked_for_reaches_the_server(bench: Bench, monkeypatch: pytes
         (Address("box.local", base_path="//a/b/"), "http://box.local:5/a/b"),
     ],
 )
-def test_the_address_is_one_that_a_browser_takes(address: Address, url: str) -> None:
+def test_url(address: Address, url: str) -> None:
     assert address.url(5) == url
 
 
 @pytest.mark.parametrize(
     "header", ["", "a@localhost", "localhost/", "localhost:x", "localhost:99999", "[::1", "localhost?", "\xff"]
 )
-def test_a_host_that_is_none_is_unknown(header: str) -> None:
+def test_invalid_host_is_unknown(header: str) -> None:
     assert not Address().knows(header)
     assert not Address("0.0.0.0").knows(header)
 
 
-def test_all_addresses_are_known_by_number_and_by_the_name_of_the_machine() -> None:
+def test_wildcard_address_allows_ips_and_the_host_name() -> None:
     for everywhere in (Address("0.0.0.0"), Address("::")):
         for header in ("192.168.1.5:8501", "[fe80::1]:8501", f"{socket.gethostname()}:8501", "localhost"):
             assert everywhere.knows(header), header
@@ -191,7 +191,7 @@ def test_all_addresses_are_known_by_number_and_by_the_name_of_the_machine() -> N
     assert not Address("192.168.1.5").knows("192.168.1.6:8501")
 
 
-def test_an_address_of_this_machine_can_be_served() -> None:
+def test_local_address_can_be_served() -> None:
     Address(port=0).check()
     Address("0.0.0.0", 0, "a/b.c", ("x.example",)).check()
     with pytest.raises(AddressError, match="cannot serve on 203"):

@@ -24,20 +24,20 @@ def test_ranks_by_the_mean_over_replicates(tmp_path: Path) -> None:
     assert (table["n"] == 3).all()
 
 
-def test_what_one_class_everywhere_scores_is_told_from_evidence_that_is_whole(tmp_path: Path) -> None:
+def test_constant_note_skips_damaged_evidence(tmp_path: Path) -> None:
     runs = [record(0, status="failed", reason="no"), *cell("none", "a", range(1, 3))]
     truth = evidence(2).confusion.sum((0, 2))
-    told = (
+    note = (
         f"Predicting '{record().classes[truth.argmax()]}' everywhere scores {truth.max() / truth.sum() / 3:.4f} mIoU."
     )
-    for torn, wanted in ((1, told), (2, None)):
-        store = store_of(tmp_path / str(torn), runs)
-        for run in runs[1 : 1 + torn]:
+    for damaged, wanted in ((1, note), (2, None)):
+        store = store_of(tmp_path / str(damaged), runs)
+        for run in runs[1 : 1 + damaged]:
             (store.folder_of(run) / "evidence.npz").write_bytes(b"torn")
         assert constant_note(load_table(store.root)) == wanted
 
 
-def test_a_cell_that_lost_replicates_is_not_ranked(tmp_path: Path) -> None:
+def test_partial_cell_is_not_ranked(tmp_path: Path) -> None:
     lost = [
         *cell("none", "a", range(2)),
         record(2, source="none", cell="a" * 64, status="diverged", reason="not finite"),
@@ -49,7 +49,7 @@ def test_a_cell_that_lost_replicates_is_not_ranked(tmp_path: Path) -> None:
     assert "1 diverged of 3: not finite" in row["reason"]
 
 
-def test_a_cell_that_is_not_finished_is_not_ranked(tmp_path: Path) -> None:
+def test_incomplete_cell_is_not_ranked(tmp_path: Path) -> None:
     store_of(tmp_path, cell("none", "a", range(2)))
     row = rows(tmp_path).loc[("none", "a" * 64)]
     assert (row["status"], row["n"]) == ("incomplete", 2)
@@ -57,7 +57,7 @@ def test_a_cell_that_is_not_finished_is_not_ranked(tmp_path: Path) -> None:
     assert row["miou_low"] is None or pd.isna(row["miou_low"])
 
 
-def test_two_identities_of_one_name_are_never_mixed(tmp_path: Path) -> None:
+def test_identities_of_one_name_are_not_mixed(tmp_path: Path) -> None:
     old = cell("none", "a", range(3))
     new = cell("none", "b", range(3, 6), finished="2026-02-01T00:00:00+00:00")
     store_of(tmp_path, old, new)
@@ -67,8 +67,8 @@ def test_two_identities_of_one_name_are_never_mixed(tmp_path: Path) -> None:
     assert table["n"].tolist() == [3, 3]
 
 
-def test_what_measured_nothing_replaces_nothing(tmp_path: Path) -> None:
-    """A later run on a machine without the weights skips under another identity; what was measured stands."""
+def test_cell_without_results_replaces_nothing(tmp_path: Path) -> None:
+    """A later run on a machine without the weights is skipped under another identity."""
     skipped = cell("imagenet", "b", range(3), status="skipped", finished=LATER)
     store_of(tmp_path, cell("imagenet", "a", range(3)), skipped)
     table = rows(tmp_path)
@@ -80,7 +80,7 @@ def test_what_measured_nothing_replaces_nothing(tmp_path: Path) -> None:
     "other",
     [{"target_hash": "u" * 64}, {"protocol_hash": "q" * 64}, {"result_version": "final 2"}, {"train_frac": 0.1}],
 )
-def test_only_what_is_comparable_is_ranked_together(other: dict[str, Any], tmp_path: Path) -> None:
+def test_only_comparable_cells_are_ranked_together(other: dict[str, Any], tmp_path: Path) -> None:
     store_of(tmp_path, cell("none", "a", range(3)), cell("imagenet", "b", range(10, 13), finished=LATER, **other))
     assert rows(tmp_path)["rank"].tolist() == [1, 1]
     assert rows(tmp_path)["status"].tolist() == ["ok", "ok"]
@@ -91,7 +91,7 @@ def test_short_protocols_are_not_ranked(tmp_path: Path) -> None:
     assert rows(tmp_path)["rank"].isna().all()
 
 
-def test_a_new_run_never_changes_another_cells_row(tmp_path: Path) -> None:
+def test_new_run_does_not_change_other_rows(tmp_path: Path) -> None:
     store = store_of(tmp_path, cell("none", "a", range(3)))
     before = rows(tmp_path).loc[("none", "a" * 64)].drop("rank")
     write(store, record(0, 99, source="imagenet", cell="b" * 64))
@@ -99,5 +99,5 @@ def test_a_new_run_never_changes_another_cells_row(tmp_path: Path) -> None:
     pd.testing.assert_series_equal(before, after, check_names=False)
 
 
-def test_an_empty_store_gives_an_empty_board(tmp_path: Path) -> None:
+def test_empty_store_gives_empty_board(tmp_path: Path) -> None:
     assert board(load_table(tmp_path)).empty

@@ -1,4 +1,4 @@
-"""The leaderboard in a real browser: Debian's chromium, headless."""
+"""The dashboard in headless Chromium."""
 
 import contextlib
 import io
@@ -57,7 +57,7 @@ def browser(downloads: Path) -> Iterator[webdriver.Chrome]:
 
 @pytest.fixture(scope="module")
 def serve() -> Iterator[Serve]:
-    """`bench dashboard` on a store; returns its address."""
+    """Start `bench dashboard` on a store; return its URL."""
     running: dict[Path, tuple[subprocess.Popen[bytes], str]] = {}
 
     def start(store: Path) -> str:
@@ -86,7 +86,7 @@ def _healthy(address: str) -> bool:
 def wait(until: Callable[[], object], patience_s: float = PATIENCE_S) -> None:
     end = time.monotonic() + patience_s
     while not until():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, "timed out"
         time.sleep(0.2)
 
 
@@ -97,33 +97,39 @@ def text(browser: webdriver.Chrome) -> str:
 
 
 def drawn(browser: webdriver.Chrome, address: str, title: str) -> None:
-    """Opens an address and waits until its page stands."""
+    """Open a URL and wait until its page is drawn."""
     browser.get(address)
     wait(lambda: title in text(browser) and not browser.find_elements(By.CSS_SELECTOR, '[data-stale="true"]'))
     wait(lambda: not browser.find_elements(By.CSS_SELECTOR, '[data-testid="stStatusWidget"]'))
 
 
 def faults(browser: webdriver.Chrome) -> list[str]:
-    """What went wrong on the page or in the console."""
-    said = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    """Return errors on the page and in the console."""
+    messages = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
     broken = browser.find_elements(By.CSS_SELECTOR, '[data-testid="stException"]')
-    return [m for m in said if not any(name in m for name in HARMLESS)] + [element.text for element in broken]
+    return [m for m in messages if not any(name in m for name in HARMLESS)] + [element.text for element in broken]
 
 
-def asked_of_others(browser: webdriver.Chrome, address: str) -> list[str]:
-    """Addresses outside of this server that the browser has asked for since the last look."""
+def external_requests(browser: webdriver.Chrome, address: str) -> list[str]:
+    """Return URLs outside of this server that the browser has requested since the last call."""
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    asked = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
-    return [url for url in asked if not url.startswith((address, "data:", "blob:", "about:", "chrome:"))]
+    requested = [
+        event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"
+    ]
+    return [url for url in requested if not url.startswith((address, "data:", "blob:", "about:", "chrome:"))]
 
 
 TITLES = dict(
-    zip(PAGES, ("Which pretraining", "Source × backbone", "Two sources", "Size, div", "One run", "Images"), strict=True)
+    zip(
+        PAGES,
+        ("Which pretraining", "Source × backbone", "Compare two sources", "Size, div", "One run", "Images"),
+        strict=True,
+    )
 )
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_page_opens_without_a_fault(
+def test_every_page_opens_without_errors(
     page: str,
     browser: webdriver.Chrome,
     serve: Serve,
@@ -133,15 +139,15 @@ def test_every_page_opens_without_a_fault(
     for store in (Path("no-such-store"), filled):
         address = serve(store)
         browser.get("about:blank")
-        asked_of_others(browser, address)  # those of the page before
+        external_requests(browser, address)  # discard those of the previous page
         drawn(browser, f"{address}/?page={page}", TITLES[page])
-        time.sleep(1)  # for figures, which are drawn last
+        time.sleep(1)  # figures are drawn last
         assert not faults(browser)
-        assert not asked_of_others(browser, address)
+        assert not external_requests(browser, address)
 
 
 def rows_of(browser: webdriver.Chrome) -> list[list[str]]:
-    """The cells of every table as they are told to a screen reader; the tables themselves are drawn on a canvas."""
+    """Return the cells of every table from its accessible version; the tables themselves are drawn on a canvas."""
     with contextlib.suppress(StaleElementReferenceException):
         grids = browser.find_elements(By.CSS_SELECTOR, 'table[role="grid"]')
         return [
@@ -151,7 +157,7 @@ def rows_of(browser: webdriver.Chrome) -> list[list[str]]:
     return []
 
 
-def test_a_filter_changes_table_and_address_and_the_address_shows_the_same(
+def test_filter_changes_table_and_url_and_the_url_restores_it(
     browser: webdriver.Chrome,
     serve: Serve,
     filled: Path,  # noqa: F811
@@ -173,7 +179,7 @@ def test_a_filter_changes_table_and_address_and_the_address_shows_the_same(
     assert not faults(browser)
 
 
-def test_the_csv_holds_the_numbers_of_bench_table(
+def test_csv_download_equals_bench_table(
     browser: webdriver.Chrome,
     serve: Serve,
     downloads: Path,
@@ -181,7 +187,7 @@ def test_the_csv_holds_the_numbers_of_bench_table(
     filled: Path,  # noqa: F811
 ) -> None:
     drawn(browser, serve(filled), TITLES["Leaderboard"])
-    wait(lambda: "Every cell" in text(browser))
+    wait(lambda: "All cells" in text(browser))
     wait(lambda: len(browser.find_elements(By.CSS_SELECTOR, '[data-testid="stDownloadButton"] button')) >= 4)
     buttons = browser.find_elements(By.CSS_SELECTOR, '[data-testid="stDownloadButton"] button')
     [button for button in buttons if "CSV" in button.text][1].click()
@@ -192,7 +198,7 @@ def test_the_csv_holds_the_numbers_of_bench_table(
     )
 
 
-def test_a_name_is_never_markup(browser: webdriver.Chrome, serve: Serve, tmp_path: Path) -> None:
+def test_name_is_never_markup(browser: webdriver.Chrome, serve: Serve, tmp_path: Path) -> None:
     name = "<script>alert(1)</script><img src=x onerror=alert(2)>[x](javascript:alert(3))"
     note = f"{name} :red[x] :material/bug: :streamlit: :smile: $x$ http://x.invalid/y www.x.invalid a@x.invalid ![x](http://x.invalid/z.png)"
     store = Store(tmp_path / "store")
@@ -205,13 +211,13 @@ def test_a_name_is_never_markup(browser: webdriver.Chrome, serve: Serve, tmp_pat
         time.sleep(1)
         taken = "img[src=x], img[alt='Streamlit logo'], a[href^=javascript], [aria-label='bug icon'], .katex"
         assert not browser.find_elements(By.CSS_SELECTOR, f"{taken}, a[href*=invalid], img[src*=invalid]")
-        assert not [url for url in asked_of_others(browser, serve(store.root)) if "invalid" in url]
+        assert not [url for url in external_requests(browser, serve(store.root)) if "invalid" in url]
         assert note in text(browser)
-        assert not faults(browser)  # an alert would have ended the driver's call
+        assert not faults(browser)  # an alert would have raised in the driver
         assert page != "Leaderboard" or name in text(browser)
 
 
-def test_a_store_that_grows_is_picked_up(browser: webdriver.Chrome, serve: Serve, tmp_path: Path) -> None:
+def test_new_runs_appear(browser: webdriver.Chrome, serve: Serve, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     write_record(store, record(0), evidence(0))
     drawn(browser, serve(store.root), TITLES["Leaderboard"])

@@ -1,4 +1,4 @@
-"""Claims, judged by tables whose truth is known."""
+"""Claims judged on synthetic tables."""
 
 from pathlib import Path
 
@@ -12,13 +12,13 @@ from results.claims import Expected, judge, judge_entry, parse, sentence
 from results.replicate_scores import samples
 
 
-def test_the_sentence_says_which_p_and_how_many() -> None:
+def test_sentence_has_p_values_and_replicates() -> None:
     near = judge(parse("satir ~ imagenet within 0.02"), samples(runs_table()))
     assert "p of no difference" in sentence(near)
     assert "p of a larger one" in sentence(near)
     few = runs_table(n=3, seed=1)
     runs = pd.concat([runs_table()[lambda rows: rows["source"] == "none"], few[few["source"] == "satir"]])
-    assert "3 replicates or more" in sentence(judge(parse("satir > none"), samples(runs)))
+    assert "at least 3 replicates each" in sentence(judge(parse("satir > none"), samples(runs)))
 
 
 # -- claims --------------------------------------------------------------------------------------------------------------
@@ -38,50 +38,50 @@ def test_the_sentence_says_which_p_and_how_many() -> None:
         ("satir ~ none within 0.01", "CONTRADICTED"),
     ],
 )
-def test_claims_are_judged_by_what_is_known(text: str, verdict: str) -> None:
+def test_verdicts(text: str, verdict: str) -> None:
     claim = parse(text)
-    found = judge(claim, samples(runs_table(), claim.metric))
-    assert found.verdict == verdict, sentence(found)
-    assert sentence(found).startswith(verdict)
+    judgement = judge(claim, samples(runs_table(), claim.metric))
+    assert judgement.verdict == verdict, sentence(judgement)
+    assert sentence(judgement).startswith(verdict)
 
 
-def test_not_shown_says_what_it_would_take() -> None:
+def test_not_shown_reports_needed_replicates() -> None:
     small = runs_table({"none": 0.6, "satir": 0.606}, n=3, spread=0.01, seed=5)
-    found = judge(parse("satir > none"), samples(small))
-    assert found.verdict == "NOT SHOWN"
-    assert found.told.effect > 0
-    assert found.needed is not None
-    assert found.needed > 3
-    assert f"about {found.needed} would be needed" in sentence(found)
-    assert judge(parse("none > satir"), samples(small)).needed is None  # it points the other way
+    judgement = judge(parse("satir > none"), samples(small))
+    assert judgement.verdict == "NOT SHOWN"
+    assert judgement.difference.effect > 0
+    assert judgement.needed is not None
+    assert judgement.needed > 3
+    assert f"about {judgement.needed} would be needed" in sentence(judgement)
+    assert judge(parse("none > satir"), samples(small)).needed is None  # the effect has the wrong sign
     two = judge(parse("satir > none"), samples(runs_table(n=2)))
     assert (two.verdict, two.needed) == ("NOT SHOWN", None)
     assert "no interval under 3 replicates" in sentence(two)
     short = judge(parse("satir > none"), samples(runs_table(ranked=False)))
     assert short.verdict == "NOT SHOWN"
-    assert "too short to rank" in sentence(short)
+    assert "too short for a ranking" in sentence(short)
 
 
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("satir is better", "cannot read the claim"),
-        ("satir > none by lots", "cannot read the claim"),
+        ("satir is better", "cannot parse the claim"),
+        ("satir > none by lots", "cannot parse the claim"),
         ("satir ~ none by 0.1", "~ with 'within'"),
         ("satir ~ none", "~ with 'within'"),
-        ("satir > none within 0.1", "> goes with 'by'"),
+        ("satir > none within 0.1", "use > with 'by'"),
         ("satir > none by 3", "between 0 and 1"),
         ("satir ~ none within 0", "between 0 and 1"),
         ("satir > none by 0.1 accuracy", "unknown metric 'accuracy'"),
-        ("", "cannot read the claim"),
+        ("", "cannot parse the claim"),
     ],
 )
-def test_a_claim_that_does_not_parse_says_how_one_is_written(text: str, why: str) -> None:
+def test_invalid_claim(text: str, why: str) -> None:
     with pytest.raises(UnanswerableError, match=why):
         parse(text)
 
 
-def test_a_file_of_claims(tmp_path: Path) -> None:
+def test_claims_file(tmp_path: Path) -> None:
     path = tmp_path / "claims.yaml"
     path.write_text('- {claim: "satir > none", expect: supported}\n- {claim: "none > satir", expect: contradicted}\n')
     for entry in read_yaml_list(path, Expected):
@@ -89,16 +89,16 @@ def test_a_file_of_claims(tmp_path: Path) -> None:
     path.write_text("- {claim: x, expect: proven}\n- {clam: y}\n- {claim: x, expect: supported, train_frac: true}\n")
     with pytest.raises(FileError) as wrong:
         read_yaml_list(path, Expected)
-    for says in (
+    for part in (
         "line 1: 0.expect: ",
         "line 2: '1.claim' is missing",
         "line 2: unknown key '1.clam': did you mean 'claim'?",
         "line 3: 2.train_frac: must be a number, found True",
     ):
-        assert says in str(wrong.value)
+        assert part in str(wrong.value)
 
 
-def test_a_long_claim_is_refused_at_once() -> None:
-    """Of so many signs it would be tried which one is meant."""
-    with pytest.raises(UnanswerableError, match="a claim of 40000 characters; at most 500"):
+def test_long_claim_is_rejected_quickly() -> None:
+    """The pattern would backtrack over all signs."""
+    with pytest.raises(UnanswerableError, match="too long: 40000 characters; at most 500"):
         parse("a>" * 20000)

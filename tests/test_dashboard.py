@@ -1,4 +1,4 @@
-"""The leaderboard's logic, without a browser."""
+"""The dashboard, without a browser."""
 
 import functools
 import json
@@ -34,8 +34,8 @@ components = functools.cache(manifest_scanner.scan_component_manifests)
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> Open:
-    """The page as it stands after one run, on a store, with words of the address."""
-    # most of the time of an AppTest goes into a look at every installed package
+    """Open the dashboard on a store, with parameters of the URL."""
+    # scanning all installed packages dominates the time of an AppTest
     monkeypatch.setattr(manifest_scanner, "scan_component_manifests", components)
 
     def open_it(store: Path, **words: str) -> AppTest:
@@ -54,12 +54,12 @@ def texts(app: AppTest) -> str:
 
 
 def shown(app: AppTest, column: str) -> pd.DataFrame:
-    """The first table that has this column."""
+    """Return the first table with this column."""
     return next(table.value for table in app.dataframe if column in table.value)
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_page_opens_on_what_ships_and_on_a_store(page: str, opened: Open, filled: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_every_page_opens(page: str, opened: Open, filled: Path, tmp_path: Path) -> None:  # noqa: F811
     for store in (tmp_path / "none yet", filled):
         app = opened(store, page=page)
         assert not app.exception, app.exception
@@ -87,7 +87,7 @@ def test_the_table_is_the_board(opened: Open, filled: Path) -> None:  # noqa: F8
         ({"search": "n-1"}, lambda cells: cells["source"].str.contains("n-1")),
     ],
 )
-def test_a_filter_in_the_address_leaves_what_it_names(
+def test_filter_in_the_url(
     words: dict[str, str],
     left: Callable[[pd.DataFrame], "pd.Series[bool]"],
     opened: Open,
@@ -100,7 +100,7 @@ def test_a_filter_in_the_address_leaves_what_it_names(
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_filters_that_leave_nothing(page: str, opened: Open, filled: Path) -> None:  # noqa: F811
+def test_filters_without_matches(page: str, opened: Open, filled: Path) -> None:  # noqa: F811
     app = opened(filled, page=page, search="([")
     assert not app.exception, app.exception
 
@@ -110,10 +110,10 @@ def test_the_other_metric(opened: Open, filled: Path) -> None:  # noqa: F811
     assert sorted(rows["weighted_f"]) == sorted(board(load_table(filled))["weighted_f"])
 
 
-def test_compare_says_what_bench_claim_says(opened: Open, filled: Path) -> None:  # noqa: F811
-    said = texts(opened(filled, page="Compare", a="satir", b="none"))
-    assert "SUPPORTED: satir is" in said
-    assert "12 groups of 48 test images" in said
+def test_compare_shows_the_judgement(opened: Open, filled: Path) -> None:  # noqa: F811
+    shown_texts = texts(opened(filled, page="Compare", a="satir", b="none"))
+    assert "SUPPORTED: satir is" in shown_texts
+    assert "12 groups of 48 test images" in shown_texts
     assert "Choose two different sources" in texts(opened(filled, page="Compare", a="none", b="none"))
 
 
@@ -137,7 +137,7 @@ def test_images_of_two_runs_and_where_they_differ(opened: Open, tmp_path: Path) 
             write_record(store, made, evidence(replicate + len(source)))
             labels = {f"image-{i}": rng.integers(0, 3, (40, 700), dtype=np.uint8) for i in range(4)}
             prediction_samples.write(prediction_samples.predictions_file(store, made.run), labels)
-    assert "holds no pictures" in texts(opened(store.root, page="Images"))
+    assert "has no sample images" in texts(opened(store.root, page="Images"))
     for path in prediction_samples.truth_files(store, "t" * 64, "p" * 64):
         prediction_samples.write(path, labels)
     app = opened(store.root, page="Images")
@@ -149,10 +149,10 @@ def test_images_of_two_runs_and_where_they_differ(opened: Open, tmp_path: Path) 
     assert prediction_samples.read(prediction_samples.predictions_file(store, made.run)) == {}
 
 
-# -- what a store can be ---------------------------------------------------------------------------------------------
+# -- unusual stores ---------------------------------------------------------------------------------------------
 
 
-def test_an_empty_store_says_how_to_fill_it(opened: Open, tmp_path: Path) -> None:
+def test_empty_store_suggests_a_command(opened: Open, tmp_path: Path) -> None:
     app = opened(tmp_path)
     assert not app.exception
     assert "bench run --matrix demo" in texts(app)
@@ -175,7 +175,7 @@ def test_one_failed_run_only(page: str, opened: Open, tmp_path: Path) -> None:
         assert "the driver is gone" in texts(app)
 
 
-def test_a_damaged_record_and_one_of_a_newer_schema_are_named(opened: Open, tmp_path: Path) -> None:
+def test_damaged_and_newer_records_are_listed(opened: Open, tmp_path: Path) -> None:
     from examples import evidence
 
     store = Store(tmp_path)
@@ -185,10 +185,10 @@ def test_a_damaged_record_and_one_of_a_newer_schema_are_named(opened: Open, tmp_
     (folders[1] / "record.json").write_text(json.dumps(newer))
     app = opened(tmp_path)
     assert not app.exception
-    assert "2 records or submissions are left out" in app.expander[0].label
-    assert "a newer version of satir-bench made it (schema 2, this one reads 1): update" in texts(app)
+    assert "2 records or submissions were left out" in app.expander[0].label
+    assert "made by a newer version of satir-bench (schema 2, this one reads 1): update it" in texts(app)
     assert folders[0].relative_to(tmp_path).as_posix() in texts(app)
-    assert str(tmp_path) not in texts(app), "a path of this machine"
+    assert str(tmp_path) not in texts(app), "local path"
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -225,13 +225,13 @@ def test_badges_and_families() -> None:
     assert badges(cell | control) == ["measured", "control", "LEAK"]
     assert badges(cell | {"n": 0, "status": "oom", "leak": np.nan}) == ["oom"]
     assert badges(cell | {"badge": "spot-checked"}) == ["submitted, spot-checked"]
-    assert badges(cell | {"touched": 0.07}) == ["measured", "saw 7% of the test"]
+    assert badges(cell | {"touched": 0.07}) == ["measured", "has seen 7% of the test"]
     assert badges(cell | {"touched": 0.0}) == ["measured"]
-    assert badges(cell | {"says_touched": 0.07}) == ["measured", "says it saw 7% of the test"]
+    assert badges(cell | {"says_touched": 0.07}) == ["measured", "declares 7% of the test seen"]
     assert filters.family("imagenet+satir/felzenszwalb~permuted") == "imagenet+satir"
 
 
-def test_importance_of_settings_needs_trials_and_finds_what_matters() -> None:
+def test_importance_of_settings() -> None:
     rng = np.random.default_rng(0)
     trials = pd.DataFrame({"trial": range(40), "lr": rng.uniform(size=40), "decay": rng.choice(["poly", "cosine"], 40)})
     trials["val_miou"] = trials["lr"] + 0.01 * rng.uniform(size=40)
@@ -241,14 +241,14 @@ def test_importance_of_settings_needs_trials_and_finds_what_matters() -> None:
     assert shares["lr"] > 0.9
 
 
-def test_tiers_are_those_of_the_board_whatever_is_filtered(opened: Open, filled: Path) -> None:  # noqa: F811
+def test_tiers_ignore_source_filters(opened: Open, filled: Path) -> None:  # noqa: F811
     whole = shown(opened(filled), "tier").set_index("source")
     part = shown(opened(filled, search="n-"), "tier").set_index("source")
     assert list(part.index) == ["satir/n-100", "satir/n-30", "satir/n-10"]
     pd.testing.assert_frame_equal(part, whole.loc[part.index])
 
 
-def test_a_gain_is_over_a_baseline_that_counts() -> None:
+def test_gain_uses_a_complete_baseline() -> None:
     rows = [("none", "a", "ok", 0.5), ("none", "b", "partial", 0.4), ("none", "a", "stale", 0.1)]
     rows += [("satir", "a", "ok", 0.6), ("satir", "b", "ok", 0.6)]
     cells = pd.DataFrame(rows, columns=["source", "backbone", "status", "miou"]).assign(leak=None)
@@ -256,7 +256,7 @@ def test_a_gain_is_over_a_baseline_that_counts() -> None:
     assert gain(chosen, "none").tolist() == pytest.approx([0.1, np.nan], nan_ok=True)
 
 
-def test_stale_leaking_and_partial_cells_have_no_colour() -> None:
+def test_stale_leaking_and_partial_cells_are_not_coloured() -> None:
     from results.charts import as_bytes, matrix_chart
 
     rows = [("a", "ok", None, 0.5), ("b", "ok", "seen", 0.6), ("c", "partial", None, 0.7), ("a", "stale", None, 0.8)]
@@ -272,7 +272,7 @@ def test_stale_leaking_and_partial_cells_have_no_colour() -> None:
     assert "partial" in as_bytes(matrix_chart(none, "miou", "mIoU"), "svg").decode()
 
 
-def test_a_store_that_changes_or_goes_while_the_page_is_open(opened: Open, filled: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_store_that_changes_while_the_page_is_open(opened: Open, filled: Path, tmp_path: Path) -> None:  # noqa: F811
     copied = tmp_path / "store"
     shutil.copytree(filled, copied)
     app = opened(copied, page="Compare", a="satir", b="none")
@@ -282,7 +282,7 @@ def test_a_store_that_changes_or_goes_while_the_page_is_open(opened: Open, fille
     image_bootstrap._image_scores.cache_clear()
     app.run()
     assert not app.exception
-    assert "is not the evidence that record.json beside it was made from" in texts(app)
+    assert "does not match the checksum in its record.json" in texts(app)
 
 
 ODD_LINES = {
@@ -297,7 +297,7 @@ ODD_LINES = {
 
 @pytest.mark.parametrize("odd", ODD_FILES)
 @pytest.mark.parametrize("name", ["history.csv", "trials.jsonl", "certificate.json", "error.txt"])
-def test_the_page_of_a_run_shows_what_can_be_read_of_it(name: str, odd: str, opened: Open, tmp_path: Path) -> None:
+def test_run_page_with_an_odd_file(name: str, odd: str, opened: Open, tmp_path: Path) -> None:
     folder = write(Store(tmp_path), record())
     in_place_of(folder / name, ODD_FILES[odd])
     app = opened(tmp_path, page="Run")
@@ -306,7 +306,7 @@ def test_the_page_of_a_run_shows_what_can_be_read_of_it(name: str, odd: str, ope
 
 
 @pytest.mark.parametrize("odd", ODD_LINES)
-def test_the_page_of_a_run_with_odd_trials_and_an_odd_history(odd: str, opened: Open, tmp_path: Path) -> None:
+def test_run_page_with_odd_trials_and_history(odd: str, opened: Open, tmp_path: Path) -> None:
     folder = write(Store(tmp_path), record())
     (folder / "trials.jsonl").write_text((ODD_LINES[odd] + "\n") * 12)
     (folder / "history.csv").write_text("step,loss,lr\n1,x,\n2,nan,1\n[],1e999,2\n")
@@ -314,7 +314,7 @@ def test_the_page_of_a_run_with_odd_trials_and_an_odd_history(odd: str, opened: 
     assert not app.exception, app.exception
 
 
-def test_the_page_of_a_run_shows_its_history_and_trials(opened: Open, tmp_path: Path) -> None:
+def test_run_page_shows_history_and_trials(opened: Open, tmp_path: Path) -> None:
     folder = write(Store(tmp_path), record())
     (folder / "trials.jsonl").write_text('{"number": 0, "schedule": {"lr": 0.1, "decay": "poly"}, "val_miou": null}\n')
     (folder / "history.csv").write_text("step,loss,lr\n1,0.5,0.1\n2,0.4,0.1\n")
@@ -370,7 +370,7 @@ BAD_TRIALS = {name: data + b"\n{}\n" for name, data in NO_JSON.items()} | {
         *(pytest.param("trials.jsonl", data, id=f"trials, {kind}") for kind, data in BAD_TRIALS.items()),
     ],
 )
-def test_a_bad_file_of_a_run_is_one_line(name: str, data: bytes, opened: Open, tmp_path: Path) -> None:
+def test_invalid_file_of_a_run_gives_one_warning(name: str, data: bytes, opened: Open, tmp_path: Path) -> None:
     store = store_of_three(tmp_path)
     for path in record_paths(store):
         (path.parent / name).write_bytes(data)
@@ -384,7 +384,7 @@ def test_a_bad_file_of_a_run_is_one_line(name: str, data: bytes, opened: Open, t
     assert str(tmp_path) not in texts(app)
 
 
-def test_names_of_settings_that_the_page_uses_itself(opened: Open, tmp_path: Path) -> None:
+def test_setting_names_that_clash_with_columns(opened: Open, tmp_path: Path) -> None:
     store = store_of_three(tmp_path)
     rows = [{"schedule": {"trial": i, "val_miou": "x", "index": i, "lr": i}, "val_miou": i / 20} for i in range(12)]
     for path in record_paths(store):
@@ -410,20 +410,18 @@ def test_a_record_of_odd_types_is_left_out(page: str, opened: Open, tmp_path: Pa
     path.write_text(json.dumps(held))
     app = opened(store.root, page=page)
     assert not app.exception, app.exception
-    assert "1 records or submissions are left out" in app.expander[0].label
+    assert "1 records or submissions were left out" in app.expander[0].label
     assert str(tmp_path) not in texts(app)
 
 
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.parametrize("classes", [["source", "n", "source"], ["", "", "\n"], ["x" * 2000, "cell", "miou"]])
-def test_names_of_classes_that_the_pages_use_themselves(
-    classes: list[str], page: str, opened: Open, tmp_path: Path
-) -> None:
+def test_class_names_that_clash_with_columns(classes: list[str], page: str, opened: Open, tmp_path: Path) -> None:
     app = opened(store_of_three(tmp_path, classes=classes).root, page=page, classes="true")
     assert not app.exception, app.exception
 
 
-def test_sources_named_as_the_pictures_are(opened: Open, tmp_path: Path) -> None:
+def test_source_names_that_clash_with_pictures(opened: Open, tmp_path: Path) -> None:
     from examples import evidence
 
     store, rng = Store(tmp_path), np.random.default_rng(0)
@@ -442,8 +440,8 @@ def test_sources_named_as_the_pictures_are(opened: Open, tmp_path: Path) -> None
     assert not app.exception, app.exception
     captions = [part.proto.imgs[0].caption for part in app.get("image") if part.proto.imgs[0].caption]
     assert sorted(captions) == ["difference", "image", "image", "truth", "truth"]
-    assert "fine: mIoU" in texts(app)
-    assert "deep: mIoU" not in texts(app)
+    assert "fine: difference in mIoU" in texts(app)
+    assert "deep: difference" not in texts(app)
 
 
 # -- submissions -------------------------------------------------------------------------------------------------------
@@ -451,27 +449,29 @@ def test_sources_named_as_the_pictures_are(opened: Open, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("ranked", [True, False])
 @pytest.mark.parametrize("page", PAGES)
-def test_every_page_says_what_was_submitted(page: str, ranked: bool, opened: Open, tmp_path: Path) -> None:
+def test_every_page_marks_submissions(page: str, ranked: bool, opened: Open, tmp_path: Path) -> None:
     from examples import as_submission
 
     store = store_of_three(tmp_path, ranked=ranked)
     as_submission(store, "mine")
     app = opened(store.root, page=page, source="mine", search="mine")
     assert not app.exception, app.exception
-    told = texts(app) + "".join(str([*table.value.columns, *table.value.to_numpy().ravel()]) for table in app.dataframe)
+    page_text = texts(app) + "".join(
+        str([*table.value.columns, *table.value.to_numpy().ravel()]) for table in app.dataframe
+    )
     config = "".join(part.proto.columns for part in app.dataframe)
-    assert "submitted" in told.lower() + config
-    assert "recomputed" in told
+    assert "submitted" in page_text.lower() + config
+    assert "recomputed" in page_text
     if page == "Leaderboard":
         assert shown(app, "badges")["badges"].tolist() == [["submitted, recomputed"]]
 
 
-# -- records that do not go together -----------------------------------------------------------------------------------
+# -- inconsistent records -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.parametrize("fault", ["other classes", "evidence that is none"])
-def test_records_of_one_board_that_do_not_go_together(fault: str, page: str, opened: Open, tmp_path: Path) -> None:
+def test_inconsistent_records_of_one_board(fault: str, page: str, opened: Open, tmp_path: Path) -> None:
     from examples import evidence
 
     from results import metrics
@@ -494,8 +494,8 @@ def test_records_of_one_board_that_do_not_go_together(fault: str, page: str, ope
         assert str(tmp_path) not in texts(app)
 
 
-def test_a_bundle_never_brings_the_first_board(tmp_path: Path) -> None:
-    """Whatever time it says that its runs were finished at."""
+def test_submission_is_never_the_first_board(tmp_path: Path) -> None:
+    """Its times are not trusted."""
     store = store_of_three(tmp_path / "store")
     cells = board(runs_frame(store))
     other = cells.assign(protocol="other", finished="9999-01-01", badge="recomputed")

@@ -1,4 +1,4 @@
-"""Text of strangers: one hostile string in every field of a store, and every form of output that shows it."""
+"""Untrusted text: one hostile string in every field of a store, checked in every output format."""
 
 import csv
 import gzip
@@ -36,20 +36,20 @@ HOSTILE = (
     "=cmd()|\x1b[31mred\x1b]8;;http://x.invalid\x07link\x1b]8;;\x07\x9b2J\x7f \u202egnp\u2066\r\u2028\x85"
     "\n# <script>alert(1)</script>\n\\input{/etc/passwd}%&#{} `code` $x$ **b** :red[x] :material/bug: ![x](http://x.invalid/y.png)"
 )
-ONE_WORD = "=cmd()|<script>\\input{/x}`$x$:red[x]![x](http://x.invalid/y.png)"  # what a claim can name
-LONG = HOSTILE + "long" * 400  # a record takes 2,000 characters, and 1,000 are shown
+ONE_WORD = "=cmd()|<script>\\input{/x}`$x$:red[x]![x](http://x.invalid/y.png)"  # usable in a claim
+LONG = HOSTILE + "long" * 400  # a record allows 2,000 characters; 1,000 are shown
 HASHES = {"t": "t" * 64, "p": "p" * 64}
 
 
 def proof(seed: int, name: str) -> Evidence:
-    """Evidence whose images and groups have names of strangers."""
+    """Return evidence whose images and groups have hostile names."""
     made = evidence(seed, images=6)
     ids, groups = (np.array([f"{name}{part}{i}" for i in range(6)]) for part in ("image", "group"))
     return Evidence(ids, groups, made.confusion, made.weighted_f)
 
 
 def fill(folder: Path, text: str, word: str, long: str) -> Store:
-    """A store in which every field that takes text has it: a board of three sources, a failed cell and a leaking one."""
+    """Create a store with `text` in every text field: three sources, a failed cell and a leaking one."""
     store = Store(folder / "store")
     nothing = dict.fromkeys(("scores", "tuning", "provenance", "evidence_sha256"))
     cells: list[tuple[str, dict[str, Any]]] = [
@@ -62,8 +62,8 @@ def fill(folder: Path, text: str, word: str, long: str) -> Store:
     for number, (source, changes) in enumerate(cells):
         for replicate in range(3):
             made = record(replicate, seed=10 * number + replicate, source=source, cell=f"{number}" * 64)
-            found = proof(10 * number + replicate, text)
-            write_record(store, _renamed(made, found, text, long, **changes), None if changes.get("status") else found)
+            run = proof(10 * number + replicate, text)
+            write_record(store, _renamed(made, run, text, long, **changes), None if changes.get("status") else run)
             if not changes.get("status"):
                 pictures = {f"{text}image0": np.zeros((40, 50), np.uint8)}
                 prediction_samples.write(prediction_samples.predictions_file(store, made.run), pictures)
@@ -78,14 +78,14 @@ def fill(folder: Path, text: str, word: str, long: str) -> Store:
         "expected_false_alarms": 0.1,
         "unreadable": 0,
     }
-    told: dict[str, Any] = {
+    texts: dict[str, Any] = {
         "target": text,
         "target_hash": HASHES["t"],
         "images": text,
         "notes": [text],
         "checked": text,
     }
-    known_leaks.write(store, known_leaks.LeakFinding(source=f"{text}/n-10", touched=near, **counts, **told))
+    known_leaks.write(store, known_leaks.LeakFinding(source=f"{text}/n-10", touched=near, **counts, **texts))
     _leave_plan(store, text)
     broken = store.root / "a" / "b" / re.sub("[/\0]", "", text) / "c" / "r0-1"
     broken.mkdir(parents=True)
@@ -93,9 +93,9 @@ def fill(folder: Path, text: str, word: str, long: str) -> Store:
     return store
 
 
-def _renamed(made: RunRecord, found: Evidence, text: str, long: str, **changes: Any) -> RunRecord:
+def _renamed(made: RunRecord, run: Evidence, text: str, long: str, **changes: Any) -> RunRecord:
     fields = made.model_dump() | dict.fromkeys(("target", "protocol", "result_version", "backbone", "weights"), text)
-    fields |= {"label_note": long, "classes": [text, "car", f"{text}2"], "evidence_sha256": sha256(found.to_bytes())}
+    fields |= {"label_note": long, "classes": [text, "car", f"{text}2"], "evidence_sha256": sha256(run.to_bytes())}
     fields |= {"settings": {"protocol": {text: text}}}
     fields["provenance"] |= dict.fromkeys(("version", "commit", "device", "precision"), text)
     fields["provenance"]["packages"] = {text: text}
@@ -124,7 +124,7 @@ def _leave_plan(store: Store, text: str) -> None:
     folder = store.unit_dir("final", run)
     folder.mkdir(parents=True)
     (folder / "outcome.json").write_text(json.dumps({"status": "failed", "reason": text}))
-    (folder / "log.txt").write_text(re.sub(r"\s", " ", text))  # it has lines of its own
+    (folder / "log.txt").write_text(re.sub(r"\s", " ", text))  # the log has one line
     (folder / "progress.json").write_text(json.dumps({"unit": text, "done": 1, "total": 2, "since": text}))
 
 
@@ -135,20 +135,20 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="module")
 def benign(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """The same with harmless text: it has as many lines."""
+    """The same store with harmless text; its output has the same number of lines."""
     return fill(tmp_path_factory.mktemp("benign"), "zsome", "word", "note")
 
 
-# -- what must hold of each form -------------------------------------------------------------------------------------
+# -- checks of each format -------------------------------------------------------------------------------------
 
 
 def is_shown(text: str) -> None:
-    """Nothing moves a cursor, ends a line that is none, or turns what is read around."""
+    """Check that the text has no control characters, extra line ends or bidirectional controls."""
     assert all(c.isprintable() or c == "\n" for c in text), [c for c in text if not c.isprintable() and c != "\n"][:5]
 
 
 def is_plain_markdown(text: str) -> None:
-    """What a reader of Markdown makes of it is text in lists and tables, with nothing to load, to follow or to run."""
+    """Check that the Markdown renders as text in lists and tables, without links, images or scripts."""
     html = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(text)
     tags = set(re.findall(r"<(\w+)", html)) - {"p", "ul", "li", "table", "thead", "tbody", "tr", "th", "td"}
     assert not tags, tags
@@ -180,7 +180,7 @@ def is_plain_latex(text: str) -> None:
 
 
 class Tags(HTMLParser):
-    """The tags of a page, and the addresses in them."""
+    """Collect the tags of a page and the URLs in them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -195,13 +195,13 @@ class Tags(HTMLParser):
 # -- the functions -----------------------------------------------------------------------------------------------------
 
 
-def test_what_cannot_be_seen_is_written_out_and_not_dropped() -> None:
+def test_unprintable_characters_are_escaped() -> None:
     shown = escape.for_terminal("a\x1b[0m\n\t\u202eb\u2028\x85\udcff\x7f")
     assert shown == r"a\x1b[0m\n\t\u202eb\u2028\x85\udcff\x7f"
     assert escape.for_terminal("Frühling × 95 % ≥ 'x' \\n") == "Frühling × 95 % ≥ 'x' \\n"
 
 
-def test_a_long_text_is_cut_with_a_mark() -> None:
+def test_long_text_is_shortened() -> None:
     for form in (escape.for_terminal, escape.for_markdown, escape.for_latex, escape.for_html, escape.for_streamlit):
         shown = form("a" * 2500 + "b" * 2500)
         assert re.fullmatch(r"a+\\?\.\\?\.\\?\. \\?\(5,000 characters\\?\) \\?\.\\?\.\\?\.b+", shown), shown
@@ -212,21 +212,21 @@ def test_a_long_text_is_cut_with_a_mark() -> None:
 @pytest.mark.parametrize(
     "text", [HOSTILE, ONE_WORD, LONG, "# x", "- x", "1. x", "~~~ x", "~a~ ~~b~~", "    x", "_a_ __b__"]
 )
-def test_markdown_of_any_text_is_that_text(text: str) -> None:
+def test_markdown_renders_as_the_text(text: str) -> None:
     html = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(escape.for_markdown(text))
     assert set(re.findall(r"<(\w+)", html)) == {"p"}
-    told = html.strip().removeprefix("<p>").removesuffix("</p>")
+    shown = html.strip().removeprefix("<p>").removesuffix("</p>")
     for written, sign in (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&amp;", "&")):
-        told = told.replace(written, sign)
-    assert told.strip() == escape.for_terminal(text).strip()
+        shown = shown.replace(written, sign)
+    assert shown.strip() == escape.for_terminal(text).strip()
 
 
-def test_markdown_leaves_names_and_numbers_as_they_are() -> None:
+def test_markdown_keeps_names_and_numbers() -> None:
     for text in ("satir/sam-tiny~shuffled", "weighted_f", "+0.0155", "-", "0.338..0.387", "95 %", "p < 0.001", "a > b"):
         assert escape.for_markdown(text) == text
 
 
-def test_a_cell_of_latex_is_no_option_of_the_row_before() -> None:
+def test_latex_cell_is_not_an_option_of_the_previous_row() -> None:
     assert escape.for_latex("[x]") == "{[}x{]}"
     assert escape.for_latex("*") == "{*}"
     assert escape.for_latex(r"\input{/etc/passwd}") == r"\textbackslash{}input\{/etc/passwd\}"
@@ -241,14 +241,14 @@ def test_numbers_stay_numbers_in_csv() -> None:
     assert escape.for_csv(pd.DataFrame(columns=["x"])) == "x\n"
 
 
-def test_streamlit_takes_nothing_of_it_for_markup() -> None:
+def test_streamlit_shows_no_markup() -> None:
     shown = escape.for_streamlit("see :material/bug: :streamlit: http://x.invalid www.x.invalid a@b.cd")
     for taken in (":material/", ":streamlit:", "http:", "http\\:", "www.", "www\\.", "a@", "a\\@"):
         assert taken not in shown
     assert "`:`" in shown
 
 
-def test_json_is_exact_and_holds_no_raw_escape() -> None:
+def test_json_is_lossless_and_has_no_control_characters() -> None:
     made = escape.for_json({"a": HOSTILE, "b": [1.5, None]})
     is_shown(made)
     assert made.isascii()
@@ -274,7 +274,7 @@ CHECKS: dict[str, Callable[[str], None]] = {
 
 @pytest.mark.parametrize("form", CHECKS)
 @pytest.mark.parametrize("view", ASKED)
-def test_every_table_in_every_form(view: str, form: str, hostile: Store, benign: Store, bench: Bench) -> None:
+def test_every_table_in_every_format(view: str, form: str, hostile: Store, benign: Store, bench: Bench) -> None:
     shown, plain = (bench(*ASKED[view], "--format", form, "--store", store.root) for store in (hostile, benign))
     assert (shown.code, plain.code) == (0, 0), shown.err + plain.err
     is_shown(shown.out + shown.err)
@@ -297,21 +297,21 @@ def test_every_table_in_every_form(view: str, form: str, hostile: Store, benign:
     ],
     ids=lambda words: " ".join(word for word in words if word.isalnum() or word == "*"),
 )
-def test_every_answer(words: list[str], hostile: Store, benign: Store, bench: Bench) -> None:
+def test_every_command(words: list[str], hostile: Store, benign: Store, bench: Bench) -> None:
     plain = [word.replace(HOSTILE, "zsome").replace(ONE_WORD, "word") for word in words]
-    shown, told = bench(*words, "--store", hostile.root), bench(*plain, "--store", benign.root)
-    assert shown.code == told.code, shown.err + told.err
+    shown, plain_shown = bench(*words, "--store", hostile.root), bench(*plain, "--store", benign.root)
+    assert shown.code == plain_shown.code, shown.err + plain_shown.err
     is_shown(shown.out + shown.err)
-    assert len(shown.out.split("\n")) == len(told.out.split("\n")), shown.out
+    assert len(shown.out.split("\n")) == len(plain_shown.out.split("\n")), shown.out
     assert "long" * 400 not in shown.out + shown.err
 
 
 @pytest.mark.parametrize("words", [["compare", f"{HOSTILE}/n-10", "none"], ["scaling", "--source", HOSTILE]])
-def test_a_name_that_cannot_be_printed_is_refused(words: list[str], hostile: Store, bench: Bench) -> None:
-    told = bench(*words, "--store", hostile.root)
-    assert (told.code, told.out) == (1, "")
-    assert "contains unprintable characters" in told.err
-    is_shown(told.err)
+def test_unprintable_name_is_rejected(words: list[str], hostile: Store, bench: Bench) -> None:
+    result = bench(*words, "--store", hostile.root)
+    assert (result.code, result.out) == (1, "")
+    assert "contains unprintable characters" in result.err
+    is_shown(result.err)
 
 
 @pytest.mark.parametrize("words", [["status", "--json"], ["status", "*", "--json"]])
@@ -347,12 +347,12 @@ def test_the_report(hostile: Store, bench: Bench, tmp_path: Path) -> None:
     assert bench("report", "--out", tmp_path / "r", "--store", hostile.root).code == 0
     page = (tmp_path / "r" / "index.html").read_text()
     is_shown(page)
-    found = Tags()
-    found.feed(page)
-    assert not found.tags & {"script", "img", "iframe", "object", "link", "base", "image"}
-    assert {name for name in found.addresses if name and not name.startswith("#")} == {"runs.csv"}
+    tags = Tags()
+    tags.feed(page)
+    assert not tags.tags & {"script", "img", "iframe", "object", "link", "base", "image"}
+    assert {name for name in tags.addresses if name and not name.startswith("#")} == {"runs.csv"}
     assert "long" * 400 not in page
-    assert str(hostile.root.parent) not in page, "a path of this machine"
+    assert str(hostile.root.parent) not in page, "local path"
     is_plain_csv((tmp_path / "r" / "runs.csv").read_text())
 
 
@@ -388,11 +388,11 @@ def test_an_error_that_quotes(words: list[str], name: str, hostile: Store, bench
         if "--store" in words or words[0] in ("ls", "data", "corpus", "NAME", "submit")
         else ("--store", hostile.root)
     )
-    told = bench(*(word.replace("NAME", name) for word in words), *store)
-    is_shown(told.out + told.err)
-    assert "Traceback" not in told.err
-    assert "x" * (escape.LONGEST + 1) not in told.out + told.err
-    assert not re.search("^bench: all is well", told.err, re.MULTILINE)
+    result = bench(*(word.replace("NAME", name) for word in words), *store)
+    is_shown(result.out + result.err)
+    assert "Traceback" not in result.err
+    assert "x" * (escape.LONGEST + 1) not in result.out + result.err
+    assert not re.search("^bench: all is well", result.err, re.MULTILINE)
 
 
 def hostile_folder(tmp_path: Path) -> Path:
@@ -405,12 +405,16 @@ def test_files_with_such_names(bench: Bench, tmp_path: Path) -> None:
         (corpus / part).mkdir(parents=True)
         for i in range(3):
             Image.fromarray(np.full((40, 40), i % 2, np.uint8)).save(corpus / part / f"a{i}.png")
-    for told in (bench("corpus", "check", corpus), bench("submit", "check", corpus), bench("submit", "verify", corpus)):
-        is_shown(told.out + told.err)
-        assert not re.search("^bench: all is well", told.out + told.err, re.MULTILINE)
+    for result in (
+        bench("corpus", "check", corpus),
+        bench("submit", "check", corpus),
+        bench("submit", "verify", corpus),
+    ):
+        is_shown(result.out + result.err)
+        assert not re.search("^bench: all is well", result.out + result.err, re.MULTILINE)
     shutil.copyfile(corpus / "images" / "a0.png", corpus / "images" / "\x1b[31m.png")
-    told = bench("corpus", "check", corpus)
-    is_shown(told.out + told.err)
+    result = bench("corpus", "check", corpus)
+    is_shown(result.out + result.err)
 
 
 def test_faults_of_a_card_and_of_a_verdict(bench: Bench, tmp_path: Path) -> None:
@@ -424,17 +428,17 @@ def test_faults_of_a_card_and_of_a_verdict(bench: Bench, tmp_path: Path) -> None
     }
     (folder / "card.yaml").write_text(yaml.safe_dump(card))
     for words in (["submit", "check", folder], ["leaks", "--source", folder, "--target", "scenes"]):
-        told = bench(*words)
-        assert told.code == 1
-        is_shown(told.out + told.err)
+        result = bench(*words)
+        assert result.code == 1
+        is_shown(result.out + result.err)
     (folder / "bundle.json").write_text(json.dumps({"name": HOSTILE, "files": {HOSTILE: HOSTILE}}))
-    told = bench("submit", "verify", folder)
-    is_shown(told.out + told.err)
+    result = bench("submit", "verify", folder)
+    is_shown(result.out + result.err)
 
 
 @dataclass(frozen=True)
 class Made:
-    """A unit of a name of strangers."""
+    """A unit with a hostile name."""
 
     cell: str
     fingerprint: str = "f"
@@ -446,10 +450,10 @@ class Made:
 
 @pytest.mark.parametrize("terminal", [False, True])
 def test_the_live_display(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = io.StringIO()
-    held = {"file": said, "force_terminal": terminal, "width": 4000, "color_system": None}
+    output = io.StringIO()
+    options = {"file": output, "force_terminal": terminal, "width": 4000, "color_system": None}
     monkeypatch.setattr(progress, "work_of", lambda unit, target: 10)
-    monkeypatch.setattr(progress, "Console", lambda **how: Console(**how | held))
+    monkeypatch.setattr(progress, "Console", lambda **how: Console(**how | options))
     text = f"[red]x[/red] :smile: [/] {HOSTILE}"
     unit: Any = Made(text)
     matrix: Any = SimpleNamespace(name=text, protocol=SimpleNamespace(name=text), cells=[])
@@ -466,17 +470,17 @@ def test_the_live_display(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> No
     shown.closing(plan)
     with progress.counting(text, "images") as report:
         report(1, 2)
-    out = said.getvalue()
+    out = output.getvalue()
     assert out.count("[red]x[/red] :smile: [/]") >= 8
     assert r"\x1b[31mred" in out
-    is_shown(re.sub(r"\x1b\[(\?25[lh]|[0-9]*[A-K])|\r", "", out) if terminal else out)  # rich moves its own bars
+    is_shown(re.sub(r"\x1b\[(\?25[lh]|[0-9]*[A-K])|\r", "", out) if terminal else out)  # rich's own cursor movements
 
 
 # -- the dashboard -----------------------------------------------------------------------------------------------------
 
 
-def shown_of(app: AppTest) -> Iterator[tuple[str, str]]:  # noqa: C901 - a case for each kind of page
-    """(kind, text) of all that a page shows."""
+def shown_of(app: AppTest) -> Iterator[tuple[str, str]]:  # noqa: C901 - one case per element
+    """Yield (kind, text) for everything on a page."""
     for kind in ("markdown", "caption", "info", "warning", "error", "title", "subheader"):
         for part in app.get(kind):
             yield "markdown", part.value  # type: ignore[union-attr]
@@ -514,7 +518,7 @@ def is_plain_page(app: AppTest, store: Store) -> None:
     for kind, text in shown_of(app):
         is_shown(text)
         assert "long" * 400 not in text
-        assert str(store.root.parent) not in text, "a path of this machine"
+        assert str(store.root.parent) not in text, "local path"
         if kind == "markdown":
             html = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(text)
             tags = set(re.findall(r"<(\w+)", html)) - {"p", "strong", "code"}
@@ -532,7 +536,7 @@ def test_every_page(page: str, opened: Open, hostile: Store) -> None:  # noqa: F
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_words_of_the_address_are_of_strangers_too(page: str, opened: Open, hostile: Store) -> None:  # noqa: F811
+def test_url_parameters_are_untrusted(page: str, opened: Open, hostile: Store) -> None:  # noqa: F811
     names = (
         "board",
         "metric",

@@ -1,4 +1,4 @@
-"""The bootstrap over groups of test images."""
+"""Bootstrap over groups of test images."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -32,13 +32,13 @@ def proof(seed: int, images: int = 60, groups: int = 12, classes: int = 3, bette
 
 
 @pytest.mark.parametrize("metric", ["miou", "weighted_f"])
-def test_every_group_once_gives_the_score_itself(metric: str) -> None:
+def test_uniform_weights_give_the_score(metric: str) -> None:
     evidence = proof(1)
     whole = counts(evidence).draws(np.ones((1, 12)), metric)[0]
     assert whole == pytest.approx(getattr(metrics.scores(evidence), metric))
 
 
-def test_a_draw_is_the_score_of_the_images_that_were_drawn() -> None:
+def test_draw_is_the_score_of_the_sampled_images() -> None:
     evidence, weights = proof(1), np.array([[2.0, 0, 1, 0, 0, 3, 1, 1, 1, 1, 1, 1]])
     names = np.unique(evidence.groups)
     places = np.concatenate(
@@ -47,7 +47,7 @@ def test_a_draw_is_the_score_of_the_images_that_were_drawn() -> None:
     assert counts(evidence).draws(weights, "miou")[0] == pytest.approx(metrics.miou(evidence.confusion[places].sum(0)))
 
 
-def test_close_to_scipy_s_bootstrap_where_both_apply() -> None:
+def test_agrees_with_scipy() -> None:
     """One class, one image a group: the weighted F-measure is a mean, and scipy's interval is of the same mean."""
     a, b = (np.random.default_rng(i).normal(0.5 + i / 10, 0.1, 80) for i in (0, 1))
     ids = np.array([f"i{i}" for i in range(80)])
@@ -58,7 +58,7 @@ def test_close_to_scipy_s_bootstrap_where_both_apply() -> None:
 
 
 @pytest.mark.parametrize("metric", ["miou", "weighted_f"])
-def test_the_order_of_classes_and_images_changes_nothing(metric: str) -> None:
+def test_order_of_classes_and_images_does_not_matter(metric: str) -> None:
     rng = np.random.default_rng(0)
     classes, images = rng.permutation(3), rng.permutation(60)
 
@@ -74,14 +74,14 @@ def test_the_order_of_classes_and_images_changes_nothing(metric: str) -> None:
     assert getattr(metrics.scores(turned(runs[0])), metric) == pytest.approx(getattr(metrics.scores(runs[0]), metric))
 
 
-def test_the_better_one_is_ahead_on_every_draw() -> None:
+def test_better_source_is_ahead() -> None:
     a, b = ([counts(proof(seed, better=better)) for seed in range(3)] for better in (3, 0))
-    found = over_groups([(a, b)], "miou")
-    assert found.low is not None
-    assert found.low > 0
-    assert found == over_groups([(a, b)], "miou"), "the same seed, the same interval"
+    ahead = over_groups([(a, b)], "miou")
+    assert ahead.low is not None
+    assert ahead.low > 0
+    assert ahead == over_groups([(a, b)], "miou"), "the same seed, the same interval"
     turned = over_groups([(b, a)], "miou")
-    assert turned.high == pytest.approx(-found.low)
+    assert turned.high == pytest.approx(-ahead.low)
 
 
 def changed(run: Counts, what: str) -> Counts:
@@ -93,23 +93,23 @@ def changed(run: Counts, what: str) -> Counts:
 
 
 @pytest.mark.parametrize("what", ["images", "groups", "truth"])
-def test_evidence_of_another_test_is_refused(what: str) -> None:
+def test_evidence_of_another_test_split_is_rejected(what: str) -> None:
     run = counts(proof(1))
-    with pytest.raises(ValueError, match="not scored on the same test"):
+    with pytest.raises(ValueError, match="not scored on the same images"):
         over_groups([([run], [changed(run, what)])], "miou")
-    with pytest.raises(ValueError, match="not scored on the same test"):
+    with pytest.raises(ValueError, match="not scored on the same images"):
         over_groups([([run], [counts(proof(1, classes=4))])], "miou")
 
 
-def test_no_interval_from_few_groups_nor_from_equal_runs() -> None:
+def test_no_interval_for_few_groups_or_equal_runs() -> None:
     few = over_groups([([counts(proof(1, groups=4))], [counts(proof(2, groups=4))])], "miou")
     assert few.low is None
     assert "4 groups are too few" in str(few.why_not)
     run = counts(proof(1))
-    assert "the same on every group" in str(over_groups([([run], [run])], "miou").why_not)
+    assert "the same in every bootstrap sample" in str(over_groups([([run], [run])], "miou").why_not)
 
 
-def test_a_run_that_is_written_anew_is_read_anew(tmp_path: Path) -> None:
+def test_changed_evidence_is_read_again(tmp_path: Path) -> None:
     store = Store(tmp_path)
 
     def write(better: int) -> None:
@@ -119,14 +119,14 @@ def test_a_run_that_is_written_anew_is_read_anew(tmp_path: Path) -> None:
                 fields: dict[str, Any] = {"scores": metrics.scores(run), "evidence_sha256": sha256(run.to_bytes())}
                 write_record(store, record(replicate, source=source, cell=source * 64, **fields), run)
 
-    def asked() -> float | None:
-        found = samples(runs_frame(store))
-        return interval(store, found, "a", "b", "miou", None)[0][0]
+    def lower() -> float | None:
+        data = samples(runs_frame(store))
+        return interval(store, data, "a", "b", "miou", None)[0][0]
 
     write(better=1)
-    first = asked()
+    first = lower()
     write(better=5)
-    second = asked()
+    second = lower()
     assert first is not None
     assert second is not None
     assert second > first + 0.1

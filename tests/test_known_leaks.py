@@ -1,4 +1,4 @@
-"""Fairness rule 9: a source that has seen test images is marked, and its pairs are compared on the others."""
+"""Fairness rule 9: sources that have seen test images are marked, and compared on the other images."""
 
 from pathlib import Path
 from typing import Any
@@ -44,17 +44,17 @@ def store(tmp_path: Path) -> Store:
     made = Store(tmp_path / "store")
     for source in SOURCES:
         for replicate in range(3):
-            held = proof(source, replicate)
+            run = proof(source, replicate)
             cell = sha256(source.encode())
-            changes: dict[str, Any] = {"scores": metrics.scores(held), "evidence_sha256": sha256(held.to_bytes())}
-            write_record(made, record(replicate, source=source, cell=cell, **changes), held)
+            changes: dict[str, Any] = {"scores": metrics.scores(run), "evidence_sha256": sha256(run.to_bytes())}
+            write_record(made, record(replicate, source=source, cell=cell, **changes), run)
     return made
 
 
 def touch(store: Store, source: str, count: int) -> frozenset[str]:
-    """A finding that this source has seen the first so many test images."""
+    """Write a finding that the source has seen the first `count` test images."""
     ids = [f"image-{i}" for i in range(count)]
-    found = LeakFinding(
+    finding = LeakFinding(
         source=source,
         target="soda",
         target_hash="t" * 64,
@@ -68,58 +68,58 @@ def touch(store: Store, source: str, count: int) -> frozenset[str]:
         notes=[],
         checked="2026-01-01T00:00:00+00:00",
     )
-    known_leaks.write(store, found)
+    known_leaks.write(store, finding)
     return frozenset(ids)
 
 
 def clean_mious(source: str, ids: frozenset[str]) -> list[float]:
-    """From the evidence, by hand."""
+    """Scores computed directly from the evidence."""
     kept = [i for i in range(IMAGES) if f"image-{i}" not in ids]
     return [metrics.miou(proof(source, replicate).confusion[kept].sum(0)) for replicate in range(3)]
 
 
-def test_a_pair_is_compared_on_the_images_that_are_clean_for_both(store: Store) -> None:
+def test_pair_is_compared_on_images_clean_for_both(store: Store) -> None:
     before = compare(samples(load_table(store.root)), "satir", "none").iloc[0]
     ids = touch(store, "satir", 7)
-    found = samples(load_table(store.root))
-    after = compare(found, "satir", "none").iloc[0]
+    data = samples(load_table(store.root))
+    after = compare(data, "satir", "none").iloc[0]
     assert after["mean_a"] == pytest.approx(np.mean(clean_mious("satir", ids)))
     assert after["mean_b"] == pytest.approx(np.mean(clean_mious("none", ids)))
     assert after["effect"] != before["effect"]
-    assert any("satir has seen 7 of 40 test images (17.5%)" in note for note in found.notes)
-    told = judge(parse("satir > none"), found)
-    assert told.told.effect == after["effect"]
-    assert "satir has seen 7 of 40 test images (17.5%)" in sentence(told)
-    assert "has seen" not in sentence(judge(parse("imagenet > none"), found))
+    assert any("satir has seen 7 of 40 test images (17.5%)" in note for note in data.notes)
+    judgement = judge(parse("satir > none"), data)
+    assert judgement.difference.effect == after["effect"]
+    assert "satir has seen 7 of 40 test images (17.5%)" in sentence(judgement)
+    assert "has seen" not in sentence(judge(parse("imagenet > none"), data))
 
 
-def test_two_sources_that_have_seen_different_images_leave_out_both(store: Store) -> None:
+def test_images_seen_by_either_source_are_left_out(store: Store) -> None:
     touch(store, "satir", 3)
     ids = touch(store, "imagenet", 6)
     row = compare(samples(load_table(store.root)), "satir", "imagenet").iloc[0]
     assert row["mean_a"] == pytest.approx(np.mean(clean_mious("satir", ids)))
 
 
-def test_one_sources_leak_changes_no_other_pair(store: Store) -> None:
+def test_leak_does_not_change_other_pairs(store: Store) -> None:
     before = compare(samples(load_table(store.root)), "imagenet", "none").drop(columns="p_holm")
     touch(store, "satir", 7)
     assert compare(samples(load_table(store.root)), "imagenet", "none").drop(columns="p_holm").equals(before)
 
 
-def test_too_much_seen_is_not_judged(store: Store) -> None:
+def test_too_many_seen_images(store: Store) -> None:
     touch(store, "satir", 9)  # 31 of 40 are left
-    found = samples(load_table(store.root))
-    with pytest.raises(UnanswerableError, match=r"78% of its images are left, and 80% are needed"):
-        compare(found, "satir", "none")
-    assert dict(zip(tiers(found)["source"], tiers(found)["untested"], strict=True)) == {
+    data = samples(load_table(store.root))
+    with pytest.raises(UnanswerableError, match=r"78% are left, and 80% are required"):
+        compare(data, "satir", "none")
+    assert dict(zip(tiers(data)["source"], tiers(data)["untested"], strict=True)) == {
         "satir": 2,
         "none": 1,
         "imagenet": 1,
     }
-    assert len(compare(found, "imagenet", "none")) == 1
+    assert len(compare(data, "imagenet", "none")) == 1
 
 
-def test_a_touched_source_is_marked_and_has_no_rank(store: Store, bench: Bench) -> None:
+def test_source_with_a_leak_is_marked_and_not_ranked(store: Store, bench: Bench) -> None:
     touch(store, "satir", 4)
     cells = board(load_table(store.root)).set_index("source")
     assert cells["touched"].to_dict() == {
@@ -128,31 +128,31 @@ def test_a_touched_source_is_marked_and_has_no_rank(store: Store, bench: Bench) 
         "imagenet": pytest.approx(np.nan, nan_ok=True),
     }
     assert cells["rank"].isna().to_dict() == {"satir": True, "none": False, "imagenet": False}
-    told = bench("table", "--store", store.root).out
-    assert "satir (saw 10% of the test)" in told
-    assert "satir has seen 10.0% of the test images" in told
+    out = bench("table", "--store", store.root).out
+    assert "satir (has seen 10% of the test)" in out
+    assert "satir has seen 10.0% of the test images" in out
 
 
-def test_a_look_that_found_nothing_leaves_the_rank(store: Store) -> None:
+def test_search_without_matches_keeps_the_rank(store: Store) -> None:
     touch(store, "satir", 0)
     cells = board(load_table(store.root)).set_index("source")
     assert cells.loc["satir", "touched"] == 0
     assert cells["rank"].notna().all()
 
 
-def test_intervals_over_images_leave_them_out_too(store: Store) -> None:
+def test_intervals_over_images_leave_out_seen_images(store: Store) -> None:
     touch(store, "satir", 5)
-    found = samples(load_table(store.root))
-    (low, high), note = interval(store, found, "satir", "none", "miou", None)
+    data = samples(load_table(store.root))
+    (low, high), note = interval(store, data, "satir", "none", "miou", None)
     assert low is not None
     assert high is not None
     assert "7 groups of 35 test images" in note
-    assert len(image_differences(store, found, "satir", "none")) == 35
+    assert len(image_differences(store, data, "satir", "none")) == 35
 
 
 @pytest.fixture
 def bundled(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """The runs of satir in a bundle beside the store that somebody has checked."""
+    """The runs of satir in a verified bundle next to the store."""
     runs = tmp_path / "submissions" / "satir" / "runs"
     runs.parent.mkdir(parents=True)
     (store.root / "soda").rename(tmp_path / "all")
@@ -167,36 +167,36 @@ def bundled(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> St
     return store
 
 
-def test_what_a_bundle_says_of_itself_changes_no_score(bundled: Store, bench: Bench) -> None:
-    """Whoever names the images on which it did worst would be compared on the others."""
+def test_declared_leak_changes_no_score(bundled: Store, bench: Bench) -> None:
+    """Otherwise a submitter could exclude the images with the worst scores."""
     before = samples(load_table(bundled.root))
     inside = Store(bundled.root.parent / "submissions" / "satir" / "runs")
     touch(inside, "satir", 7)
     after = samples(load_table(bundled.root))
     assert compare(after, "satir", "none").equals(compare(before, "satir", "none"))
-    note = "satir says in its bundle that it has seen 17.5% of the test images; that was not found again here"
+    note = "the bundle of satir declares that it has seen 17.5% of the test images; this is not verified"
     assert any(note in each for each in after.notes)
     assert note in sentence(judge(parse("satir > none"), after))
     cells = board(load_table(bundled.root)).set_index("source")
     assert cells["says_touched"].to_dict()["satir"] == 0.175
     assert np.isnan(cells["touched"].to_dict()["satir"])
     assert cells["rank"].isna().to_dict() == {"satir": True, "none": False, "imagenet": False}
-    told = bench("table", "--store", bundled.root).out
-    assert "satir (says it saw 18% of the test) (submitted, recomputed)" in told
-    assert note in told
+    out = bench("table", "--store", bundled.root).out
+    assert "satir (declares 18% of the test seen) (submitted, recomputed)" in out
+    assert note in out
 
 
-def test_what_is_found_again_counts(bundled: Store) -> None:
+def test_verified_leak_changes_scores(bundled: Store) -> None:
     touch(Store(bundled.root.parent / "submissions" / "satir" / "runs"), "satir", 7)
     ids = touch(bundled, "satir", 3)
-    found = samples(load_table(bundled.root))
-    row = compare(found, "satir", "none").iloc[0]
+    data = samples(load_table(bundled.root))
+    row = compare(data, "satir", "none").iloc[0]
     assert row["mean_a"] == pytest.approx(np.mean(clean_mious("satir", ids)))
-    assert not any("says in its bundle" in note for note in found.notes)
+    assert not any("declares" in note for note in data.notes)
     assert board(load_table(bundled.root))["says_touched"].isna().all()
 
 
-def test_a_torn_finding_is_none(store: Store) -> None:
+def test_damaged_finding_is_ignored(store: Store) -> None:
     touch(store, "satir", 4)
     known_leaks.path_of(store, "soda", "satir").write_text("{")
     assert board(load_table(store.root))["touched"].isna().all()

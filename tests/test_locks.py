@@ -1,4 +1,4 @@
-"""Locks: refused at once, signed, free again when the holder dies; and a file system without them is told at once."""
+"""Locks: non-blocking, signed, released when the holder dies; and file systems without locks."""
 
 import errno
 import fcntl
@@ -25,7 +25,7 @@ HOLDING = (
 
 
 def hold(path: Path, code: str = HOLDING) -> "subprocess.Popen[str]":
-    """A process that holds the lock of a file."""
+    """Start a process that holds the lock of a file."""
     words = [sys.executable, "-c", code, str(path)]
     holder = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
@@ -33,46 +33,47 @@ def hold(path: Path, code: str = HOLDING) -> "subprocess.Popen[str]":
     return holder
 
 
-def refuse(path: Path) -> None:
+def expect_held(path: Path) -> None:
     with locked(path):
-        pytest.fail("it was taken")
+        pytest.fail("the lock was acquired")
 
 
-def test_a_lock_is_refused_at_once_and_says_who_holds_it(tmp_path: Path) -> None:
+def test_held_lock_fails_at_once_and_names_the_holder(tmp_path: Path) -> None:
     holder = hold(tmp_path / "lock")
-    with pytest.raises(HeldError, match=f"lock is locked by process {holder.pid} on ") as told:
-        refuse(tmp_path / "lock")
-    assert not told.value.dead
+    with pytest.raises(HeldError, match=f"lock is locked by process {holder.pid} on ") as error:
+        expect_held(tmp_path / "lock")
+    assert not error.value.dead
     holder.kill()
     holder.wait()
     with locked(tmp_path / "lock"):
         assert str(os.getpid()) in (tmp_path / "lock").read_text()
 
 
-def test_a_lock_that_nobody_has_signed_is_held_by_another_process(tmp_path: Path) -> None:
+def test_unsigned_lock_is_held_by_another_process(tmp_path: Path) -> None:
     with FileLock(tmp_path / "lock"), pytest.raises(HeldError, match="locked by another process"):
-        refuse(tmp_path / "lock")
+        expect_held(tmp_path / "lock")
 
 
 def old_signature() -> str:
-    """Of a process that is dead: its pid is another one's now."""
+    """Signature of a dead process whose pid was reused."""
     host, pid, start = this_process().split(".")
     return f"here {pid} {host}.{pid}.{int(start) + 1}\n"
 
 
-def test_a_lock_that_is_not_freed_when_its_holder_dies_is_not_waited_for_without_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreleased_lock_of_a_dead_holder_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "DEAD_S", 1.0)
     (tmp_path / "lock").write_text(old_signature())
-    with FileLock(tmp_path / "lock"), pytest.raises(HeldError, match="which is dead: end what it has started") as told:
-        refuse(tmp_path / "lock")
-    assert held_by(told.value).status == "failed"
-    assert held_by(told.value).again
+    with (
+        FileLock(tmp_path / "lock"),
+        pytest.raises(HeldError, match="which has ended: stop the processes") as error,
+    ):
+        expect_held(tmp_path / "lock")
+    assert held_by(error.value).status == "failed"
+    assert held_by(error.value).again
 
 
-def test_a_signature_that_is_old_is_no_reason_to_give_up(tmp_path: Path) -> None:
-    """The next holder has the lock and has not signed yet."""
+def test_old_signature_does_not_give_up(tmp_path: Path) -> None:
+    """The next holder has acquired the lock, but not signed it yet."""
     (tmp_path / "lock").write_text(old_signature())
     code = "import sys, time; from filelock import FileLock\nFileLock(sys.argv[1]).acquire(); print(1, flush=True); time.sleep(2)"
     hold(tmp_path / "lock", code)
@@ -81,33 +82,33 @@ def test_a_signature_that_is_old_is_no_reason_to_give_up(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("flock", "says"),
+    ("flock", "reason"),
     [
         (errno.ENOLCK, "No locks available"),
         (errno.ENOSYS, "Function not implemented"),
         (errno.EOPNOTSUPP, "Operation not supported"),
-        (errno.EACCES, "a new lock is refused"),
-        (None, "one lock was given twice"),
+        (errno.EACCES, "a new lock cannot be acquired"),
+        (None, "a lock can be acquired twice"),
     ],
 )
-def test_a_file_system_without_locks_is_told_at_once(
-    flock: int | None, says: str, bench: Bench, matrix_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_file_system_without_locks_fails_at_once(
+    flock: int | None, reason: str, bench: Bench, matrix_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(file: int, how: int) -> None:
         if flock is not None and how != fcntl.LOCK_UN:
             raise OSError(flock, os.strerror(flock))
 
     monkeypatch.setattr(fcntl, "flock", broken)
-    told = bench("run", "--matrix", matrix_file, "--executor", "inline")
-    assert told.code == 1
-    assert says in told.err
-    assert "--store DIR" in told.err
-    assert len(told.err.splitlines()) == 1
-    assert not list((tmp_path / "store").rglob(CLAIM)), "nothing was begun"
+    result = bench("run", "--matrix", matrix_file, "--executor", "inline")
+    assert result.code == 1
+    assert reason in result.err
+    assert "--store DIR" in result.err
+    assert len(result.err.splitlines()) == 1
+    assert not list((tmp_path / "store").rglob(CLAIM)), "no unit was started"
     assert not list((tmp_path / "store").glob(".lock-test*"))
 
 
-def test_a_lock_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hanging_lock_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "PATIENCE_S", 0.2)
     hang = multiprocessing.Event()
     monkeypatch.setattr(fcntl, "flock", lambda file, how: hang.wait(30))
@@ -116,12 +117,12 @@ def test_a_lock_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.Monke
     hang.set()
 
 
-def test_locks_that_work_leave_nothing(tmp_path: Path) -> None:
+def test_working_locks_leave_no_files(tmp_path: Path) -> None:
     try_locks(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_that_waits_says_for_whom(bench: Bench, matrix_file: Path, tmp_path: Path) -> None:
+def test_waiting_run_names_the_holder(bench: Bench, matrix_file: Path, tmp_path: Path) -> None:
     assert bench("run", "--matrix", matrix_file, "--executor", "inline").code == 0
     [claim] = (tmp_path / "store").glob(f"units/tune/*/{CLAIM}")
     (claim.parent / "tune.json").unlink()
@@ -129,8 +130,8 @@ def test_a_run_that_waits_says_for_whom(bench: Bench, matrix_file: Path, tmp_pat
         record.unlink()
     code = HOLDING.replace("input()", "time.sleep(4)")
     holder = hold(claim, code)
-    told = bench("run", "--matrix", matrix_file, "--executor", "inline")
+    result = bench("run", "--matrix", matrix_file, "--executor", "inline")
     holder.wait()
-    assert told.code == 0, told.out
-    assert told.out.count("waiting for tune none x tiny: ") == 1
-    assert f"{claim} is locked by process {holder.pid} on " in told.out
+    assert result.code == 0, result.out
+    assert result.out.count("waiting for tune none x tiny: ") == 1
+    assert f"{claim} is locked by process {holder.pid} on " in result.out

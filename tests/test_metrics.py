@@ -21,14 +21,14 @@ def test_iou_by_hand() -> None:
     assert metrics.miou(confusion, background=False) == pytest.approx(0.5)
 
 
-def test_a_class_that_is_absent_from_the_truth_does_not_count_but_its_false_pixels_do() -> None:
+def test_absent_class_is_excluded_but_its_false_pixels_count() -> None:
     confusion = np.array([[6, 0, 4], [0, 5, 0], [0, 0, 0]])
     assert np.isnan(metrics.class_iou(confusion)[2])
     assert metrics.miou(confusion) == pytest.approx((6 / 10 + 1) / 2)
 
 
 @given(confusions)
-def test_the_constant_is_the_best_of_all_constant_predictions(confusion: np.ndarray) -> None:
+def test_constant_is_the_best_constant_prediction(confusion: np.ndarray) -> None:
     truth = confusion.sum(1)
     everywhere = [np.outer(truth, np.arange(len(truth)) == k) for k in range(len(truth))]
     best, value = metrics.constant(truth)
@@ -37,7 +37,7 @@ def test_the_constant_is_the_best_of_all_constant_predictions(confusion: np.ndar
 
 
 @given(confusions)
-def test_miou_is_a_fraction_and_blind_to_the_order_of_classes(confusion: np.ndarray) -> None:
+def test_miou_is_a_fraction_and_independent_of_class_order(confusion: np.ndarray) -> None:
     value = metrics.miou(confusion)
     assert 0 <= value <= 1
     order = np.random.default_rng(0).permutation(len(confusion))
@@ -57,35 +57,35 @@ def test_weighted_f_is_the_mean_over_images_that_contain_the_class() -> None:
     assert np.isnan(metrics.class_weighted_f(values)[2])
 
 
-def test_false_presence_shows_what_that_mean_hides() -> None:
+def test_false_presence() -> None:
     # image 0 holds class 1; images 1 and 2 do not, and it is predicted in image 2
     confusion = np.array([[[5, 0], [0, 5]], [[9, 0], [0, 0]], [[8, 1], [0, 0]]])
     assert metrics.class_false_presence(confusion)[1] == 0.5
     assert np.isnan(metrics.class_false_presence(confusion)[0])
 
 
-def test_scores_come_from_the_sum_of_the_matrices() -> None:
+def test_scores_use_the_sum_of_the_matrices() -> None:
     proof = evidence()
     scores = metrics.scores(proof)
     assert scores.miou == metrics.miou(proof.confusion.sum(0))
     assert scores.test_images == 4
 
 
-def test_no_labelled_pixel_is_no_score() -> None:
+def test_no_labelled_pixels() -> None:
     empty = Evidence(np.array(["a"]), np.array(["g"]), np.zeros((1, 2, 2), int), np.full((1, 2), np.nan))
-    with pytest.raises(ValueError, match="no labelled pixel"):
+    with pytest.raises(ValueError, match="no labelled pixels"):
         metrics.scores(empty)
 
 
-def test_evidence_survives_its_bytes_and_repeats_them() -> None:
+def test_evidence_round_trip() -> None:
     proof = evidence()
     again = Evidence.from_bytes(proof.to_bytes())
     assert again.to_bytes() == proof.to_bytes()
     np.testing.assert_array_equal(again.confusion, proof.confusion)
 
 
-def test_evidence_of_an_image_counted_twice_is_refused() -> None:
+def test_duplicate_image_id_is_rejected() -> None:
     proof = evidence()
     ids = np.array(["a", "b", "c", "a"])
-    with pytest.raises(ValueError, match="occurs twice"):
+    with pytest.raises(ValueError, match="duplicate image id"):
         Evidence(ids, proof.groups, proof.confusion, proof.weighted_f)

@@ -166,7 +166,7 @@ def test_damaged_evidence_is_measured_again(whole: Path, bench: Bench, tmp_path:
     store = Path(shutil.copytree(whole, tmp_path / "store"))
     path = record_paths(Store(store))[0].with_name("evidence.npz")
     cut(path)
-    assert "evidence.npz is torn" in bench("table", "--store", store).err
+    assert "evidence.npz is damaged" in bench("table", "--store", store).err
     code, output = run(bench, matrix(tmp_path), store)
     assert code == 0
     assert "1 runs to do (1 units)" in output
@@ -338,7 +338,7 @@ def test_a_full_disk_stops_the_run_and_keeps_finished_work(
         ballast.write_bytes(os.urandom((1010 - left) * 1024))
         ended = bench(*words)
         assert ended.code == 1, ended.out
-        assert "No space left on device. What was finished is kept; free some space" in ended.err
+        assert "No space left on device. Finished work is kept; free some space" in ended.err
         assert len(ended.err.splitlines()) == 1
         assert not leftovers(small_disk)
         assert before.items() <= done_units(store).items()
@@ -371,7 +371,7 @@ def test_a_file_too_large_for_the_disk_is_reported(most: int, bench: Bench, tmp_
     with no_file_above(most):
         ended = bench("run", "--matrix", path, "--executor", "inline", "--store", store)
     assert ended.code == 1, ended.out
-    assert "File too large. What was finished is kept" in ended.err
+    assert "File too large. Finished work is kept" in ended.err
     assert len(ended.err.splitlines()) == 1
     assert not leftovers(tmp_path)
     code, output = run(bench, path, store)

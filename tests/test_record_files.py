@@ -7,7 +7,7 @@ from results.record_files import read_records, write_record
 from results.store import Store
 
 
-def test_a_record_comes_back_with_its_evidence(tmp_path: Path) -> None:
+def test_record_and_evidence_round_trip(tmp_path: Path) -> None:
     store = Store(tmp_path)
     write_record(store, record(), evidence(), {"history.csv": "step\n"})
     records, bad = read_records(store)
@@ -15,8 +15,8 @@ def test_a_record_comes_back_with_its_evidence(tmp_path: Path) -> None:
     assert read_evidence(store, records[0]).to_bytes() == evidence().to_bytes()
 
 
-def test_a_failure_never_replaces_a_good_record(tmp_path: Path) -> None:
-    """A worker may be killed after its work was done; two runs may share a store."""
+def test_failure_never_replaces_an_ok_record(tmp_path: Path) -> None:
+    """A worker may be killed after its work is done; two runs may share a store."""
     store = Store(tmp_path)
     failed = record(status="failed", reason="killed")
     folder = write_record(store, failed, extra={"error.txt": "trace"})
@@ -26,11 +26,11 @@ def test_a_failure_never_replaces_a_good_record(tmp_path: Path) -> None:
     assert read_records(store) == ([record()], [])
 
 
-def test_a_record_cut_in_half_is_named_and_the_others_stand(tmp_path: Path) -> None:
+def test_truncated_record_is_listed_and_others_are_read(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    torn = write_record(store, record(0), evidence(0)) / "record.json"
+    truncated = write_record(store, record(0), evidence(0)) / "record.json"
     write_record(store, record(1), evidence(1))
-    torn.write_bytes(torn.read_bytes()[: torn.stat().st_size // 2])
+    truncated.write_bytes(truncated.read_bytes()[: truncated.stat().st_size // 2])
     records, bad = read_records(store)
     assert records == [record(1)]
-    assert [b.path for b in bad] == [torn]
+    assert [b.path for b in bad] == [truncated]

@@ -1,4 +1,4 @@
-"""What ships as measured is what its evidence says, and what is written about it is what the records say."""
+"""Shipped results match their evidence, and the text about them matches the output of the commands."""
 
 import re
 import subprocess
@@ -35,7 +35,7 @@ def table(shipped: Store) -> pd.DataFrame:
     return runs_frame(shipped)
 
 
-def test_every_score_is_recomputed_from_its_evidence(shipped: Store) -> None:
+def test_scores_match_the_evidence(shipped: Store) -> None:
     records, unreadable = read_records(shipped)
     assert not unreadable
     measured = [record for record in records if record.status == "ok"]
@@ -46,24 +46,24 @@ def test_every_score_is_recomputed_from_its_evidence(shipped: Store) -> None:
         assert metrics.scores(evidence) == record.scores
 
 
-def test_every_submission_passes_and_no_verdict_says_more_than_somebody_has_seen(shipped: Store) -> None:
-    found, left_out = submissions(shipped.root)
+def test_submissions_pass_and_verdicts_match(shipped: Store) -> None:
+    bundles, left_out = submissions(shipped.root)
     assert not left_out
-    for one in found:
+    for one in bundles:
         assert verify.judge(one.folder, others=shipped.root).faults == []
-        told = read_verdict(one.folder)
-        assert told is None or told.level == one.level, "a verdict on another bundle"
+        verdict = read_verdict(one.folder)
+        assert verdict is None or verdict.level == one.level, "the verdict belongs to another bundle"
 
 
 @pytest.mark.parametrize("entry", CLAIMS, ids=lambda entry: entry.claim)
 def test_every_claim_is_judged_as_expected(entry: Expected, table: pd.DataFrame) -> None:
-    told = judge_entry(entry, table)
-    assert told.verdict.lower() == entry.expect, sentence(told)
+    judgement = judge_entry(entry, table)
+    assert judgement.verdict.lower() == entry.expect, sentence(judgement)
 
 
-def test_what_is_written_about_results_is_what_the_commands_print() -> None:
-    told = cog("--check", "README.md", "results/RESULTS.md")
-    assert told.returncode == 0, f"make published: {told.stdout}{told.stderr}"
+def test_blocks_match_the_output_of_the_commands() -> None:
+    result = cog("--check", "README.md", "results/RESULTS.md")
+    assert result.returncode == 0, f"make published: {result.stdout}{result.stderr}"
 
 
 def cog(*words: str) -> subprocess.CompletedProcess[str]:
@@ -71,7 +71,7 @@ def cog(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def test_no_score_stands_outside_of_what_commands_print() -> None:
+def test_no_score_outside_of_generated_blocks() -> None:
     for name in ("README.md", "results/RESULTS.md"):
         section = (ROOT / name).read_text()
         section = section.partition("## Measured so far")[2].partition("\n## ")[0] if name == "README.md" else section
@@ -80,28 +80,28 @@ def test_no_score_stands_outside_of_what_commands_print() -> None:
         assert not re.search(r"(?<![\w.])[01]?\.[0-9]{2,}|SUPPORTED|NOT SHOWN|CONTRADICTED|\bpoints", typed), name
 
 
-def test_a_block_is_replaced_and_a_command_that_fails_is_no_result(tmp_path: Path) -> None:
-    def written(call: str) -> tuple[int, str]:
+def test_block_is_replaced_unless_the_command_fails(tmp_path: Path) -> None:
+    def update(call: str) -> tuple[int, str]:
         text = tmp_path / "text.md"
         text.write_text(f'a\n<!-- [[[cog show("{call}") ]]] -->\nold\n<!-- [[[end]]] -->\nb\n')
-        told = cog("-r", str(text))
-        return told.returncode, text.read_text() + told.stderr
+        result = cog("-r", str(text))
+        return result.returncode, text.read_text() + result.stderr
 
     (tmp_path / "claims.yaml").write_text("[{claim: imagenet > none, expect: contradicted, target: hit-uav}]")
     wrong = f"bench claim --file {tmp_path}/claims.yaml --store results/runs"
     for call, why in ((wrong, "NOT AS EXPECTED"), (wrong.replace("claim --file", "ls --file"), "No such option")):
-        code, told = written(call)
+        code, output = update(call)
         assert code != 0
-        assert why in told
-        assert "\nold\n" in told, "nothing was written"
-    code, told = written("bench --version")
+        assert why in output
+        assert "\nold\n" in output, "the block is unchanged"
+    code, output = update("bench --version")
     assert code == 0
     begin = 'a\n<!-- [[[cog show("bench --version") ]]] -->\n`bench --version`\n\n```\nbench, version'
-    assert told.startswith(begin)
-    assert told.endswith("\n```\n<!-- [[[end]]] -->\nb\n")
+    assert output.startswith(begin)
+    assert output.endswith("\n```\n<!-- [[[end]]] -->\nb\n")
 
 
-def test_no_path_of_the_machine_that_measured_is_in_a_record() -> None:
+def test_records_have_no_local_paths() -> None:
     paths = [path for path in (ROOT / "results" / "runs").rglob("*.*") if path.suffix in (".json", ".jsonl", ".csv")]
     assert paths
     for path in paths:

@@ -22,7 +22,7 @@ def test_no_interval_under_three_replicates(values: list[float]) -> None:
 
 
 @pytest.mark.parametrize("value", [0.1, 0.193, 0.2, 0.3, 0.35])
-def test_an_interval_of_zero_is_refused(value: float) -> None:
+def test_identical_replicates_have_no_interval(value: float) -> None:
     interval = t_interval([value] * 3)
     assert interval.low is None
     assert "seeds had no effect" in str(interval.why_not)
@@ -37,10 +37,10 @@ def test_one_backbone_is_welch_s_test(n: int, m: int) -> None:
     a, b = draw(1, n, 0.52), draw(2, m)
     expected = reference.ttest_ind(a, b, equal_var=False)
     low, high = expected.confidence_interval()
-    told = difference([(a, b)])
-    assert (told.p, told.degrees_of_freedom) == pytest.approx((expected.pvalue, expected.df))
-    assert (told.low, told.high) == pytest.approx((low, high))
-    assert told.effect == pytest.approx(np.mean(a) - np.mean(b))
+    result = difference([(a, b)])
+    assert (result.p, result.degrees_of_freedom) == pytest.approx((expected.pvalue, expected.df))
+    assert (result.low, result.high) == pytest.approx((low, high))
+    assert result.effect == pytest.approx(np.mean(a) - np.mean(b))
 
 
 def test_pooled_over_backbones_by_hand() -> None:
@@ -49,10 +49,10 @@ def test_pooled_over_backbones_by_hand() -> None:
     error = np.sqrt(sum(v for v, _ in parts)) / 3
     freedom = sum(v for v, _ in parts) ** 2 / sum(v**2 / f for v, f in parts)
     effect = np.mean([np.mean(a) - np.mean(b) for a, b in pairs])
-    told = difference(pairs)
-    assert (told.effect, told.standard_error, told.degrees_of_freedom) == pytest.approx((effect, error, freedom))
-    assert told.p == pytest.approx(2 * reference.t.sf(abs(effect) / error, freedom))
-    assert (told.low, told.high) == pytest.approx(reference.t.interval(0.95, freedom, effect, error))
+    result = difference(pairs)
+    assert (result.effect, result.standard_error, result.degrees_of_freedom) == pytest.approx((effect, error, freedom))
+    assert result.p == pytest.approx(2 * reference.t.sf(abs(effect) / error, freedom))
+    assert (result.low, result.high) == pytest.approx(reference.t.interval(0.95, freedom, effect, error))
 
 
 def test_two_one_sided_tests_agree_with_scipy() -> None:
@@ -72,28 +72,28 @@ def test_holm_by_its_definition() -> None:
 
 
 @pytest.mark.parametrize("pair", [([0.1, 0.2], [0.1, 0.2, 0.3]), ([0.3] * 4, [0.1, 0.2, 0.3]), ([0.3] * 3, [0.3] * 3)])
-def test_no_interval_is_told_with_its_reason(pair: tuple[list[float], list[float]]) -> None:
-    told = difference([pair])
-    assert told.why_not
-    assert {told.low, told.high, told.p, told.standard_error, told.minimum_detectable_effect} == {None}
-    assert told.equivalent(0.1) is None
+def test_missing_interval_has_a_reason(pair: tuple[list[float], list[float]]) -> None:
+    result = difference([pair])
+    assert result.why_not
+    assert {result.low, result.high, result.p, result.standard_error, result.minimum_detectable_effect} == {None}
+    assert result.equivalent(0.1) is None
 
 
-def test_the_detectable_effect_is_found_four_times_in_five() -> None:
+def test_detectable_effect_has_a_power_of_80_percent() -> None:
     rng = np.random.default_rng(3)
     for n, backbones in ((3, 1), (5, 2)):
         effect = stats.detectable(n, backbones)
         assert effect is not None
-        found = []
+        detected = []
         for _ in range(1500):
             pairs = [(rng.normal(effect, 1, n).tolist(), rng.normal(0, 1, n).tolist()) for _ in range(backbones)]
             p = difference(pairs).p
-            found.append(p is not None and p < 0.05)
-        assert 0.76 < np.mean(found) < 0.84
+            detected.append(p is not None and p < 0.05)
+        assert 0.76 < np.mean(detected) < 0.84
     assert stats.detectable(1) is None
 
 
-def test_needed_is_the_fewest_replicates_that_can_show_it() -> None:
+def test_needed_is_the_smallest_sufficient_number() -> None:
     for effect in (0.005, 0.02, 0.05):
         n = stats.needed(effect, 0.01)
         assert n is not None
@@ -103,7 +103,7 @@ def test_needed_is_the_fewest_replicates_that_can_show_it() -> None:
     assert stats.needed(0.0, 0.01) is None
 
 
-def test_the_expected_best_of_k_by_enumeration() -> None:
+def test_expected_best_by_enumeration() -> None:
     scores = [0.1, 0.5, 0.3]
     both = [max(a, b) for a in scores for b in scores]
     assert stats.expected_best(scores, 2) == pytest.approx(np.mean(both))

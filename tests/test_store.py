@@ -10,7 +10,7 @@ from results.record_files import read_records, write_record
 from results.store import Store, StoreError, read_json_lines, slug, write_atomic
 
 
-def test_a_write_that_is_killed_leaves_what_stood_there(tmp_path: Path) -> None:
+def test_killed_write_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_atomic(path, b"old")
     code = (
@@ -23,9 +23,7 @@ def test_a_write_that_is_killed_leaves_what_stood_there(tmp_path: Path) -> None:
     assert path.read_bytes() == b"old"
 
 
-def test_a_write_that_fails_at_the_last_step_leaves_what_stood_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_rename_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(source: Path, target: Path) -> None:
         raise OSError(5, "Input/output error")
 
@@ -45,14 +43,14 @@ def test_no_name_leaves_the_store(name: str) -> None:
     assert not set(slug(name)) & set("/\\ \n:")
 
 
-def test_a_store_that_cannot_be_made_says_so(tmp_path: Path) -> None:
+def test_store_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "store"):
         with pytest.raises(StoreError, match="--store"):
             Store(folder).make()
 
 
-def test_a_full_disk_is_said_and_nothing_is_lost(tmp_path: Path, small_disk: Path) -> None:
+def test_full_disk_loses_nothing(tmp_path: Path, small_disk: Path) -> None:
     store = Store(small_disk)
     write_record(store, record(0), evidence(0))
     with pytest.raises(StoreError, match="free some space"):
@@ -61,7 +59,7 @@ def test_a_full_disk_is_said_and_nothing_is_lost(tmp_path: Path, small_disk: Pat
     assert read_records(store) == ([record(0)], [])
 
 
-def test_lines_after_a_torn_one_do_not_count(tmp_path: Path) -> None:
+def test_truncated_line_is_skipped(tmp_path: Path) -> None:
     path = tmp_path / "lines"
     path.write_text('{"a": 1}\n{"a": 2}\n{"a": ')
     assert list(read_json_lines(path)) == [{"a": 1}, {"a": 2}]

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import safetensors.torch
@@ -24,7 +23,7 @@ from bench.targets import open_target
 from bench.targets.manifest import make_manifest, read_manifest, shipped_manifest
 from pretrain_sources.card import SourceCard
 from pretrain_sources.config_file import read_yaml
-from pretrain_sources.template import KINDS, Kind, schema, template
+from pretrain_sources.template import KINDS, schema, template
 from results import load_table
 from results.board import board
 from results.bundle import read_verdict
@@ -168,7 +167,9 @@ def test_each_backbone_gets_its_own_checkpoint(bench: Bench, tmp_path: Path) -> 
     other = {"backbones": ["fpn-resnet50"], "path": "other.safetensors"}
     (folder / "card.yaml").write_text(yaml.safe_dump(CARD | {"checkpoints": [CHECKPOINT, other]}))
     small = network.build(BACKBONES["fpn-resnet50"], 2).encoder.state_dict()
-    safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in small.items()}, folder / str(other["path"]))
+    safetensors.torch.save_file(
+        {name: tensor.contiguous() for name, tensor in small.items()}, folder / str(other["path"])
+    )
     result = bench("submit", "check", folder)
     assert result.code == 0, result.out
     counts = {name: len(network.build(BACKBONES[name], 2).encoder.state_dict()) for name in ("tiny", "fpn-resnet50")}
@@ -239,7 +240,7 @@ def test_the_board_shows_a_submission_with_its_badge_and_own_runs_once(
         shutil.rmtree(path)
     result = bench("table", "--store", tmp_path / "bench-store")
     assert "mine" not in result.out
-    assert "submitted, and nobody has checked it: bench submit verify" in result.err
+    assert "not verified: run `bench submit verify" in result.err
     assert bench("submit", "verify", here.bundle, "--manifest", here.manifest).code == 0
     result = bench("table", "--store", tmp_path / "bench-store")
     assert "mine (submitted, recomputed)" in result.out

@@ -7,7 +7,7 @@ from examples import cell, record, record_paths, store_of, write
 from results import load_table
 
 
-def test_a_copied_run_is_not_one_more_replicate(tmp_path: Path) -> None:
+def test_copied_run_is_not_another_replicate(tmp_path: Path) -> None:
     store = store_of(tmp_path, cell("none", "a", range(3)))
     folder = record_paths(store)[0].parent
     shutil.copytree(folder, folder.with_name(f"{folder.name}-backup"))
@@ -16,7 +16,7 @@ def test_a_copied_run_is_not_one_more_replicate(tmp_path: Path) -> None:
     assert "copied or renamed" in table.attrs["unreadable"][0]
 
 
-def test_an_unreadable_record_is_named_with_and_without_the_cache(tmp_path: Path) -> None:
+def test_unreadable_record_is_listed_with_and_without_cache(tmp_path: Path) -> None:
     store = store_of(tmp_path, cell("none", "a", range(2)))
     record_paths(store)[0].write_text("{")
     for _ in range(2):
@@ -25,12 +25,12 @@ def test_an_unreadable_record_is_named_with_and_without_the_cache(tmp_path: Path
         assert "record.json" in table.attrs["unreadable"][0]
 
 
-def test_a_missing_store_says_how_to_begin(tmp_path: Path) -> None:
+def test_missing_store_suggests_a_command(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="bench run --matrix demo"):
         load_table(tmp_path / "nowhere")
 
 
-def test_a_run_without_its_evidence_does_not_count(tmp_path: Path) -> None:
+def test_run_without_evidence_is_left_out(tmp_path: Path) -> None:
     store = store_of(tmp_path, cell("none", "a", range(3)))
     (record_paths(store)[0].parent / "evidence.npz").unlink()
     table = load_table(tmp_path)

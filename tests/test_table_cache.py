@@ -29,7 +29,7 @@ def test_the_cache_follows_the_records(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("cache/runs-*"))) == 1
 
 
-def test_a_cache_of_failures_alone_takes_measured_runs_in(tmp_path: Path) -> None:
+def test_cache_of_failures_accepts_measured_runs(tmp_path: Path) -> None:
     store = Store(tmp_path)
     nothing = dict.fromkeys(("scores", "tuning", "provenance", "evidence_sha256", "normalisation"))
     write_record(store, record(9, status="failed", reason="why", **nothing))
@@ -40,7 +40,7 @@ def test_a_cache_of_failures_alone_takes_measured_runs_in(tmp_path: Path) -> Non
     assert table["class_iou"].notna().sum() == 1
 
 
-def test_records_that_have_not_changed_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unchanged_records_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = store_of(tmp_path, cell("none", "a", range(3)), cell("imagenet", "b", range(3)))
     load_table(tmp_path)
     read: list[Path] = []
@@ -53,7 +53,7 @@ def test_records_that_have_not_changed_are_not_read_again(tmp_path: Path, monkey
     assert [folder.name[:2] for folder in read] == ["r3"]
 
 
-def test_a_torn_cache_is_no_cache(tmp_path: Path) -> None:
+def test_truncated_cache_is_ignored(tmp_path: Path) -> None:
     store_of(tmp_path, cell("none", "a", range(3)))
     load_table(tmp_path)
     [cache] = tmp_path.glob("cache/runs-*")
@@ -62,7 +62,7 @@ def test_a_torn_cache_is_no_cache(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("times", [60, pytest.param(1000, marks=pytest.mark.stress)])
-def test_a_damaged_cache_never_changes_the_board_and_never_raises(times: int, tmp_path: Path) -> None:
+def test_damaged_cache_never_changes_the_board(times: int, tmp_path: Path) -> None:
     store_of(tmp_path, cell("none", "a", range(3)), cell("imagenet", "b", range(10, 13)))
     whole = load_table(tmp_path)
     [cache] = tmp_path.glob("cache/runs-*")
@@ -72,10 +72,10 @@ def test_a_damaged_cache_never_changes_the_board_and_never_raises(times: int, tm
             continue
         cache.write_bytes(bad)
         pd.testing.assert_frame_equal(load_table(tmp_path), whole)
-        assert cache.read_bytes() == sound, "it is made anew"
+        assert cache.read_bytes() == sound, "the cache was rebuilt"
 
 
-def test_a_cache_of_other_columns_or_another_version_is_made_anew(tmp_path: Path) -> None:
+def test_cache_of_other_columns_or_version_is_rebuilt(tmp_path: Path) -> None:
     store_of(tmp_path, cell("none", "a", range(3)))
     whole = load_table(tmp_path)
     [cache] = tmp_path.glob("cache/runs-*")
@@ -94,7 +94,7 @@ def test_a_cache_of_other_columns_or_another_version_is_made_anew(tmp_path: Path
 
 
 @pytest.mark.parametrize("odd", ODD_FILES)
-def test_whatever_stands_in_place_of_the_cache(odd: str, tmp_path: Path) -> None:
+def test_odd_file_in_place_of_the_cache(odd: str, tmp_path: Path) -> None:
     store_of(tmp_path, cell("none", "a", range(3)))
     whole = load_table(tmp_path)
     [cache] = tmp_path.glob("cache/runs-*")

@@ -669,7 +669,7 @@ def test_a_forged_finding_marks_no_other_source(packed: Packed, tmp_path: Path) 
     known_leaks.write(Store(here.bundle / "runs"), mine)
     assert "finding.unlike" in codes(here)
     touched = known_leaks.read([(Store(here.bundle / "runs"), "other")])
-    assert not touched.found
+    assert not touched.verified
 
 
 @pytest.mark.parametrize("field", ["cell", "run"])

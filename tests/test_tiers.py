@@ -1,4 +1,4 @@
-"""Tiers, from tables whose truth is known."""
+"""Tiers on synthetic tables."""
 
 from examples import SOURCES, runs_table
 
@@ -6,7 +6,7 @@ from results.replicate_scores import samples
 from results.tiers import tier_notes, tiers
 
 
-def test_tiers_put_apart_what_is_established_and_nothing_else() -> None:
+def test_tiers_separate_only_established_differences() -> None:
     rows = tiers(samples(runs_table())).set_index("source")
     assert rows["tier"].to_dict() == {"imagenet": 1, "satir": 1, "satir~shuffled": 3, "none": 4}
     assert rows.loc["none", "beaten_by"] == "imagenet, satir, satir~shuffled"
@@ -14,7 +14,7 @@ def test_tiers_put_apart_what_is_established_and_nothing_else() -> None:
     assert (same["tier"] == 1).all()
 
 
-def test_no_tier_without_an_interval_or_on_a_board_that_ranks_nothing() -> None:
+def test_no_tier_without_interval_or_ranking() -> None:
     assert tiers(samples(runs_table(n=2)))["tier"].isna().all()
     assert tiers(samples(runs_table(ranked=False)))["tier"].isna().all()
 
@@ -25,10 +25,10 @@ def test_pairs_without_a_common_backbone_are_untested() -> None:
         ((runs["source"] == "none") & (runs["backbone"] == "tiny"))
         | ((runs["source"] == "satir") & (runs["backbone"] == "large"))
     ]
-    found = samples(apart)
-    rows = tiers(found)
+    data = samples(apart)
+    rows = tiers(data)
     assert rows["tier"].isna().all()
     assert rows["untested"].tolist() == [1, 1]
-    notes = " ".join(tier_notes(found, rows))
-    assert "1 pairs have no interval, or no backbone in common" in notes
-    assert "Means over different backbones do not compare" in notes
+    notes = " ".join(tier_notes(data, rows))
+    assert "1 pairs have no interval or no common backbone" in notes
+    assert "Means over different backbones are not comparable" in notes

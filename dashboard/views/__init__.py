@@ -1,4 +1,4 @@
-"""A page each."""
+"""The pages of the dashboard, one module each."""
 
 from dashboard.views import compare, images, leaderboard, matrix, run, scaling
 

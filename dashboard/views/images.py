@@ -1,4 +1,4 @@
-"""What two models see: image, truth, predictions and where they differ, for the fixed sample that a store keeps."""
+"""Predictions of two sources side by side, on the fixed sample of test images in the store."""
 
 import numpy as np
 import pandas as pd
@@ -13,58 +13,60 @@ from results.store import StoreError
 
 
 def show(chosen: Chosen) -> None:
-    """The page."""
+    """Draw the page."""
     st.title("Images")
-    store, first = chosen.found.store, chosen.whole.iloc[0]
+    store, first = chosen.contents.store, chosen.whole.iloc[0]
     pair = two_sources(chosen)
     if pair is None:
         return
-    found, a, b = pair
-    for told in (found.about[name] for name in (a, b) if name in found.about):
-        st.caption(plain(f"{told}."))
-    backbone = choice("Backbone", found.common(a, b), "on")
+    data, a, b = pair
+    for note in (data.about[name] for name in (a, b) if name in data.about):
+        st.caption(plain(f"{note}."))
+    backbone = choice("Backbone", data.common(a, b), "on")
     if backbone is None:
-        st.info(plain(f"{a} and {b} were measured on no backbone in common."))
+        st.info(plain(f"{a} and {b} have no common backbone."))
         return
     images_file, labels_file = prediction_samples.truth_files(
         store, str(first["target_hash"]), str(first["protocol_hash"])
     )
     truth, frames = prediction_samples.read(labels_file), prediction_samples.read(images_file)
-    files = [prediction_samples.predictions_file(store, _first_run(found.runs, name, backbone)) for name in (a, b)]
+    files = [prediction_samples.predictions_file(store, _first_run(data.runs, name, backbone)) for name in (a, b)]
     sides = [prediction_samples.read(path) for path in files]
     kinds = (frames, truth, *sides)
     shapes = {name: {_shape(kind.get(name)) for kind in kinds} for name in truth}
     common = [name for name, of_name in shapes.items() if len(of_name) == 1 and None not in of_name]
     if not common:
-        st.info(
-            "This store holds no pictures: they stay on the machine that made the runs, and are never packed or published."
-        )
+        st.info("This store has no sample images. They stay on the machine that made the runs and are never published.")
         return
     try:
-        apart = image_bootstrap.image_differences(store, found, a, b, backbone).set_index("image")["difference"]
+        differences = image_bootstrap.image_differences(store, data, a, b, backbone).set_index("image")["difference"]
     except (UnanswerableError, StoreError) as error:
         st.info(plain(without_paths(str(error), store.root)))
         return
     classes = list(first["classes"])
     colours = charts.class_colours(len(classes))
     st.image(charts.legend(classes, colours), width="content")
-    st.caption(plain(f"Replicate 0 of each. Difference: blue where only {a} is right, orange where only {b} is."))
-    for name in sorted(common, key=lambda name: -abs(apart.get(name, 0.0))):
-        st.caption(plain(f"{name}: mIoU of this image {apart.get(name, np.nan):+.3f}, mean over all runs"))
-        right = [side[name] == truth[name] for side in sides]
-        shown = [  # no mapping: a source may be called 'truth'
+    st.caption(
+        plain(
+            f"Predictions of replicate 0. Difference: blue where only {a} is correct, orange where only {b} is correct."
+        )
+    )
+    for name in sorted(common, key=lambda name: -abs(differences.get(name, 0.0))):
+        st.caption(plain(f"{name}: difference in mIoU {differences.get(name, np.nan):+.3f}, averaged over all runs"))
+        correct = [side[name] == truth[name] for side in sides]
+        shown = [  # not a dict: a source may be named 'truth'
             ("image", frames[name]),
             ("truth", charts.painted(truth[name], colours)),
             (a, charts.painted(sides[0][name], colours)),
             (b, charts.painted(sides[1][name], colours)),
-            ("difference", charts.difference(frames[name], right[0] & ~right[1], right[1] & ~right[0])),
+            ("difference", charts.difference(frames[name], correct[0] & ~correct[1], correct[1] & ~correct[0])),
         ]
         for column, (title, picture) in zip(st.columns(len(shown)), shown, strict=True):
             column.image(picture, caption=plain(title), width="stretch")
 
 
 def _shape(picture: prediction_samples.Pixels | None) -> tuple[int, ...] | None:
-    """Of what can be shown: bytes, rows by columns."""
+    """Return the shape of a valid picture: uint8, (H, W), not empty."""
     good = picture is not None and picture.dtype == np.uint8 and picture.ndim == 2 and picture.size
     return picture.shape if picture is not None and good else None
 

@@ -1,4 +1,4 @@
-"""Sources in tiers, and every cell with its intervals, gains, budget and cost."""
+"""Tiers of sources, and all cells with intervals, gains and run times."""
 
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
@@ -19,21 +19,21 @@ from results.reference import paper
 from results.replicate_scores import METRICS, samples
 from results.tiers import tier_notes, tiers
 
-FEW = 5  # reasons that are shown without being asked for
-MOST_SOURCES = 60  # beyond these, all pairs take seconds and nobody reads the tiers
+FEW = 5  # up to so many reasons are shown expanded
+MOST_SOURCES = 60  # comparing all pairs of more sources takes seconds
 
 
 def show(chosen: Chosen) -> None:
-    """The page."""
+    """Draw the page."""
     st.title("Which pretraining source is best?")
     first = chosen.whole.iloc[0]
-    held_equal(protocol_of(chosen.found, first), str(first["label_note"]))
+    held_equal(protocol_of(chosen.contents, first), str(first["label_note"]))
     if chosen.cells.empty:
-        st.info("No cell is left by these filters.")
+        st.info("No cells match these filters.")
         return
     _tiers(chosen)
-    st.subheader("Every cell")
-    classes = st.toggle("Every class", key="classes", bind="query-params")
+    st.subheader("All cells")
+    classes = st.toggle("Show all classes", key="classes", bind="query-params")
     rows = cell_rows(chosen)
     extra = class_columns(chosen, rows["cell"], rows.columns) if classes else pd.DataFrame(index=rows.index)
     names = {
@@ -42,54 +42,51 @@ def show(chosen: Chosen) -> None:
         "weighted_f_95": "weighted F 95 %",
         "miou": "mIoU",
         "weighted_f": "weighted F",
-        "run_s": "seconds a run",
+        "run_s": "seconds per run",
     }
     table(pd.concat([rows, extra], axis=1), "cells", names, download=chosen.cells)
-    if (floor := constant_note(chosen.whole)) is not None:
-        st.caption(plain(floor))
+    if (note := constant_note(chosen.whole)) is not None:
+        st.caption(plain(note))
     why = chosen.cells["leak"].fillna(chosen.cells["reason"])
     unranked = chosen.cells.assign(why=why)[why.notna()]
     if len(unranked):
-        with st.expander(f"Why {len(unranked)} cells have no rank", expanded=len(unranked) <= FEW):
-            told = unranked["source"] + " × " + unranked["backbone"] + ": " + unranked["why"]
-            lines(told)
+        with st.expander(f"Why {len(unranked)} cells are not ranked", expanded=len(unranked) <= FEW):
+            lines(unranked["source"] + " × " + unranked["backbone"] + ": " + unranked["why"])
     if "imagenet" in set(chosen.cells["source"].map(family)):
         st.caption(
-            "ImageNet weights are one draw: what is said of them holds for these weights, not for any such pretraining."
+            "All ImageNet runs share one checkpoint: the results hold for these weights, not for ImageNet pretraining in general."
         )
     _paper()
 
 
 def _tiers(chosen: Chosen) -> None:
-    """Tiers among all sources of the board, whatever the filters leave of them: they would be others among fewer."""
+    """Draw tiers among all sources of the board: they depend on the set of sources, so source filters do not apply."""
     runs, cells = chosen.of_backbones(chosen.whole), chosen.of_backbones(chosen.whole_cells)
     if cells["source"].nunique() > MOST_SOURCES:
-        st.caption(
-            f"Tiers are drawn on boards of up to {MOST_SOURCES} sources; `bench table --tiers` has no such limit."
-        )
+        st.caption(f"Tiers are shown for up to {MOST_SOURCES} sources; use `bench table --tiers` for larger boards.")
         return
-    found = samples(runs, chosen.metric, cells)
-    if not found.scores:
+    data = samples(runs, chosen.metric, cells)
+    if not data.scores:
         return
     st.subheader("Tiers")
-    rows = tiers(found)
+    rows = tiers(data)
     shown = rows[rows["source"].isin(chosen.cells["source"])]
     names = {"mean": f"mean {METRICS[chosen.metric]}", "n": "replicates", "beaten_by": "established better"}
     table(shown.rename(columns=names).drop(columns="untested"), "tiers")
-    about = [f"{found.about[name]}." for name in shown["source"] if name in found.about]
-    st.caption(plain(*tier_notes(found, rows), "Among all sources of the board.", *about))
-    figure(charts.tiers_chart(found, METRICS[chosen.metric]), "tiers")
+    about = [f"{data.about[name]}." for name in shown["source"] if name in data.about]
+    st.caption(plain(*tier_notes(data, rows), "Tiers are computed among all sources of the board.", *about))
+    figure(charts.tiers_chart(data, METRICS[chosen.metric]), "tiers")
 
 
 def badges(cell: Mapping[Hashable, Any]) -> list[str]:
-    """What a reader must know of a row of the board before its number."""
-    told = ["measured"] if cell["n"] and pd.isna(cell["badge"]) else []
-    told += ["control"] if is_control(cell["source"]) else []
-    return [*told, *marks(cell), *([cell["status"]] if cell["status"] != "ok" else [])]
+    """Return the badges of a board row."""
+    names = ["measured"] if cell["n"] and pd.isna(cell["badge"]) else []
+    names += ["control"] if is_control(cell["source"]) else []
+    return [*names, *marks(cell), *([cell["status"]] if cell["status"] != "ok" else [])]
 
 
 def cell_rows(chosen: Chosen) -> pd.DataFrame:
-    """The cells as they are shown; `cell` is hidden."""
+    """Return the table of cells; column `cell` is hidden."""
     cells = chosen.cells
     shown = {name: cells[name] for name in ("rank", "source")}
     shown |= {"badges": pd.Series(list(map(badges, cells.to_dict("records"))), index=cells.index)}
@@ -104,7 +101,7 @@ def cell_rows(chosen: Chosen) -> pd.DataFrame:
 
 
 def gain(chosen: Chosen, over: str) -> "pd.Series[float]":
-    """(cells,) how far each is ahead of a baseline on its own backbone, by the chosen metric; missing without one."""
+    """Return (cells,) gains over a baseline on the same backbone, in the chosen metric; missing without a baseline."""
     whole = chosen.whole_cells
     clean = (whole["status"] == "ok") & whole["leak"].isna()
     base = whole[clean & (whole["source"] == over)].set_index("backbone")[chosen.metric]
@@ -112,7 +109,7 @@ def gain(chosen: Chosen, over: str) -> "pd.Series[float]":
 
 
 def class_columns(chosen: Chosen, cells: "pd.Series[str]", taken: Iterable[str] = ()) -> pd.DataFrame:
-    """(cells, K) mean of each class over the replicates. taken: names of columns that are there already."""
+    """Return (cells, K) means per class over replicates. taken: existing column names."""
     try:
         names = unique(classes_of(chosen.whole), taken)
     except UnanswerableError as error:

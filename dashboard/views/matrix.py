@@ -1,4 +1,4 @@
-"""Source x backbone at a glance; what failed or was skipped is there, with its reason."""
+"""Overview of source x backbone, including failed and skipped cells with their reasons."""
 
 import streamlit as st
 
@@ -9,14 +9,14 @@ from results.replicate_scores import METRICS
 
 
 def show(chosen: Chosen) -> None:
-    """The page."""
+    """Draw the page."""
     st.title("Source × backbone")
     if chosen.cells.empty:
-        st.info("No cell is left by these filters.")
+        st.info("No cells match these filters.")
         return
     figure(charts.matrix_chart(chosen.cells, chosen.metric, METRICS[chosen.metric]), "matrix")
-    st.caption("A colour: all replicates are there, and the source has seen nothing of the test.")
-    st.caption("Hover: interval over replicates, how many there are, and why a cell has no number.")
+    st.caption("Coloured cells are complete, and their source is not marked as a leak.")
+    st.caption("Hover over a cell for its interval, number of replicates, and the reason for a missing score.")
     interval = [f"{chosen.metric}_low", f"{chosen.metric}_high"]
     columns = [
         "source",

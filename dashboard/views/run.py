@@ -1,4 +1,4 @@
-"""One run: how it went, how its schedule was chosen, what its weights were, and the command that repeats it."""
+"""One run: scores, training loss, tuning, weights, and the command that repeats it."""
 
 import contextlib
 import io
@@ -21,21 +21,21 @@ from results.record import MOST, column_docs
 from safe_io.files import read_regular
 
 T = TypeVar("T")
-MOST_BYTES = 2**25  # of a file that is shown: a million steps of a history
+MOST_BYTES = 2**25  # limit per shown file: a history of a million steps
 SCORES = ("miou", "miou_no_background", "weighted_f", "final_loss", "train_s", "score_s")
 
 
 def show(chosen: Chosen) -> None:
-    """The page."""
+    """Draw the page."""
     st.title("One run")
     if chosen.runs.empty:
-        st.info("No run is left by these filters.")
+        st.info("No runs match these filters.")
         return
     rows = chosen.runs.sort_values(["source", "backbone", "replicate", "finished"])
     names = [f"{r.source} × {r.backbone} · r{r.replicate} · {str(r.run)[:6]}" for r in rows.itertuples()]
     name = choice("Run", names, "run") or names[0]
     row = {str(column): value for column, value in rows.iloc[names.index(name)].items()}
-    folder = chosen.found.store.of_row(row).folder_of_row(row)
+    folder = chosen.contents.store.of_row(row).folder_of_row(row)
     if pd.notna(row["badge"]):
         st.warning(plain(f"Submitted in {row['submission']}, not measured here: {row['badge']}."))
     if row["status"] != "ok":
@@ -45,32 +45,32 @@ def show(chosen: Chosen) -> None:
         column.metric(name, "–" if pd.isna(value) else f"{value:.4g}", help=column_docs()[name])
     _history(folder)
     _trials(folder)
-    _again(chosen, row)
+    _command(chosen, row)
     for title, name in (("Certificate of the weights", "certificate.json"), ("Record", "record.json")):
-        if (held := _read(folder / name, lambda data: shown_json(json.loads(data)))) is not None:
+        if (content := _read(folder / name, lambda data: shown_json(json.loads(data)))) is not None:
             with st.expander(title):
-                st.json(held if isinstance(held, dict | list) else [held], expanded=1)
-    if (said := _read(folder / "error.txt", lambda data: data.decode(errors="replace"))) is not None:
-        lines(without_paths(line.expandtabs(), chosen.found.store.root) for line in said[-5000:].splitlines())
+                st.json(content if isinstance(content, dict | list) else [content], expanded=1)
+    if (log := _read(folder / "error.txt", lambda data: data.decode(errors="replace"))) is not None:
+        lines(without_paths(line.expandtabs(), chosen.contents.store.root) for line in log[-5000:].splitlines())
 
 
 def _read(path: Path, of: Callable[[bytes], T]) -> T | None:
-    """What `of` makes of a file of a run; None where there is no such file, or, which is then said, it holds something else."""
+    """Parse a file of a run with `of`; None if it is missing, or invalid, with a warning."""
     try:
         return of(read_regular(path, MOST_BYTES))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, OverflowError, RecursionError):  # anybody may have written it
+    except (OSError, ValueError, TypeError, OverflowError, RecursionError):  # untrusted input
         pass
     st.warning(plain(f"{path.name} cannot be read"))
     return None
 
 
 def history_of(data: bytes) -> pd.DataFrame:
-    """The steps and losses of a history.csv.
+    """Parse the steps and losses of a history.csv.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the file is invalid.
     """
     history = pd.read_csv(io.BytesIO(data), usecols=["step", "loss"])
     if not all(kind.kind in "if" for kind in history.dtypes) or not (np.abs(history) < MOST).all(axis=None):
@@ -95,20 +95,20 @@ class Trial(BaseModel):
 
 
 def trials_of(data: bytes) -> pd.DataFrame:
-    """A row a trial: trial, the settings of its schedule, val_miou. A last line that was cut short by a kill is left out.
+    """Return one row per trial: trial, settings of the schedule, val_miou. A truncated last line is skipped.
 
     Raises:
-        ValueError: a line is no trial, or a setting is a number in one and a word in another.
+        ValueError: a line is not a trial, or a setting has both numbers and strings.
     """
     *whole, last = data.split(b"\n")
-    told = [Trial.model_validate_json(line) for line in whole]
+    trials = [Trial.model_validate_json(line) for line in whole]
     with contextlib.suppress(ValueError):
-        told.append(Trial.model_validate_json(last))
-    frame = pd.DataFrame([one.schedule for one in told])
+        trials.append(Trial.model_validate_json(last))
+    frame = pd.DataFrame([one.schedule for one in trials])
     if mixed := [name for name in frame if frame[name].map(type).nunique() > 1]:
-        raise ValueError(f"{mixed[0]} is a number in one trial and a word in another")
+        raise ValueError(f"{mixed[0]} is a number in some trials and a string in others")
     frame = frame.set_axis(unique(frame.columns, ("trial", "val_miou")), axis="columns")
-    scores = pd.Series([one.val_miou for one in told], dtype="float64")
+    scores = pd.Series([one.val_miou for one in trials], dtype="float64")
     return frame.assign(val_miou=scores).rename_axis("trial").reset_index()
 
 
@@ -117,14 +117,14 @@ def _trials(folder: Path) -> None:
     if frame is None or frame.empty:
         return
     st.subheader("Tuning")
-    st.caption("Validation mIoU chooses the schedule and is no result. Trial 0 is the default.")
+    st.caption("Validation mIoU is used to choose the schedule and is not a result. Trial 0 is the default schedule.")
     table(frame, "trials")
     if (shares := importance(frame)) is not None:
         figure(charts.importance_chart(shares), "importance")
 
 
 def importance(trials: pd.DataFrame, least: int = 10) -> pd.Series | None:
-    """Share of each setting in the variation of the validation mIoU (PED-ANOVA, by Optuna); None for fewer than `least` trials."""
+    """Return the importance of each setting for the validation mIoU (PED-ANOVA of Optuna); None for fewer than `least` trials."""
     trials = trials.dropna()
     if len(trials) < least or trials["val_miou"].nunique() < 2:
         return None
@@ -144,11 +144,11 @@ def importance(trials: pd.DataFrame, least: int = 10) -> pd.Series | None:
     for row in trials.to_dict("records"):
         params = {name: row[name] for name in space}
         study.add_trial(optuna.trial.create_trial(params=params, distributions=space, value=row["val_miou"]))
-    evaluator = optuna.importance.PedAnovaImportanceEvaluator()  # the other ones need scikit-learn
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator()  # the other evaluators need scikit-learn
     return pd.Series(optuna.importance.get_param_importances(study, evaluator=evaluator))
 
 
-def _again(chosen: Chosen, row: dict[str, Any]) -> None:
+def _command(chosen: Chosen, row: dict[str, Any]) -> None:
     st.subheader("Run it again")
     matrix = {name: row[name] for name in ("target", "protocol")}
     matrix |= {"sources": [row["source"]], "backbones": [row["backbone"]], "train_fracs": [float(row["train_frac"])]}
@@ -156,5 +156,5 @@ def _again(chosen: Chosen, row: dict[str, Any]) -> None:
     st.code("bench run --matrix one.yaml --data DIR", language="sh")
     packages = json.loads(row["packages"]) if isinstance(row.get("packages"), str) else {}
     if packages:
-        told = ", ".join(f"{name} {version}" for name, version in packages.items())
-        st.caption(plain(f"{row['device']}, commit {row['commit']}, {told}"))
+        versions = ", ".join(f"{name} {version}" for name, version in packages.items())
+        st.caption(plain(f"{row['device']}, commit {row['commit']}, {versions}"))

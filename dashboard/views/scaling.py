@@ -1,4 +1,4 @@
-"""How scores grow with images, with their groups and with labels, and what single settings of SAM change."""
+"""Scaling with images, groups and labels, and the effect of single settings."""
 
 from collections import Counter
 
@@ -14,53 +14,53 @@ from results.replicate_scores import METRICS, samples
 
 
 def show(chosen: Chosen) -> None:
-    """The page."""
+    """Draw the page."""
     st.title("Size, diversity, labels")
-    st.caption("All backbones and sources, whatever the filters beside; images and groups at all of the labels.")
+    st.caption("The filters for backbone and source do not apply here. Curves over images and groups use all labels.")
     axis = st.selectbox(
         "Axis", list(scaling.AXES), format_func=scaling.AXES.__getitem__, key="axis", bind="query-params"
     )
     bases = Counter(str(scaling.SUBSET.fullmatch(name)["base"]) for name in chosen.every["source"].unique())  # type: ignore[index]
-    most = [name for name, _ in bases.most_common()]  # the one with most sizes first
+    most = [name for name, _ in bases.most_common()]  # the source with most sizes first
     source = choice("Source", most, "source") or most[0]
     try:
-        found = scaling.points(chosen.every, axis, source, chosen.metric)
+        data = scaling.points(chosen.every, axis, source, chosen.metric)
     except UnanswerableError as error:
         st.info(plain(str(error)))
     else:
-        _curves(chosen, axis, source, found)
+        _curves(chosen, axis, source, data)
     _settings(chosen, source)
 
 
-def _curves(chosen: Chosen, axis: str, source: str, found: dict[str, dict[float, tuple[float, ...]]]) -> None:
-    curves = {name: scaling.curve(by, np.random.default_rng(0)) for name, by in found.items()}
+def _curves(chosen: Chosen, axis: str, source: str, data: dict[str, dict[float, tuple[float, ...]]]) -> None:
+    curves = {name: scaling.curve(by, np.random.default_rng(0)) for name, by in data.items()}
     figure(charts.scaling_chart(curves, scaling.AXES[axis], METRICS[chosen.metric], source), "scaling")
-    for name, told in curves.items():
-        st.markdown(f"**{plain(name)}**: {plain(f'{told.verdict}, {told.why}')}")
+    for name, curve in curves.items():
+        st.markdown(f"**{plain(name)}**: {plain(f'{curve.verdict}, {curve.why}')}")
     rows = scaling.sizes_frame(curves, scaling.without_pretraining(chosen.every, axis, source, chosen.metric))
     table(rows, "scaling")
     if "labels" in rows:
-        st.caption("Labels: the share of the labels with which no pretraining reaches that score.")
+        st.caption("Labels: the share of labels at which training without pretraining reaches the same score.")
 
 
 def _settings(chosen: Chosen, source: str) -> None:
-    """Every source that is `source` with something after a slash, against it."""
-    found = samples(chosen.whole, chosen.metric, chosen.whole_cells)
-    for name, about in found.about.items():
+    """Draw a comparison of `source` with each of its variants `source/...`."""
+    data = samples(chosen.whole, chosen.metric, chosen.whole_cells)
+    for name, about in data.about.items():
         if name == source or name.startswith(f"{source}/"):
             st.caption(plain(f"{about}."))
     rows = []
-    for name in sorted(found.scores):
-        if name.startswith(f"{source}/") and "~" not in name and (pairs := found.pair(name, source)):
-            told = stats.difference(pairs)
+    for name in sorted(data.scores):
+        if name.startswith(f"{source}/") and "~" not in name and (pairs := data.pair(name, source)):
+            difference = stats.difference(pairs)
             row = {
                 "setting": name.removeprefix(f"{source}/"),
-                "difference": told.effect,
-                "low": told.low,
-                "high": told.high,
+                "difference": difference.effect,
+                "low": difference.low,
+                "high": difference.high,
             }
-            rows.append(row | {"p, unadjusted": told.p, "backbones": len(pairs), "note": told.why_not})
+            rows.append(row | {"p, unadjusted": difference.p, "backbones": len(pairs), "note": difference.why_not})
     if rows:
-        st.subheader("One setting changed")
-        st.caption(plain(f"Against {source}, pooled over backbones."))
+        st.subheader("Effect of single settings")
+        st.caption(plain(f"Difference from {source}, pooled over backbones."))
         table(pd.DataFrame(rows), "settings")
