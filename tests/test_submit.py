@@ -66,10 +66,10 @@ def test_a_name_that_is_taken_or_leads_elsewhere_is_refused(
 
 def test_every_kind_of_template_and_every_card_in_the_documentation_is_taken_by_the_model(tmp_path: Path) -> None:
     texts = [template("mine", kind) for kind in KINDS]
-    for page in ("README.md", "CONTRIBUTING.md"):
+    for page in ("pretrain_sources/README.md", "CONTRIBUTING.md"):
         blocks = (ROOT / page).read_text().split("```yaml\n")[1:]
         texts += [block.split("```")[0] for block in blocks if block.startswith("name:")]
-    assert len(texts) >= 5, "two kinds of card stand in the README"
+    assert len(texts) >= 5, "two kinds of card are documented"
     for text in texts:
         (tmp_path / "card.yaml").write_text(text)
         read_yaml(tmp_path / "card.yaml", SourceCard)
