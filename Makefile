@@ -20,10 +20,10 @@ demo: $(READY)
 test: check
 	$(BIN)/pytest -n auto --dist worksteal
 
-TEXTS := README.md results/RESULTS.md
-COG := $(BIN)/cog -p "from bench.cli.published import show"
+TEXTS := README.md bench/README.md results/RESULTS.md
+COG := $(BIN)/cog -p "from bench.cli.published import show; from bench.cli.reference import reference"
 
-# what README and RESULTS.md tell of measurements, written by the commands that they name
+# the measurements in README.md and RESULTS.md, and the reference of the commands in bench/README.md
 published: $(READY)
 	$(COG) -r $(TEXTS)
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pretrain_sources.card import Checkpoint, ReadyCorpus, SourceCard
 
 Kind = Literal["checkpoint", "corpus", "recipe"]
-KINDS: tuple[str, ...] = get_args(Kind)
+KINDS: tuple[Kind, ...] = get_args(Kind)
 TO_DO = "TODO"  # in a card that was not filled in
 SCHEMA = "card.schema.json"
 

@@ -69,6 +69,8 @@ def test_the_top_level_packages_are_as_agreed() -> None:
         "Makefile",
         "constraints.txt",
         "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "CITATION.cff",
         "LICENSE",
     }
     assert {line.split("/")[0] for line in tracked.stdout.splitlines()} == agreed | {".ci", ".gitignore"}

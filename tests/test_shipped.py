@@ -62,12 +62,13 @@ def test_every_claim_is_judged_as_expected(entry: Expected, table: pd.DataFrame)
 
 
 def test_blocks_match_the_output_of_the_commands() -> None:
-    result = cog("--check", "README.md", "results/RESULTS.md")
+    result = cog("--check", "README.md", "bench/README.md", "results/RESULTS.md")
     assert result.returncode == 0, f"make published: {result.stdout}{result.stderr}"
 
 
 def cog(*words: str) -> subprocess.CompletedProcess[str]:
-    call = [sys.executable, "-m", "cogapp", "-p", "from bench.cli.published import show", *words]
+    prologue = "from bench.cli.published import show; from bench.cli.reference import reference"
+    call = [sys.executable, "-m", "cogapp", "-p", prologue, *words]
     return subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
