@@ -11,6 +11,7 @@ from typing import NoReturn
 import click
 
 from bench import STOPPED, BenchError, StoppedEarlyError
+from bench.cli import extras
 from bench.cli.board_commands import claim, compare, dashboard, leaks_command, report, scaling, table
 from bench.cli.corpus_commands import corpus
 from bench.cli.data_commands import data, ls
@@ -100,6 +101,11 @@ def main() -> None:
         _fail(f"bench: {error}")
     except StoppedEarlyError as error:
         _fail(f"{error}; what was finished is kept, and the same command goes on from there", 3)
+    except ModuleNotFoundError as error:
+        advice = extras.advice(error)
+        if advice is None:
+            raise
+        _fail(f"bench: {advice}")
     except OSError as error:  # a file that cannot be read; what cannot be written is most often a StoreError
         from results.store import cannot_write, is_unwritable
 

@@ -67,10 +67,12 @@ def corpus_make(
     **settings: Any,  # noqa: ANN401
 ) -> None:
     """Ask a teacher for masks on every image of a pool and make label maps of them."""
-    from bench.cli import corpora
+    from bench.cli import corpora, extras
 
     sam = {name: settings.pop(name) for name in ("model", "checkpoint", "points_per_batch")}
     asked = corpora.recipe_of(recipe, teacher, settings, **sam)
+    if asked.teacher.kind != "python":
+        extras.require("train")
     made, speed = corpora.make(pool, asked, out, weights, jobs, lambda note: say(note, err=True))
     say(corpora.told(made, out, speed))
 

@@ -74,6 +74,7 @@ def run(  # noqa: PLR0913 - an argument for each option
     **matrix: Any,  # noqa: ANN401
 ) -> int:
     """Run what is not done of a matrix: tune, finetune, score, store."""
+    from bench.cli import extras
     from bench.cli.progress import Watch
     from bench.plan.matrix import load_matrix
     from bench.plan.plan import Sweep
@@ -84,6 +85,7 @@ def run(  # noqa: PLR0913 - an argument for each option
         raise BenchError("--slurm is for --executor slurm")
     if jobs is not None and executor != "local":
         raise BenchError("--jobs is for --executor local")
+    extras.require("train")
     sweep = Sweep(load_matrix(**matrix), Store(store), data, checked_weights(weights), _statuses(retry), keep_weights)
     watch = Watch(sweep.matrix, store)
     with watch.display():

@@ -119,7 +119,14 @@ def _trials(folder: Path) -> None:
     st.subheader("Tuning")
     st.caption("Validation mIoU chooses the schedule and is no result. Trial 0 is the default.")
     table(frame, "trials")
-    if (shares := importance(frame)) is not None:
+    try:
+        shares = importance(frame)
+    except ModuleNotFoundError as error:
+        if error.name != "optuna":
+            raise
+        st.caption("The importance of each setting needs Optuna: pip install 'satir-bench[train]'")
+        return
+    if shares is not None:
         figure(charts.importance_chart(shares), "importance")
 
 
