@@ -84,7 +84,7 @@ def _fail(message: str, code: int = 1) -> NoReturn:
 def main() -> None:
     """The `bench` command: errors of use become one message on standard error, never a traceback."""
     try:
-        code = cli(standalone_mode=False)
+        code = cli(prog_name="bench", standalone_mode=False)
     except (KeyboardInterrupt, click.Abort):  # the first, because the others import what may just have been interrupted
         click.echo(STOPPED, err=True)
         sys.exit(3)
