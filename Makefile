@@ -63,9 +63,9 @@ $(READY): pyproject.toml constraints.txt
 	@echo "installing into $(VENV), once: some minutes and about 6 GB"
 	@if command -v uv >/dev/null 2>&1; then \
 		uv venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" $(VENV) && \
-		uv pip install --quiet --python $(BIN)/python --constraints constraints.txt --editable '.[weights,dev]'; \
+		uv pip install --quiet --python $(BIN)/python --constraints constraints.txt --editable '.[dev]'; \
 	else \
 		$(PYTHON) -m venv $(VENV) && \
-		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[weights,dev]'; \
+		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'; \
 	fi
 	@touch $(READY)

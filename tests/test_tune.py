@@ -2,12 +2,15 @@ import os
 import signal
 from pathlib import Path
 
+import optuna
 import pytest
 from conftest import protocol_fields
 
 from bench import DivergedError
-from bench.spec import Protocol, Schedule
-from bench.train.tune import Trial, best, candidates, propose, read_trials, tune
+from bench.plan.candidates import candidates
+from bench.spec import Protocol, Range, Schedule
+from bench.train.tune import Trial, best, propose, read_trials, tune
+from pretrain_sources.hashing import derive_seed
 
 
 def protocol(trials: int, **changes: object) -> Protocol:
@@ -77,6 +80,30 @@ def test_candidates_stay_in_the_space_and_differ() -> None:
     assert {schedule.decay for schedule in drawn} == {"poly", "cosine"}
     assert sum(schedule.lr < 1e-3 for schedule in drawn[1:]) in range(5, 10)
     assert candidates(protocol(5)) == drawn[:5]
+
+
+EDGES = {"lr": {"low": 2e-4, "high": 2e-4, "log": True}, "warmup_frac": {"low": 0.1, "high": 0.1}, "decay": ["poly"]}
+
+
+@pytest.mark.filterwarnings("ignore:QMCSampler is experimental")
+@pytest.mark.parametrize("edges", [{}, EDGES], ids=["ranges", "single values"])
+def test_candidates_equal_those_of_optuna(edges: dict[str, object]) -> None:
+    fields = protocol_fields(trials=15)
+    fields["search"] |= edges
+    if edges:
+        fields["default"] |= {"lr": 2e-4}
+    settings = Protocol.model_validate(fields)
+    space = {
+        name: optuna.distributions.FloatDistribution(values.low, values.high, log=values.log)
+        if isinstance(values, Range)
+        else optuna.distributions.CategoricalDistribution(values)
+        for name, values in settings.search
+    }
+    seed = derive_seed(settings.seed, "candidates") % 2**32
+    study = optuna.create_study(sampler=optuna.samplers.QMCSampler(scramble=True, seed=seed))
+    study.add_trial(optuna.trial.create_trial(params=settings.default.model_dump(), distributions=space, value=0.0))
+    expected = [study.ask(space).params for _ in range(14)]
+    assert [schedule.model_dump() for schedule in candidates(settings)[1:]] == expected
 
 
 def test_tpe_uses_previous_trials() -> None:

@@ -13,18 +13,24 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of programs of an environment with the wheel and the current environment's packages."""
-    folder = tmp_path_factory.mktemp("wheel")
+def build_wheel(folder: Path) -> Path:
+    """Build the wheel of this checkout in a folder."""
     kept_out = shutil.ignore_patterns(".*", "*.egg-info", "build", "data", "bench-store", "__pycache__")
     shutil.copytree(ROOT, folder / "source", ignore=kept_out)
     building = f"from setuptools.build_meta import build_wheel; print(build_wheel({str(folder)!r}))"
     subprocess.run([sys.executable, "-c", building], cwd=folder / "source", check=True, capture_output=True)
     shutil.rmtree(folder / "source")
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of programs of an environment that has the wheel, and this one's other packages."""
+    folder = tmp_path_factory.mktemp("wheel")
+    wheel = build_wheel(folder)
     venv.create(folder / "env", with_pip=True)
     python = folder / "env/bin/python"
-    (wheel,) = folder.glob("*.whl")
     subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel], check=True)
     site = next((folder / "env/lib").glob("python*/site-packages"))
     # the path only: .pth files of an editable install are not read from a path that another .pth adds

@@ -11,6 +11,7 @@ from typing import NoReturn
 import click
 
 from bench import STOPPED, BenchError, StoppedEarlyError
+from bench.cli import extras
 from bench.cli.board_commands import claim, compare, dashboard, leaks_command, report, scaling, table
 from bench.cli.corpus_commands import corpus
 from bench.cli.data_commands import data, ls
@@ -86,11 +87,8 @@ def _fail(message: str, code: int = 1) -> NoReturn:
 def main() -> None:
     """Run the `bench` command: usage and input errors become one message on standard error, never a traceback."""
     try:
-        code = cli(standalone_mode=False)
-    except (
-        KeyboardInterrupt,
-        click.Abort,
-    ):  # first: the other handlers import modules, which may be what was interrupted
+        code = cli(prog_name="bench", standalone_mode=False)
+    except (KeyboardInterrupt, click.Abort):  # first: other handlers import modules, which may be what was interrupted
         click.echo(STOPPED, err=True)
         sys.exit(3)
     except SystemExit:
@@ -106,6 +104,11 @@ def main() -> None:
         _fail(f"bench: {error}")
     except StoppedEarlyError as error:
         _fail(f"{error}; finished work is kept: run the same command again to continue", 3)
+    except ModuleNotFoundError as error:
+        advice = extras.advice(error)
+        if advice is None:
+            raise
+        _fail(f"bench: {advice}")
     except OSError as error:  # an unreadable file; most write errors are StoreErrors
         from results.store import cannot_write, is_unwritable
 

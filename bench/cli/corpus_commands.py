@@ -74,10 +74,12 @@ def corpus_make(
 
     A teacher segments every image, and its masks become label maps.
     """
-    from bench.cli import corpora
+    from bench.cli import corpora, extras
 
     sam = {name: settings.pop(name) for name in ("model", "checkpoint", "points_per_batch")}
     chosen = corpora.recipe_of(recipe, teacher, settings, **sam)
+    if chosen.teacher.kind != "python":
+        extras.require("train")
     made, speed = corpora.make(pool, chosen, out, weights, jobs, lambda note: say(note, err=True))
     say(corpora.summary(made, out, speed))
 

@@ -90,6 +90,7 @@ def run(  # noqa: PLR0913 - one argument per option
 
     Exit codes: 0 all runs done or queued, 1 wrong usage or input, 2 some runs failed or are still to do, 3 stopped early.
     """
+    from bench.cli import extras
     from bench.cli.progress import Watch
     from bench.plan.matrix import load_matrix
     from bench.plan.plan import Sweep
@@ -100,6 +101,7 @@ def run(  # noqa: PLR0913 - one argument per option
         raise BenchError("--slurm is for --executor slurm")
     if jobs is not None and executor != "local":
         raise BenchError("--jobs is for --executor local")
+    extras.require("train")
     sweep = Sweep(load_matrix(**matrix), Store(store), data, checked_weights(weights), _statuses(retry), keep_weights)
     watch = Watch(sweep.matrix, store)
     with watch.display():

@@ -91,7 +91,7 @@ def submit(units: Sequence[Unit], context: Context, options: Options) -> tuple[J
     try:
         import submitit
     except ImportError as error:
-        raise BenchError("submitit is missing: pip install --editable '.[slurm]' in the checkout") from error
+        raise BenchError("submitit is missing; install it with: pip install 'satir-bench[slurm]'") from error
     folder = Store(context.store).root / "slurm"
     known = _queued(folder)
     fresh = [unit for unit in units if unit.fingerprint not in known]

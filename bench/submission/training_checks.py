@@ -12,6 +12,7 @@ import numpy as np
 
 from backbones.encoder_sizes import encoder_sizes
 from backbones.spec import BackboneSpec
+from bench.plan.candidates import TPE_FROM_TRIALS, candidates
 from bench.plan.trials import Trial, best, read_trials
 from bench.plan.units import FinalUnit
 from bench.spec import Protocol, Schedule
@@ -60,9 +61,7 @@ def _trial_faults(record: RunRecord, protocol: Protocol, folder: Path) -> Iterat
 
 def _proposed(protocol: Protocol, trials: Sequence[Trial]) -> bool:
     """Whether these are the protocol's shared candidates, followed by schedules within its search space."""
-    from bench.train import tune  # Optuna is slow to import
-
-    shared = [protocol.default] if protocol.trials >= tune.TPE_FROM_TRIALS else tune.candidates(protocol)
+    shared = [protocol.default] if protocol.trials >= TPE_FROM_TRIALS else candidates(protocol)
     try:
         given = [Schedule.model_validate(trial.schedule) for trial in trials]
     except ValueError:

@@ -76,6 +76,8 @@ def _read(judged: Judged) -> None:
 def _of_run(judged: Judged, record: RunRecord, store: Store, known: dict[str, Manifest]) -> list[Fault]:
     try:
         return list(run_faults(record, store, judged.name, judged.cards, known))
+    except ModuleNotFoundError:  # a fault of this installation, not of the bundle
+        raise
     except Exception as error:  # untrusted files can fail in unforeseen ways
         why = f"check failed ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
         return [Fault("bundle.unforeseen", why)]

@@ -1,12 +1,11 @@
 """Tuning a cell's schedule with Optuna. A resumed study equals an uninterrupted one.
 
 A seeded sampler restarts its sequence when it is rebuilt, so a resumed study would repeat its first trials. Therefore finished
-trials are stored as JSON lines, and the study is rebuilt from them in memory for each trial. Below 16 trials Optuna's
-quasi-random sampler gives every cell the same candidates; from 16 on each trial gets a fresh TPE sampler.
+trials are stored as JSON lines, and the study is rebuilt from them in memory for each trial. Below 16 trials every cell
+has the same quasi-random candidates; from 16 on each trial gets a fresh TPE sampler.
 """
 
 import json
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -17,15 +16,13 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState, create_trial
 
 from bench import DivergedError
+from bench.plan.candidates import TPE_FROM_TRIALS, candidates
 from bench.plan.trials import Trial, best, read_trials
 from bench.spec import Protocol, Range, Schedule
 from pretrain_sources.hashing import derive_seed
 from results.store import write_atomic
 
-TPE_FROM_TRIALS = 16
-
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning, message="QMCSampler")
 
 
 def tune(protocol: Protocol, path: Path, score: Callable[[int, Schedule], float]) -> list[Trial]:
@@ -60,16 +57,6 @@ def propose(protocol: Protocol, done: list[Trial]) -> Schedule:
     for trial in done:
         study.add_trial(_frozen(protocol, trial))
     return Schedule(**study.ask(_space(protocol)).params)
-
-
-def candidates(protocol: Protocol) -> list[Schedule]:
-    """Return the schedules of a short study, equal for all cells: the default, then a scrambled Sobol sequence."""
-    sampler = optuna.samplers.QMCSampler(scramble=True, seed=derive_seed(protocol.seed, "candidates") % 2**32)
-    study = optuna.create_study(sampler=sampler)
-    default = Trial(0, protocol.default.model_dump(), 0.0)
-    study.add_trial(_frozen(protocol, default))  # the sampler learns the space from it
-    drawn = [Schedule(**study.ask(_space(protocol)).params) for _ in range(protocol.trials - 1)]
-    return [protocol.default, *drawn]
 
 
 def _space(protocol: Protocol) -> dict[str, BaseDistribution]:

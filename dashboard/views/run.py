@@ -119,7 +119,14 @@ def _trials(folder: Path) -> None:
     st.subheader("Tuning")
     st.caption("Validation mIoU is used to choose the schedule and is not a result. Trial 0 is the default schedule.")
     table(frame, "trials")
-    if (shares := importance(frame)) is not None:
+    try:
+        shares = importance(frame)
+    except ModuleNotFoundError as error:
+        if error.name != "optuna":
+            raise
+        st.caption("The importance of each setting needs Optuna: pip install 'satir-bench[train]'")
+        return
+    if shares is not None:
         figure(charts.importance_chart(shares), "importance")
 
 
