@@ -37,8 +37,18 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     wheel, environment = build_wheel(folder), folder / "env"
     python, constraints = environment / "bin/python", ROOT / "constraints.txt"
     if uv := shutil.which("uv"):
-        create = [uv, "venv", "--quiet", "--python", sys.executable, environment]
-        install = [uv, "pip", "install", "--quiet", "--python", python, "--constraints", constraints, wheel]
+        create: list[str | Path] = [uv, "venv", "--quiet", "--python", sys.executable, environment]
+        install: list[str | Path] = [
+            uv,
+            "pip",
+            "install",
+            "--quiet",
+            "--python",
+            python,
+            "--constraints",
+            constraints,
+            wheel,
+        ]
     else:
         create = [sys.executable, "-m", "venv", environment]
         install = [python, "-m", "pip", "install", "--quiet", "--constraint", constraints, wheel]

@@ -1,6 +1,7 @@
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -88,12 +89,12 @@ EDGES = {"lr": {"low": 2e-4, "high": 2e-4, "log": True}, "warmup_frac": {"low": 
 @pytest.mark.filterwarnings("ignore:QMCSampler is experimental")
 @pytest.mark.parametrize("edges", [{}, EDGES], ids=["ranges", "single values"])
 def test_candidates_equal_those_of_optuna(edges: dict[str, object]) -> None:
-    fields = protocol_fields(trials=15)
+    fields: dict[str, Any] = protocol_fields(trials=15)
     fields["search"] |= edges
     if edges:
         fields["default"] |= {"lr": 2e-4}
     settings = Protocol.model_validate(fields)
-    space = {
+    space: dict[str, optuna.distributions.BaseDistribution] = {
         name: optuna.distributions.FloatDistribution(values.low, values.high, log=values.log)
         if isinstance(values, Range)
         else optuna.distributions.CategoricalDistribution(values)
