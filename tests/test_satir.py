@@ -254,9 +254,9 @@ def test_what_cannot_be_had_is_skipped_and_says_how_to_get_it(bench: Bench, soda
         "satir/felzenszwalb",
     )
     assert "soda has no unlabelled images: name a folder with --pool DIR" in bench(*words).out
-    assert "no folder nowhere with unlabelled images" in bench(*words, "--pool", "nowhere").err
+    assert "no such folder of unlabelled images: nowhere" in bench(*words, "--pool", "nowhere").err
     (tmp_path / "pool").mkdir()
-    assert "no image in" in bench(*words, "--pool", tmp_path / "pool").err
+    assert "no images in" in bench(*words, "--pool", tmp_path / "pool").err
 
 
 @pytest.mark.parametrize(
