@@ -1,1 +1,1 @@
-"""Backbones: segmentation networks made of an encoder, which is what a source transfers, and a decoder, which is always fresh."""
+"""Backbones: segmentation networks of an encoder, which a source transfers, and a decoder, which always starts at random."""

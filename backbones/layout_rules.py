@@ -1,4 +1,4 @@
-"""How one library's names and shapes of an encoder's tensors are written down, as rules from our names to theirs."""
+"""Rules from our tensor names and shapes of an encoder to those of another library."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -14,9 +14,9 @@ Rules = tuple[tuple[str, str], ...]
 class Layout:
     """One way to name the tensors of an encoder.
 
-    rules: (pattern, replacement) for `re.sub`, applied one after the other. In the name that comes out, `{a,b}` stands for
-        tensors that ours joins, and a last `[1/3]` for the second of three equal parts of theirs.
-    changes: (pattern of our name, function of their tensor), where the values stand in another order or shape.
+    rules: (pattern, replacement) for `re.sub`, applied in order. In the result, `{a,b}` means tensors that ours concatenates,
+        and a final `[1/3]` the second of three equal parts of theirs.
+    changes: (pattern of our name, function of their tensor), where values have another order or shape.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Layout:
     changes: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = ()
 
     def part(self, ours: str) -> "Part":
-        """Where the tensor that we call `ours` is found in this layout."""
+        """Return the source of our tensor `ours` in this layout."""
         theirs = ours
         for pattern, replacement in self.rules:
             theirs = re.sub(pattern, replacement, theirs)
@@ -38,22 +38,22 @@ class Layout:
 
 @dataclass(frozen=True)
 class Part:
-    """The tensors of a checkpoint that one tensor of ours is made of."""
+    """The tensors of a checkpoint from which one of our tensors is made."""
 
     names: tuple[str, ...]
     piece: tuple[int, int] = (0, 1)
     change: Callable[[Tensor], Tensor] | None = None
 
     def make(self, given: Sequence[Tensor]) -> Tensor:
-        """Our tensor, of those under `names`.
+        """Make our tensor from those under `names`.
 
         Raises:
-            RuntimeError: their shapes do not allow it.
+            RuntimeError: their shapes do not fit.
         """
         whole = torch.cat(list(given)) if len(given) > 1 else given[0]
         index, count = self.piece
         if count > 1:
             if not whole.ndim or len(whole) % count:
-                raise RuntimeError(f"{tuple(whole.shape)} does not fall into {count} equal parts")
+                raise RuntimeError(f"shape {tuple(whole.shape)} cannot be split into {count} equal parts")
             whole = whole.chunk(count)[index]
         return self.change(whole) if self.change else whole

@@ -1,7 +1,7 @@
-"""How other libraries and the original repositories name and shape the tensors of our encoders, as tables.
+"""Tensor names and shapes of our encoders in other libraries and in the original repositories.
 
-A table goes from our name to theirs, so that what is asked of a checkpoint is exactly what the encoder has. Our names are
-here those of timm's models, and of transformers' SegformerModel in memory for a MiT.
+Each table maps our name to theirs, so that exactly the encoder's tensors are looked up in a checkpoint. Our names here are
+those of timm's models; for a MiT, those of transformers' SegformerModel in memory.
 """
 
 from torch import Tensor
@@ -10,9 +10,9 @@ from backbones.layout_rules import Layout, Rules
 
 
 def _unfolded_rows(there: Tensor) -> Tensor:
-    """mmsegmentation's Swin merges 2 x 2 pixels with `Unfold`: channel by channel, row by row; (..., 4C) -> ours.
+    """Reorder (..., 4C) of mmsegmentation's Swin, whose `Unfold` is channel by channel and row by row, to our order.
 
-    Ours takes pixel by pixel, column by column. The inverse of `correct_unfold_*_order` in mmsegmentation's swin2mmseg.py.
+    Ours is pixel by pixel and column by column. The inverse of `correct_unfold_*_order` in mmsegmentation's swin2mmseg.py.
     """
     outer = there.shape[:-1]
     pixels = there.reshape(*outer, -1, 4).transpose(-1, -2)
@@ -20,7 +20,7 @@ def _unfolded_rows(there: Tensor) -> Tensor:
 
 
 def _qkv(name: str, *three: str) -> tuple[tuple[str, str], ...]:
-    """Rules for the joined queries, keys and values of timm's `attn.qkv` where `name` has them apart."""
+    """Return rules for timm's joint `attn.qkv` where `name` has separate queries, keys and values."""
     return ((r"attn\.qkv\.", f"{name}.{{{','.join(three)}}}."),)
 
 
@@ -149,7 +149,7 @@ CONVNEXT = (
     ),
 )
 
-# timm merges pixels at the start of a stage, these at the end of the one before
+# timm merges pixels at the start of a stage, these at the end of the previous one
 _MERGE_AT_THE_END: Rules = tuple((rf"^layers\.{i}\.downsample\.", f"layers.{i - 1}.downsample.") for i in (1, 2, 3))
 _SWIN_TRANSFORMERS: Rules = (
     *_MERGE_AT_THE_END,
@@ -262,7 +262,7 @@ VIT = (
     ),
 )
 
-# timm's architecture -> its layouts beside timm's own. torchvision's ResNet has timm's names.
+# timm's architecture -> its layouts besides timm's own. torchvision's ResNet has timm's names.
 FAMILIES = (
     (r"resnet(18|34|50|101|152)", RESNET),
     (r"convnext_(tiny|small|base|large|xlarge)", CONVNEXT),

@@ -1,5 +1,5 @@
-"""The one network class. Its forward pass is sealed: channels, normalisation, padding and the output's size are settled
-here for every backbone, so no encoder or decoder can forget them."""
+"""The network class of all backbones. Channels, normalisation, padding and output size are handled here, in a final forward
+pass, so no encoder or decoder can forget them."""
 
 import importlib
 from collections.abc import Sequence
@@ -31,12 +31,12 @@ class Network(nn.Module):
         self.set_normalisation(spec.mean, spec.std)
 
     def set_normalisation(self, mean: Colour, std: Colour) -> None:
-        """Sets what the encoder's weights were trained with, on 0..1."""
+        """Set the input normalisation of the encoder's weights, on 0..1."""
         self.mean.copy_(torch.tensor(mean).view(1, 3, 1, 1))
         self.std.copy_(torch.tensor(std).view(1, 3, 1, 1))
 
     def features(self, images: Tensor) -> Sequence[Tensor]:
-        """The encoder's feature maps for thermal images (B, 1, H, W) in 0..1, padded to a multiple of 32."""
+        """Return the encoder's feature maps for thermal images (B, 1, H, W) in 0..1, padded to a multiple of 32."""
         coloured = (images.expand(-1, 3, -1, -1) - self.mean) / self.std
         height, width = images.shape[-2:]
         # zeros after normalisation: the padding is the mean grey
@@ -45,7 +45,7 @@ class Network(nn.Module):
         return features
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, K, H, W) for thermal images (B, 1, H, W) in 0..1, any H and W."""
+        """Return logits (B, K, H, W) for thermal images (B, 1, H, W) in 0..1, any H and W."""
         height, width = images.shape[-2:]
         logits: Tensor = self.decoder(self.features(images))
         padded = (height + -height % STRIDE, width + -width % STRIDE)
@@ -55,6 +55,6 @@ class Network(nn.Module):
 
 
 def build(spec: BackboneSpec, num_classes: int) -> Network:
-    """A network with random weights, drawn from torch's global generator (seed it first)."""
+    """Build a network with random weights from torch's global generator (seed it first)."""
     encoder, decoder = importlib.import_module(f"backbones.{spec.builder}").build(spec, num_classes)
     return Network(spec, encoder, decoder).to(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""The table of backbones, and finding one by its name. Importing this loads no torch."""
+"""The table of backbones, and look-up by name. Does not import torch."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -6,21 +6,21 @@ from types import MappingProxyType
 
 from backbones.spec import HALF, IMAGENET_MEAN, IMAGENET_STD, BackboneError, BackboneSpec, Colour
 
-DECODERS = ("fpn", "unet", "upernet", "deeplabv3plus", "dpt")  # what takes timm's encoders by name: `fpn:NAME`
+DECODERS = ("fpn", "unet", "upernet", "deeplabv3plus", "dpt")  # for any timm encoder: `fpn:NAME`
 
 
 def find_backbone(name: str) -> BackboneSpec:
-    """The named row, or one made for `DECODER:ENCODER`, where the encoder is one of timm's (this loads torch).
+    """Return the named backbone, or make one for `DECODER:ENCODER` with a timm encoder (this imports torch).
 
     Raises:
-        KeyError: no row has this name.
-        BackboneError: the pair does not go together.
+        KeyError: no backbone has this name.
+        BackboneError: encoder and decoder are incompatible.
     """
     decoder, colon, encoder = name.partition(":")
     if not colon:
         return BACKBONES[name]
     if decoder not in DECODERS:
-        raise BackboneError(f"no decoder '{decoder}'; with a timm encoder go {', '.join(DECODERS)}")
+        raise BackboneError(f"unknown decoder '{decoder}'; timm encoders go with {', '.join(DECODERS)}")
     from backbones.timm_decoders import make_spec
 
     wheel = next((row.wheel for row in BACKBONES.values() if row.wheel and row.encoder == encoder), None)
@@ -32,9 +32,9 @@ def _segformer(size: str) -> BackboneSpec:
 
 
 def _timm(name: str, encoder: str, like: Colour | None = None, wheel: str | None = None) -> BackboneSpec:
-    """A row on a timm encoder with a tag of plain ImageNet-1k training; `like`: that tag's mean and std, if not ImageNet's."""
+    """Make a row for a timm encoder with an ImageNet-1k tag; `like`: that tag's mean and std, if not ImageNet's."""
     mean, std = (like, like) if like else (IMAGENET_MEAN, IMAGENET_STD)
-    architecture = encoder.partition(".")[0] if wheel else encoder  # a wheel is of one architecture
+    architecture = encoder.partition(".")[0] if wheel else encoder  # a wheel has one architecture
     decoder = name.partition("-")[0]
     return BackboneSpec(name, "timm_decoders", architecture, decoder, mean, std, hub=f"timm/{encoder}", wheel=wheel)
 
@@ -51,7 +51,7 @@ def _lite(decoder: str, size: int) -> BackboneSpec:
 def _registry(*specs: BackboneSpec) -> Mapping[str, BackboneSpec]:
     table = {spec.name: spec for spec in specs}
     if len(table) != len(specs):
-        raise ValueError("two backbones have one name")
+        raise ValueError("two backbones have the same name")
     return MappingProxyType(table)
 
 

@@ -1,4 +1,4 @@
-"""SegFormer from transformers: the MiT encoder and the all-MLP decoder."""
+"""SegFormer from transformers: MiT encoder and all-MLP decoder."""
 
 from collections.abc import Sequence
 
@@ -22,15 +22,15 @@ _SIZES = {
 }
 
 
-class _Encoder(SegformerModel):  # type: ignore[misc]  # the tensor names stay those of SegformerModel
+class _Encoder(SegformerModel):  # type: ignore[misc]  # keeps the tensor names of SegformerModel
     def forward(self, images: Tensor) -> Sequence[Tensor]:
         states: Sequence[Tensor] = super().forward(pixel_values=images, output_hidden_states=True).hidden_states
         return states
 
 
 class _Decoder(SegformerDecodeHead):  # type: ignore[misc]
-    """The library's decoder in another order: a 1 x 1 convolution and bilinear upsampling commute, so every scale is fused
-    at its own size, and the wide stack of upsampled maps is never made. Same function, same tensors, about half the step."""
+    """The library's decoder in another order: a 1 x 1 convolution and bilinear upsampling commute, so each scale is fused at
+    its own size, without the wide stack of upsampled maps. Same function, same tensors, about half the time of a step."""
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         parts = self.linear_fuse.weight.flatten(1).chunk(len(features), dim=1)  # for the coarsest scale first
@@ -44,13 +44,13 @@ class _Decoder(SegformerDecodeHead):  # type: ignore[misc]
 
 
 def config_of(spec: BackboneSpec, num_classes: int = 2) -> SegformerConfig:
-    """The configuration of this size."""
+    """Return the configuration of this size."""
     depths, widths, decoder = _SIZES[spec.encoder]
     return SegformerConfig(num_labels=num_classes, depths=depths, hidden_sizes=widths, decoder_hidden_size=decoder)
 
 
 def build(spec: BackboneSpec, num_classes: int) -> tuple[nn.Module, nn.Module]:
-    """(encoder, decoder) with random weights as transformers draws them."""
+    """Return (encoder, decoder) with random weights as transformers initialises them."""
     config = config_of(spec, num_classes)
     whole = SegformerForSemanticSegmentation(config)
     encoder, decoder = _Encoder(config), _Decoder(config)

@@ -1,4 +1,4 @@
-"""What a backbone is, as data. Importing this loads no torch."""
+"""Description of a backbone as data. Does not import torch."""
 
 from dataclasses import dataclass
 
@@ -11,11 +11,11 @@ HALF: Colour = (0.5, 0.5, 0.5)
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """One segmentation network. `mean` and `std` (on 0..1) are those of its ImageNet weights, and random weights get the
-    same, so that normalisation does not tell `none` from `imagenet`."""
+    """One segmentation network. `mean` and `std` (on 0..1) are those of its ImageNet weights; random weights get the same, so
+    that normalisation does not distinguish `none` from `imagenet`."""
 
     name: str
-    builder: str  # module under backbones/ whose build(spec, num_classes) makes it
+    builder: str  # module under backbones/ with build(spec, num_classes)
     encoder: str
     decoder: str
     mean: Colour = IMAGENET_MEAN
@@ -26,4 +26,4 @@ class BackboneSpec:
 
 
 class BackboneError(Exception):
-    """A decoder and an encoder that do not go together, or an encoder that nobody knows; the message says what would."""
+    """A decoder and an encoder are incompatible, or the encoder is unknown; the message suggests alternatives."""

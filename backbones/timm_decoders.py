@@ -1,7 +1,7 @@
-"""timm encoders under decoders from segmentation-models-pytorch.
+"""timm encoders with decoders from segmentation-models-pytorch.
 
-A pyramid encoder (features at 1/4, 1/8, 1/16, 1/32) goes under FPN, U-Net and UPerNet; one that can be dilated, as CNNs
-can, also under DeepLabV3+; a plain ViT of patch 16 or 32, whose features have one scale, goes under DPT alone.
+Pyramid encoders (features at 1/4, 1/8, 1/16, 1/32) go with FPN, U-Net and UPerNet; those that can be dilated, such as CNNs,
+also with DeepLabV3+. Plain ViTs of patch 16 or 32, with features of one scale, go with DPT only.
 """
 
 import difflib
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from backbones.spec import BackboneError, BackboneSpec
 
 _DECODERS = {
-    # half of the library's default widths: a training step on one core takes half the time
+    # half of the library's default widths, which halves the time of a training step
     "fpn": partial(smp.FPN, decoder_pyramid_channels=128, decoder_segmentation_channels=64),
     "unet": smp.Unet,
     "upernet": smp.UPerNet,
@@ -29,7 +29,7 @@ _DECODERS = {
 _MORE_DATA = (
     r"^ft_|in12k|in2[12]k|inw21k|jft|swag|seer|ig1b|yfcc|laion|lvd|webli|openai|clip|m3[08]m|ssld|indomain|goog_teacher"
 )
-# what lets a transformer take images of any size, where its class has such a setting
+# settings that let a transformer take images of any size, where its class has them
 _ANY_SIZE = {"strict_img_size": False, "dynamic_img_size": True}
 
 
@@ -45,14 +45,14 @@ class _Decoder(nn.Module):
 
 
 class _ViT(nn.Module):
-    """A plain ViT without what comes after its last block. Returns four feature maps, then their prefix tokens, if any."""
+    """A plain ViT up to its last block. Returns four feature maps, then their prefix tokens, if any."""
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
         self.model = encoder.get_submodule("model")
         for unused in {"norm", "neck"} & dict(self.model.named_children()).keys():
             setattr(self.model, unused, nn.Identity())
-        self._run = encoder.forward  # holds the encoder outside of the module tree: its names are the model's
+        self._run = encoder.forward  # keeps the encoder out of the module tree, whose tensor names are the model's
 
     def forward(self, images: Tensor) -> list[Tensor]:
         features, tokens = self._run(images)
@@ -68,7 +68,7 @@ class _DPT(_Decoder):
 
 
 def build(spec: BackboneSpec, num_classes: int) -> tuple[nn.Module, nn.Module]:
-    """(encoder, decoder) with random weights. Encoder tensors carry timm's names behind `model.`."""
+    """Return (encoder, decoder) with random weights. Encoder tensors have timm's names behind `model.`."""
     settings = _settings(spec.encoder)
     if spec.decoder == "dpt":
         settings |= {"num_classes": 0, "decoder_readout": "cat" if _has_tokens(spec.encoder) else "ignore"}
@@ -81,9 +81,9 @@ def build(spec: BackboneSpec, num_classes: int) -> tuple[nn.Module, nn.Module]:
 
 
 def encoder_names(spec: BackboneSpec) -> dict[str, str | None]:
-    """timm's name of every tensor -> its name in this backbone's encoder; None for the classifier, and what else is not used.
+    """Map timm's name of every tensor to its name in this backbone's encoder; None for unused ones such as the classifier.
 
-    The encoder's have `model.` in front, and `_` for the first dot where timm's feature extractor took a list apart.
+    The encoder's names begin with `model.`, and have `_` for the first dot where timm's feature extractor split a list.
     """
     with torch.device("meta"):
         encoder, _ = build(spec, 2)
@@ -92,13 +92,13 @@ def encoder_names(spec: BackboneSpec) -> dict[str, str | None]:
 
 
 def make_spec(decoder: str, encoder: str) -> BackboneSpec:
-    """A row for any timm encoder, built and run once without memory to see that the pair goes together.
+    """Make a spec for any timm encoder; build and run it once on the meta device to check that the pair is compatible.
 
-    Its ImageNet weights are the encoder's tag, or, where the name has none, timm's first; none where the tag saw more than
-    ImageNet-1k: the source `imagenet` must be what its name says.
+    Its ImageNet weights are those of the encoder's tag, or timm's first tag if the name has none. There are none if the tag was
+    trained on more than ImageNet-1k: the source `imagenet` must be what its name says.
 
     Raises:
-        BackboneError: timm has no such encoder, or the pair does not go together.
+        BackboneError: timm has no such encoder, or encoder and decoder are incompatible.
     """
     architecture, dot, tag = encoder.partition(".")
     known = timm.list_pretrained(f"{architecture}.*") if timm.is_model(architecture) else []
@@ -108,35 +108,35 @@ def make_spec(decoder: str, encoder: str) -> BackboneSpec:
     rows: Any = _on_meta(encoder).feature_info
     pyramid = len({row["reduction"] for row in rows}) > 1
     if pyramid and decoder == "dpt":
-        raise BackboneError(f"{encoder} is a pyramid, and dpt takes plain ViTs; fpn, unet and upernet take pyramids")
+        raise BackboneError(f"dpt needs a plain ViT and {encoder} is a pyramid; use fpn, unet or upernet")
     if not pyramid and decoder != "dpt":
-        raise BackboneError(f"{encoder} has features of one scale, and {decoder} needs a pyramid; dpt takes plain ViTs")
+        raise BackboneError(f"{decoder} needs a pyramid and {encoder} has features of one scale; use dpt")
     weights = next((name for name in ([encoder] if tag else known) if _saw_imagenet_1k_only(name)), None)
-    about = timm.get_pretrained_cfg(weights or encoder)
-    made = BackboneSpec(
+    config = timm.get_pretrained_cfg(weights or encoder)
+    spec = BackboneSpec(
         f"{decoder}:{encoder}",
         "timm_decoders",
         encoder,
         decoder,
-        tuple(about.mean),
-        tuple(about.std),
+        tuple(config.mean),
+        tuple(config.std),
         hub=f"timm/{weights}" if weights else None,
     )
-    _try(made)
-    return made
+    _try(spec)
+    return spec
 
 
 def _try(spec: BackboneSpec) -> None:
-    """Builds and runs the pair on the meta device, which holds shapes and no values."""
+    """Build and run the network on the meta device, which has shapes but no values."""
     try:
         with torch.device("meta"), torch.no_grad():
             encoder, decoder = build(spec, 2)
-            # a size that is neither square nor what a transformer was made for
+            # neither square nor the size that a transformer was trained with
             decoder.eval()(encoder.eval()(torch.empty(1, 3, 64, 96)))
-    except Exception as error:  # each encoder fails in its own way
+    except Exception as error:  # encoders fail in many ways
         text = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        why = "it cannot be dilated" if "output_stride" in text else "tried on an image of 64 x 96 px"
-        raise BackboneError(f"{spec.encoder} does not run under {spec.decoder}: {why} ({text})") from error
+        why = "the encoder cannot be dilated" if "output_stride" in text else "tried on an image of 64 x 96 px"
+        raise BackboneError(f"{spec.encoder} does not run with {spec.decoder}: {why} ({text})") from error
 
 
 @cache
@@ -156,6 +156,6 @@ def _has_tokens(encoder: str) -> bool:
 
 
 def _saw_imagenet_1k_only(name: str) -> bool:
-    """Whether a pretrained tag says ImageNet-1k, and nothing of more data, a teacher's or a pretraining's."""
+    """Return whether a pretrained tag means ImageNet-1k and no more data, including a teacher's or a pretraining's."""
     tag = name.partition(".")[2]
     return bool(re.search(r"(^|_)in1k(_\d+)?$", tag)) and not re.search(_MORE_DATA, tag)

@@ -38,5 +38,5 @@ class _Decoder(nn.Module):
 
 
 def build(spec: BackboneSpec, num_classes: int) -> tuple[nn.Module, nn.Module]:
-    """(encoder, decoder) with random weights."""
+    """Return (encoder, decoder) with random weights."""
     return _Encoder(), _Decoder(num_classes)

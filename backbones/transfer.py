@@ -1,7 +1,7 @@
-"""Moving weights into an encoder, strictly, with a certificate that says what happened.
+"""Loading weights into an encoder strictly, with a certificate of what happened.
 
-Weights that did not load have fooled published work. Here every tensor of the encoder, buffers included, must be filled
-with plausible values, or the run is refused.
+Published work has been misled by weights that did not load. Here every tensor of the encoder, buffers included, must receive
+plausible values, or the run is refused.
 """
 
 import difflib
@@ -17,23 +17,23 @@ from torch import Tensor
 from backbones.network import Network
 from backbones.spec import Colour
 
-NEAREST_FOR = 5  # missing tensors whose nearest names are looked for: among a thousand names this takes its time
+NEAREST_FOR = 5  # missing tensors for which the nearest names are searched: slow among a thousand names
 
 
 @dataclass(frozen=True)
 class EncoderWeights:
-    """Tensors for an encoder, under its own names, with the normalisation that they were trained with."""
+    """Tensors for an encoder under its own names, with their input normalisation."""
 
     tensors: Mapping[str, Tensor]
     mean: Colour
     std: Colour
-    origin: str  # where they came from, for the record
-    reading: tuple[str, ...] = ()  # how they were read and recognised, in sentences
+    origin: str  # for the record
+    reading: tuple[str, ...] = ()  # how they were read and recognised
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """What loading did, tensor by tensor in sum. `problems` is empty where the weights were accepted."""
+    """Summary of loading. `problems` is empty if the weights were accepted."""
 
     origin: str
     problems: tuple[str, ...]
@@ -45,23 +45,23 @@ class Certificate:
     sha256: str  # over names and values
     share_equal_to_initial_frac: float | None = None  # share of parameter values equal to their random initial value
     feature_distance: tuple[float, ...] | None = (
-        None  # per scale, 0 = as the random encoder, 1 = as far from it as can be
+        None  # per scale, from the random encoder's features: 0 = equal, 1 = the maximum
     )
-    probe: tuple[str, ...] = ()  # the images that the distance was measured on
+    probe: tuple[str, ...] = ()  # images on which the distance was measured
     reading: tuple[str, ...] = ()  # how the weights were read and recognised
 
     @property
     def passed(self) -> bool:
-        """Whether the weights may be used."""
+        """Return whether the weights may be used."""
         return not self.problems
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for certificate.json."""
+        """Return plain values for certificate.json."""
         return asdict(self) | {"passed": self.passed}
 
 
 class LoadError(Exception):
-    """The weights were refused; `.certificate` says why."""
+    """Weights were refused; see `.certificate`."""
 
     def __init__(self, certificate: Certificate) -> None:
         more = f" (and {len(certificate.problems) - 1} more)" if len(certificate.problems) > 1 else ""
@@ -70,18 +70,18 @@ class LoadError(Exception):
 
 
 def refusal(origin: str, why: str) -> LoadError:
-    """The LoadError for weights that could not even be read as tensors of this encoder."""
+    """Make the LoadError for weights that could not be read as tensors of this encoder."""
     nothing = EncoderWeights({}, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0), origin)
     return LoadError(_certificate({}, nothing, (why,)))
 
 
 def load_encoder(network: Network, weights: EncoderWeights, probe: Tensor, probe_ids: Sequence[str]) -> Certificate:
-    """Fills `network.encoder` and sets its normalisation; returns the certificate.
+    """Load weights into `network.encoder` and set its normalisation; return the certificate.
 
     probe: (B, 1, H, W) thermal images in 0..1, the same for every source of a comparison.
 
     Raises:
-        LoadError: a tensor is missing, left over, of another shape, not finite, a weight without variance, or nothing changed.
+        LoadError: a tensor is missing, unknown, of the wrong shape, not finite or constant, or nothing changed.
     """
     expected = {name: tensor.clone() for name, tensor in network.encoder.state_dict().items()}
     if problems := _tensor_problems(expected, weights.tensors):
@@ -124,7 +124,7 @@ def _certificate(expected: Mapping[str, Tensor], weights: EncoderWeights, proble
 
 
 def state_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """Hex digest over the sorted names, types, shapes and values."""
+    """Return the hex digest of the sorted names, types, shapes and values."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
@@ -142,9 +142,9 @@ def _tensor_problems(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]
     for name in sorted(set(expected) & set(given)):
         tensor = given[name]
         if tensor.shape != expected[name].shape:
-            problems.append(f"{name} has shape {tuple(tensor.shape)}, the encoder's is {tuple(expected[name].shape)}")
+            problems.append(f"{name} has shape {tuple(tensor.shape)}, the encoder's has {tuple(expected[name].shape)}")
         elif tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            problems.append(f"{name} holds a value that is not finite")
+            problems.append(f"{name} has values that are not finite")
         elif (
             tensor.is_floating_point()
             and tensor.ndim >= 2
@@ -157,11 +157,11 @@ def _tensor_problems(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]
 
 def _nearest(name: str, candidates: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, candidates, n=3, cutoff=0.5)
-    return f"; nearest among those given: {', '.join(close)}" if close else ""
+    return f"; nearest in the file: {', '.join(close)}" if close else ""
 
 
 def stage_of(name: str) -> str:
-    """The stage that a tensor belongs to: its name up to the first number, or its first two parts."""
+    """Return the stage of a tensor: its name up to the first number, or its first two parts."""
     numbered = re.match(r"(.*?\.\d+)\.", name)
     return numbered.group(1) if numbered else ".".join(name.split(".")[:2])
 

@@ -1,1 +1,1 @@
-"""Pretraining sources: where an encoder's weights come from before it meets the target. A source is data, a card."""
+"""Pretraining sources: where an encoder's weights come from before finetuning. A source is described by a card."""

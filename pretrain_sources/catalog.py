@@ -1,6 +1,6 @@
-"""Sources by name: the shipped cards, a user's own, and names that say what differs from a card.
+"""Sources by name: the shipped cards, a user's own, and names that describe variants of a card.
 
-satir/points-16/top-4       a card and settings        satir/n-10pct-groups-2      a card and a part of the pool
+satir/points-16/top-4       a card with settings       satir/n-10pct-groups-2      a card with a subset of the pool
 satir~shuffled              a control of a source      imagenet+satir              a source that starts from another
 """
 
@@ -34,7 +34,7 @@ __all__ = [
 MOST_CHARACTERS, MOST_STEPS = 500, 50  # of a name, and of a chain of sources
 Cards = Mapping[str, SourceCard]
 
-# names that ship besides the cards: the studies of settings, size and diversity, controls and a chain
+# shipped names besides the cards: studies of settings, size and diversity, controls and a chain
 STUDIES = (
     *("satir/points-16", "satir/points-64", "satir/boxes", "satir/points-and-boxes", "satir/iou-0.8", "satir/iou-0.95"),
     *("satir/top-4", "satir/top-16", "satir/top-32", "satir/better-wins", "satir/uncovered-ignore", "satir/binary"),
@@ -48,42 +48,42 @@ _CONTROLS = get_args(Control.model_fields["kind"].annotation)
 
 @functools.cache
 def catalog() -> Cards:
-    """Name -> card, for every shipped card file."""
+    """Return the shipped cards by name."""
     folder = Path(str(resources.files("pretrain_sources"))) / "cards"
     return collect(sorted(folder.glob("*.yaml")))
 
 
 def collect(paths: Iterable[Path], known: Cards = MappingProxyType({})) -> Cards:
-    """`known` and the cards in these files; a ready-made corpus lies beside its card.
+    """Add the cards in these files to `known`, with paths relative to each card's folder resolved.
 
     Raises:
-        FileError: a file is wrong, or two cards have one name.
+        FileError: a file is invalid, or two cards have the same name.
     """
     table = dict(known)
     for path in paths:
         card = read_yaml(path, SourceCard)
-        if card.name in table or _means_something(card.name, table):
-            raise FileError(f"{path}: there is another card of the name '{card.name}'; choose another name")
+        if card.name in table or _has_meaning(card.name, table):
+            raise FileError(f"{path}: duplicate name '{card.name}'; choose another name")
         if card.control is not None and (card.subset or card.long or not card.is_random):
             raise FileError(
-                f"{path}: a control takes all but its name from '{card.control.of}'; nothing else can be given"
+                f"{path}: a control takes all settings from '{card.control.of}'; remove recipe, corpus, subset, start and long"
             )
-        table[card.name] = _beside(card, path.parent)
+        table[card.name] = _with_paths(card, path.parent)
     return MappingProxyType(table)
 
 
 def own_card(path: Path, known: Cards) -> SourceCard:
-    """The card in this file, which may name others.
+    """Return the card in this file, which may refer to others.
 
     Raises:
-        FileError: the file is wrong, or its name is taken. UnknownSourceError: it names a source that is not known.
+        FileError: the file is invalid, or its name is taken. UnknownSourceError: it refers to an unknown source.
     """
     cards = collect([path], known)
     return find_source(next(name for name in cards if name not in known), cards)
 
 
-def _means_something(name: str, known: Cards) -> bool:
-    """Whether a name says what it is by itself, so that no card may give it another meaning."""
+def _has_meaning(name: str, known: Cards) -> bool:
+    """Return whether a name already describes a source, so that no card may redefine it."""
     try:
         find_source(name, known)
     except UnknownSourceError:
@@ -91,14 +91,14 @@ def _means_something(name: str, known: Cards) -> bool:
     return True
 
 
-def _beside(card: SourceCard, folder: Path) -> SourceCard:
-    """The card with its corpus and its checkpoints where its file is."""
+def _with_paths(card: SourceCard, folder: Path) -> SourceCard:
+    """Return the card with the paths of its corpus and checkpoints resolved from its folder."""
     if card.checkpoints:
-        found = [
+        resolved = [
             one.model_copy(update={"path": folder.absolute() / one.path}) if one.path else one
             for one in card.checkpoints
         ]
-        return card.model_copy(update={"checkpoints": tuple(found)})
+        return card.model_copy(update={"checkpoints": tuple(resolved)})
     if card.corpus is not None:
         return card.model_copy(update={"corpus": card.corpus.model_copy(update={"path": folder / card.corpus.path})})
     teacher = card.recipe.teacher if card.recipe else None
@@ -109,20 +109,20 @@ def _beside(card: SourceCard, folder: Path) -> SourceCard:
 
 
 def find_source(name: str, known: Cards, passed: tuple[str, ...] = ()) -> SourceCard:
-    """The card of that name, or the one that the name describes; its own `name` is the canonical one.
+    """Return the card of that name, or the variant that it describes, under its canonical `name`.
 
     Raises:
-        UnknownSourceError: a part of the name is unknown, a setting does not fit, or a chain comes back to itself.
+        UnknownSourceError: a part of the name is unknown, a setting is invalid, or a chain is circular.
     """
     if len(name) > MOST_CHARACTERS:
         raise UnknownSourceError(
-            f"a source's name of {len(name)} characters, {name[:40]}...; at most {MOST_CHARACTERS}"
+            f"a source's name has {len(name)} characters, {name[:40]}...; at most {MOST_CHARACTERS}"
         )
     if name in passed:
-        raise UnknownSourceError(f"the chain loops: {' -> '.join((*passed, name))}")
+        raise UnknownSourceError(f"circular chain of sources: {' -> '.join((*passed, name))}")
     passed = (*passed, name)
     if len(passed) > MOST_STEPS:
-        raise UnknownSourceError(f"'{passed[0]}' starts from more than {MOST_STEPS} others, one after the other")
+        raise UnknownSourceError(f"'{passed[0]}' is a chain of more than {MOST_STEPS} sources")
     if name in known:
         card = known[name]
         if card.start not in ("random", "imagenet"):
@@ -136,30 +136,28 @@ def find_source(name: str, known: Cards, passed: tuple[str, ...] = ()) -> Source
 
 
 def _control(name: str, known: Cards, passed: tuple[str, ...]) -> SourceCard:
-    """The control that SOURCE~KIND names."""
+    """Return the control named SOURCE~KIND."""
     base, _, kind = name.rpartition("~")
     if kind not in _CONTROLS:
         raise UnknownSourceError(f"unknown control '{kind}' in '{name}'{suggestion(kind, _CONTROLS)}")
-    description = f"Control of {base}: {_TOLD[kind]}."
+    description = f"Control of {base}: {_CONTROL_TEXT[kind]}."
     try:
         card = SourceCard(name=name, description=description, control=Control(of=base, kind=kind))  # type: ignore[arg-type]
     except ValidationError as error:
         raise UnknownSourceError(
-            f"'{name}' cannot be a source's name: it is too long, or holds other characters"
+            f"'{name}' is not a valid name of a source: it is too long or has invalid characters"
         ) from error
     return _controlled(card, known, passed, derived=True)
 
 
 def _chain(name: str, known: Cards, passed: tuple[str, ...]) -> SourceCard:
-    """The source that START+SOURCE names: the last one, started from what stands before it."""
+    """Return the source named START+SOURCE: the last one, starting from the part before it."""
     begin, _, rest = name.rpartition("+")
     start, last = find_source(begin, known, passed), find_source(rest, known, passed)
     if not last.pretrains or last.start != "random":
-        raise UnknownSourceError(
-            f"'{name}': '{rest}' cannot go on from another source, it has no pretraining of its own"
-        )
+        raise UnknownSourceError(f"'{name}': '{rest}' cannot continue another source, it has no pretraining of its own")
     if start.is_random:
-        raise UnknownSourceError(f"'{name}': '{begin}' is random already, so '{rest}' alone says the same")
+        raise UnknownSourceError(f"'{name}': '{begin}' is random; use '{rest}' instead")
     text = f"{last.description} Started from {start.name}."
     seen = [card.training_data for card in (start, last)]
     data = "unknown" if "unknown" in seen else tuple(dict.fromkeys(name for names in seen for name in names))
@@ -168,7 +166,7 @@ def _chain(name: str, known: Cards, passed: tuple[str, ...]) -> SourceCard:
 
 
 def closure(cards: Iterable[SourceCard], known: Cards) -> Cards:
-    """These cards, and every one that they start from."""
+    """Return these cards, and all that they start from."""
     table: dict[str, SourceCard] = {}
     waiting = list(cards)
     while waiting:
@@ -180,21 +178,21 @@ def closure(cards: Iterable[SourceCard], known: Cards) -> Cards:
 
 
 def grid(base: str, settings: Mapping[str, Iterable[Value]], known: Cards) -> list[SourceCard]:
-    """One card for every combination of these values.
+    """Return a card for every combination of these values.
 
     Raises:
-        UnknownSourceError: the base or a setting is unknown, or a value does not fit.
+        UnknownSourceError: the base or a setting is unknown, or a value is invalid.
     """
     card = find_source(base, known)
     if empty := [name for name, values in settings.items() if not list(values)]:
-        raise UnknownSourceError(f"'{base}': no value is given for {empty[0]}")
+        raise UnknownSourceError(f"'{base}': no values for {empty[0]}")
     return [
         changed(card, dict(zip(settings, values, strict=True)))
         for values in product(*(tuple(v) for v in settings.values()))
     ]
 
 
-_TOLD = {
+_CONTROL_TEXT = {
     "shuffled": "the same label maps, each over another image",
     "random-rank": "the ranks within each label map drawn at random",
     "permuted": "each tensor's values permuted within it",
@@ -202,13 +200,13 @@ _TOLD = {
 
 
 def _controlled(card: SourceCard, known: Cards, passed: tuple[str, ...], derived: bool = False) -> SourceCard:
-    """The control with all that it takes from what it controls."""
+    """Return the control with the settings of its source."""
     assert card.control is not None
     base = find_source(card.control.of, known, passed)
     kind, name = card.control.kind, f"{base.name}~{card.control.kind}" if derived else card.name
     control = card.control.model_copy(update={"of": base.name})
     if base.control is not None:
-        raise UnknownSourceError(f"'{name}': '{base.name}' is a control already")
+        raise UnknownSourceError(f"'{name}': '{base.name}' is already a control")
     if kind == "permuted":
         if base.is_random:
             raise UnknownSourceError(f"'{name}': '{base.name}' has no weights to permute")
@@ -218,7 +216,7 @@ def _controlled(card: SourceCard, known: Cards, passed: tuple[str, ...], derived
         raise UnknownSourceError(f"'{name}': '{base.name}' has no pseudo-labels to control")
     classes = base.recipe.num_classes if base.recipe else base.corpus.num_classes if base.corpus else None
     if kind == "random-rank" and classes == 2:
-        raise UnknownSourceError(f"'{name}': '{base.name}' has one rank only, so there is nothing to draw at random")
+        raise UnknownSourceError(f"'{name}': '{base.name}' has only one rank, so ranks cannot be random")
     return base.model_copy(update={"name": name, "description": card.description, "control": control})
 
 

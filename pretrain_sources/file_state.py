@@ -1,4 +1,4 @@
-"""Noticing that a file has changed: its stamp, reading it as it was listed, and a cache of what was found in it."""
+"""Detecting changed files: stamps, reads checked against a digest, and a cache of facts about files."""
 
 import hashlib
 import json
@@ -15,41 +15,41 @@ Item = TypeVar("Item")
 
 
 class FileChangedError(Exception):
-    """A file is not the one that was listed a moment ago; the message names it."""
+    """A file has changed since it was listed; the message names it."""
 
 
 def stamped(*paths: Path) -> str:
-    """The paths, each with its stamp.
+    """Return the paths, each with its stamp.
 
     Raises:
-        OSError: one is not there.
+        OSError: one does not exist.
     """
     return " ".join(f"{path} {stamp(path.stat())}" for path in paths)
 
 
 def read_unchanged(path: Path, sha256: str) -> bytes:
-    """The bytes of a file that was listed with this sha256.
+    """Read a file that was listed with this sha256.
 
     Raises:
-        FileChangedError: it has other bytes by now. OSError: it cannot be read.
+        FileChangedError: its content has changed. OSError: it cannot be read.
     """
     data = read_regular(path)
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise FileChangedError(f"{path} has changed since it was listed; let it be and run the same command again")
+        raise FileChangedError(f"{path} has changed since it was listed; run the same command again")
     return data
 
 
 @dataclass(frozen=True)
 class FactCache(Generic[Facts]):
-    """What was found in files, kept in one file from one call to the next. A damaged cache is no cache.
+    """Facts about files, cached in one file across calls. A damaged cache is ignored.
 
     Attributes:
-        path: where it is kept; None: nowhere.
-        version: raised when the same files give other facts, or these mean another thing.
-        decode: from JSON to facts; what it raises of another thing makes the cache count as damaged.
+        path: of the cache; None: no cache.
+        version: raised when the same files give other facts, or the facts change their meaning.
+        decode: from JSON to facts; an exception marks the cache as damaged.
         encode: from facts to JSON.
-        is_sound: whether facts are worth keeping; what is wrong with a file is found anew each time.
-        is_shared: entries of other files stay, because several collections of files share the cache.
+        is_sound: whether to cache facts; files with faults are examined each time.
+        is_shared: keep entries of other files, because several collections of files share the cache.
     """
 
     path: Path | None
@@ -65,24 +65,24 @@ class FactCache(Generic[Facts]):
         examine: Callable[[Item], Facts],
         report: Callable[[int, int], None] = lambda done, total: None,
     ) -> dict[str, Facts]:
-        """The facts of each key: those that are known, and of all others what `examine` finds, in threads.
+        """Return the facts of each key: cached ones, and the results of `examine` for the others, in threads.
 
-        wanted: by a key that changes with the files, as `stamped` makes it. report: called with (done, total) of the others.
+        wanted: by a key that changes with the files, see `stamped`. report: called with (done, total) of the examined ones.
 
         Raises:
             OSError: the cache cannot be written.
         """
         known = self._read()
         new = [key for key in wanted if key not in known]
-        found = {key: known[key] for key in wanted if key in known}
+        facts_of = {key: known[key] for key in wanted if key in known}
         with ThreadPoolExecutor() as threads:  # reading files and decoding release the GIL
             all_facts = threads.map(examine, [wanted[key] for key in new])
             for done, (key, facts) in enumerate(zip(new, all_facts, strict=True), start=1):
-                found[key] = facts
+                facts_of[key] = facts
                 report(done, len(new))
         if new:
-            self._write((known if self.is_shared else {}) | found)
-        return found
+            self._write((known if self.is_shared else {}) | facts_of)
+        return facts_of
 
     def _read(self) -> dict[str, Facts]:
         if self.path is None:

@@ -1,8 +1,8 @@
-"""Lists of files, as people and their programs write them, and the folders that they are held against.
+"""Lists of files written by people or programs, and their comparison with folders.
 
-A byte-order mark, CRLF, blank lines and spaces around a field do no harm. Names are the same where they are in Unicode's composed
-form (NFC), for a copy from one system to another may write them otherwise; so are suffixes of other case. What then does not match,
-or matches twice, is reported and never guessed.
+A byte-order mark, CRLF, blank lines and spaces around fields are accepted. Names match if they are equal in Unicode's composed
+form (NFC), which may differ between systems, and up to the case of the suffix. What does not match, or matches twice, is reported
+and never guessed.
 """
 
 import csv
@@ -20,35 +20,35 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".npy")  # of imag
 
 
 class ListError(Exception):
-    """A list cannot be used; the message names the file and the line."""
+    """A list is invalid; the message names the file and the line."""
 
 
 def composed(name: str) -> str:
-    """A name in Unicode's composed form."""
+    """Return a name in Unicode's composed form."""
     return unicodedata.normalize("NFC", name)
 
 
 def plain(name: str) -> str:
-    """A path in a list as it is compared: composed, with forward slashes, without ./ and without the suffix of an image."""
+    """Normalise a path for comparison: composed, forward slashes, without ./ and without an image suffix."""
     name = composed(name.strip()).replace("\\", "/").removeprefix("./")
     stem, suffix = os.path.splitext(name)
     return stem if suffix.lower() in SUFFIXES else name
 
 
 def stem_of(name: str) -> str:
-    """The name of a file in a list as it is written there, without its folder and without the suffix of an image."""
+    """Return the name of a file as written in a list, without its folder and image suffix."""
     stem, suffix = os.path.splitext(name.replace("\\", "/").rsplit("/", 1)[-1])
     return stem if suffix.lower() in SUFFIXES else stem + suffix
 
 
 def two_forms(names: Iterable[str]) -> list[str]:
-    """Faults: names that stand in a list in two Unicode forms."""
+    """Return a fault for each name that is listed in two Unicode forms."""
     forms = Counter(map(composed, set(names)))
-    return [f"'{name}' stands there in two Unicode forms" for name, count in forms.items() if count > 1]
+    return [f"'{name}' is listed in two Unicode forms" for name, count in forms.items() if count > 1]
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> list[tuple[int, tuple[str, ...]]]:
-    """(line, values of these columns) of each row of a CSV file with a header.
+    """Read (line, values of these columns) of each row of a CSV file with a header.
 
     Raises:
         ListError: it cannot be read, a column is missing, or a row has too few or too many fields.
@@ -59,7 +59,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[tuple[int, tuple[str, 
             reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
             return [(reader.line_num, _fields(row, columns, f"{path}, line {reader.line_num}")) for row in reader]
     except KeyError as error:
-        raise ListError(f"{path} has no column {error}: it must have {','.join(columns)}") from error
+        raise ListError(f"{path} has no column {error}; it needs {','.join(columns)}") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ListError(f"cannot read {path}: {error}") from error
 
@@ -67,7 +67,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[tuple[int, tuple[str, 
 def _fields(row: Mapping[str | None, object], columns: Sequence[str], where: str) -> tuple[str, ...]:
     beyond = row.get(None) or []
     if isinstance(beyond, list) and any(field.strip() for field in beyond):
-        raise ListError(f"{where}: too many fields; a name with a comma must stand in quotes")
+        raise ListError(f"{where}: too many fields; quote a name that contains a comma")
     values = tuple(str(row[column] or "").strip() for column in columns)
     if not all(values):
         raise ListError(f"{where}: too few fields")
@@ -76,19 +76,19 @@ def _fields(row: Mapping[str | None, object], columns: Sequence[str], where: str
 
 @dataclass(frozen=True)
 class Folder:
-    """The files of one folder by name. Hidden files, such as the ._ files of macOS, are none of them."""
+    """The files of one folder by name, without hidden files such as the ._ files of macOS."""
 
     path: Path
-    names: Mapping[str, Sequence[str]]  # name as it is compared, with its suffix -> names on the disk
+    names: Mapping[str, Sequence[str]]  # normalised name with suffix -> names on disk
 
     @classmethod
     def of(cls, path: Path) -> "Folder":
-        """The folder as it is now; one that is not there holds nothing."""
+        """List the folder; a missing one is empty."""
         return cls.holding(path, sorted(os.listdir(path)) if path.is_dir() else ())
 
     @classmethod
     def holding(cls, path: Path, paths: Iterable[str]) -> "Folder":
-        """The folder with these paths below it."""
+        """Make a folder with these paths below it."""
         names: dict[str, list[str]] = defaultdict(list)
         for name in paths:
             if not name.startswith("."):
@@ -96,26 +96,25 @@ class Folder:
         return cls(path, dict(names))
 
     def find(self, name: str) -> Path:
-        """Where the file of this name lies; where it is not there, where it should."""
-        found = self.names.get(_key(name), ())
-        return self.path / (name if name in found or not found else found[0])
+        """Return the path of the file of this name, whether or not it exists."""
+        matches = self.names.get(_key(name), ())
+        return self.path / (name if name in matches or not matches else matches[0])
 
     def differences(self, wanted: Iterable[str], beyond: str) -> tuple[list[str], list[str]]:
-        """(faults, notes) of a folder held against the names that are wanted of it; missing files are neither.
+        """Return (faults, notes) of the folder compared with the expected names. Missing files are not reported.
 
-        beyond: what to say of images that are not wanted.
+        beyond: the note on images that are not expected.
         """
         by_key = {_key(name): name for name in wanted}
         clashes = [self.names[key] for key in by_key if len(self.names.get(key, ())) > 1]
-        faults = [f"{self.path} holds {' and '.join(names)} for one name: take one away" for names in clashes]
+        faults = [f"{self.path} holds {' and '.join(names)}, which are the same name: remove one" for names in clashes]
         other = [
             self.names[key][0] for key, name in by_key.items() if key in self.names and name not in self.names[key]
         ]
         rest = [names[0] for key, names in self.names.items() if key not in by_key and _is_image(key)]
         where = f"{self.path.parent.name}/{self.path.name}"
         notes = {
-            f"files in {where} are matched although list and folder write their names otherwise (Unicode form, "
-            f"case of the suffix)": other,
+            f"files in {where} match the list up to Unicode form or case of the suffix": other,
             f"files in {where} {beyond} and are not used": rest,
         }
         return faults, [f"{len(names)} {text} (first: {names[0]})" for text, names in notes.items() if names]

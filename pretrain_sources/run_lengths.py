@@ -1,11 +1,11 @@
-"""Run-length codes of masks, in COCO's order: column by column, the first run counts pixels outside."""
+"""Run-length encoding of masks in COCO's order: column by column, beginning with pixels outside."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 
 def run_lengths(mask: NDArray[np.bool_]) -> NDArray[np.uint32]:
-    """Run lengths of a mask (H, W), column by column, beginning with a run of pixels outside (which may be 0 long)."""
+    """Encode a mask (H, W), column by column, beginning with a run of pixels outside (may be 0)."""
     flat = mask.ravel(order="F")
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     edges = np.concatenate(([0], changes, [flat.size]))
@@ -14,10 +14,10 @@ def run_lengths(mask: NDArray[np.bool_]) -> NDArray[np.uint32]:
 
 
 def from_run_lengths(runs: NDArray[np.uint32], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """The mask (H, W) of these run lengths.
+    """Decode run lengths to a mask (H, W).
 
     Raises:
-        ValueError: they do not fill a mask of that size.
+        ValueError: they do not have the length of a mask of that size.
     """
     if int(runs.sum()) != size[0] * size[1]:
         raise ValueError(f"run lengths of {int(runs.sum())} pixels for a mask of {size[0]} x {size[1]}")

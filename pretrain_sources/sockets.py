@@ -1,4 +1,4 @@
-"""Where multiprocessing puts its sockets: their paths must be short, and the folder that TMPDIR names may be long."""
+"""The folder of multiprocessing's sockets: their paths must be short, and TMPDIR may be long."""
 
 import errno
 import multiprocessing.util
@@ -6,12 +6,12 @@ import os
 import tempfile
 from pathlib import Path
 
-LONGEST = 107 - len("/pymp-abcdefgh/listener-abcdefgh")  # bytes: an address of a socket takes 108, the last of them 0
+LONGEST = 107 - len("/pymp-abcdefgh/listener-abcdefgh")  # bytes: a socket address holds 108, with a final 0
 SHORT = ("/tmp", "/var/tmp", "/dev/shm")
 
 
 def shorten_socket_paths() -> None:
-    """Lets multiprocessing use another folder than that of temporary files where its sockets would not fit there.
+    """Let multiprocessing use another folder if the path of the temporary folder is too long for sockets.
 
     Raises:
         OSError: there is none.
@@ -26,6 +26,6 @@ def shorten_socket_paths() -> None:
         )
     before, tempfile.tempdir = tempfile.tempdir, usable[0]
     try:
-        multiprocessing.util.get_temp_dir()  # it is chosen once, and child processes take it over
+        multiprocessing.util.get_temp_dir()  # chosen once, and inherited by child processes
     finally:
         tempfile.tempdir = before

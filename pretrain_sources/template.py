@@ -1,4 +1,4 @@
-"""The card's template and JSON Schema, from the one model that also judges it: `bench submit init` writes both."""
+"""Template and JSON Schema of a card, made from the model that validates it. `bench submit init` writes both."""
 
 import json
 from typing import Any, Literal, get_args
@@ -13,7 +13,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 TO_DO = "TODO"  # in a card that was not filled in
 SCHEMA = "card.schema.json"
 
-# what stands under each kind's own key; the values are examples, the words around them the model's
+# example values for each kind; the comments come from the model
 _OWN: dict[str, dict[str, Any]] = {
     "checkpoint": {
         "checkpoints": [{"backbones": ["*-efficientnet-lite1"], "path": "weights.safetensors", "rename": {}}]
@@ -25,13 +25,13 @@ _OWN: dict[str, dict[str, Any]] = {
     },
 }
 _MODELS: dict[str, type[BaseModel]] = {"checkpoints": Checkpoint, "corpus": ReadyCorpus}
-_ASKED = ("licence", "contact", "paper", "training_data")
+_PROVENANCE = ("licence", "contact", "paper", "training_data")
 
 
 def template(name: str, kind: Kind) -> str:
-    """A card of this kind to be filled in, a comment above each key."""
-    values = {"name": name, "description": f"{TO_DO}: what it is, in one sentence"} | _OWN[kind]
-    values |= dict.fromkeys(_ASKED) | {"training_data": "unknown"}
+    """Return a card of this kind to fill in, with a comment above each key."""
+    values = {"name": name, "description": f"{TO_DO}: one sentence about the source"} | _OWN[kind]
+    values |= dict.fromkeys(_PROVENANCE) | {"training_data": "unknown"}
     lines = [
         f"# yaml-language-server: $schema={SCHEMA}",
         f"# {TO_DO}: fill in, then run `bench submit check` on this folder",
@@ -42,7 +42,7 @@ def template(name: str, kind: Kind) -> str:
 
 
 def schema() -> str:
-    """The card as a JSON Schema, for editors."""
+    """Return the JSON Schema of a card, for editors."""
     return json.dumps(SourceCard.model_json_schema(), indent=1) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Variants of a card: other settings of its recipe, its teacher or its subset, and the part of a name that says so."""
+"""Variants of a card: changed settings of its recipe, teacher or subset, and the names that describe them."""
 
 import re
 from collections.abc import Mapping
@@ -32,20 +32,20 @@ _SUBSET = re.compile(r"(?:n-(?P<n>\d+(?:\.\d+)?(?:pct)?))?-?(?:groups-(?P<groups
 
 
 class UnknownSourceError(Exception):
-    """No source of that name can be made; the message says why."""
+    """A name describes no source; the message says why."""
 
 
 def changed(card: SourceCard, changes: Mapping[str, Value]) -> SourceCard:
-    """The card with other settings of its recipe, of its teacher or of its subset; the name says which.
+    """Return the card with changed settings of its recipe, teacher or subset, named after them.
 
     Raises:
-        UnknownSourceError: the card has no recipe, a setting is unknown, or a value does not fit.
+        UnknownSourceError: the card has no recipe, a setting is unknown, or a value is invalid.
     """
     recipe = card.recipe
     if not card.pretrains or card.control is not None:
         raise UnknownSourceError(f"'{card.name}' has no settings of its own to change")
     if recipe is None and set(changes) - set(Subset.model_fields):
-        raise UnknownSourceError(f"'{card.name}' has no recipe whose settings could be changed")
+        raise UnknownSourceError(f"'{card.name}' has no recipe, so only its subset can be changed")
     fields = _fields(recipe)
     for name in changes:
         if name not in fields:
@@ -59,9 +59,9 @@ def changed(card: SourceCard, changes: Mapping[str, Value]) -> SourceCard:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ", ".join(str(p) for p in first["loc"] if p in fields) or ", ".join(changes)
-        found = "" if isinstance(first["input"], dict) else f" {first['input']!r}"
+        value = "" if isinstance(first["input"], dict) else f" {first['input']!r}"
         why = first["msg"].removeprefix("Value error, ")
-        raise UnknownSourceError(f"'{card.name}' with {where}{found}: {why}") from error
+        raise UnknownSourceError(f"'{card.name}' with {where}{value}: {why}") from error
     if (new, part) == (recipe, card.subset):
         return card
     tokens = [_token(name, fields_of(new)[name]) for name in fields_of(new) if _differs(recipe, new, name)]
@@ -73,19 +73,19 @@ def changed(card: SourceCard, changes: Mapping[str, Value]) -> SourceCard:
 
 
 def parse_settings(token: str, base: SourceCard, name: str) -> dict[str, Value]:
-    """The settings that a part of a name stands for."""
+    """Parse the settings in one part of a name."""
     if token in _WORDS and _WORDS[token][0] in _fields(base.recipe):
         return dict([_WORDS[token]])
     subset = _SUBSET.fullmatch(token)
     if subset and token:
-        found = {key: value for key, value in subset.groupdict().items() if value is not None}
-        return {key: int(value) if value.isdigit() else value for key, value in found.items()}
+        values = {key: value for key, value in subset.groupdict().items() if value is not None}
+        return {key: int(value) if value.isdigit() else value for key, value in values.items()}
     fields = [field for field in _fields(base.recipe) if token.startswith(f"{_prefix(field)}-")]
     if not fields:
         all_fields = _fields(base.recipe)
         words = {word for word, (field, _) in _WORDS.items() if field in all_fields}
         known = sorted({*words, *(f"{_prefix(field)}-..." for field in all_fields)})
-        raise UnknownSourceError(f"'{token}' in '{name}' is no setting of {base.name}{suggestion(token, known)}")
+        raise UnknownSourceError(f"'{token}' in '{name}' is not a setting of {base.name}{suggestion(token, known)}")
     field = max(fields, key=lambda f: len(_prefix(f)))
     return {field: token.removeprefix(f"{_prefix(field)}-")}
 
@@ -112,7 +112,7 @@ def _prefix(field: str) -> str:
 
 
 def fields_of(recipe: Recipe | None) -> dict[str, Any]:
-    """Setting -> value, of a recipe and its teacher."""
+    """Return the settings of a recipe and its teacher by name."""
     if recipe is None:
         return {}
     own = {name: getattr(recipe, name) for name in type(recipe).model_fields if name != "teacher"}

@@ -1,1 +1,1 @@
-"""Reading and writing files that may be torn, hostile or far away. Every package may import this; it imports none of them."""
+"""Reading and writing files that may be truncated, hostile or remote. Every package may import this; it imports none of them."""

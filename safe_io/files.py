@@ -1,9 +1,10 @@
-"""Files: written whole or not at all (aside, flushed, renamed), read only where they are files and not too large, told
-apart by digests and stamps, and sealed.
+"""Files: atomic writes, reads of regular files up to a size limit, digests and stamps, and checksummed caches.
 
-    .NAME.HOST.PID.START.NUMBER.tmp     beside NAME while that is being written
+A file is written to a temporary file in the same folder, flushed and renamed:
 
-What a killed process left aside is deleted when the same file is written again, or by `clear_leftovers`.
+    .NAME.HOST.PID.START.NUMBER.tmp     exists while NAME is being written
+
+Temporary files of killed processes are deleted when the same file is written again, or by `clear_leftovers`.
 """
 
 import contextlib
@@ -22,11 +23,11 @@ from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 
-STALE_S = 24 * 3600.0  # after which a file aside is a leftover although nobody can say whether its writer is alive
+STALE_S = 24 * 3600.0  # age at which a temporary file of another host counts as a leftover
 SEAL_BYTES = 32
-MOST_TEXT_BYTES = 2**24  # of a record, verdict, certificate, finding or list of trials: a hundred times what any has
-LONGEST = 200  # bytes of a name that stand in the name aside: a file system takes 255
-# the second form is that of earlier versions
+MOST_TEXT_BYTES = 2**24  # of a record, verdict, certificate, finding or list of trials: a hundred times the usual size
+LONGEST = 200  # bytes of a name that go into the temporary name: file systems allow 255
+# the last two forms are those of earlier versions
 _ASIDE = re.compile(r"\..+?\.(?:(?P<process>[0-9a-f]{8}\.\d+\.\d+)\.\d+|\d+|[0-9a-f]{32})\.tmp")
 
 _numbers = itertools.count()
@@ -34,12 +35,12 @@ _numbers = itertools.count()
 
 @contextmanager
 def whole(path: Path, sync: bool = True) -> Iterator[Path]:
-    """A path to write aside of `path`; at the end flushed (if `sync`) and renamed to it, removed where something went wrong.
+    """Yield a temporary path; rename it to `path` on success, delete it on failure.
 
-    sync: also whole after a power cut; and what killed processes left of this file is deleted first.
+    sync: flush before renaming, so that the file survives a power cut; and first delete leftovers of killed processes.
 
     Raises:
-        OSError: it cannot be written; what stood at `path` still stands.
+        OSError: it cannot be written; `path` is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if sync:
@@ -52,7 +53,7 @@ def whole(path: Path, sync: bool = True) -> Iterator[Path]:
                 os.fsync(file.fileno())
         os.replace(aside, path)
     except OSError as error:
-        if error.errno is not None:  # a full disk names no file; an error without a number has a text of its own
+        if error.errno is not None:  # a full disk names no file; an error without a number has its own message
             error.filename = error.filename or str(path)
         raise
     finally:
@@ -61,22 +62,22 @@ def whole(path: Path, sync: bool = True) -> Iterator[Path]:
 
 
 def write_whole(path: Path, data: bytes, sync: bool = True) -> None:
-    """Puts `data` at `path` whole or not at all; with `sync` also after a power cut.
+    """Write `data` to `path` atomically; with `sync` also across a power cut.
 
     Raises:
-        OSError: it cannot be written; what stood at `path` still stands.
+        OSError: it cannot be written; `path` is unchanged.
     """
     with whole(path, sync) as aside:
         aside.write_bytes(data)
 
 
 def open_regular(path: Path, links: bool = True) -> BufferedReader:
-    """A regular file, open for reading. A device or a pipe could be without end, and opening a pipe can wait for ever.
+    """Open a regular file for reading. Devices and pipes are refused: they can be endless or block.
 
-    links: follow the last part of the path where it is a symbolic link.
+    links: follow the last part of the path if it is a symbolic link.
 
     Raises:
-        OSError: it cannot be opened, is no regular file, or is a link that is not to be followed.
+        OSError: it cannot be opened, is not a regular file, or is a symbolic link and `links` is false.
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | (0 if links else os.O_NOFOLLOW)
     try:
@@ -92,10 +93,10 @@ def open_regular(path: Path, links: bool = True) -> BufferedReader:
 
 
 def read_regular(path: Path, limit: int | None = None, links: bool = True) -> bytes:
-    """The bytes of a regular file, of at most `limit` bytes where one is given.
+    """Read a regular file of at most `limit` bytes.
 
     Raises:
-        OSError: it cannot be read, is no regular file, is a link that is not to be followed, or is larger.
+        OSError: it cannot be read, is not a regular file, is a symbolic link and `links` is false, or is larger.
     """
     with open_regular(path, links) as file:
         if limit is None:
@@ -108,18 +109,17 @@ def read_regular(path: Path, limit: int | None = None, links: bool = True) -> by
 
 
 def stamp(info: os.stat_result) -> str:
-    """What changes with a file, short of its bytes: size, time of its content, time of its entry, and number on its disk.
+    """Return a file's size, mtime, ctime and inode, as a cheap test for changes.
 
-    No program can set the time of the entry, so a file that was replaced or edited and given back its old time (`cp -p`,
-    `touch -r`) is noticed. Not noticed: a change in place, of the same size, within one tick of the disk's clock (some
-    milliseconds) of the look before; a clock that was set back; disks that keep no such time (FAT). A hard link to the file or a
-    change of its mode counts as a change, though it is none.
+    No program can set the ctime, so an edited file with its old mtime (`cp -p`, `touch -r`) is detected. Not detected: a change
+    in place, of the same size, within one tick of the file system's clock (some milliseconds); a clock that was set back; file
+    systems without ctime (FAT). A new hard link or another mode counts as a change.
     """
     return f"{info.st_size} {info.st_mtime_ns} {info.st_ctime_ns} {info.st_ino}"
 
 
 def sha256_of(path: Path) -> str:
-    """Hex digest of a file's bytes, read once for each state that `stamp` tells apart.
+    """Return the hex digest of a file's bytes, read once for each `stamp`.
 
     Raises:
         OSError: it cannot be read.
@@ -128,25 +128,24 @@ def sha256_of(path: Path) -> str:
 
 
 def short_digest(sha256: str) -> str:
-    """Enough of a digest to tell it from others."""
+    """Return the first digits of a digest, for messages."""
     return f"{sha256[:12]}..."
 
 
 def sealed(data: bytes, version: str) -> bytes:
-    """The data of a cache behind a checksum over it and over `version`, which must change whenever the same data would mean
-    another thing."""
+    """Prefix cache data with a checksum over the data and `version`. Change `version` when the format or meaning changes."""
     return _seal(data, version) + data
 
 
 def unsealed(held: bytes, version: str) -> bytes:
-    """What `sealed` was given for the same version.
+    """Return the data passed to `sealed`.
 
     Raises:
-        ValueError: a bit of it has changed since, or the version is another.
+        ValueError: it was damaged, or sealed with another version.
     """
     data = held[SEAL_BYTES:]
     if held[:SEAL_BYTES] != _seal(data, version):
-        raise ValueError(f"damaged, or no cache of the version {version[:40]}")
+        raise ValueError(f"damaged, or not a cache of version {version[:40]}")
     return data
 
 
@@ -161,34 +160,34 @@ def _seal(data: bytes, version: str) -> bytes:
 
 
 def aside_of(path: Path) -> Path:
-    """Where to write a file or folder before it is renamed to `path`: another place each time, for threads."""
-    return path.with_name(f".{_shown(path.name)}.{this_process()}.{next(_numbers)}.tmp")
+    """Return a new temporary path for a file or folder that will be renamed to `path`. Safe for threads."""
+    return path.with_name(f".{_short_name(path.name)}.{this_process()}.{next(_numbers)}.tmp")
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Deletes what killed processes left aside anywhere below `folder`; what cannot be deleted stays."""
+    """Delete temporary files of killed processes anywhere below `folder`; ignore those that cannot be deleted."""
     for above, folders, files in os.walk(folder):
         for name in [*folders, *files]:
-            if name.endswith(".tmp") and (found := _ASIDE.fullmatch(name)):
-                _delete_if_left(Path(above, name), found["process"])
+            if name.endswith(".tmp") and (match := _ASIDE.fullmatch(name)):
+                _delete_if_left(Path(above, name), match["process"])
 
 
 def clear_leftovers_of(path: Path) -> None:
-    """Deletes what killed processes left aside of this very file or folder; what cannot be deleted stays."""
-    begin = f".{_shown(path.name)}."
+    """Delete temporary files that killed processes left of this file or folder; ignore those that cannot be deleted."""
+    begin = f".{_short_name(path.name)}."
     with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
         for entry in entries:
-            if entry.name.startswith(begin) and (found := _ASIDE.fullmatch(entry.name)):
-                _delete_if_left(Path(entry.path), found["process"])
+            if entry.name.startswith(begin) and (match := _ASIDE.fullmatch(entry.name)):
+                _delete_if_left(Path(entry.path), match["process"])
 
 
 def this_process() -> str:
-    """HOST.PID.START, which no other process has: a pid alone is given again, and every host has its own ones."""
+    """Return HOST.PID.START, a unique name of this process: PIDs alone are reused, and repeat across hosts."""
     return f"{_host()}.{os.getpid()}.{_start(os.getpid())}"
 
 
 def is_alive(process: str) -> bool | None:
-    """Whether the process that `this_process` named is alive; None where only another host could say."""
+    """Return whether a process named by `this_process` is alive; None if it ran on another host."""
     host, pid, start = process.split(".")
     if host != _host():
         return None
@@ -196,7 +195,7 @@ def is_alive(process: str) -> bool | None:
         os.kill(int(pid), 0)
     except ProcessLookupError:
         return False
-    except OSError:  # of another user
+    except OSError:  # another user's process
         pass
     return _start(int(pid)) in (0, int(start))
 
@@ -212,12 +211,12 @@ def _delete_if_left(aside: Path, process: str | None) -> None:
             aside.unlink()
 
 
-def _shown(name: str) -> str:
+def _short_name(name: str) -> str:
     return name if len(os.fsencode(name)) <= LONGEST else hashlib.sha256(os.fsencode(name)).hexdigest()
 
 
 def _start(pid: int) -> int:
-    """When a process started, in ticks since the machine did; 0 where the system does not say."""
+    """Return the start time of a process in clock ticks since boot; 0 where the system does not report it."""
     try:
         return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
     except (OSError, IndexError, ValueError):
@@ -226,7 +225,7 @@ def _start(pid: int) -> int:
 
 @functools.cache
 def _host() -> str:
-    """8 hex digits for this host since it started, and this container: within them a pid means one process at a time."""
+    """Return 8 hex digits for this boot of this host and container, within which running processes have unique PIDs."""
     parts = [socket.gethostname()]
     with contextlib.suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())

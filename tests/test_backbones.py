@@ -155,18 +155,21 @@ def test_a_named_encoder_finds_its_installed_weights() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("fpn:vit_small_patch16_224", "fpn needs a pyramid; dpt takes plain ViTs"),
-        ("dpt:resnet34", "resnet34 is a pyramid, and dpt takes plain ViTs"),
+        (
+            "fpn:vit_small_patch16_224",
+            "fpn needs a pyramid and vit_small_patch16_224 has features of one scale; use dpt",
+        ),
+        ("dpt:resnet34", "dpt needs a plain ViT and resnet34 is a pyramid"),
         ("deeplabv3plus:swin_tiny_patch4_window7_224", "cannot be dilated"),
-        ("unet:maxvit_tiny_tf_224", "maxvit_tiny_tf_224 does not run under unet: tried on an image of 64 x 96 px"),
-        ("dpt:vit_small_patch14_dinov2", "dinov2 does not run under dpt: tried on an image of 64 x 96 px"),
+        ("unet:maxvit_tiny_tf_224", "maxvit_tiny_tf_224 does not run with unet: tried on an image of 64 x 96 px"),
+        ("dpt:vit_small_patch14_dinov2", "dinov2 does not run with dpt: tried on an image of 64 x 96 px"),
         ("fpn:resnet18.", "no encoder 'resnet18.'"),
         ("fpn:resnet5", "no encoder 'resnet5'; nearest: resnet50"),
         ("fpn:resnet50.nope_in1k", "no encoder 'resnet50.nope_in1k'; nearest: resnet50."),
         ("fpn:", "no encoder ''"),
         ("fpn:../resnet50", "no encoder"),
         ("fpn:hf-hub:someone/resnet50", "no encoder"),
-        ("pspnet:resnet50", "no decoder 'pspnet'; with a timm encoder go fpn, unet"),
+        ("pspnet:resnet50", "unknown decoder 'pspnet'; timm encoders go with fpn, unet"),
     ],
 )
 def test_a_pair_that_does_not_go_together_is_refused_by_name(name: str, message: str) -> None:

@@ -91,13 +91,13 @@ def test_a_setting_that_is_no_change_has_no_name_of_its_own() -> None:
     [
         ("satri", "unknown source 'satri': did you mean 'satir'?"),
         ("satir/top-0", "'satir' with top_k '0': Input should be greater than or equal to 1"),
-        ("satir/pionts-16", "is no setting of satir: did you mean 'points-...'?"),
+        ("satir/pionts-16", "is not a setting of satir: did you mean 'points-...'?"),
         (
             "satir/felzenszwalb/points-16",
-            "'points-16' in 'satir/felzenszwalb/points-16' is no setting of satir/felzenszwalb",
+            "'points-16' in 'satir/felzenszwalb/points-16' is not a setting of satir/felzenszwalb",
         ),
-        ("satir/felzenszwalb/boxes", "is no setting of satir/felzenszwalb"),
-        ("satir/uncovered-ignore/top-1", "'satir' with uncovered, top_k: one class is nothing to learn"),
+        ("satir/felzenszwalb/boxes", "is not a setting of satir/felzenszwalb"),
+        ("satir/uncovered-ignore/top-1", "'satir' with uncovered, top_k: there is only one class"),
         ("satir/n-0", "'satir' with n 0: must be at least 1"),
         ("satir/n-200pct", "up to 100pct"),
         ("satir~shufled", "unknown control 'shufled' in 'satir~shufled': did you mean 'shuffled'?"),
@@ -105,12 +105,12 @@ def test_a_setting_that_is_no_change_has_no_name_of_its_own() -> None:
         ("none~shuffled", "'none' has no pseudo-labels to control"),
         ("imagenet~random-rank", "'imagenet' has no pseudo-labels to control"),
         ("none~permuted", "'none' has no weights to permute"),
-        ("satir/binary~random-rank", "has one rank only"),
-        ("satir/top-1~random-rank", "has one rank only"),
-        ("satir~shuffled~shuffled", "is a control already"),
-        ("none+satir", "'none' is random already"),
+        ("satir/binary~random-rank", "has only one rank"),
+        ("satir/top-1~random-rank", "has only one rank"),
+        ("satir~shuffled~shuffled", "is already a control"),
+        ("none+satir", "'none' is random"),
         ("imagenet+none", "it has no pretraining of its own"),
-        ("satir/", "unknown source|is no setting"),
+        ("satir/", "unknown source|is not a setting"),
         ("", "unknown source"),
     ],
 )
@@ -144,12 +144,12 @@ def test_two_cards_of_one_name_are_refused(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         card(tmp_path / name, "mine", recipe={})
     path = write_matrix(tmp_path, ("a/mine.yaml", "b/mine.yaml"))
-    with pytest.raises(FileError, match=r"b/mine.yaml: there is another card of the name 'mine'"):
+    with pytest.raises(FileError, match=r"b/mine.yaml: duplicate name 'mine'"):
         load_matrix(str(path))
-    with pytest.raises(FileError, match="another card of the name 'satir'"):
+    with pytest.raises(FileError, match="duplicate name 'satir'"):
         collect([card(tmp_path, "satir", recipe={})], KNOWN)
     for name in ("satir/top-4", "satir/top-5", "satir~shuffled", "imagenet+satir"):
-        with pytest.raises(FileError, match="another card of the name"):
+        with pytest.raises(FileError, match="duplicate name"):
             collect([card(tmp_path, name, recipe={})], KNOWN)
 
 
@@ -157,13 +157,13 @@ def test_two_cards_of_one_name_are_refused(tmp_path: Path) -> None:
     ("fields", "says"),
     [
         ({"recipe": {"topk": 3}}, "unknown key 'recipe.topk': did you mean 'top_k'?"),
-        ({"recipe": {"top_k": 0}}, "recipe.top_k: Input should be greater than or equal to 1, found 0"),
+        ({"recipe": {"top_k": 0}}, "recipe.top_k: Input should be greater than or equal to 1, got 0"),
         ({"recipe": {"teacher": {"kind": "sma"}}}, "sma"),
         ({"recipe": {}, "corpus": {"path": "x"}}, "recipe and corpus exclude each other"),
         ({"subset": {"n": 3}}, "subset needs a recipe or a corpus"),
-        ({"recipe": {}, "subset": {}}, "a subset names n, groups or both"),
-        ({"long": True, "recipe": {}}, "long stands for random weights alone"),
-        ({"start": "satir"}, "start 'satir' needs a recipe or a corpus to go on with"),
+        ({"recipe": {}, "subset": {}}, "a subset needs n, groups or both"),
+        ({"long": True, "recipe": {}}, "long is for random weights only"),
+        ({"start": "satir"}, "start 'satir' needs a recipe or a corpus to continue with"),
         ({"control": {"of": "satir", "kind": "shuffle"}}, "control.kind"),
         ({"licence": 3}, "licence"),
         ({"training_data": "all of it"}, "training_data"),
@@ -179,10 +179,10 @@ def test_cards_are_strict(fields: dict[str, object], says: str, tmp_path: Path) 
 def test_a_chain_that_loops_is_refused(tmp_path: Path) -> None:
     a = card(tmp_path, "a", recipe={}, start="b")
     b = card(tmp_path, "b", recipe={}, start="a")
-    with pytest.raises(BenchError, match="the chain loops: a -> b -> a"):
+    with pytest.raises(BenchError, match="circular chain of sources: a -> b -> a"):
         load_matrix(str(write_matrix(tmp_path, (a.name, b.name))))
     c = card(tmp_path, "c", control={"of": "c", "kind": "shuffled"})
-    with pytest.raises(BenchError, match="the chain loops: c -> c"):
+    with pytest.raises(BenchError, match="circular chain of sources: c -> c"):
         load_matrix(str(write_matrix(tmp_path, (c.name,))))
 
 
@@ -198,7 +198,7 @@ def test_a_start_is_known_by_its_canonical_name(tmp_path: Path) -> None:
 def test_a_control_takes_everything_from_what_it_controls(tmp_path: Path) -> None:
     kinds: tuple[dict[str, Any], ...] = ({"recipe": {}}, {"long": True}, {"start": "imagenet"})
     for fields in kinds:
-        with pytest.raises(FileError, match="a control takes all but its name from 'satir'"):
+        with pytest.raises(FileError, match="a control takes all settings from 'satir'"):
             collect([card(tmp_path, "mine", control={"of": "satir", "kind": "shuffled"}, **fields)], KNOWN)
 
 
@@ -238,7 +238,7 @@ def test_matrices_take_globs_and_grids(tmp_path: Path) -> None:
         ({"imagenet": {"n": [3]}}, "'imagenet' has no settings of its own"),
         ({"satir~shuffled": {"top_k": [3]}}, "'satir~shuffled' has no settings of its own"),
         ({"satir": {"top_k": [0]}}, "greater than or equal to 1"),
-        ({"satir": {"top_k": []}}, "no value is given for top_k"),
+        ({"satir": {"top_k": []}}, "no values for top_k"),
     ):
         written["sources"] = [entry]
         path.write_text(yaml.safe_dump(written))

@@ -283,7 +283,7 @@ def test_a_full_disk_stops_the_run_and_the_next_one_continues(
 def test_invalid_protocol_names(name: str, bench: Bench, tmp_path: Path) -> None:
     ended = bench("run", "--matrix", write_matrix(tmp_path, name=name))
     assert ended.code == 1
-    assert "name: does not have the form that is taken here" in ended.err
+    assert "name: does not match" in ended.err
 
 
 def test_typical_mistakes_get_a_hint(bench: Bench, scenes: Path, tmp_path: Path) -> None:

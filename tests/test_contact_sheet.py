@@ -111,7 +111,7 @@ def test_wrong_number_of_rows(count):
 
 def test_a_row_that_does_not_fit_together():
     name, image, masks, label = row()
-    with pytest.raises(ValueError, match=r"frame\.png: image, masks and label map must share one size"):
+    with pytest.raises(ValueError, match=r"frame\.png: image, masks and label map must have the same size"):
         contact_sheet([(name, image, masks, label[1:])], "t", 3)
     with pytest.raises(ValueError, match=r"frame\.png: label 2 in a map of 2 classes"):
         contact_sheet([(name, image, masks, label)], "t", 2)

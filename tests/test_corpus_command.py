@@ -69,7 +69,7 @@ def test_a_killed_call_leaves_no_valid_corpus_and_can_be_resumed(pool: Path, tmp
     assert read_manifest(tmp_path / "c") is None
     assert len(calls.read_text().splitlines()) == 4
     for unfinished in (["check", tmp_path / "c"], ["rerank", tmp_path / "c", "--out", tmp_path / "r"]):
-        assert "c is not finished: give the same command that began it" in bench("corpus", *unfinished).err
+        assert "c is not finished: run the same command again" in bench("corpus", *unfinished).err
     assert "was begun with other settings" in bench(*words, "--top-k", 4, "--out", tmp_path / "c").err
     again = bench(*words, "--out", tmp_path / "c")
     assert again.code == 0, again.err
@@ -127,7 +127,7 @@ def test_make_rerank_check(pool: Path, tmp_path: Path, bench: Bench) -> None:
     result = bench("corpus", "check", tmp_path / "two")
     assert result.code == 0
     assert "can be used; 7 images" in result.out
-    assert "has 2 classes, not 3: leave --classes out" in bench("corpus", "check", tmp_path / "two", "--classes", 3).err
+    assert "has 2 classes, not 3: omit --classes" in bench("corpus", "check", tmp_path / "two", "--classes", 3).err
     assert json.loads((tmp_path / "two" / "manifest.json").read_text())["recipe"]["binary"] is True
 
 
@@ -140,15 +140,15 @@ def test_make_rerank_check(pool: Path, tmp_path: Path, bench: Bench) -> None:
         (["--recipe", "satir/top-0"], "'satir' with top_k '0'"),
         (["--teacher", "felsenszwalb"], "unknown teacher 'felsenszwalb': did you mean 'felzenszwalb'?"),
         (["--teacher", "nowhere:make"], "no function nowhere:make"),
-        (["--teacher", "fake_teacher:not_a_teacher"], "returned int, which is no teacher"),
+        (["--teacher", "fake_teacher:not_a_teacher"], "returned int, not a teacher"),
         (["--teacher", "fake_teacher:breaks", "--jobs", 2], "fake_teacher:breaks failed on POOL/frame_00.png: Zero"),
         (["--teacher", "fake_teacher:breaks"], "fake_teacher.py, line "),
         (["--teacher", "fake_teacher:wants"], "fake_teacher:wants could not be opened: TypeError: wants() missing 1"),
         (["--teacher", "fake_teacher:make", "--points-per-batch", 3], "--points-per-batch is for the teacher sam"),
         (["--teacher", "felzenszwalb", "--checkpoint", "x"], "--checkpoint is for the teacher sam"),
-        (["--pool", "nowhere"], "no folder nowhere with unlabelled images"),
+        (["--pool", "nowhere"], "no such folder of unlabelled images: nowhere"),
         (["--binary", "--uncovered", "ignore"], "one class is nothing to learn"),
-        (["--pool", "EMPTY"], "no image in"),
+        (["--pool", "EMPTY"], "no images in"),
         (["--out", "FULL"], "already holds something else"),
         (["--out", "POOL"], "is inside the pool"),
         (["--out", "BELOW"], "is inside the pool"),
@@ -178,7 +178,7 @@ def test_a_corpus_without_masks_cannot_be_reranked(ready: Path, tmp_path: Path, 
     done = bench("corpus", "rerank", ready, "--out", tmp_path / "other")
     assert done.code == 1
     assert "was not made by `bench corpus make`" in done.err
-    assert "say how many classes" in bench("corpus", "check", ready).err
+    assert "give the number of classes" in bench("corpus", "check", ready).err
     assert bench("corpus", "check", ready, "--classes", 10).code == 0
     assert "labels must be 0..2 or 255" in bench("corpus", "check", ready, "--classes", 3).err
 
@@ -189,7 +189,7 @@ def test_images_without_a_group_are_reported(grouped: Path, tmp_path: Path, benc
         "corpus", "make", "--pool", grouped, "--teacher", "fake_teacher:make", "--jobs", 1, "--out", tmp_path / "c"
     )
     assert made.code == 0
-    assert "the pool: 1 images have no line in the list of groups" in made.err
+    assert "the pool: 1 images are not in the list of groups" in made.err
 
 
 SUBSETS = [{"groups": 1}, {"groups": 1, "seed": 3}, {"n": 3, "groups": 1}, {"n": 4, "groups": 2}, {"n": "50pct"}]

@@ -109,7 +109,7 @@ def test_what_gets_no_label_is_counted_and_named(pool: Path, tmp_path: Path) -> 
 
 def test_masks_of_another_size_are_refused_not_drawn(pool: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        CorpusError, match=r"not one of 7 images got a label map: 7 mask size.*masks of 25 x 21, the image 24 x 20"
+        CorpusError, match=r"none of 7 images got a label map: 7 mask size.*masks of 25 x 21, the image 24 x 20"
     ):
         make(pool, tmp_path / "corpus", wrong_size=True)
     with pytest.raises(CorpusError, match="7 no mask"):
@@ -133,9 +133,9 @@ def test_no_path_leads_out_of_a_corpus(name: str, pool: Path, tmp_path: Path) ->
     table = pd.read_parquet(tmp_path / "corpus" / "images.parquet")
     table.loc[2, "file"] = name
     table.to_parquet(tmp_path / "corpus" / "images.parquet")
-    with pytest.raises(CorpusError, match="leads out of the corpus"):
+    with pytest.raises(CorpusError, match="is outside of the corpus"):
         read_corpus(tmp_path / "corpus")
-    with pytest.raises(CorpusError, match="leads out of the corpus"):
+    with pytest.raises(CorpusError, match="is outside of the corpus"):
         list(stored_masks(tmp_path / "corpus"))
 
 

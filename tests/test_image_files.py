@@ -123,7 +123,7 @@ def test_the_refusal_of_a_turned_mask_says_how_to_mend_it() -> None:
     with pytest.raises(ImageError) as wrong:
         read_label(saved(LABELS, "PNG", exif=exif(6)))
     assert wrong.value.mend == (
-        "where it lies right as it is stored: exiftool -Orientation= FILE; where not: mogrify -auto-orient FILE"
+        "if it is aligned as stored: exiftool -Orientation= FILE; otherwise: mogrify -auto-orient FILE"
     )
 
 
@@ -156,11 +156,11 @@ def test_a_palette_of_other_greys_is_noted_and_the_index_is_the_label() -> None:
     renumbered = with_palette(LABELS, [v for grey in (0, 7, 9, 12, 20) for v in (grey,) * 3])  # as optimisers write it
     found = read_label(saved(renumbered, "PNG"))
     assert np.array_equal(found.pixels, LABELS)
-    assert found.notes == ("have a palette of greys that are not their indices; the index is the label",)
+    assert found.notes == ("have a grey palette that differs from the indices; the index is the label",)
     own = with_palette(LABELS, [v for grey in range(256) for v in (grey,) * 3])
     assert read_label(saved(own, "PNG")).notes == ()
     assert read_label(saved(LABELS, "PNG", transparency=0)).notes == (
-        "have transparent pixels or colours, which are labels like others",
+        "have transparent pixels or colours, which are read as labels like others",
     )
 
 
@@ -203,7 +203,7 @@ def test_a_label_map_has_the_size_of_its_image() -> None:
         ),
         pytest.param(
             tiff(np.dstack([DEEP, DEEP]), photometric="minisblack", planarconfig="contig", extrasamples=["unassalpha"]),
-            "16 bits, of which 8 would be left",
+            "16 bits, of which only 8 would be read",
             id="deep with alpha",
         ),
         pytest.param(
@@ -212,14 +212,14 @@ def test_a_label_map_has_the_size_of_its_image() -> None:
         pytest.param(
             tiff(np.dstack([GREY] * 5), photometric="minisblack", planarconfig="contig"), "more channels", id="bands"
         ),
-        pytest.param(saved_array(RAMP, RAMP), "more in the file after its first array", id="two arrays"),
+        pytest.param(saved_array(RAMP, RAMP), "data after its first array", id="two arrays"),
         pytest.param(saved_array(np.dstack([GREY, GREY, GREY, LABELS])), "alpha channel hides", id="array with alpha"),
         pytest.param(tiff(np.where(RAMP > 0.5, np.inf, RAMP).astype(np.float32)), "not finite", id="infinite"),
         pytest.param(saved(DEEP, "PNG")[:-40], "truncated", id="deep, cut off"),
         pytest.param(saved(GREY, "BMP")[:-40], "truncated", id="bmp, cut off"),
         pytest.param(saved(GREY, "TIFF")[:100], "truncated", id="tiff, cut off"),
-        pytest.param(tiff(DEEP)[:-40], "not an image that can be read", id="deep tiff, cut off"),
-        pytest.param(b"II*\0\x08\0\0\0", "not an image that can be read", id="nothing but a head"),
+        pytest.param(tiff(DEEP)[:-40], "not a readable image", id="deep tiff, cut off"),
+        pytest.param(b"II*\0\x08\0\0\0", "not a readable image", id="nothing but a head"),
     ],
 )
 def test_images_that_can_change_a_grey_value_are_refused(data: bytes, says: str) -> None:
@@ -263,8 +263,8 @@ def test_what_is_right_as_it_is_has_no_note() -> None:
 
 WHITE = "are white-is-zero TIFFs and are inverted, so that high values are white"
 SIXTEEN = "have 16 bits and are scaled to 8 by each image's own percentiles"
-ALPHA = "have an alpha channel, the same everywhere, which is left out"
-COLOURED = "are coloured: false colours? They are read as grey"
+ALPHA = "have a constant alpha channel, which is ignored"
+COLOURED = "are coloured (false colours?) and are converted to grey"
 
 
 @pytest.mark.parametrize(
@@ -277,8 +277,8 @@ COLOURED = "are coloured: false colours? They are read as grey"
         (saved(Image.fromarray(GREY).convert("RGBA"), "PNG"), [ALPHA]),
         (saved(np.dstack([GREY, GREY // 2, GREY]), "PNG"), [COLOURED]),
         (saved(with_palette(GREY, [i * 7 % 256 for i in range(768)]), "PNG"), [COLOURED]),
-        (saved(np.full_like(GREY, 9), "PNG"), ["are of one grey value only"]),
-        (png(8, 0, [bytes(WIDTH)] * HEIGHT), ["are of one grey value only"]),
+        (saved(np.full_like(GREY, 9), "PNG"), ["have a single grey value"]),
+        (png(8, 0, [bytes(WIDTH)] * HEIGHT), ["have a single grey value"]),
     ],
 )
 def test_what_was_converted_or_left_out_is_noted(data: bytes, notes: list[str]) -> None:
@@ -308,7 +308,7 @@ def test_every_orientation_is_applied(make: Callable[[int], bytes], orientation:
     wanted = np.asarray(ImageOps.exif_transpose(stored)).astype(float)
     found = read_image(make(orientation))
     assert np.corrcoef(found.pixels.ravel().astype(float), wanted.ravel())[0, 1] > 0.999
-    assert ("are turned or mirrored as their EXIF orientation says" in found.notes) == (orientation > 1)
+    assert ("are rotated or mirrored by their EXIF orientation" in found.notes) == (orientation > 1)
     assert found.facts.orientation == orientation
 
 
@@ -323,7 +323,7 @@ def test_a_turned_jpeg_is_turned_where_it_is_read_smaller_too() -> None:
 
 def test_exif_that_cannot_be_read_is_noted() -> None:
     data = saved(GREY, "JPEG", exif=b"Exif\0\0" + b"no such thing")
-    assert "have EXIF data that cannot be read: how they must be turned is not known" in read_image(data).notes
+    assert "have unreadable EXIF data: their orientation is unknown" in read_image(data).notes
     assert read_image(saved(GREY, "PNG", exif=exif(0))).notes == ()
 
 
@@ -351,12 +351,12 @@ def test_previews_in_a_file_are_noted_and_left_out() -> None:
         writer.write(GREY[::2, ::2], subfiletype=1)
     found = read_image(buffer.getvalue())
     assert np.array_equal(found.pixels, GREY)
-    assert found.notes == ("hold other pictures beside the first (previews), which are left out",)
+    assert found.notes == ("have further pictures (previews), which are ignored",)
     first_small = io.BytesIO()
     with tifffile.TiffWriter(first_small) as writer:
         writer.write(GREY[::2, ::2], subfiletype=1)
         writer.write(GREY)
-    with pytest.raises(ImageError, match="its first page is a reduced copy of another"):
+    with pytest.raises(ImageError, match="its first page is a reduced copy of another page"):
         read_image(first_small.getvalue())
     pair = saved(GREY, "MPO", save_all=True, append_images=[Image.fromarray(LABELS)])
     assert read_image(pair, "a.jpg").notes == found.notes

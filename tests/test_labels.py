@@ -103,8 +103,8 @@ def test_area_and_box_are_those_of_the_mask() -> None:
     [
         ({"top_k": 0}, "greater than or equal to 1"),
         ({"top_k": 255}, "less than or equal to 254"),
-        ({"uncovered": "ignore", "binary": True}, "one class is nothing to learn"),
-        ({"uncovered": "ignore", "top_k": 1}, "one class is nothing to learn"),
+        ({"uncovered": "ignore", "binary": True}, "there is only one class"),
+        ({"uncovered": "ignore", "top_k": 1}, "there is only one class"),
         ({"teacher": {"kind": "sam", "model": "vit_x"}}, "should match pattern"),
         ({"teacher": {"kind": "sam", "model": "mine:build"}}, "needs a checkpoint"),
         ({"teacher": {"kind": "sam", "pred_iou_thresh": 88}}, "less than or equal to 1"),

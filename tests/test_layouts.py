@@ -286,7 +286,9 @@ def test_mmpretrains_convnext() -> None:
     fitted = fit(theirs | {"decode_head.conv_seg.weight": torch.rand(3, 8, 1, 1)}, CONVNEXT_TINY)
     assert "layout: mmpretrain's ConvNeXt" in fitted.told
     assert same(fitted.tensors, fit(tensors, CONVNEXT_TINY).tensors)
-    assert any(line.startswith("5 tensors dropped, not of the encoder: backbone.norm0.weight") for line in fitted.told)
+    assert any(
+        line.startswith("5 tensors dropped, not part of the encoder: backbone.norm0.weight") for line in fitted.told
+    )
 
 
 def test_mmsegmentations_mit() -> None:

@@ -35,7 +35,7 @@ def test_globs_keep_a_part(tmp_path: Path) -> None:
             ("fpn:vit_tiny_patch16_224",),
             "'fpn:vit_tiny_patch16_224': vit_tiny_patch16_224 has features of one",
         ),
-        (("none",), ("psp:resnet18",), "'psp:resnet18': no decoder 'psp'"),
+        (("none",), ("psp:resnet18",), "'psp:resnet18': unknown decoder 'psp'"),
     ],
 )
 def test_wrong_names_are_named(sources: tuple[str, ...], backbones: tuple[str, ...], says: str, tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_train_fractions_are_checked(tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"train_fracs\.1: Input should be less than or equal to 1"):
         load_matrix(str(path))
     path.write_text(good + "train_fracs: [true]\n")
-    with pytest.raises(FileError, match=r"train_fracs\.0: must be a number; true and false are none"):
+    with pytest.raises(FileError, match=r"train_fracs\.0: must be a number, not true or false"):
         load_matrix(str(path))
     path.write_text(good + "train_fracs: [0.1, 0.1]\n")
     with pytest.raises(BenchError, match=r"duplicate name '0\.1'"):
@@ -135,17 +135,17 @@ def test_a_large_grid_is_read_within_seconds(tmp_path: Path) -> None:
         ("satir/n-" + "9" * 5000, "a source's name of 5008 characters"),
         ("satir/n-" + "9" * 400, "at least 1 and at most 1,000,000,000"),
         ("none+" * 1500 + "satir", "a source's name of 7505 characters"),
-        ("imagenet" + "+satir" * 60, "cannot go on from another source|starts from more than|names"),
-        ("satir" + "~shuffled" * 2, "is a control already"),
+        ("imagenet" + "+satir" * 60, "cannot continue another source|is a chain of more than|names"),
+        ("satir" + "~shuffled" * 2, "is already a control"),
         ("satir/felzenszwalb/scales-axb", "scales"),
         ("satir/felzenszwalb/scales-", "scales"),
         ("satir/top-4 ~shuffled", "cannot be a source's name"),
         ("satir/" + "n-10-seed-" + "1" * 100 + "~shuffled", "cannot be a source's name"),
-        ("satir/seed-1", "names n, groups or both"),
+        ("satir/seed-1", "needs n, groups or both"),
         ("satir/points-1e9", "points_per_side"),
         ("satir/n-inf", "must be a number of images"),
         ("satir/iou-nan", "pred_iou_thresh"),
-        ("satir/prompts-boxes/box-scales-0.0001", "boxes on an image"),
+        ("satir/prompts-boxes/box-scales-0.0001", "boxes per image"),
     ],
 )
 def test_nonsense_names_are_refused_with_a_reason(name: str, says: str, tmp_path: Path) -> None:

@@ -213,7 +213,7 @@ def test_an_image_that_is_too_narrow_is_refused_by_name_and_the_others_go_on(
     assert isinstance(last.masks, EncodedMasks)
     assert isinstance(narrow.masks, Refusal)
     assert narrow.masks.kind == "unsuitable"
-    assert f"b.png: {size[1]} x {size[0]} pixels are too narrow for SAM in crops of 1 layers" in narrow.masks.why
+    assert f"b.png: {size[1]} x {size[0]} pixels is too narrow for SAM in crops of 1 layers" in narrow.masks.why
 
 
 def shallow(checkpoint: str | None = None) -> Sam:
@@ -307,7 +307,7 @@ class Harmful:
 def test_code_in_a_checkpoint_is_never_run(write: Callable[[object, Path], object], tmp_path: Path) -> None:
     path, marker = tmp_path / "harmful.pth", tmp_path / "marker"
     write({"weight": Harmful(marker)}, path)
-    with pytest.raises(TeacherError, match=r"harmful.pth holds code, which was not run"):
+    with pytest.raises(TeacherError, match=r"harmful.pth contains code, which was not run"):
         sam_weights.load_tensors(path)
     assert not marker.exists()
     torch.load(path, weights_only=False) if write is torch.save else pickle.loads(path.read_bytes())
@@ -334,7 +334,7 @@ def test_torn_files_are_refused(suffix: str, kept: int, checkpoint: Path, tmp_pa
     save_file(torch.load(checkpoint), path) if suffix == ".safetensors" else path.write_bytes(checkpoint.read_bytes())
     assert sam_weights.load_tensors(path).keys() == tiny_sam.build().state_dict().keys()
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(TeacherError, match=rf"torn{suffix} cannot be read.*fetch it again"):
+    with pytest.raises(TeacherError, match=rf"torn{suffix} cannot be read.*download it again"):
         sam_weights.load_tensors(path)
 
 
@@ -430,9 +430,9 @@ def test_download(publish: Callable[..., None], tmp_path: Path, capsys: pytest.C
 @pytest.mark.parametrize(
     ("folder", "sha256", "said"),
     [
-        ("right", "f" * 64, r"sha256 [0-9a-f]{12}\.\.\., expected is ffffffffffff\.\.\.: nothing was kept"),
-        ("broken", None, "did not come whole: the connection broke after 524288 of 1048576 bytes"),
-        ("missing", None, "cannot be downloaded: the server says 404 Not Found"),
+        ("right", "f" * 64, r"sha256 [0-9a-f]{12}\.\.\., expected ffffffffffff\.\.\.: nothing was kept"),
+        ("broken", None, "download failed: the connection broke after 524288 of 1048576 bytes"),
+        ("missing", None, "cannot be downloaded: the server returned 404 Not Found"),
     ],
 )
 def test_a_download_that_fails_leaves_nothing(

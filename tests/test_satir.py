@@ -252,9 +252,9 @@ def test_unavailable_inputs_are_skipped_with_instructions(bench: Bench, soda: Pa
         "satir/felzenszwalb",
     )
     assert "soda has no unlabelled images: name a folder with --pool DIR" in bench(*words).out
-    assert "no folder nowhere with unlabelled images" in bench(*words, "--pool", "nowhere").err
+    assert "no such folder of unlabelled images: nowhere" in bench(*words, "--pool", "nowhere").err
     (tmp_path / "pool").mkdir()
-    assert "no image in" in bench(*words, "--pool", tmp_path / "pool").err
+    assert "no images in" in bench(*words, "--pool", tmp_path / "pool").err
 
 
 @pytest.mark.parametrize(

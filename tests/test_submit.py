@@ -90,18 +90,18 @@ CHECKPOINT = {"backbones": ["tiny"], "path": "weights.safetensors"}
         ({"path": None}, "give either path or url"),
         ({"url": "https://example.org/w.safetensors"}, "give either path or url"),
         ({"path": None, "url": "https://example.org/w.safetensors"}, "needs the sha256"),
-        ({"path": None, "url": "file:///etc/passwd", "sha256": "0" * 64}, "does not have the form"),
+        ({"path": None, "url": "file:///etc/passwd", "sha256": "0" * 64}, "does not match"),
         ({"sha256": "0" * 64}, "its card says 000000000000..."),
         ({"path": "elsewhere.pth"}, "cannot read its checkpoint"),
         ({"backbones": ["fpn-resnet5O"]}, "did you mean 'fpn-resnet50'"),
-        ({"mean": [0.5, 0.5, 0.5]}, "mean and std go together"),
+        ({"mean": [0.5, 0.5, 0.5]}, "give both mean and std"),
         (
             {"rename": {"(": "x"}},
-            "rename takes the beginning of a name, letter by letter, and '(' looks like a regular",
+            "rename takes literal prefixes, and '(' looks like a regular",
         ),
         ({"rename": {r"^module\.": ""}}, "write 'module.': ''"),
         ({"rename": {r"^module\..*": ""}}, "write 'module.': null"),
-        ({"rename": {r"layer(\d)": r"stage\1"}}, "one entry for each beginning"),
+        ({"rename": {r"layer(\d)": r"stage\1"}}, "one entry for each prefix"),
         ({"rename": {f"a{i}": "" for i in range(2000)}}, "at most 1000"),
         ({"rename": {"nothing-like-it": "x"}}, "nothing-like-it"),
         ({"inside": "teacher"}, "teacher"),
@@ -123,7 +123,7 @@ def test_a_missing_tensor_is_reported_with_the_nearest_names(bench: Bench, tmp_p
     )
     result = bench("submit", "check", folder)
     assert result.code == 1
-    assert "no tensor for stages.1.0.weight; nearest among those given: " in result.out
+    assert "no tensor for stages.1.0.weight; nearest in the file: " in result.out
     assert "module.encoder.stages.1.0.weight" in result.out
 
 

@@ -449,7 +449,7 @@ def all_masks_of_0_and_255(data: Path) -> None:
         (image_rotated_against_its_mask, "(rotated by EXIF orientation 6)"),
         (
             pages_as_image,
-            "00000.jpg: 5 pages or frames, of which one would be used\n  -> save each as a file of its own",
+            "00000.jpg: 5 pages or frames, of which only one would be used\n  -> save each as its own file",
         ),
         (deep_colours_as_image, "16-bit or float image (mode RGB)"),
         (label_outside, "label 33 on 19200 px"),
@@ -475,7 +475,7 @@ def test_a_rotated_image_is_corrected_and_noted(soda: Path) -> None:
     turned = decode_image(path.read_bytes()).astype(int)
     assert np.abs(turned[::-1, ::-1] - stored).mean() < 8  # it was compressed once more
     notes = open_target("soda", soda).notes
-    assert "1 images are turned or mirrored as their EXIF orientation says (first: 00000)" in notes
+    assert "1 images are rotated or mirrored by their EXIF orientation (first: 00000)" in notes
 
 
 def test_conversions_are_noted_with_the_first_file(soda: Path, tmp_path: Path) -> None:
@@ -487,7 +487,7 @@ def test_conversions_are_noted_with_the_first_file(soda: Path, tmp_path: Path) -
     Image.new("L", (160, 120), 255).save(blank)
     wanted = {
         "2 images hold PNG under the name .jpg (first: 00000)",
-        "1 images are of one grey value only (first: 00005)",
+        "1 images have a single grey value (first: 00005)",
         f"1 masks hold only ignore (first: {blank.stem})",
     }
     for cache in (None, tmp_path / "cache.json", tmp_path / "cache.json"):
@@ -538,20 +538,19 @@ def test_frames_are_found_in_either_unicode_form(listed: str, stored: str, soda:
     target = open_target("soda", soda)
     assert target.content_hash == plain.content_hash
     assert any(
-        "1 files in InfraredSemanticLabel/JPEGImages are matched although list and folder write their names otherwise"
-        in note
+        "1 files in InfraredSemanticLabel/JPEGImages match the list up to Unicode form or case of the suffix" in note
         for note in target.notes
     )
-    assert "matched" not in " ".join(plain.notes)
+    assert "match the list" not in " ".join(plain.notes)
     shutil.copy(base_of(soda) / "JPEGImages" / f"{stored}.jpg", base_of(soda) / "JPEGImages" / f"{listed}.jpg")
-    with pytest.raises(DataError, match="for one name: take one away"):
+    with pytest.raises(DataError, match="which are the same name: remove one"):
         open_target("soda", soda)
 
 
 def test_a_name_in_two_unicode_forms_is_refused(soda: Path) -> None:
     path = base_of(soda) / "test_infrared.txt"
     path.write_text(f"{path.read_text()}\n{COMPOSED}\n{DECOMPOSED}\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"test_infrared.txt: 'caf.*_1' stands there in two Unicode forms"):
+    with pytest.raises(DataError, match=r"test_infrared.txt: 'caf.*_1' is listed in two Unicode forms"):
         open_target("soda", soda)
 
 
@@ -564,12 +563,12 @@ def test_the_case_of_a_suffix_does_not_matter(soda: Path) -> None:
     mask.rename(mask.with_suffix(".PNG"))
     after = open_target("soda", soda)
     assert after.content_hash == before.content_hash
-    assert [note.split(" (")[0] for note in after.notes if "matched" in note] == [
-        f"{n} files in InfraredSemanticLabel/{folder} are matched although list and folder write their names otherwise"
+    assert [note.split(" (")[0] for note in after.notes if "match the list" in note] == [
+        f"{n} files in InfraredSemanticLabel/{folder} match the list up to Unicode form or case of the suffix"
         for n, folder in ((3, "JPEGImages"), (1, "SegmentationClassOne"))
     ]
     shutil.copy(images[0].with_suffix(".JPG"), images[0])
-    with pytest.raises(DataError, match=r"JPEGImages holds 00000.JPG and 00000.jpg for one name"):
+    with pytest.raises(DataError, match=r"JPEGImages holds 00000.JPG and 00000.jpg, which"):
         open_target("soda", soda)
 
 
@@ -624,16 +623,16 @@ def test_differences_between_index_and_folders_are_noted(hit_uav: Path, tmp_path
     (root / "index.csv").write_text("\n".join([*rows, f"u1.jpg,unlabelled,{rest}", f"u2.jpg,unlabelled,{rest}"]))
     target = open_target("hit-uav", tmp_path)
     assert [note.split(" (")[0] for note in target.notes] == [
-        "1 files in images/train are matched although list and folder write their names otherwise",
+        "1 files in images/train match the list up to Unicode form or case of the suffix",
         "1 files in images/train are not listed in train and are not used",
         "1 unlabelled images of index.csv are not in unlabelled/",
     ]
     assert pool_notes(target) == ["1 unlabelled images in 1 groups"]
     shutil.copy(root / "images" / "train" / "other.jpg", root / "unlabelled" / "u3.jpg")
-    assert "1 images have no line in the list of groups" in " ".join(pool_notes(target))
+    assert "1 images are not in the list of groups" in " ".join(pool_notes(target))
     (root / "unlabelled" / "u1.jpg").unlink()
     (root / "unlabelled" / "u3.jpg").unlink()
-    assert "the pool cannot be used: no image in" in pool_notes(target)[0]
+    assert "the pool cannot be used: no images in" in pool_notes(target)[0]
 
 
 def test_the_hash_of_the_real_frames_is_unchanged(hit_uav: Path) -> None:

@@ -43,7 +43,7 @@ HOT = "def hot():\n    return print\n"
     [
         ("unittest.__main__:main", "unittest.__main__ is a program, not a module to import"),
         ("__main__:x", "__main__ is a program"),
-        ("this:s", "no function this:s: .* defines none of this name at its top level"),
+        ("this:s", "no function this:s: .* has no such function at its top level"),
         ("antigravity:x", "no function antigravity:x"),
         ("os:getcwd", "is not offered to cards"),
         ("builtins:dict", "is not offered to cards"),
@@ -67,10 +67,10 @@ def test_what_is_not_offered_is_not_even_imported(entry: str, says: str) -> None
 @pytest.mark.parametrize(
     ("source", "says"),
     [
-        (HOT, "is not offered to cards: put @pretrain_sources.teachers.offered above it"),
+        (HOT, "is not offered to cards: decorate it with @pretrain_sources.teachers.offered"),
         ("raise SystemExit('bye')\n", "no function lib_a.inner:hot"),
         ("import sys\nsys.exit(3)\n" + HOT, "is not offered"),
-        ("hot = print\n", "no function lib_a.inner:hot: .*inner.py defines none of this name at its top level"),
+        ("hot = print\n", "no function lib_a.inner:hot: .*inner.py has no such function at its top level"),
         ("def other():\n    @offered\n    def hot(): ...\n", "no function lib_a.inner:hot"),
         (MARK + HOT + HOT, "is not offered"),
         ("def hot(:\n", "cannot be read as Python"),
@@ -131,7 +131,7 @@ def test_a_teacher_that_exits_is_told_as_its_own_fault(module: Write) -> None:
     ("body", "says"),
     [
         ("return lambda image: sys.exit(0)", "lib_e:hot failed on .*SystemExit: 0"),
-        ("return lambda image: os._exit(0)", "a process that asked the teacher ended without a word"),
+        ("return lambda image: os._exit(0)", "a worker process of the teacher died"),
     ],
 )
 def test_a_teacher_that_ends_its_process_ends_the_call_in_words(

@@ -78,7 +78,7 @@ def never_loaded(tensors: Tensors) -> None:
 @pytest.mark.parametrize(
     ("spoil", "why"),
     [
-        (renamed, r"no tensor for stages.0.0.weight; nearest among those given: stages.0.0.kernel"),
+        (renamed, r"no tensor for stages.0.0.weight; nearest in the file: stages.0.0.kernel"),
         (without_a_buffer, "no tensor for stages.1.1.running_var"),
         (zeros, "has no variance"),
         (one_nan, "not finite"),

@@ -164,9 +164,9 @@ def test_equal_passes_give_a_larger_corpus_more_steps() -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("n-41", "41 images asked for, but the pool has 40"),
-        ("n-10-groups-5", "5 groups asked for, but the pool has 4"),
-        ("n-11-groups-1", "11 images asked for, but its 1 drawn groups have 10"),
+        ("n-41", "41 images requested, but the pool has 40"),
+        ("n-10-groups-5", "5 groups requested, but the pool has 4"),
+        ("n-11-groups-1", "11 images requested, but its 1 drawn groups have 10"),
     ],
 )
 def test_a_subset_larger_than_the_pool_is_an_obstacle(name: str, says: str) -> None:

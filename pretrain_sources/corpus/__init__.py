@@ -1,10 +1,10 @@
-"""A corpus: thermal images with label maps. What a pool and a recipe give, or a ready-made folder.
+"""A corpus: thermal images with label maps, made from a pool by a recipe, or a ready-made folder.
 
     <corpus>/images/<file>     (or the pool's own folder)   <corpus>/labels/<name>.png   8-bit label maps
-    <corpus>/masks.parquet     a row per mask               <corpus>/images.parquet      a row per image, refused ones too
-    <corpus>/contact.png       for a person to judge        <corpus>/manifest.json       written last: the corpus is whole
+    <corpus>/masks.parquet     a row per mask               <corpus>/images.parquet      a row per image, with refused ones
+    <corpus>/contact.png       for visual inspection        <corpus>/manifest.json       written last: the corpus is complete
 
-A ready-made one has images/ and labels/ alone. Made in `writer`, from the masks that `mask_cache` keeps; read here.
+A ready-made corpus has only images/ and labels/. `writer` makes a corpus from the masks in `mask_cache`.
 """
 
 from pretrain_sources.corpus.check import check_corpus

@@ -1,4 +1,4 @@
-"""A contact sheet of pseudo-labels: by looking at one picture a person judges whether a recipe makes sense."""
+"""A contact sheet of pseudo-labels, to judge a recipe by eye."""
 
 import io
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pretrain_sources.image_files import IGNORE
 
 MAX_ROWS = 24
-PANEL = 320  # pixels, the width of a panel; one of a tall image is narrower, so that it is no higher than TALLEST
+PANEL = 320  # width of a panel in pixels; narrower for tall images, whose height is at most TALLEST
 TALLEST = 480
 GAP = 8
 LINE = 20  # height of a line of text
@@ -21,7 +21,7 @@ OPACITY = 0.45  # of masks over the image
 
 PAPER, INK = (255, 255, 255), (0, 0, 0)
 NO_MASK, IGNORED = (0, 0, 0), (96, 96, 96)
-# Told apart with any colour vision: P. Tol's "light" scheme, with a dark blue in place of the greener of its two olives.
+# Distinguishable with any colour vision: P. Tol's "light" scheme, with a dark blue instead of the greener of its two olives.
 NINE = ("EE8866", "77AADD", "EEDD88", "44BB99", "FFAABB", "99DDFF", "AAAA00", "DDDDDD", "4466BB")
 VIRIDIS = ("FDE725", "B4DE2C", "6DCD59", "35B779", "1F9E89", "26828E", "31688E", "3E4989", "482878", "440154")
 
@@ -31,20 +31,18 @@ Row = tuple[str, Bytes, Sequence[Bools], Bytes]
 
 
 def contact_sheet(rows: Sequence[Row], title: str, num_classes: int) -> bytes:
-    """A PNG: for each image the image itself, its masks drawn over it, and its label map in colours.
+    """Draw a PNG with a row for each image: the image, its masks over it, and its label map in colours.
 
     Args:
-        rows: name, image (H, W), masks (H, W) with the best rank first, label map (H, W). Sizes may differ between rows.
-        title: plain text. It is shortened to fit, and so are names.
+        rows: name, image (H, W), masks (H, W) from the best rank, label map (H, W). Sizes may differ between rows.
+        title: plain text. Title and names are shortened to fit.
         num_classes: label values are 0 (no mask), 1..num_classes-1 (ranks) and 255 (ignore).
 
     Raises:
-        ValueError: no rows, more than 24, or a row that does not fit together.
+        ValueError: there are no rows or more than 24, or sizes or labels of a row do not match.
     """
     if not 1 <= len(rows) <= MAX_ROWS:
-        raise ValueError(
-            f"a contact sheet has 1 to {MAX_ROWS} rows, not {len(rows)}; pass fewer images, but at least one"
-        )
+        raise ValueError(f"a contact sheet has 1 to {MAX_ROWS} rows, not {len(rows)}")
     for row in rows:
         _check(row, num_classes)
     strips = [_strip(row, num_classes) for row in rows]
@@ -60,7 +58,7 @@ def contact_sheet(rows: Sequence[Row], title: str, num_classes: int) -> bytes:
 
 
 def label_colours(num_classes: int) -> Bytes:
-    """(256, 3): the colour of each label value. Up to nine ranks have colours of their own, more a ramp from light to dark."""
+    """Return the colour of each label value, (256, 3): distinct ones for up to nine ranks, else a ramp from light to dark."""
     colours = np.zeros((256, 3), np.uint8)
     colours[0], colours[IGNORE] = NO_MASK, IGNORED
     colours[1:num_classes] = _rank_colours(num_classes - 1)
@@ -68,7 +66,7 @@ def label_colours(num_classes: int) -> Bytes:
 
 
 def _rank_colours(n: int) -> Bytes:
-    """(n, 3), the best rank first."""
+    """Return (n, 3) colours from the best rank."""
     stops = np.array([tuple(bytes.fromhex(colour)) for colour in (NINE if n <= len(NINE) else VIRIDIS)], np.uint8)
     if n <= len(NINE):
         return stops[:n]
@@ -81,16 +79,16 @@ def _check(row: Row, num_classes: int) -> None:
     name, image, masks, label = row
     shapes = {image.shape, label.shape, *(mask.shape for mask in masks)}
     if len(shapes) > 1 or image.ndim != 2 or not image.size:
-        raise ValueError(f"{name}: image, masks and label map must share one size (H, W), not {sorted(shapes)}")
+        raise ValueError(f"{name}: image, masks and label map must have the same size (H, W), not {sorted(shapes)}")
     beyond = label[(label >= num_classes) & (label != IGNORE)]
     if beyond.size:
         raise ValueError(
-            f"{name}: label {beyond.max()} in a map of {num_classes} classes; it must be below, or {IGNORE}"
+            f"{name}: label {beyond.max()} in a map of {num_classes} classes; it must be below {num_classes}, or {IGNORE}"
         )
 
 
 def _strip(row: Row, num_classes: int) -> Image.Image:
-    """One row of the sheet, with a line of text under each panel."""
+    """Draw one row of the sheet, with a line of text under each panel."""
     name, image, masks, label = row
     size = _panel_size(image.shape)
     grey = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR).convert("RGB")
@@ -114,7 +112,7 @@ def _shares(label: Bytes) -> str:
 
 
 def _panel_size(shape: tuple[int, ...]) -> tuple[int, int]:
-    """(width, height) of a panel in pixels, for an image of (H, W)."""
+    """Return (width, height) of a panel in pixels for an image of (H, W)."""
     scale = min(PANEL / shape[1], TALLEST / shape[0])
     return max(1, round(shape[1] * scale)), max(1, round(shape[0] * scale))
 
@@ -124,7 +122,7 @@ def _resized(values: Bytes | Bools, size: tuple[int, int]) -> Bytes:
 
 
 def _drawn_over(grey: Image.Image, masks: Sequence[Bools], colours: Bytes) -> Image.Image:
-    """Masks as veils of colour, better ones on top; outlines of all lie over the veils, so that no mask is hidden."""
+    """Draw masks as transparent colours, better ones on top, and all outlines over them, so that no mask is hidden."""
     canvas = np.asarray(grey).astype(np.float32)
     ranked = [(_resized(mask, grey.size) > 0, colour) for mask, colour in zip(masks, colours, strict=False)]
     for mask, colour in reversed(ranked):
@@ -135,7 +133,7 @@ def _drawn_over(grey: Image.Image, masks: Sequence[Bools], colours: Bytes) -> Im
 
 
 def _outline(mask: Bools) -> Bools:
-    """Pixels of a mask (H, W) with a neighbour outside it. The frame's border is no outline."""
+    """Return the pixels of a mask (H, W) with a neighbour outside it. The image border is no outline."""
     padded = np.pad(mask, 1, mode="edge")
     inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     outline: Bools = mask & ~inner
@@ -143,7 +141,7 @@ def _outline(mask: Bools) -> Bools:
 
 
 def _head(sheet: Image.Image, title: str, num_classes: int) -> None:
-    """Title, legend and the captions of the three columns."""
+    """Draw the title, the legend and the captions of the columns."""
     _write(sheet, (GAP, GAP // 2), title, WIDTH - 2 * GAP, 17)
     draw, left = ImageDraw.Draw(sheet), GAP
     for value, text in _legend(num_classes):
@@ -155,17 +153,17 @@ def _head(sheet: Image.Image, title: str, num_classes: int) -> None:
 
 
 def _legend(num_classes: int) -> list[tuple[int, str]]:
-    """Label values and what to write beside their colours."""
+    """Return label values and their texts in the legend."""
     shown = min(num_classes - 1, LEGEND_RANKS)
     ranks = np.linspace(1, num_classes - 1, shown).round().astype(int).tolist()
     return [(0, "no mask"), *((n, str(n)) for n in ranks), (IGNORE, "ignore")]
 
 
 def _write(sheet: Image.Image, at: tuple[int, int], text: str, room: int, size: int) -> int:
-    """Writes a line, its middle left out where it is longer than `room` pixels; returns its length in pixels."""
+    """Draw a line of text, shortened in the middle to `room` pixels; return its length in pixels."""
     font = ImageFont.load_default(size)
     text = " ".join(text.split())
-    half = min((len(text) + 1) // 2, room // 4)  # no letter is narrower than 2 pixels
+    half = min((len(text) + 1) // 2, room // 4)  # letters are at least 2 pixels wide
     head, tail = text[:half], text[-half:]
     shown = text
     while font.getlength(shown) > room:

@@ -1,4 +1,4 @@
-"""Controls of a corpus: its label maps over other images, or with other ranks."""
+"""Controls of a corpus: label maps of other images, or with random ranks."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,13 +9,13 @@ from pretrain_sources.hashing import derive_seed
 
 
 def deranged(n: int, seed: int) -> NDArray[np.int64]:
-    """(n,) a permutation that leaves nothing in its place, uniform among those (by rejection); a function of (n, seed).
+    """Return a permutation (n,) without fixed points, uniform among those (by rejection), determined by (n, seed).
 
     Raises:
-        CorpusError: fewer than two things cannot be deranged.
+        CorpusError: n is below two.
     """
     if n < 2:
-        raise CorpusError("labels of fewer than two images cannot be shuffled between images")
+        raise CorpusError("cannot shuffle labels between fewer than two images; use a larger pool")
     rng = np.random.default_rng(derive_seed("derangement", n, seed))
     while True:  # about e tries
         order = rng.permutation(n)
@@ -24,7 +24,7 @@ def deranged(n: int, seed: int) -> NDArray[np.int64]:
 
 
 def random_ranks(image: CorpusImage, seed: int) -> NDArray[np.uint8]:
-    """(256,) new value of each label: the ranks that occur in one label map permuted at random, 0 and ignore as they were."""
+    """Return the new value of each label, (256,): the ranks in one label map randomly permuted, 0 and ignore unchanged."""
     rng = np.random.default_rng(derive_seed("random ranks", seed, image.sha256))
     ranks = 1 + np.flatnonzero(image.class_px[1:-1])
     table = np.arange(256, dtype=np.uint8)

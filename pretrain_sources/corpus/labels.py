@@ -12,7 +12,7 @@ from pretrain_sources.recipe import Recipe
 from pretrain_sources.run_lengths import from_run_lengths, run_lengths
 from pretrain_sources.teachers import Masks
 
-# what a teacher drew, a row per mask; boxes are x0, y0, x1, y1 in pixels, the right and lower edge inside
+# a teacher's masks, one per row; boxes are x0, y0, x1, y1 in pixels, inclusive
 MASK_SCHEMA = pa.schema(
     [
         ("predicted_iou", pa.float32()),
@@ -27,7 +27,7 @@ MASK_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class EncodedMasks:
-    """The masks of one image as they are kept: a table of MASK_SCHEMA, and the size (H, W) of the masks."""
+    """The encoded masks of one image: a table of MASK_SCHEMA, and the size (H, W) of the masks."""
 
     table: pa.Table
     size: tuple[int, int]
@@ -35,16 +35,16 @@ class EncodedMasks:
 
 @dataclass(frozen=True)
 class LabelMap:
-    """A label map (H, W) and, for every mask in the teacher's order, what became of it."""
+    """A label map (H, W), and the rank of every mask in the teacher's order."""
 
     label: Pixels
-    rank_key: NDArray[np.float64]  # (N,) higher is better; NaN where the mask was too small to take part
-    rank: NDArray[np.int32]  # (N,) 1 is best; 0 where the mask took no part or came after top_k
-    visible_px: NDArray[np.int32]  # (N,) pixels that it got in the label map
+    rank_key: NDArray[np.float64]  # (N,) higher is better; NaN for masks that are too small
+    rank: NDArray[np.int32]  # (N,) 1 is best; 0 for masks that are too small or beyond top_k
+    visible_px: NDArray[np.int32]  # (N,) pixels of the mask in the label map
 
 
 def encode_masks(masks: Masks) -> EncodedMasks:
-    """Masks as run lengths (COCO's order: column by column, the first run counts pixels outside), with area and box."""
+    """Encode masks as run lengths (COCO's order: column by column, beginning outside) with area and box."""
     n, height, width = masks.masks.shape
     table = pa.table(
         {
@@ -61,10 +61,10 @@ def encode_masks(masks: Masks) -> EncodedMasks:
 
 
 def make_label(masks: EncodedMasks, recipe: Recipe, image_sha256: str) -> LabelMap | None:
-    """The label map that a recipe makes of these masks, or None where no mask takes part.
+    """Make the label map of a recipe from these masks; None if no mask is large enough.
 
-    Ranks go by `rank_by`, ties by the teacher's order; only masks within top_k are decoded. `random` draws from the image's
-    own hash, so that an image gets the same ranks in any pool.
+    Masks are ranked by `rank_by`, ties by the teacher's order. `random` is seeded by the image's hash, so that an image gets the
+    same ranks in any pool.
     """
     key = _rank_key(masks, recipe, image_sha256)
     order = np.argsort(-key, kind="stable")  # NaN last
@@ -94,7 +94,7 @@ def _rank_key(masks: EncodedMasks, recipe: Recipe, image_sha256: str) -> NDArray
         key = area if recipe.rank_by == "area" else -area
     else:
         key = masks.table[recipe.rank_by].to_numpy().astype(np.float64)
-    return np.where(area >= max(1, recipe.min_area_px), key, np.nan)  # an empty mask is no mask
+    return np.where(area >= max(1, recipe.min_area_px), key, np.nan)  # empty masks are always dropped
 
 
 def _box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:

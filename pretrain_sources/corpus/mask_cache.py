@@ -1,4 +1,4 @@
-"""What a teacher drew, kept image by image, so that a killed pass over images goes on and other recipes share it."""
+"""Cache of a teacher's masks, one file per image, so that interrupted runs resume and recipes share masks."""
 
 import io
 import multiprocessing
@@ -23,12 +23,12 @@ from pretrain_sources.sockets import shorten_socket_paths
 from pretrain_sources.teachers import Settings, Teacher, TeacherError, UnsuitableError, open_teacher, told_as_its_own
 from safe_io.files import sealed, unsealed, whole
 
-CACHED = "masks 1"  # raised when the same table means other masks
+CACHED = "masks 1"  # raised when the meaning of the table changes
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why an image gets no label map."""
+    """The reason why an image gets no label map."""
 
     kind: str  # unreadable, unsuitable, no mask, mask size
     why: str
@@ -36,7 +36,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class ImageMasks:
-    """An image, its size (H, W), and what the teacher drew on it, or why it is refused."""
+    """An image, its size (H, W), and its masks or the reason for its refusal."""
 
     image: PoolImage
     size: tuple[int, int]
@@ -45,10 +45,10 @@ class ImageMasks:
 
 @dataclass(frozen=True)
 class MaskCache:
-    """A teacher's masks, a file for each image.
+    """A teacher's masks, one file per image.
 
     Attributes:
-        weights: where the teacher's checkpoint lies. folder: that of the files; one teacher has it to itself.
+        weights: folder of the teacher's checkpoint. folder: of the mask files; for one teacher only.
     """
 
     teacher: Settings
@@ -56,18 +56,18 @@ class MaskCache:
     folder: Path
 
     def masks_of(self, image: PoolImage) -> ImageMasks:
-        """What the teacher draws on this image: read from the folder, or asked and kept.
+        """Return the teacher's masks on this image, from the cache or from the teacher.
 
         Raises:
-            TeacherError: the teacher cannot be opened, or a user's own fails. FileChangedError: the file is not the one that
+            TeacherError: the teacher cannot be opened, or a user's own fails. FileChangedError: the image has changed since it
                 was listed.
         """
         try:
-            found = read_image(read_unchanged(image.path, image.sha256))
+            file = read_image(read_unchanged(image.path, image.sha256))
         except (OSError, ValueError) as error:
             return ImageMasks(image, (0, 0), Refusal("unreadable", f"{image.path}: {error}"))
-        pixels, again = found.pixels, "-2" if found.facts.once_read_otherwise else ""
-        path = self.folder / image.sha256[:2] / f"{image.sha256}{again}.parquet"
+        pixels, suffix = file.pixels, "-2" if file.facts.once_read_otherwise else ""
+        path = self.folder / image.sha256[:2] / f"{image.sha256}{suffix}.parquet"
         if (masks := _read(path)) is None:
             teacher = _opened(self.teacher, self.weights)
             try:
@@ -84,11 +84,11 @@ class MaskCache:
         return ImageMasks(image, pixels.shape, masks)
 
     def over(self, images: Sequence[PoolImage], jobs: int = 1) -> Iterator[ImageMasks]:
-        """`masks_of` every image in order, `jobs` processes at a time (teachers on a GPU should have one).
+        """Yield `masks_of` every image in order, in `jobs` processes (use one for teachers on a GPU).
 
         Raises:
-            TeacherError: the teacher cannot be opened, a user's own fails, or a process ends. FileChangedError: a file is not
-                the one that was listed.
+            TeacherError: the teacher cannot be opened, a user's own fails, or a process dies. FileChangedError: an image has
+                changed since it was listed.
         """
         if jobs <= 1:
             yield from map(self.masks_of, images)
@@ -98,22 +98,22 @@ class MaskCache:
         threads = max(1, cores() // jobs)
         workers = ProcessPoolExecutor(jobs, mp_context=context, initializer=_follow_the_parent, initargs=(threads,))
         try:
-            for begin in range(0, len(images), step := 16 * jobs):  # what may wait in memory at a time
+            for begin in range(0, len(images), step := 16 * jobs):  # bounds the results in memory
                 yield from workers.map(self.masks_of, images[begin : begin + step])
         except BrokenProcessPool as error:
             raise TeacherError(
-                "a process that asked the teacher ended without a word: it was killed, perhaps for want of memory, or the "
-                "teacher's own code ends the process; --jobs 1 asks in one process"
+                "a worker process of the teacher died: it was killed, perhaps for lack of memory, or the teacher's code "
+                "exits the process; --jobs 1 runs the teacher in this process"
             ) from error
         finally:
-            workers.shutdown(wait=False, cancel_futures=True)  # who stops is told so at once
+            workers.shutdown(wait=False, cancel_futures=True)
 
 
 _open: dict[tuple[str, Path], Teacher] = {}
 
 
 def _opened(settings: Settings, weights: Path) -> Teacher:
-    """Opened once a process, and only if an image has not been asked about."""
+    """Open a teacher once per process, only when a mask is not cached."""
     key = (settings.model_dump_json(), weights)
     if key not in _open:
         _open[key] = open_teacher(settings, weights)
@@ -121,7 +121,7 @@ def _opened(settings: Settings, weights: Path) -> Teacher:
 
 
 def _follow_the_parent(threads: int) -> None:
-    """Ctrl-C is the parent's to act on, and a worker ends when its parent is gone. `threads`: for torch, if it is loaded."""
+    """Initialise a worker: ignore Ctrl-C, which the parent handles, and exit with the parent. `threads`: for torch."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
@@ -138,7 +138,7 @@ def _keep(masks: EncodedMasks, path: Path) -> None:
     size = {"height": str(masks.size[0]), "width": str(masks.size[1])}
     table = io.BytesIO()
     pq.write_table(masks.table.replace_schema_metadata(size), table, compression="zstd")
-    with whole(path, sync=False) as aside:  # what a power cut tears is asked for again
+    with whole(path, sync=False) as aside:  # a file damaged by a power cut is drawn again
         aside.write_bytes(sealed(table.getvalue(), CACHED))
 
 
@@ -149,7 +149,7 @@ def _read(path: Path) -> EncodedMasks | None:
         size = int(facts[b"height"]), int(facts[b"width"])
         return EncodedMasks(table.replace_schema_metadata(None).cast(MASK_SCHEMA), size)
     except (OSError, KeyError, ValueError, TypeError, pa.ArrowException):
-        return None  # not there, or damaged
+        return None  # missing or damaged
 
 
 def _size(shape: Sequence[int]) -> str:

@@ -1,4 +1,4 @@
-"""A corpus as its tables list it, taken at its manifest's word."""
+"""Reading a corpus from its tables, without reading the images."""
 
 import functools
 from collections.abc import Iterable, Sequence
@@ -29,39 +29,39 @@ class CorpusImage:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Images with label maps, in the order of their names."""
+    """Images with label maps, ordered by name."""
 
     num_classes: int
     images: tuple[CorpusImage, ...]
 
     @functools.cached_property
     def content_hash(self) -> str:
-        """Changes with any image or label map."""
+        """Return a hash of all images and label maps."""
         return content_hash(self.num_classes, ((i.id, i.sha256, i.label_sha256) for i in self.images))
 
 
 def content_hash(num_classes: int, rows: Iterable[tuple[str, str, str]]) -> str:
-    """sha256 over the classes and, of each image, its name and the hashes of image and label map."""
+    """Return the sha256 of the number of classes and of each image's name, hash and label map's hash."""
     return fingerprint([num_classes, sorted(rows)])
 
 
 def read_corpus(folder: Path, images: Path | None = None) -> Corpus:
-    """The corpus that was made in a folder, taken at its manifest's word: `check_corpus` reads its files.
+    """Read a corpus from its tables. `check_corpus` also reads its files.
 
-    images: where its images are, if not in <folder>/images.
+    images: folder of its images, if not <folder>/images.
 
     Raises:
-        CorpusError: it is not there, not whole, or its table is not its manifest's.
+        CorpusError: it is missing, incomplete, or its table does not match its manifest.
     """
     manifest = made_manifest(folder)
     corpus = Corpus(manifest.num_classes, listed_images(folder, images or folder / "images"))
     if corpus.content_hash != manifest.content_hash:
-        raise CorpusError(f"{folder}: images.parquet is not that of manifest.json; make the corpus anew")
+        raise CorpusError(f"{folder}: images.parquet does not match manifest.json; make the corpus again")
     return corpus
 
 
 def listed_images(folder: Path, images: Path) -> tuple[CorpusImage, ...]:
-    """As images.parquet lists them, refused ones left out."""
+    """Return the images in images.parquet, without refused ones."""
     rows = [row for row in image_rows(folder) if not row["refused"]]
     return tuple(
         CorpusImage(
@@ -78,32 +78,32 @@ def listed_images(folder: Path, images: Path) -> tuple[CorpusImage, ...]:
 
 
 def image_rows(folder: Path) -> list[dict[str, Any]]:
-    """The rows of images.parquet.
+    """Read the rows of images.parquet.
 
     Raises:
-        CorpusError: it cannot be read, or names a file outside of the corpus.
+        CorpusError: it cannot be read, or has a path outside of the corpus.
     """
     path = folder / "images.parquet"
     try:
         with open_regular(path) as file:
             rows: list[dict[str, Any]] = pq.read_table(file).to_pylist()
     except (OSError, pa.ArrowException) as error:
-        raise CorpusError(f"{path} cannot be read: {error}; make the corpus anew") from error
-    if out := [name for row in rows for name in (row["file"], row["image"]) if not _below(name)]:
-        raise CorpusError(f"{path} names '{out[0]}', which leads out of the corpus: it is not used")
+        raise CorpusError(f"cannot read {path}: {error}; make the corpus again") from error
+    if out := [name for row in rows for name in (row["file"], row["image"]) if not _is_inside(name)]:
+        raise CorpusError(f"{path} has the path '{out[0]}', which is outside of the corpus: refused")
     return rows
 
 
-def _below(name: str) -> bool:
-    """Whether a name stays in the folder that it is relative to."""
+def _is_inside(name: str) -> bool:
+    """Return whether a relative path stays inside its folder."""
     return not Path(name).is_absolute() and ".." not in Path(name).parts and "\\" not in name
 
 
 def label_path(folder: Path, image: str) -> Path:
-    """Where the label map of this image lies."""
+    """Return the path of the label map of this image."""
     return folder / "labels" / f"{image}.png"
 
 
-def rows_of(found: Sequence[dict[str, Any]]) -> list[tuple[str, str, str]]:
-    """What `content_hash` takes, from rows of images.parquet."""
-    return [(row["image"], row["sha256"], row["label_sha256"]) for row in found if not row["refused"]]
+def rows_of(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str, str]]:
+    """Return the arguments of `content_hash` from rows of images.parquet."""
+    return [(row["image"], row["sha256"], row["label_sha256"]) for row in rows if not row["refused"]]

@@ -1,4 +1,4 @@
-"""Writing a corpus: from a teacher's pass over a pool, or anew from the masks that another corpus holds."""
+"""Writing a corpus from a teacher's masks on a pool, or from the stored masks of another corpus."""
 
 import hashlib
 import io
@@ -28,8 +28,8 @@ from pretrain_sources.recipe import Recipe
 from pretrain_sources.run_lengths import from_run_lengths
 from safe_io.files import clear_leftovers, open_regular, whole, write_whole
 
-MASKS_AT_A_TIME = 20_000  # held before they are written
-ON_THE_SHEET = 12  # images
+MASKS_AT_A_TIME = 20_000  # in memory before they are written
+ON_THE_SHEET = 12  # images on the contact sheet
 MASKS = pa.schema(
     [
         *(("image", pa.string()), ("mask", pa.int32())),
@@ -49,13 +49,13 @@ IMAGES = pa.schema(
 
 @dataclass(frozen=True)
 class CorpusWriter:
-    """Writes the corpus that a recipe makes of what a teacher drew, one image in memory at a time.
+    """Writes a corpus from a teacher's masks by a recipe, with one image in memory at a time.
 
     Attributes:
-        out: the corpus's folder.
-        images: the folder that the images' names are relative to.
+        out: folder of the corpus.
+        images: folder that image names are relative to.
         teacher: its identity.
-        keep_images: put the images beside the labels, as hard links where the disk allows it.
+        keep_images: also store the images, as hard links where possible.
     """
 
     out: Path
@@ -65,50 +65,50 @@ class CorpusWriter:
     keep_images: bool = True
 
     def write(self, masks: Iterable[ImageMasks], total: int, report: Report = lambda done, total: None) -> Manifest:
-        """Writes the corpus, its manifest last. After a kill all but the teacher's pass is made again, to the same bytes.
+        """Write the corpus, its manifest last. After a kill, writing starts again and yields the same bytes.
 
-        masks: of each image, in the order of names. total: how many images these are.
+        masks: of each image, ordered by name. total: number of images.
 
         Raises:
-            CorpusError: not one image got a label map. OSError: `out` cannot be written.
+            CorpusError: no image got a label map. OSError: `out` cannot be written.
         """
         out = self.out
         rows: list[dict[str, Any]] = []
         with whole(out / "masks.parquet") as aside, pq.ParquetWriter(aside, MASKS, compression="zstd") as writer:
 
-            def heard(done: int, total: int) -> None:
-                os.utime(aside)  # a block of masks may take a day, after which another host calls the file a leftover
+            def report_alive(done: int, total: int) -> None:
+                os.utime(aside)  # a block of masks may take a day, the age at which other hosts delete temporary files
                 report(done, total)
 
-            for table in _in_blocks(self._labelled(masks, rows, total, heard)):
+            for table in _in_blocks(self._labelled(masks, rows, total, report_alive)):
                 writer.write_table(table)
         with whole(out / "images.parquet") as aside:
             pq.write_table(pa.Table.from_pylist(rows, schema=IMAGES), aside, compression="zstd")
         manifest = _manifest(rows, self.recipe, self.teacher)
-        if self.keep_images and (self.images / GROUPS_FILE).is_file():  # images/ and labels/ alone have the groups, too
-            _beside(self.images / GROUPS_FILE, out / "images" / GROUPS_FILE)
+        if self.keep_images and (self.images / GROUPS_FILE).is_file():  # keeps the groups of a copy
+            _link_or_copy(self.images / GROUPS_FILE, out / "images" / GROUPS_FILE)
         write_whole(out / "contact.png", _sheet(out, self.images, rows, manifest))
         clear_leftovers(out)
         if hasattr(os, "sync"):
-            os.sync()  # label maps are not flushed one by one; the manifest says that all of them are there
+            os.sync()  # flush all label maps before the manifest marks the corpus as complete
         write_whole(out / "manifest.json", (manifest.model_dump_json(indent=1) + "\n").encode())
         return manifest
 
     def _labelled(
         self, masks: Iterable[ImageMasks], rows: list[dict[str, Any]], total: int, report: Report
     ) -> Iterator[pa.Table]:
-        """Writes label maps, adds a row for each image to `rows`, and yields the masks of each image."""
+        """Write label maps, add a row for each image to `rows`, and yield the masks of each image."""
         for done, one in enumerate(masks, start=1):
             row, table = self._label(one)
             rows.append(row | {"file": one.image.path.relative_to(self.images).as_posix()})
             if self.keep_images and row["refused"] != "unreadable":
-                _beside(one.image.path, self.out / "images" / rows[-1]["file"])
+                _link_or_copy(one.image.path, self.out / "images" / rows[-1]["file"])
             if table is not None:
                 yield table
             report(done, total)
 
     def _label(self, one: ImageMasks) -> tuple[dict[str, Any], pa.Table | None]:
-        """(row of images.parquet, rows of masks.parquet or None); the label map is written."""
+        """Write the label map of an image; return (row of images.parquet, rows of masks.parquet or None)."""
         image, masks = one.image, one.masks
         row = {
             "image": image.id,
@@ -139,15 +139,15 @@ class CorpusWriter:
             "refused": "",
             "why": "",
         }
-        became = {"rank_key": made.rank_key, "rank": made.rank, "visible_px": made.visible_px}
-        return row, _mask_rows(image.id, masks, became)
+        ranks = {"rank_key": made.rank_key, "rank": made.rank, "visible_px": made.visible_px}
+        return row, _mask_rows(image.id, masks, ranks)
 
 
 def stored_masks(corpus: Path, images: Path | None = None) -> Iterator[ImageMasks]:
-    """What the teacher drew on each image of a corpus, from its sidecar: no teacher is asked.
+    """Yield the stored masks of each image of a corpus, without running a teacher.
 
     Raises:
-        CorpusError: the folder was not made here, is not finished, or its tables cannot be read.
+        CorpusError: the corpus is ready-made or unfinished, or its tables cannot be read.
     """
     made_manifest(corpus)
     root = images or corpus / "images"
@@ -164,17 +164,17 @@ def stored_masks(corpus: Path, images: Path | None = None) -> Iterator[ImageMask
             else:
                 yield ImageMasks(image, size, Refusal(row["refused"], row["why"]))
     except (OSError, pa.ArrowException) as error:
-        raise CorpusError(f"the tables of {corpus} cannot be read: {error}; make the corpus anew") from error
+        raise CorpusError(f"cannot read the tables of {corpus}: {error}; make the corpus again") from error
 
 
-def _mask_rows(image: str, masks: EncodedMasks, became: Mapping[str, Any]) -> pa.Table:
+def _mask_rows(image: str, masks: EncodedMasks, ranks: Mapping[str, Any]) -> pa.Table:
     n = masks.table.num_rows
     columns = {name: masks.table[name] for name in MASK_SCHEMA.names}
-    return pa.table({"image": [image] * n, "mask": np.arange(n, dtype=np.int32), **columns, **became}, schema=MASKS)
+    return pa.table({"image": [image] * n, "mask": np.arange(n, dtype=np.int32), **columns, **ranks}, schema=MASKS)
 
 
 def _in_blocks(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The same rows in fewer tables, so that a file of many images has few row groups."""
+    """Concatenate tables, so that a file of many images has few row groups."""
     waiting: list[pa.Table] = []
     for table in tables:
         waiting.append(table)
@@ -186,7 +186,7 @@ def _in_blocks(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 
 def _by_image(file: pq.ParquetFile) -> Iterator[tuple[str, pa.Table]]:
-    """(image, its masks) in the order of the file; an image lies within one row group."""
+    """Yield (image, its masks) in the order of the file; an image is within one row group."""
     for group in range(file.num_row_groups):
         table = file.read_row_group(group)
         lengths = pc.run_end_encode(table["image"].combine_chunks())
@@ -200,16 +200,16 @@ def _manifest(rows: list[dict[str, Any]], recipe: Recipe, teacher: Mapping[str, 
     good = [row for row in rows if not row["refused"]]
     refused = Counter(row["refused"] for row in rows if row["refused"])
     if not good:
-        told = "; ".join(f"{count} {kind}" for kind, count in refused.items())
-        raise CorpusError(f"not one of {len(rows)} images got a label map: {told}, for example {rows[0]['why']}")
+        reasons = "; ".join(f"{count} {kind}" for kind, count in refused.items())
+        raise CorpusError(f"none of {len(rows)} images got a label map: {reasons}, for example {rows[0]['why']}")
     class_px = np.sum([row["class_px"] for row in good], axis=0)
     uncovered = class_px[0] if recipe.uncovered == "zero" else class_px[-1]
-    asked = (PoolImage(row["image"], Path(row["file"]), row["group"], row["sha256"]) for row in rows)
+    pool = (PoolImage(row["image"], Path(row["file"]), row["group"], row["sha256"]) for row in rows)
     return Manifest(
         num_classes=recipe.num_classes,
         recipe=recipe.labelling(),
         teacher=dict(teacher),
-        pool_hash=images_hash(tuple(asked)),
+        pool_hash=images_hash(tuple(pool)),
         images=len(good),
         masks=sum(row["masks"] for row in good),
         refused=dict(sorted(refused.items())),
@@ -237,15 +237,15 @@ def _sheet(out: Path, images: Path, rows: list[dict[str, Any]], manifest: Manife
 
 
 def _title(manifest: Manifest) -> str:
-    """Teacher, recipe and how much is left uncovered, in one line."""
+    """Return teacher, recipe and uncovered share in one line."""
     teacher, recipe = manifest.teacher, manifest.recipe
     by = {"sam": "model", "python": "entry"}.get(teacher["kind"], "kind")
     rule = f"top {recipe['top_k']} by {recipe['rank_by']}, {recipe['overlap']}" + ", binary" * recipe["binary"]
     return f"{teacher[by]}: {rule}; {manifest.images} images, {manifest.uncovered_frac:.0%} of the pixels in no mask"
 
 
-def _beside(source: Path, path: Path) -> None:
-    """A hard link, or a copy where the disk has none; what an earlier call left is replaced."""
+def _link_or_copy(source: Path, path: Path) -> None:
+    """Make a hard link, or a copy if that is impossible; replace an existing file."""
     with whole(path, sync=False) as aside:
         aside.unlink(missing_ok=True)
         try:

@@ -1,8 +1,8 @@
-"""Decoding thermal images of any depth, and label maps: their pixels, and what the file is that they come from.
+"""Decoding thermal images of any bit depth, and label maps.
 
-Nothing is dropped or converted in silence. What can change a label or a grey value unnoticed is refused, with what to do about it.
-The rest is noted: `bench data check` and `bench corpus check` report the notes. Not seen: damage inside the compressed data of a
-JPEG, which its decoder fills in without an error.
+Nothing is dropped or converted silently. Files whose labels or grey values could change unnoticed are refused with a fix; other
+conversions are noted, and reported by `bench data check` and `bench corpus check`. Not detected: damage inside the compressed data
+of a JPEG, which its decoder fills in without an error.
 """
 
 from pretrain_sources.image_files.header import IGNORE, FileFacts, ImageError, ImageFile, Pixels, counted

@@ -1,4 +1,4 @@
-"""What the header of an image file says, and which files are refused for what it says."""
+"""Headers of image files, and the rules by which files are refused."""
 
 import io
 import struct
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 Pixels = NDArray[np.uint8]
-IGNORE = 255  # label of pixels that no loss and no score looks at
+IGNORE = 255  # label of pixels that losses and scores ignore
 
 _PNG_BIT_DEPTH = 24  # offset of that byte in the file
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -30,9 +30,9 @@ _FORMATS = {
     ".tiff": "TIFF",
     ".npy": "NPY",
 }
-_BITS = {"1": 1, "I": 16, "F": 32}  # by Pillow's mode, where the header is not asked; otherwise 8
+_BITS = {"1": 1, "I": 16, "F": 32}  # by Pillow's mode, for formats whose header is not parsed; otherwise 8
 _ORIENTATIONS = range(1, 9)
-# what Pillow's decoders raise for files that were cut off or damaged
+# raised by Pillow's decoders for truncated or damaged files
 _DECODING_ERRORS = (
     *(OSError, SyntaxError, ValueError, EOFError, MemoryError, OverflowError, struct.error, zlib.error),
     *(IndexError, KeyError, TypeError, AssertionError, NotImplementedError, Image.DecompressionBombError),
@@ -40,7 +40,7 @@ _DECODING_ERRORS = (
 
 
 class ImageError(ValueError):
-    """A file cannot be used as an image or as a mask: `what` is wrong, and how to `mend` it (may be empty)."""
+    """A file cannot be used as an image or as a mask: `what` is wrong, and the fix `mend` (may be empty)."""
 
     def __init__(self, what: str, mend: str = "") -> None:
         super().__init__(f"{what}; {mend}" if mend else what)
@@ -49,27 +49,27 @@ class ImageError(ValueError):
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What the header of an image file says, whatever its name says."""
+    """Facts from the header of an image file, regardless of its name."""
 
     format: str  # PNG, JPEG, TIFF, NPY, ...
-    mode: str = ""  # Pillow's name for how pixels are stored; empty where Pillow does not know it
-    bits: int = 8  # of one channel
+    mode: str = ""  # Pillow's mode; empty if Pillow cannot read the file
+    bits: int = 8  # per channel
     orientation: int = 1  # EXIF's; 1: as stored
     orientation_known: bool = True
-    pages: int = 1  # images of full size, frames of an animation
-    previews: int = 0  # reduced copies beside the image
-    begins_reduced: bool = False  # the first page is such a copy
+    pages: int = 1  # full-size images or frames of an animation
+    previews: int = 0  # reduced copies of the image
+    begins_reduced: bool = False  # the first page is a reduced copy
     white_is_zero: bool = False
-    signed: bool = False  # and of 8 bits or fewer
+    signed: bool = False  # signed values of at most 8 bits
     spare_channels: int = 0  # neither colour nor alpha
     planes: bool = False  # channels are stored one after the other
     lossless: bool = True
 
     @property
     def once_read_otherwise(self) -> bool:
-        """Whether earlier versions read other grey values from the file (as it is stored, not inverted, cut to 8 bits).
+        """Return whether earlier versions read other grey values from the file (not rotated, not inverted, cut to 8 bits).
 
-        What was drawn on those must not be taken for what is drawn on these.
+        Masks cached by those versions must not be used.
         """
         if self.format != "TIFF":
             return self.orientation != 1
@@ -78,20 +78,20 @@ class FileFacts:
 
 @dataclass(frozen=True)
 class ImageFile:
-    """A decoded file: pixels (H, W), what it is, and what was converted or left out, as predicates of "N images"."""
+    """A decoded file: pixels (H, W), facts, and notes on conversions, as predicates of "N images"."""
 
     pixels: Pixels
     facts: FileFacts
     notes: tuple[str, ...] = ()
 
 
-Rule = tuple[Callable[[FileFacts], bool], str, str]  # what it applies to, what is wrong, what to do
+Rule = tuple[Callable[[FileFacts], bool], str, str]  # condition, what is wrong, what to do
 OF_ANY_FILE: tuple[Rule, ...] = (
-    (lambda f: f.pages > 1, "{f.pages} pages or frames, of which one would be used", "save each as a file of its own"),
+    (lambda f: f.pages > 1, "{f.pages} pages or frames, of which only one would be used", "save each as its own file"),
     (
         lambda f: f.begins_reduced,
-        "its first page is a reduced copy of another",
-        "save the full page as a file of its own",
+        "its first page is a reduced copy of another page",
+        "save the full page as its own file",
     ),
     (
         lambda f: f.signed,
@@ -101,80 +101,80 @@ OF_ANY_FILE: tuple[Rule, ...] = (
     (
         lambda f: f.spare_channels > 0,
         "{f.spare_channels} more channels than its colours need",
-        "save the channel that is meant as a file of its own",
+        "save the channel to use as its own file",
     ),
 )
 
 
 def misnamed(facts: FileFacts, name: str) -> str:
-    """The note on a file whose name has the suffix of another format; empty where it has not."""
+    """Return a note if the file name has the suffix of another format, else an empty string."""
     suffix = PurePath(name).suffix.lower()
     return f"hold {facts.format} under the name {suffix}" if _FORMATS.get(suffix, facts.format) != facts.format else ""
 
 
 def counted(notes: Iterable[tuple[str, str]]) -> list[str]:
-    """A line for each note: of how many files it is, and the first of them. notes: (name of a file, note)."""
+    """Return a line for each distinct note, with the number of files and the first one. notes: (file name, note)."""
     names: dict[str, list[str]] = defaultdict(list)
     for name, note in notes:
         names[note].append(name)
-    return [f"{len(found)} {note} (first: {found[0]})" for note, found in names.items()]
+    return [f"{len(files)} {note} (first: {files[0]})" for note, files in names.items()]
 
 
 @contextmanager
 def opened(data: bytes) -> Iterator[tuple[Image.Image | None, FileFacts]]:
-    """(Pillow's image, not decoded yet, or None where Pillow does not know a TIFF, facts); what goes wrong is an ImageError."""
+    """Yield (Pillow's image before decoding, or None for a TIFF that Pillow cannot read, facts). Errors become ImageError."""
     try:
         try:
             image: Image.Image | None = Image.open(io.BytesIO(data))
         except UnidentifiedImageError:
             if data[:4] not in _TIFF:
                 raise
-            image = None  # some deep TIFFs: OpenCV reads them
+            image = None  # OpenCV reads some deep TIFFs that Pillow cannot
         yield image, _tiff_facts(data, image) if data[:4] in _TIFF else _facts(data, image)
     except ImageError:
         raise
     except UnidentifiedImageError as error:
-        raise ImageError("not an image that can be read") from error
+        raise ImageError("not a readable image") from error
     except _DECODING_ERRORS as error:
         raise ImageError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
 def _facts(data: bytes, image: Image.Image | None) -> FileFacts:
     assert image is not None
-    found = image.format or "unknown"
-    is_first = found == "MPO"  # a JPEG with further pictures: the first is the one that is meant
+    kind = image.format or "unknown"
+    is_mpo = kind == "MPO"  # a JPEG with further pictures, of which the first is used
     frames = getattr(image, "n_frames", 1)
     if not isinstance(image, JpegImagePlugin.JpegImageFile):
-        image.load()  # EXIF may stand behind the pixels; where they are broken this must be the one that says so
+        image.load()  # EXIF may follow the pixels; damaged pixels must raise here
     orientation, known = _orientation(image)
     return FileFacts(
-        "JPEG" if found == "MPO" else found,
+        "JPEG" if is_mpo else kind,
         image.mode,
-        data[_PNG_BIT_DEPTH] if found == "PNG" else _BITS.get(image.mode[:1], 8),
+        data[_PNG_BIT_DEPTH] if kind == "PNG" else _BITS.get(image.mode[:1], 8),
         orientation,
         known,
-        pages=1 if is_first else frames,
-        previews=frames - 1 if is_first else 0,
-        lossless=found in ("PNG", "BMP"),
+        pages=1 if is_mpo else frames,
+        previews=frames - 1 if is_mpo else 0,
+        lossless=kind in ("PNG", "BMP"),
     )
 
 
 def _orientation(image: Image.Image) -> tuple[int, bool]:
-    """(EXIF orientation, whether it is known)."""
+    """Return (EXIF orientation, whether it is known)."""
     try:
         tags = image.getexif()
     except _DECODING_ERRORS:
         return 1, False
-    found = tags.get(ExifTags.Base.Orientation, 1)
+    value = tags.get(ExifTags.Base.Orientation, 1)
     block = image.info.get("exif", b"").removeprefix(b"Exif\0\0")
-    is_read = bool(tags) or not block  # of a block that is broken Pillow returns nothing
-    return (found, is_read) if found in _ORIENTATIONS else (1, found == 0)  # some cameras write 0 for "not known"
+    is_read = bool(tags) or not block  # Pillow returns no tags for a damaged block
+    return (value, is_read) if value in _ORIENTATIONS else (1, value == 0)  # some cameras write 0 for "unknown"
 
 
 def _tiff_facts(data: bytes, image: Image.Image | None) -> FileFacts:
     pages = list(_directories(data))
     if not pages:
-        raise ImageError("not an image that can be read")
+        raise ImageError("not a readable image")
     first = pages[0]
     reduced = [_is_reduced(page) for page in pages]
     bits, kinds = max(_many(first, 258, 1)), _many(first, 339, 1)
@@ -198,7 +198,7 @@ def _tiff_facts(data: bytes, image: Image.Image | None) -> FileFacts:
 
 
 def _directories(data: bytes) -> Iterator[TiffImagePlugin.ImageFileDirectory_v2]:
-    """The directory of each page."""
+    """Yield the directory of each page."""
     big = 43 in data[2:4]
     ends = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if big else 8])
     place, seen, file = ends.next, set[int](), io.BytesIO(data)
@@ -212,8 +212,8 @@ def _directories(data: bytes) -> Iterator[TiffImagePlugin.ImageFileDirectory_v2]
 
 
 def _many(page: TiffImagePlugin.ImageFileDirectory_v2, tag: int, default: int) -> tuple[int, ...]:
-    found: Any = page.get(tag, default)
-    return tuple(found) if isinstance(found, tuple) else (found,)
+    value: Any = page.get(tag, default)
+    return tuple(value) if isinstance(value, tuple) else (value,)
 
 
 def _is_reduced(page: TiffImagePlugin.ImageFileDirectory_v2) -> bool:
@@ -221,7 +221,7 @@ def _is_reduced(page: TiffImagePlugin.ImageFileDirectory_v2) -> bool:
 
 
 def refuse(facts: FileFacts, rules: tuple[Rule, ...]) -> None:
-    """Raises an ImageError for the first rule that applies."""
+    """Raise an ImageError for the first rule that applies."""
     for applies, what, mend in rules:
         if applies(facts):
             raise ImageError(what.format(f=facts), mend)

@@ -1,4 +1,4 @@
-"""Decoding label maps to class indices, and holding one against its image."""
+"""Decoding label maps to class indices, and checking them against their images."""
 
 import numpy as np
 from PIL import Image
@@ -15,7 +15,7 @@ from pretrain_sources.image_files.header import (
     refuse,
 )
 
-MASK_MEND = "masks must be index or palette PNGs of 8 bits"
+MASK_MEND = "masks must be 8-bit index or palette PNGs"
 
 _OF_MASKS: tuple[Rule, ...] = (
     (lambda f: not f.lossless, "{f.format}, whose compression can change labels", f"{MASK_MEND}; export them again"),
@@ -29,64 +29,64 @@ _OF_MASKS: tuple[Rule, ...] = (
     (lambda f: f.white_is_zero, "a white-is-zero TIFF: reading it would invert the labels", MASK_MEND),
     (
         lambda f: f.orientation != 1,
-        "mask with EXIF orientation {f.orientation}: whether it lies as its image does is not known",
-        "where it lies right as it is stored: exiftool -Orientation= FILE; where not: mogrify -auto-orient FILE",
+        "mask with EXIF orientation {f.orientation}: unclear whether it is aligned with its image",
+        "if it is aligned as stored: exiftool -Orientation= FILE; otherwise: mogrify -auto-orient FILE",
     ),
 )
 
 
 class SizeMismatchError(ValueError):
-    """A label map and its image are of two sizes; the message gives both."""
+    """A label map and its image have different sizes; the message gives both."""
 
 
 class UnknownLabelError(ValueError):
-    """A label map holds values that no class has; the message gives them, with their pixels."""
+    """A label map has values outside of the classes; the message gives them with their pixel counts."""
 
 
 def decode_label(data: bytes) -> Pixels:
-    """(H, W) class indices of an index PNG or a palette PNG: the pixels of `read_label`."""
+    """Decode an index PNG or a palette PNG to class indices (H, W)."""
     return read_label(data).pixels
 
 
 def read_label(data: bytes, name: str = "") -> ImageFile:
-    """An index PNG or a palette PNG as class indices; of a palette the index is the label.
+    """Read an index PNG or a palette PNG, whose indices are the labels.
 
     Raises:
-        ImageError: it cannot be decoded, is not one 8-bit channel, or is refused: `_OF_MASKS`.
+        ImageError: it cannot be decoded, is not one 8-bit channel, or is refused by `_OF_MASKS`.
     """
     if not data:
         raise ImageError("the file is empty")
     with opened(data) as (image, facts):
         if image is None:
-            raise ImageError("not an image that can be read", MASK_MEND)
+            raise ImageError("not a readable image", MASK_MEND)
         refuse(facts, _OF_MASKS)
         pixels = np.asarray(image)
         notes = [misnamed(facts, name)] if misnamed(facts, name) else []
         if image.has_transparency_data:
-            notes.append("have transparent pixels or colours, which are labels like others")
+            notes.append("have transparent pixels or colours, which are read as labels like others")
         if image.mode == "P" and _grey_palette_misleads(image, pixels):
-            notes.append("have a palette of greys that are not their indices; the index is the label")
+            notes.append("have a grey palette that differs from the indices; the index is the label")
         return ImageFile(pixels, facts, tuple(notes))
 
 
 def class_pixels(label: ImageFile, image: ImageFile, num_classes: int) -> tuple[int, ...]:
-    """How many pixels of a label map each class has, ignore last, where the map fits its image.
+    """Count the pixels of each class in a label map, ignore last.
 
     Raises:
-        SizeMismatchError: they are of two sizes. UnknownLabelError: a label is neither a class nor ignore.
+        SizeMismatchError: map and image have different sizes. UnknownLabelError: a label is neither a class nor ignore.
     """
-    (height, width), found = image.pixels.shape, label.pixels.shape
-    if found != (height, width):
-        raise SizeMismatchError(f"{found[1]}x{found[0]}, its image {width}x{height}")
+    (height, width), size = image.pixels.shape, label.pixels.shape
+    if size != (height, width):
+        raise SizeMismatchError(f"{size[1]}x{size[0]}, its image {width}x{height}")
     counts = np.bincount(label.pixels.ravel(), minlength=256)
-    if strange := [int(value) for value in np.flatnonzero(counts[:IGNORE]) if value >= num_classes]:
-        shown = ", ".join(f"{value} on {counts[value]} px" for value in strange[:5])
-        raise UnknownLabelError(f"label {shown}{f' and {len(strange) - 5} more' if len(strange) > 5 else ''}")
+    if unknown := [int(value) for value in np.flatnonzero(counts[:IGNORE]) if value >= num_classes]:
+        shown = ", ".join(f"{value} on {counts[value]} px" for value in unknown[:5])
+        raise UnknownLabelError(f"label {shown}{f' and {len(unknown) - 5} more' if len(unknown) > 5 else ''}")
     return (*counts[:num_classes].tolist(), int(counts[IGNORE]))
 
 
 def _grey_palette_misleads(image: Image.Image, index: Pixels) -> bool:
-    """Whether every colour that is used is a grey and one is not its index: a tool may have renumbered grey values."""
+    """Return whether all used colours are greys and one differs from its index: a tool may have renumbered grey values."""
     palette = np.asarray(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
     used = np.unique(index)
     used = used[used < len(palette)]

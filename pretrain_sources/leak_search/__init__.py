@@ -1,11 +1,11 @@
-"""Near-duplicates of a target's test images among many others: a source that has seen the test images is marked.
+"""Search for near-duplicates of a target's test images in a corpus, to mark sources that have seen the test images.
 
-Every image becomes a fingerprint: the slow waves (a cosine transform) of a small, histogram-equalised thumbnail. The few test
-images are flipped and cropped beforehand, so the many others are decoded and fingerprinted once. Equalising takes out gain and
-gamma, the sign of the correlation tells an inverted frame. The best candidates of each test image get a second look: aligned, and
-their gradients correlated, which frames of little texture or of like layout do not survive.
+An image's fingerprint is the low frequencies (cosine transform) of a small, histogram-equalised thumbnail. Flips and crops are
+applied to the few test images beforehand, so each corpus image is decoded and fingerprinted once. Equalisation removes gain and
+gamma; the sign of the correlation reveals inversion. The best candidates of each test image are then aligned and their gradients
+correlated, which rejects images with little texture or merely a similar layout.
 
-How alike two frames may be by chance is learnt from images that are known to be distinct from the test images.
+The similarity expected by chance is estimated from images that are known to be distinct from the test images.
 """
 
 from pretrain_sources.leak_search.chance import LEAST_DISTINCT

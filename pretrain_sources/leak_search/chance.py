@@ -1,4 +1,4 @@
-"""How alike distinct images are by chance, and the threshold that follows."""
+"""The similarity of distinct images by chance, and the threshold derived from it."""
 
 import itertools
 import math
@@ -11,29 +11,29 @@ from pretrain_sources.leak_search.fingerprints import Floats, Thumbnails, finger
 from pretrain_sources.leak_search.frames import Frame, LeakSearchError, notes_on
 from pretrain_sources.leak_search.second_look import Suspect, second_looks
 
-CHANCE_LOOKS = 2  # distinct images a test image that get one, and one test image for each distinct image
-LEAST_DISTINCT = 30  # images without which no threshold can be had
-MOST_DISTINCT = 1000  # of them that are used
-TAIL = 0.1  # share of the looks at distinct images that the chance likeness is fitted to
-LEAST_TAIL = 20  # of those, at least
-EXPECTED = 0.1  # false alarms that the threshold is set for, in the whole run
-FLOOR = 0.5  # no threshold lies below; half of what the gradients show is shared
-CEILING = 0.99  # nor above, so that an exact copy is found whatever the distinct images are like
-MOST_ALIKE = 0.9999  # similarities above count as this one
+CHANCE_LOOKS = 2  # distinct images aligned per test image, besides one test image per distinct image
+LEAST_DISTINCT = 30  # distinct images needed for a threshold
+MOST_DISTINCT = 1000  # distinct images used
+TAIL = 0.1  # share of the most similar distinct pairs to which the distribution is fitted
+LEAST_TAIL = 20  # pairs in the tail, at least
+EXPECTED = 0.1  # expected false alarms in the whole run at the threshold
+FLOOR = 0.5  # lowest threshold: half of the gradients agree
+CEILING = 0.99  # highest threshold: an exact copy is always found
+MOST_ALIKE = 0.9999  # larger similarities are clipped to this
 
 
 @dataclass(frozen=True)
 class Chance:
-    """Second looks at pairs that are known to be distinct, those that looked most alike of all `pairs`."""
+    """Similarities of the most similar among `pairs` pairs that are known to be distinct."""
 
     looked: tuple[Suspect, ...]
     pairs: int
 
     def threshold(self, pairs: int, expected: float = EXPECTED) -> tuple[float, float]:
-        """(least similarity of a suspect, false alarms that it lets expect) among so many pairs.
+        """Return (minimum similarity of a suspect, expected false alarms) for so many pairs.
 
-        Beyond the upper tenth of the looks, Fisher's z of the similarity is taken to fall off exponentially. The rate is the
-        median's, so that some images that are not so distinct do not spoil it, and made worse by two standard errors.
+        Fisher's z of the similarity is assumed to fall off exponentially in the upper tenth. The rate is estimated from the
+        median, robust to some images that are not distinct, and lowered by two standard errors.
         """
         z = np.sort([_fisher(look.similarity) for look in self.looked])
         tail = z[-max(math.ceil(TAIL * len(z)), LEAST_TAIL) :]
@@ -52,7 +52,7 @@ def _fisher(similarity: float) -> float:
 def learn_chance(
     tests: Thumbnails, prints: Floats, distinct: Iterable[Frame], groups: Mapping[str, str] | None
 ) -> tuple[Chance, list[str]]:
-    """(what distinct images look like, notes on them). prints: (N, changes, D) of the test images.
+    """Estimate the chance similarity; return it with notes. prints: (N, changes, D) of the test images.
 
     Raises:
         LeakSearchError: there are fewer than 30 distinct images.
@@ -62,12 +62,12 @@ def learn_chance(
     own = groups is not None and not others.ids and not others.refused
     if own:
         others = tests
-        notes.append("no distinct images were given: the threshold comes from test images of different groups")
+        notes.append("no distinct images given: the threshold comes from test images of different groups")
     if len(others.ids) < LEAST_DISTINCT:
         what = f"{len(others.ids)} {'test images' if own else 'usable distinct images'}"
         why = [
-            f"no threshold can be had from {what}, only from {LEAST_DISTINCT} or more: give images that are known to "
-            "show no test image, such as the target's train images of other dates, or the test images' groups",
+            f"cannot set a threshold from {what}, need at least {LEAST_DISTINCT}: add images that are known to "
+            "differ from the test images, such as the target's train images of other dates, or the test images' groups",
             *notes_on("distinct", others.refused),
         ]
         raise LeakSearchError("; ".join(why))
@@ -78,8 +78,8 @@ def learn_chance(
     allowed = similarities >= 0
     if own and int(allowed.any(axis=0).sum()) < LEAST_DISTINCT:
         raise LeakSearchError(
-            f"no threshold can be had: fewer than {LEAST_DISTINCT} test images have another group to be held against; "
-            "give images that are known to show no test image"
+            f"cannot set a threshold: fewer than {LEAST_DISTINCT} test images can be compared with another group; "
+            "add images that are known to differ from the test images"
         )
     alike = np.zeros_like(allowed)
     np.put_along_axis(alike, np.argsort(similarities, axis=1)[:, -CHANCE_LOOKS:], True, axis=1)

@@ -1,4 +1,4 @@
-"""Images to search through, by name: read in threads, and laid side by side for a person."""
+"""Images by name for the search: reading them in threads, and showing two side by side."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,19 +11,19 @@ from PIL import Image
 from pretrain_sources.image_files import Pixels, read_image
 from safe_io.files import read_regular
 
-SIDE = 128  # of a thumbnail in pixels; it is square, whatever the image's shape
-READ_AHEAD = 256  # images in memory that are decoded beside the comparing
-NAMED = 5  # images of one kind that a note names
+SIDE = 128  # of a thumbnail in pixels; square for any shape of image
+READ_AHEAD = 256  # images decoded while others are compared
+NAMED = 5  # images listed in a note
 
-Frame = tuple[str, Pixels | Exception]  # id, and grey values (H, W) or why there are none
+Frame = tuple[str, Pixels | Exception]  # id, and grey values (H, W) or the error
 
 
 class LeakSearchError(Exception):
-    """No judgement can be had; the message says why and what to do."""
+    """The search is impossible; the message says why and what to do."""
 
 
 def read_frames(paths: Iterable[tuple[str, Path]]) -> Iterator[Frame]:
-    """Images by id, decoded in threads and no larger than is needed here; the error in place of one that cannot be read."""
+    """Decode images in threads at reduced size; yield (id, image, or the error if it cannot be read)."""
     rows = iter(paths)
     with ThreadPoolExecutor() as threads:
         ready: Iterator[Frame] = iter(())
@@ -43,18 +43,18 @@ def _read(row: tuple[str, Path]) -> Frame:
 
 
 def notes_on(role: str, refused: Mapping[str, Sequence[str]]) -> list[str]:
-    """A note for each reason why images were not compared. role: test, corpus or distinct."""
+    """Return a note for each reason why images were not compared. role: test, corpus or distinct."""
     return [note_on(role, why, names) for why, names in refused.items()]
 
 
 def note_on(role: str, what: str, names: Sequence[str]) -> str:
-    """A note on images of this role: how many they are, and the first of them."""
+    """Return a note on images of this role, with their number and the first names."""
     more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
     return f"{len(names):,} {role} image{'s' * (len(names) > 1)}: {what}: {', '.join(names[:NAMED])}{more}"
 
 
 def side_by_side(test_image: Pixels, corpus_image: Pixels, height: int = 256) -> Pixels:
-    """(height, W) the two images, each in its own shape, with a white line between them; for a person to judge."""
+    """Place two images next to each other, scaled to the same height, with a white line between: (height, W)."""
     panels = [
         np.asarray(Image.fromarray(image).resize((max(1, round(image.shape[1] * height / image.shape[0])), height)))
         for image in (test_image, corpus_image)

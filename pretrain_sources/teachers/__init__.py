@@ -1,4 +1,4 @@
-"""Teachers: what proposes masks on one image. A teacher is a callable from an image to masks."""
+"""Teachers propose masks on an image. A teacher is a callable from an image to masks."""
 
 import importlib
 from pathlib import Path
@@ -33,24 +33,24 @@ __all__ = [
     "told_as_its_own",
 ]
 
-# Raise a teacher's number by hand when its code, or the decoding of images, changes what it draws: kept masks are asked for anew.
+# Raise a teacher's number by hand when its code or the decoding of images changes its masks: cached masks are then redrawn.
 VERSIONS = {"sam": 1, "felzenszwalb": 1, "python": 1}
 
 
 def identity(settings: Settings, weights: Path) -> dict[str, Any]:
-    """What shapes the masks: the settings, with the checkpoint's content in place of its path. `weights`: the user's folder."""
+    """Return what affects the masks: the settings, with the checkpoint's hash instead of its path. `weights`: user's folder."""
     version = {"teacher_version": VERSIONS[settings.kind]}
     if isinstance(settings, SamTeacher):
         from pretrain_sources.teachers import sam_weights
 
-        # points_per_batch bounds the memory and changes no mask
+        # points_per_batch limits the memory and changes no mask
         kept = settings.model_dump(mode="json", exclude={"checkpoint", "sha256", "points_per_batch"})
         return kept | version | {"sha256": sam_weights.expected_sha256(settings, weights)}
     return settings.model_dump(mode="json") | version
 
 
 def obstacle(settings: Settings, weights: Path) -> str | None:
-    """What stands in the way of opening this teacher, and what to do; or None. Loads no torch."""
+    """Return why this teacher cannot be opened and what to do, or None. Does not import torch."""
     if (entry := named_code(settings)) and (stop := entry_obstacle(entry)):
         return stop
     if isinstance(settings, SamTeacher):
@@ -61,7 +61,7 @@ def obstacle(settings: Settings, weights: Path) -> str | None:
 
 
 def open_teacher(settings: Settings, weights: Path) -> Teacher:
-    """The teacher, ready to be asked.
+    """Open a teacher.
 
     Raises:
         TeacherError: its checkpoint or its entry point cannot be used.
@@ -70,7 +70,7 @@ def open_teacher(settings: Settings, weights: Path) -> Teacher:
         made = call_entry(settings.entry, **settings.settings)
         if not callable(made):
             raise TeacherError(
-                f"{settings.entry} returned {type(made).__name__}, which is no teacher: it must be callable"
+                f"{settings.entry} returned {type(made).__name__}, not a teacher: return a callable from image to Masks"
             )
         return checked(made, settings.entry)
     module = importlib.import_module(f"pretrain_sources.teachers.{settings.kind}")

@@ -1,4 +1,4 @@
-"""What every teacher keeps to: from an image to masks, and the errors that it may raise."""
+"""The interface of teachers: from an image to masks, and the errors that they may raise."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,12 +11,11 @@ from pretrain_sources.recipe import FelzenszwalbTeacher, PythonTeacher, SamTeach
 
 @dataclass(frozen=True)
 class Masks:
-    """What a teacher draws on one image of (H, W). N masks in the teacher's own order, which breaks ties of rank.
+    """A teacher's masks on one image of (H, W), in the teacher's order, which breaks ties of rank.
 
     Attributes:
-        masks: (N, H, W) bool. predicted_iou: (N,) in [0, 1], the teacher's own opinion of a mask. stability: (N,) in [0, 1],
-            how little a mask changes with the teacher's threshold. prompts: (N,) what asked for it: (x, y), a box
-            (x0, y0, x1, y1), or () in pixels.
+        masks: (N, H, W) bool. predicted_iou: (N,) in [0, 1], the teacher's score of a mask. stability: (N,) in [0, 1], how little
+            a mask changes with the teacher's threshold. prompts: (N,) in pixels: (x, y), a box (x0, y0, x1, y1), or ().
     """
 
     masks: NDArray[np.bool_]
@@ -40,8 +39,8 @@ Settings = SamTeacher | FelzenszwalbTeacher | PythonTeacher
 
 
 class TeacherError(Exception):
-    """A teacher cannot be opened; the message says why and what to do."""
+    """A teacher cannot be used; the message says why and what to do."""
 
 
 class UnsuitableError(Exception):
-    """A teacher cannot be asked about this one image; the message says why. The others go on."""
+    """A teacher cannot process this image; the message says why. Other images are not affected."""

@@ -1,8 +1,7 @@
-"""Segment Anything as a teacher: the package's own automatic mask generator, without the work on masks that it drops.
+"""Segment Anything as a teacher: the package's automatic mask generator, without work on masks that it drops.
 
-The generator brings every mask that the decoder draws to full resolution and filters then. Most of its time on a CPU goes
-there. Here masks of low predicted IoU are dropped first, and of the others only the part is brought to full resolution
-that can hold something.
+The generator upsamples every mask of the decoder to full resolution before filtering, which takes most of its time on a CPU.
+Here masks of low predicted IoU are dropped first, and of the others only the region that can be non-empty is upsampled.
 """
 
 import itertools
@@ -38,14 +37,14 @@ from pretrain_sources.teachers import sam_weights
 from pretrain_sources.teachers.contract import Masks, Teacher, TeacherError, UnsuitableError
 from pretrain_sources.teachers.user_code import call_entry
 
-CHUNK_ON_GPU = 64  # masks at full resolution at a time; on a CPU it is one
+CHUNK_ON_GPU = 64  # masks at full resolution at a time; one on a CPU
 
 
 def open_teacher(settings: SamTeacher, weights: Path) -> Teacher:
-    """The teacher, its checkpoint loaded; on a GPU where there is one, in half precision there. `weights`: the user's folder.
+    """Open the teacher with its checkpoint; on a GPU, if available, in half precision. `weights`: the user's folder.
 
     Raises:
-        TeacherError: the checkpoint cannot be had, read, or used for this model.
+        TeacherError: the checkpoint is not available, cannot be read, or does not fit the model.
     """
     generator = _Generator(_load(settings, sam_weights.find_or_fetch(settings, weights)), settings)
 
@@ -66,14 +65,14 @@ def _load(settings: SamTeacher, path: Path) -> Sam:
         "of another shape": sorted(name for name in own.keys() & given.keys() if own[name].shape != given[name].shape),
         "not finite": sorted(name for name, tensor in given.items() if not bool(tensor.isfinite().all())),
     }
-    if found := [f"{len(names)} {what} ({names[0]})" for what, names in differing.items() if names]:
+    if faults := [f"{len(names)} {what} ({names[0]})" for what, names in differing.items() if names]:
         raise TeacherError(
-            f"{path} does not fit {settings.model}. Of its tensors {', '.join(found)}; set the `model` it was made for"
+            f"{path} does not fit {settings.model}: tensors {', '.join(faults)}; set the `model` of this checkpoint"
         )
     model.load_state_dict(given)
     on_gpu = torch.cuda.is_available()
     model.eval().to("cuda" if on_gpu else "cpu")
-    for part in (model.image_encoder, model.mask_decoder):  # what is left out would lose where the prompts are
+    for part in (model.image_encoder, model.mask_decoder):  # the prompt encoder needs full precision for positions
         part.forward = torch.autocast("cuda", torch.float16, enabled=on_gpu)(part.forward)
     return model
 
@@ -89,10 +88,10 @@ def _builder(model: str) -> Callable[[], object]:
 
 
 class _Axis(NamedTuple):
-    """How the decoder's cells become the frame's pixels along one side.
+    """Interpolation from the decoder's cells to the frame's pixels along one axis.
 
     Attributes:
-        matrix: (pixels, cells) weights. first, last: (pixels,) the cells that a pixel draws on; both never decrease.
+        matrix: (pixels, cells) weights. first, last: (pixels,) range of cells that a pixel depends on; non-decreasing.
     """
 
     matrix: Tensor
@@ -100,7 +99,7 @@ class _Axis(NamedTuple):
     last: NDArray[np.int64]
 
     def window(self, lit: Tensor) -> tuple[slice, slice]:
-        """The pixels that draw on a lit cell (or the first pixel), and all cells that these draw on. lit: (cells,) bool."""
+        """Return the pixels that depend on an active cell (or the first pixel), and their cells. lit: (cells,) bool."""
         cells = lit.nonzero().flatten().tolist() or [0]
         start = int(np.searchsorted(self.last, cells[0]))
         start = min(start, len(self.last) - 1)
@@ -110,9 +109,9 @@ class _Axis(NamedTuple):
 
 @lru_cache(maxsize=32)
 def _axis(cells: int, square: int, kept: int, pixels: int, device: torch.device) -> _Axis:
-    """Sam.postprocess_masks along one side: to the model's square, without its padding, to the frame.
+    """Return Sam.postprocess_masks along one axis: upsample to the model's square, crop the padding, resize to the frame.
 
-    Both its steps are linear and treat the two sides apart, so each side is one matrix: that of an identity resized.
+    Both steps are linear and separable, so each axis is one matrix: an identity matrix, resized.
     """
     wide = F.interpolate(torch.eye(cells)[None, None], (square, cells), mode="bilinear")[:, :, :kept]
     matrix = F.interpolate(wide, (pixels, cells), mode="bilinear")[0, 0]
@@ -120,24 +119,24 @@ def _axis(cells: int, square: int, kept: int, pixels: int, device: torch.device)
     return _Axis(matrix.to(device), used.argmax(1), cells - 1 - used[:, ::-1].argmax(1))
 
 
-class _Generator(SamAutomaticMaskGenerator):  # type: ignore[misc]  # order, suppression, crops, clean-up stay the package's
-    """Prompts are (n, 2, 2): the corners of a box, or a point and NaN.
+class _Generator(SamAutomaticMaskGenerator):  # type: ignore[misc]  # keeps the package's order, NMS, crops and clean-up
+    """Mask generator with prompts (n, 2, 2): the corners of a box, or a point and NaN.
 
-    At full resolution there is one mask at a time (64 on a GPU); at the decoder's, three for each of points_per_batch prompts.
+    Memory: one mask at full resolution at a time (64 on a GPU); three per prompt of a batch at the decoder's resolution.
     """
 
     def __init__(self, model: Sam, settings: SamTeacher) -> None:
-        crops = 0 if settings.prompts == "boxes" else settings.crop_n_layers  # boxes ask on the whole frame only
+        crops = 0 if settings.prompts == "boxes" else settings.crop_n_layers  # boxes are only on the full frame
         own = {"kind", "model", "checkpoint", "sha256", "prompts", "points_per_side", "box_scales", "box_overlap"}
         shared = settings.model_dump(exclude=own) | {"crop_n_layers": crops}
         super().__init__(model, points_per_side=None, point_grids=_grids(settings), **shared)
 
     @torch.inference_mode()
     def masks(self, image: NDArray[np.uint8]) -> Masks:
-        """The masks on a thermal image (H, W), in the package's order; N = 0 where nothing survives.
+        """Draw masks on a thermal image (H, W), in the package's order; N may be 0.
 
         Raises:
-            UnsuitableError: the image or a crop of it has no pixel left at the model's size.
+            UnsuitableError: a side of the image or of a crop is below one pixel at the model's size.
         """
         self._refuse_narrow(image.shape)
         data = self._generate_masks(np.repeat(image[..., None], 3, axis=2))
@@ -148,7 +147,7 @@ class _Generator(SamAutomaticMaskGenerator):  # type: ignore[misc]  # order, sup
         return Masks(
             masks=np.array([rle_to_mask(rle) for rle in data["rles"]], dtype=bool).reshape(-1, *image.shape),
             predicted_iou=data["iou_preds"],
-            stability=np.nan_to_num(data["stability_score"]),  # an empty mask has none
+            stability=np.nan_to_num(data["stability_score"]),  # NaN for empty masks
             prompts=tuple(tuple(prompt[np.isfinite(prompt)].tolist()) for prompt in prompts),
         )
 
@@ -158,17 +157,17 @@ class _Generator(SamAutomaticMaskGenerator):  # type: ignore[misc]  # order, sup
             height, width = y1 - y0, x1 - x0
             if min(height, width) < 1 or min(ResizeLongestSide.get_preprocess_shape(height, width, side)) < 1:
                 crops = f" in crops of {self.crop_n_layers} layers" if self.crop_n_layers else ""
-                raise UnsuitableError(f"{size[1]} x {size[0]} pixels are too narrow for SAM{crops}")
+                raise UnsuitableError(f"{size[1]} x {size[0]} pixels is too narrow for SAM{crops}")
 
     def _process_crop(self, *args: object) -> MaskData:
         data = super()._process_crop(*args)
-        data["crop_boxes"] = data["crop_boxes"].reshape(-1, 4)  # one dimension short of it where nothing survived
+        data["crop_boxes"] = data["crop_boxes"].reshape(-1, 4)  # has one dimension less if there are no masks
         return data
 
     def _process_batch(
         self, prompts: NDArray[np.float64], size: tuple[int, int], crop: list[int], frame: tuple[int, int]
     ) -> MaskData:
-        """The masks of a batch of prompts that pass every filter of a single mask. size, frame: (H, W) of crop and frame."""
+        """Return the masks of a batch of prompts that pass all filters except NMS. size, frame: (H, W) of crop and frame."""
         is_box = np.isfinite(prompts[:, 1, 0])
         kinds = [self._decode(some, size) for some in (prompts[~is_box], prompts[is_box]) if len(some)]
         data = kinds[0]
@@ -183,7 +182,7 @@ class _Generator(SamAutomaticMaskGenerator):  # type: ignore[misc]  # order, sup
         return data
 
     def _decode(self, prompts: NDArray[np.float64], size: tuple[int, int]) -> MaskData:
-        """What the decoder draws for points (three masks each) or boxes (one each), without what it thinks little of."""
+        """Run the decoder on points (three masks each) or boxes (one each); drop masks of low predicted IoU."""
         model, corners = self.predictor.model, self.predictor.transform.apply_coords(prompts, size)
         corners = torch.as_tensor(corners, device=self.predictor.device)
         points = None
@@ -202,9 +201,9 @@ class _Generator(SamAutomaticMaskGenerator):  # type: ignore[misc]  # order, sup
     def _judge(
         self, low: Tensor, size: tuple[int, int], crop: list[int], frame: tuple[int, int]
     ) -> tuple[Tensor, Tensor, Tensor, list[dict[str, Any]]]:
-        """Which of the masks (n, h, w) to keep; and of these the stabilities, boxes in the crop, and runs in the frame."""
+        """Return which masks (n, h, w) to keep, and their stabilities, boxes in the crop and run lengths in the frame."""
         threshold, square = self.predictor.model.mask_threshold, self.predictor.model.image_encoder.img_size
-        lit = (low > threshold - self.stability_score_offset).any(0)  # elsewhere nothing counts, not even for stability
+        lit = (low > threshold - self.stability_score_offset).any(0)  # other cells do not affect masks or stability
         kept = self.predictor.input_size
         down = _axis(low.shape[1], square, kept[0], size[0], low.device)
         across = _axis(low.shape[2], square, kept[1], size[1], low.device)
@@ -223,7 +222,7 @@ class _Generator(SamAutomaticMaskGenerator):  # type: ignore[misc]  # order, sup
 
 
 def _grids(settings: SamTeacher) -> list[NDArray[np.float64]]:
-    """Prompts (n, 2, 2) for each layer of crops, as shares of the crop's sides."""
+    """Return prompts (n, 2, 2) for each layer of crops, as shares of the crop's sides."""
     side, shrink = settings.points_per_side, settings.crop_n_points_downscale_factor
     grids = []
     for points in build_all_layer_point_grids(side, settings.crop_n_layers, shrink):
@@ -235,7 +234,7 @@ def _grids(settings: SamTeacher) -> list[NDArray[np.float64]]:
 
 
 def _boxes(scale: float, overlap: float) -> NDArray[np.float64]:
-    """Boxes (n, 2, 2) of one size that reach every edge; neighbours overlap by `overlap` or a little more."""
+    """Return boxes (n, 2, 2) of one size that cover the frame; neighbours overlap by at least `overlap`."""
     steps = math.ceil((1 - scale) / (scale * (1 - overlap)) - 1e-9)
     starts = np.linspace(0, 1 - scale, steps + 1)
     corners = np.stack(np.meshgrid(starts, starts), axis=-1).reshape(-1, 2)
@@ -243,6 +242,6 @@ def _boxes(scale: float, overlap: float) -> NDArray[np.float64]:
 
 
 def _coco_rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
-    """What the package's mask_to_rle_pytorch makes of one mask (H, W)."""
-    counts = run_lengths(mask).astype(np.int64)  # an array, because the package copies deeply
+    """Encode a mask (H, W) like the package's mask_to_rle_pytorch."""
+    counts = run_lengths(mask).astype(np.int64)  # an array, because the package makes deep copies
     return {"size": list(mask.shape), "counts": counts}

@@ -1,7 +1,7 @@
-"""sam-tiny: a small promptable model in segment_anything's own classes, not Meta's SAM. Trained by `python -m bench.sam_tiny`.
+"""sam-tiny: a small promptable model of segment_anything's classes, not Meta's SAM. Trained by `python -m bench.sam_tiny`.
 
-Its prompt encoder, mask decoder and Sam are segment_anything's, narrower; its image encoder is an EfficientNet-Lite0, whose
-maps of five scales are added up at stride 8. Frames are brought to 384 pixels on the long side, and masks come out at stride 2.
+Prompt encoder, mask decoder and Sam are segment_anything's, but narrower. The image encoder is an EfficientNet-Lite0, whose five
+scales are summed at stride 8. Frames are resized to 384 pixels on the long side; masks have stride 2.
 """
 
 import timm
@@ -11,17 +11,17 @@ from segment_anything.modeling.common import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-SIDE = 384  # pixels of the square that frames are brought to
-STRIDE = 8  # pixels of it to a cell of the embedding; a mask's is a quarter of that
+SIDE = 384  # side of the input square, in pixels
+STRIDE = 8  # of the embedding; masks have a quarter of it
 WIDTH = 64  # channels of the embedding
-GREY = 127.5  # mean and standard deviation of the input, as Lite0's ImageNet weights want it
+GREY = 127.5  # mean and standard deviation of the input, as for Lite0's ImageNet weights
 
 
 class Encoder(nn.Module):
     """(B, 3, 384, 384) -> (B, 64, 48, 48).
 
     Attributes:
-        img_size: what segment_anything asks an image encoder for.
+        img_size: required by segment_anything.
     """
 
     img_size = SIDE
@@ -30,7 +30,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.backbone = timm.create_model("tf_efficientnet_lite0", features_only=True)
         scales = zip(self.backbone.feature_info.channels(), self.backbone.feature_info.reduction(), strict=True)
-        # finer maps are folded into channels, so that nothing of them is lost
+        # finer maps are folded into channels without loss
         self.lateral = nn.ModuleList(
             nn.Conv2d(channels * max(1, STRIDE // stride) ** 2, WIDTH, 1) for channels, stride in scales
         )
@@ -38,7 +38,7 @@ class Encoder(nn.Module):
         self.norm = LayerNorm2d(WIDTH)
 
     def forward(self, image: Tensor) -> Tensor:
-        """The embedding of normalised, padded images."""
+        """Embed normalised, padded images."""
         total = torch.zeros((), device=image.device)
         for features, lateral in zip(self.backbone(image), self.lateral, strict=True):
             side, cells = features.shape[-1], image.shape[-1] // STRIDE
@@ -63,7 +63,7 @@ def _mix() -> nn.Module:
 
 
 def build() -> Sam:
-    """The model, with weights as torch initialises them."""
+    """Build the model with torch's initial weights."""
     cells = SIDE // STRIDE
     return Sam(
         Encoder(),

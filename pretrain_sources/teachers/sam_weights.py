@@ -1,7 +1,7 @@
-"""Checkpoints of Segment Anything: which there are, whether one can be had, getting it, and reading tensors, never code.
+"""Checkpoints of Segment Anything: locating, downloading and reading them, without running code.
 
-Looked for in this order: the user's folder of weights, then torch's cache; sam-tiny's lies here. Loads no torch
-until tensors are read.
+Search order: the user's folder of weights, then torch's cache; sam-tiny's checkpoint is in this package. torch is imported when
+tensors are read.
 """
 
 import os
@@ -24,12 +24,12 @@ class Published(NamedTuple):
 
     file: str
     sha256: str
-    size: str  # about
+    size: str  # approximate
     folder: str = "https://dl.fbaipublicfiles.com/segment_anything"
 
     @property
     def address(self) -> str:
-        """Where it is downloaded from."""
+        """Return its URL."""
         return f"{self.folder}/{self.file}"
 
 
@@ -44,15 +44,15 @@ PUBLISHED = {
         "sam_vit_b_01ec64.pth", "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912", "375 MB"
     ),
 }
-_SAID = {
-    "code": "holds code, which was not run: only tensors are read; save model.state_dict() or safetensors",
-    "content": "holds something other than named tensors; save model.state_dict()",
+_FAULTS = {
+    "code": "contains code, which was not run: save only tensors, with model.state_dict() or safetensors",
+    "content": "contains something other than named tensors; save model.state_dict()",
 }
 SHIPPED = {SAM_TINY: Path(__file__).with_name("sam_tiny.safetensors")}
 
 
 def expected_sha256(settings: SamTeacher, weights: Path) -> str:
-    """The sha256 that the checkpoint must have: as set, as Meta published, or as the given file has it.
+    """Return the sha256 that the checkpoint must have: as set, as published, or that of the given file.
 
     Raises:
         TeacherError: the given file is missing.
@@ -61,18 +61,15 @@ def expected_sha256(settings: SamTeacher, weights: Path) -> str:
         return settings.sha256
     if settings.checkpoint is None:
         return sha256_of(SHIPPED[settings.model]) if settings.model in SHIPPED else PUBLISHED[settings.model].sha256
-    path = _at_hand(settings, weights)
+    path = _local_path(settings, weights)
     if path is None:
         raise TeacherError(_missing(settings.checkpoint, weights))
     return sha256_of(path)
 
 
 def obstacle(settings: SamTeacher, weights: Path) -> str | None:
-    """What stands in the way of having the checkpoint, and what to do; or None.
-
-    The network is asked once per process, for at most 8 seconds.
-    """
-    if _at_hand(settings, weights):
+    """Return why the checkpoint is not available and what to do, or None. Probes the network once, for at most 8 seconds."""
+    if _local_path(settings, weights):
         return None
     if settings.checkpoint is not None:
         return _missing(settings.checkpoint, weights)
@@ -87,12 +84,12 @@ def obstacle(settings: SamTeacher, weights: Path) -> str | None:
 
 
 def find_or_fetch(settings: SamTeacher, weights: Path, progress: bool = True) -> Path:
-    """The checkpoint's file, downloaded into `weights` if need be, its sha256 checked. `progress`: show a bar of bytes.
+    """Return the checkpoint's path after checking its sha256; download it into `weights` if needed, with a bar if `progress`.
 
     Raises:
-        TeacherError: it is missing, did not come whole, or has another sha256.
+        TeacherError: it is missing, the download failed, or it has another sha256.
     """
-    path = _at_hand(settings, weights)
+    path = _local_path(settings, weights)
     if path is None:
         if stop := obstacle(settings, weights):
             raise TeacherError(stop)
@@ -102,34 +99,38 @@ def find_or_fetch(settings: SamTeacher, weights: Path, progress: bool = True) ->
         except DownloadError as error:
             raise TeacherError(str(error)) from error
         return weights / published.file
-    wanted = expected_sha256(settings, weights)
-    if (found := sha256_of(path)) != wanted:
-        mend = "delete it and fetch it again" if settings.checkpoint is None else "correct `checkpoint` or `sha256`"
-        raise TeacherError(f"{path} has sha256 {short_digest(found)}, expected is {short_digest(wanted)}: {mend}")
+    expected = expected_sha256(settings, weights)
+    if (actual := sha256_of(path)) != expected:
+        fix = (
+            "delete it and run again to download it" if settings.checkpoint is None else "fix `checkpoint` or `sha256`"
+        )
+        raise TeacherError(f"{path} has sha256 {short_digest(actual)}, expected {short_digest(expected)}: {fix}")
     return path
 
 
 def load_tensors(path: Path) -> "dict[str, Tensor]":
-    """The tensors in a file of safetensors or of torch.save, by name, on the CPU. Code in a file is never run.
+    """Read the tensors of a safetensors or torch.save file by name, on the CPU. Code in a file is never run.
 
     Raises:
-        TeacherError: the file is torn, holds code, or something other than named tensors.
+        TeacherError: the file is damaged, or contains code or something other than named tensors.
     """
     import torch
 
     try:
-        held: Any = read_content(path, mapped=True)
+        content: Any = read_content(path, mapped=True)
     except TensorFileError as error:
-        said = _SAID.get(error.fault, f"cannot be read as tensors ({error.why}); it may be torn: fetch it again")
-        raise TeacherError(f"{path} {said}") from error
+        fault = _FAULTS.get(
+            error.fault, f"cannot be read as tensors ({error.why}); it may be damaged: download it again"
+        )
+        raise TeacherError(f"{path} {fault}") from error
     for wrapper in ("model", "state_dict"):
-        held = held.get(wrapper, held) if isinstance(held, dict) else held
-    if not isinstance(held, Mapping) or not all(isinstance(value, torch.Tensor) for value in held.values()):
-        raise TeacherError(f"{path} {_SAID['content']}")
-    return dict(held)
+        content = content.get(wrapper, content) if isinstance(content, dict) else content
+    if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise TeacherError(f"{path} {_FAULTS['content']}")
+    return dict(content)
 
 
-def _at_hand(settings: SamTeacher, weights: Path) -> Path | None:
+def _local_path(settings: SamTeacher, weights: Path) -> Path | None:
     if settings.checkpoint is None and settings.model in SHIPPED:
         places = [SHIPPED[settings.model]]
     elif settings.checkpoint is not None:
@@ -143,4 +144,4 @@ def _at_hand(settings: SamTeacher, weights: Path) -> Path | None:
 
 def _missing(checkpoint: str, weights: Path) -> str:
     tried = checkpoint if Path(checkpoint).is_absolute() else f"{Path.cwd() / checkpoint} nor {weights / checkpoint}"
-    return f"no checkpoint {tried}; put it there, or correct `checkpoint` in the recipe"
+    return f"no checkpoint {tried}; put it there, or fix `checkpoint` in the recipe"

@@ -1,4 +1,4 @@
-"""Code of users as teachers: functions of installed modules that cards name as `module:function`."""
+"""User code as teachers: functions of installed modules, named `module:function` in cards."""
 
 import ast
 import hashlib
@@ -20,43 +20,43 @@ from pretrain_sources.teachers.contract import Masks, Settings, Teacher, Teacher
 from safe_io.files import read_regular
 
 MOST_SOURCE_BYTES = 2**20
-HOW_MARKED = "only a function that is marked where it is defined can be named"
+HOW_MARKED = "the function must be decorated where it is defined"
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def offered(function: Function) -> Function:
-    """Marks a function that a card may name as `module:function`: a card from a stranger can call no other."""
+    """Mark a function as usable in cards as `module:function`. Cards can call no other functions."""
     function.offered_to_cards = True  # type: ignore[attr-defined]
     return function
 
 
 def entry_point(name: str) -> Callable[..., Any]:
-    """The function that `module:function` names, where it is marked as `offered`; a module without the mark is not imported.
+    """Import the function `module:function`, which must be marked as `offered`; otherwise the module is not imported.
 
     Raises:
-        TeacherError: there is none, or its module cannot be imported. Code that ends the process (os._exit) cannot be caught.
+        TeacherError: there is no such function, or its module cannot be imported. os._exit in a module cannot be caught.
     """
     if stop := entry_obstacle(name):
         raise TeacherError(stop)
     module, function = name.split(":")
     try:
-        found = getattr(importlib.import_module(module), function, None)
+        value = getattr(importlib.import_module(module), function, None)
     except (Exception, SystemExit) as error:  # a user's own module can raise anything
         raise TeacherError(f"{module} cannot be imported: {type(error).__name__}: {error}") from error
-    if getattr(found, "offered_to_cards", None) is not True:
-        raise TeacherError(f"{name} is not offered to cards: it is another thing once {module} is imported")
-    return cast("Callable[..., Any]", found)
+    if getattr(value, "offered_to_cards", None) is not True:
+        raise TeacherError(f"{name} is not offered to cards: {module} replaces it when imported")
+    return cast("Callable[..., Any]", value)
 
 
 def own(entry: str) -> PythonTeacher:
-    """A user's own teacher, `module:function`, with a version that changes with the module's source. Nothing is imported.
+    """Describe a user's own teacher, `module:function`, versioned by the module's source. Nothing is imported.
 
     Raises:
-        TeacherError: there is none.
+        TeacherError: there is no such function.
     """
     if re.fullmatch(ENTRY_POINT, entry) is None:
-        raise TeacherError(f"'{entry}' is no teacher: write module:function, such as mymodule:hot")
+        raise TeacherError(f"'{entry}' is not a teacher: write module:function, such as mymodule:hot")
     if stop := entry_obstacle(entry):
         raise TeacherError(stop)
     path = _source_file(entry.partition(":")[0])
@@ -66,33 +66,30 @@ def own(entry: str) -> PythonTeacher:
 
 
 def entry_obstacle(name: str) -> str | None:
-    """Why `module:function` cannot be called, and what to do; or None.
-
-    The mark is looked for in the module's file, and nothing is run.
-    """
+    """Return why `module:function` cannot be called and what to do, or None. Parses the module's file; nothing is run."""
     module, function = name.split(":")
     if "__main__" in module.split("."):
-        return f"{module} is a program, not a module to import; name the module that the function is defined in"
-    not_offered = f"{name} is not offered to cards: put @pretrain_sources.teachers.offered above it; {HOW_MARKED}"
+        return f"{module} is a program, not a module to import; name the module that defines the function"
+    not_offered = f"{name} is not offered to cards: decorate it with @pretrain_sources.teachers.offered; {HOW_MARKED}"
     try:
         path = _source_file(module)
         tree = None if path is None else ast.parse(read_regular(path, MOST_SOURCE_BYTES))
     except ImportError as error:
         return f"no function {name}: {error}; the module must be installed or on PYTHONPATH"
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        return f"{path} cannot be read as Python: {error}; correct it"
+        return f"{path} cannot be read as Python: {error}; fix it"
     if tree is None:  # built in, or compiled
         return not_offered
     kinds = (ast.FunctionDef, ast.ClassDef)
-    found = [node for node in tree.body if isinstance(node, kinds) and node.name == function]
-    if not found:
-        return f"no function {name}: {path} defines none of this name at its top level; {HOW_MARKED}"
-    marks = [ast.unparse(mark) for mark in found[-1].decorator_list]
+    definitions = [node for node in tree.body if isinstance(node, kinds) and node.name == function]
+    if not definitions:
+        return f"no function {name}: {path} has no such function at its top level; {HOW_MARKED}"
+    marks = [ast.unparse(mark) for mark in definitions[-1].decorator_list]
     return None if {"offered", "teachers.offered", "pretrain_sources.teachers.offered"} & {*marks} else not_offered
 
 
 def _source_file(module: str) -> Path | None:
-    """The file that a module would be imported from; None where it is none of Python. No package around it is imported.
+    """Return the file of a module, without importing its packages; None if it is not a Python file.
 
     Raises:
         ImportError: there is no such module.
@@ -103,7 +100,7 @@ def _source_file(module: str) -> Path | None:
         if name and places is None:
             raise ImportError(f"No module named '{module}': '{name}' is not a package")
         name = f"{name}.{part}" if name else part
-        # importlib.util.find_spec would import the packages around it
+        # importlib.util.find_spec would import the parent packages
         spec = PathFinder.find_spec(name, places) if places else importlib.util.find_spec(name)
         if spec is None:
             raise ImportError(f"No module named '{name}'")
@@ -113,10 +110,10 @@ def _source_file(module: str) -> Path | None:
 
 
 def call_entry(name: str, **arguments: Any) -> Any:  # noqa: ANN401
-    """What the function that `module:function` names returns.
+    """Call `module:function` and return its result.
 
     Raises:
-        TeacherError: it cannot be named, cannot be imported, or fails.
+        TeacherError: it is not offered, cannot be imported, or fails.
     """
     with told_as_its_own(PythonTeacher(entry=name, version=""), "could not be opened"):
         return entry_point(name)(**arguments)
@@ -124,7 +121,7 @@ def call_entry(name: str, **arguments: Any) -> Any:  # noqa: ANN401
 
 @contextmanager
 def told_as_its_own(settings: Settings, what: str) -> Iterator[None]:
-    """A mistake in a user's own teacher becomes a TeacherError that names its line; the program's own stay as they are."""
+    """Turn an exception in a user's own teacher into a TeacherError that names its line; let others pass."""
     try:
         yield
     except (Exception, SystemExit) as error:
@@ -137,21 +134,21 @@ def told_as_its_own(settings: Settings, what: str) -> Iterator[None]:
 
 
 def checked(teacher: Teacher, name: str) -> Teacher:
-    """The teacher, which then raises a TeacherError where it returns something other than Masks."""
+    """Wrap a teacher to raise a TeacherError if it returns something other than Masks."""
 
-    def ask(image: NDArray[np.uint8]) -> Masks:
+    def draw(image: NDArray[np.uint8]) -> Masks:
         masks = teacher(image)
         if not isinstance(masks, Masks):
             raise TeacherError(
-                f"{name} returned {type(masks).__name__}; a teacher returns pretrain_sources.teachers.Masks"
+                f"{name} returned {type(masks).__name__}; a teacher must return pretrain_sources.teachers.Masks"
             )
         return masks
 
-    return ask
+    return draw
 
 
 def named_code(settings: Settings) -> str | None:
-    """The `module:function` that is called to make this teacher; None for those of this project."""
+    """Return the `module:function` that makes this teacher; None for those of this project."""
     if isinstance(settings, PythonTeacher):
         return settings.entry
     return settings.model if isinstance(settings, SamTeacher) and ":" in settings.model else None
