@@ -33,7 +33,7 @@ class Fitted:
     """
 
     tensors: dict[str, Tensor]
-    told: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def fit(tensors: Mapping[str, Tensor], spec: BackboneSpec, renamings: Mapping[str, str | None] | None = None) -> Fitted:

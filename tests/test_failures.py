@@ -141,9 +141,9 @@ def test_status_of_a_cell_shows_the_failure_and_changed_inputs(bench: Bench, bre
     breaking(lambda unit: RuntimeError("the driver is gone"))
     path = write_matrix(tmp_path, replicates=1, trials=1, finetune_steps=4)
     assert run(bench, path)[0] == 2
-    told = bench("status", "none x tiny").out
-    changed = [line for line in told.splitlines() if "this input changed since" in line]
-    assert any("finetune_steps" in line and "3" in line and "4" in line for line in changed), told
-    assert "the driver is gone" in told
-    assert "error.txt ends:" in told
-    assert "| RuntimeError: the driver is gone" in told
+    result = bench("status", "none x tiny").out
+    changed = [line for line in result.splitlines() if "this input changed since" in line]
+    assert any("finetune_steps" in line and "3" in line and "4" in line for line in changed), result
+    assert "the driver is gone" in result
+    assert "error.txt ends:" in result
+    assert "| RuntimeError: the driver is gone" in result

@@ -49,7 +49,7 @@ def tiny() -> Tensors:
 
 def load(tensors: Mapping[str, Tensor], spec: BackboneSpec = TINY, **keywords: Mapping[str, str]) -> Certificate:
     fitted = fit(tensors, spec, **keywords)
-    weights = EncoderWeights(fitted.tensors, HALF, HALF, "test", fitted.told)
+    weights = EncoderWeights(fitted.tensors, HALF, HALF, "test", fitted.notes)
     torch.manual_seed(0)
     return load_encoder(build(spec, 3), weights, torch.rand(1, 1, 64, 64), ["probe"])
 
@@ -63,7 +63,7 @@ def test_any_prefix_is_removed(words: list[str]) -> None:
     tensors, prefix = tiny(), "".join(f"{word}." for word in words)
     fitted = fit({prefix + name: tensor for name, tensor in tensors.items()}, TINY)
     assert same(fitted.tensors, tensors)
-    assert not prefix or f"prefix '{prefix}' removed from {len(tensors)} names" in fitted.told
+    assert not prefix or f"prefix '{prefix}' removed from {len(tensors)} names" in fitted.notes
 
 
 def test_a_certificate_records_how_the_weights_were_read() -> None:
@@ -84,7 +84,7 @@ def test_other_floats_are_cast_and_recorded(dtype: torch.dtype) -> None:
     given = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tiny().items()}
     fitted = fit(given, TINY)
     assert {t.dtype for name, t in fitted.tensors.items() if "tracked" not in name} == {torch.float32}
-    assert f"15 tensors cast from {str(dtype).removeprefix('torch.')} to float32" in fitted.told
+    assert f"15 tensors cast from {str(dtype).removeprefix('torch.')} to float32" in fitted.notes
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.complex64, torch.bool])
@@ -97,7 +97,7 @@ def test_weights_that_are_not_floats_are_refused(dtype: torch.dtype) -> None:
 
 def test_missing_counters_are_filled() -> None:
     tensors = {name: tensor for name, tensor in tiny().items() if not name.endswith("num_batches_tracked")}
-    assert "3 counters (num_batches_tracked) set to 0: missing or not integers" in fit(tensors, TINY).told
+    assert "3 counters (num_batches_tracked) set to 0: missing or not integers" in fit(tensors, TINY).notes
 
 
 def test_a_missing_tensor_is_reported_with_the_nearest_name() -> None:
@@ -178,7 +178,7 @@ def test_two_encoders_are_refused() -> None:
         fit(both, TINY)
     chosen = fit(both, TINY, {"teacher.": None})
     assert same(chosen.tensors, tensors)
-    assert "18 tensors dropped by the renamings" in chosen.told
+    assert "18 tensors dropped by the renamings" in chosen.notes
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_the_longest_matching_prefix_wins_in_any_order() -> None:
 def test_the_empty_prefix_matches_every_name() -> None:
     fitted = fit(tiny(), TINY, {"": "encoder."})
     assert same(fitted.tensors, tiny())
-    assert "prefix 'encoder.' removed from 18 names" in fitted.told
+    assert "prefix 'encoder.' removed from 18 names" in fitted.notes
 
 
 def test_patterns_in_renamings_are_literal() -> None:

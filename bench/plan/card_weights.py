@@ -81,7 +81,7 @@ def brought(card: SourceCard, backbone: BackboneSpec, weights: Path) -> "Encoder
     normalisation = (
         "that of its card" if one.mean else "that of the backbone's ImageNet weights, because its card names none"
     )
-    reading = (*opened, *fitted.told, f"input normalisation: {normalisation}")
+    reading = (*opened, *fitted.notes, f"input normalisation: {normalisation}")
     return EncoderWeights(fitted.tensors, mean, std, f"{_name(one)} sha256:{sha256_of(path)}", reading)
 
 

@@ -75,27 +75,27 @@ def prompts(options: argparse.Namespace) -> Iterable[Row]:
     rows: dict[str, dict[str, dict]] = {}
     for row in measured("sam_tiny.py", options.data):
         rows.setdefault(row["on"], {})[row["what"]] = row
-    for kind, told in rows.items():
-        own, untrained = told["sam-tiny"], told["untrained"]
-        others = {name: row["point"] for name, row in told.items() if "point" in row and row is not own}
+    for kind, result in rows.items():
+        own, untrained = result["sam-tiny"], result["untrained"]
+        others = {name: row["point"] for name, row in result.items() if "point" in row and row is not own}
         best = max(others, key=lambda name: others[name])
         gain = own["point"] - others[best]
         aim, reached = (">= 0.60", own["point"] >= 0.6) if kind == "scenes" else (">= +0.10", gain >= 0.1)
         what = f"sam-tiny, {own['things']} {kind}"
         everything = ", ".join(f"{name} {value:.2f}" for name, value in others.items())
         yield f"{what}: IoU for a point", f"{own['point']:.3f}", everything, f"{gain:+.3f} to {best}", aim, reached
-        boxes = f"untrained {untrained['box']:.2f}, filled {told['box filled']['box']:.2f}"
+        boxes = f"untrained {untrained['box']:.2f}, filled {result['box filled']['box']:.2f}"
         yield (
             f"{what}: IoU for a box",
             f"{own['box']:.3f}",
             boxes,
-            f"{own['box'] - told['box filled']['box']:+.3f}",
+            f"{own['box'] - result['box filled']['box']:+.3f}",
             "-",
             None,
         )
         agrees = own["correlation"]
         yield f"{what}: predicted and true IoU", f"r = {agrees:.2f}", "-", "-", ">= 0.4", agrees >= 0.4
-        for name, row in told.items():
+        for name, row in result.items():
             if "masks" in row:
                 yield (
                     f"{what}: {name}",
@@ -179,9 +179,9 @@ def questions(options: argparse.Namespace) -> Iterable[Row]:
         what, aim = f"{row['what']}, {row['runs']} runs of 1,000 images, 21 classes", row["aim_s"]
         reached = None if aim is None else row["s"] <= aim and row["peak_gib"] <= 2
         aimed = "-" if aim is None else f"<= {aim} s, 2 GiB"
-        told = f"{row['s']:.2f} s" + (f", {row['peak_gib']:.2f} GiB" if row["peak_gib"] else "")
+        result = f"{row['s']:.2f} s" + (f", {row['peak_gib']:.2f} GiB" if row["peak_gib"] else "")
         reference, ratio = f"{row['reference']} {row['reference_s']:.2f} s", row["reference_s"] / row["s"]
-        yield what, told, reference, f"{ratio:.2f} x as fast", aimed, reached
+        yield what, result, reference, f"{ratio:.2f} x as fast", aimed, reached
 
 
 def dashboard(options: argparse.Namespace) -> Iterable[Row]:
@@ -191,8 +191,8 @@ def dashboard(options: argparse.Namespace) -> Iterable[Row]:
         first, empty = row["first_s"], row["empty_first_s"]
         aimed, reached = f"<= {aim:.0f} s, 1 GiB", first <= aim and held <= 1
         beside = f"an empty page {empty:.1f} s"
-        told = f"{first:.1f} s, {held:.2f} GiB"
-        yield f"{what}: first table, new browser", told, beside, f"{first - empty:+.1f} s", aimed, reached
+        result = f"{first:.1f} s, {held:.2f} GiB"
+        yield f"{what}: first table, new browser", result, beside, f"{first - empty:+.1f} s", aimed, reached
         again, empty = row["again_s"], row["empty_again_s"]
         beside = f"an empty page {empty:.1f} s"
         yield (
@@ -246,8 +246,8 @@ def leaks(options: argparse.Namespace) -> Iterable[Row]:
             )
     for row in measured("leaks.py", "scale", options.data):
         what = f"near-duplicates of {row['tests']:,} images in {row['corpus']:,} JPEGs"
-        told, most = f"{row['s']:.0f} s, {row['peak_gib']:.1f} GiB", "<= 600 s, 2 GiB"
-        yield what, told, "-", "-", most, row["s"] <= 600 and row["peak_gib"] <= 2
+        result, most = f"{row['s']:.0f} s, {row['peak_gib']:.1f} GiB", "<= 600 s, 2 GiB"
+        yield what, result, "-", "-", most, row["s"] <= 600 and row["peak_gib"] <= 2
 
 
 def print_table(options: argparse.Namespace) -> None:

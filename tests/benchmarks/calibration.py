@@ -23,7 +23,7 @@ BACKBONES = (1, 3)
 GROUPS = (20, 60)
 
 
-def told(what: str, value: float, aim: tuple[float, float] | None, **facts: object) -> None:
+def result(what: str, value: float, aim: tuple[float, float] | None, **facts: object) -> None:
     row = {"what": what, **facts, "value": round(value, 4), "aim": aim}
     print(json.dumps(row | {"ok": None if aim is None else aim[0] <= value <= aim[1]}), flush=True)
 
@@ -49,9 +49,9 @@ def replicates(experiments: int, rng: np.random.Generator) -> None:
                 assert other.p is not None
                 found += other.p < 0.05
             facts = {"replicates": n, "backbones": backbones}
-            told("95 % interval covers", covered / experiments, (0.93, 0.97), **facts)
-            told("false positives at 5 %", alarms / experiments, (0, 0.06), **facts)
-            told("stated detectable effect is found", found / experiments, (0.75, 0.85), **facts)
+            result("95 % interval covers", covered / experiments, (0.93, 0.97), **facts)
+            result("false positives at 5 %", alarms / experiments, (0, 0.06), **facts)
+            result("stated detectable effect is found", found / experiments, (0.75, 0.85), **facts)
 
 
 def families(experiments: int, rng: np.random.Generator) -> None:
@@ -62,7 +62,7 @@ def families(experiments: int, rng: np.random.Generator) -> None:
             scores = rng.normal(0, 1, (SOURCES, n)).tolist()
             ps = [stats.difference([(a, b)]).p for a, b in combinations(scores, 2)]
             wrong += min(stats.holm([p for p in ps if p is not None])) < 0.05
-        told("Holm's family-wise rate at 5 %", wrong / (experiments // 4), (0, 0.06), replicates=n, sources=SOURCES)
+        result("Holm's family-wise rate at 5 %", wrong / (experiments // 4), (0, 0.06), replicates=n, sources=SOURCES)
 
 
 def skewed(experiments: int, rng: np.random.Generator) -> None:
@@ -75,7 +75,7 @@ def skewed(experiments: int, rng: np.random.Generator) -> None:
             assert one.low is not None
             assert one.high is not None
             covered += one.low <= -float(np.exp(0.5)) <= one.high
-        told("95 % interval covers, one source log-normal", covered / experiments, None, replicates=n)
+        result("95 % interval covers, one source log-normal", covered / experiments, None, replicates=n)
 
 
 def images(experiments: int, rng: np.random.Generator) -> None:
@@ -92,7 +92,7 @@ def images(experiments: int, rng: np.random.Generator) -> None:
                 assert found.high is not None
                 covered[metric] += found.low <= 0.05 <= found.high
         for metric, count in covered.items():
-            told("95 % interval over image groups covers", count / times, (0.93, 0.97), groups=groups, metric=metric)
+            result("95 % interval over image groups covers", count / times, (0.93, 0.97), groups=groups, metric=metric)
     assert min(GROUPS) >= LEAST_GROUPS
 
 

@@ -1,4 +1,4 @@
-"""How soon the leaderboard stands, and how soon it follows a filter, in a real browser. Prints JSON lines.
+"""How long the leaderboard takes to appear, and to follow a filter, in a real browser. Prints JSON lines.
 
 python tests/benchmarks/dashboard.py [RUNS ...]    default: 10000 100000
 """
@@ -94,19 +94,19 @@ SETTINGS = ("--server.headless", "true", "--server.address", "localhost", "--bro
 
 
 def looked_at(words: list[object]) -> dict[str, float]:
-    """Seconds until the server is up, the table stands in a new browser, stands again, and follows a filter."""
+    """Seconds until the server is up, the table appears in a new browser, appears again, and follows a filter."""
     began = time.perf_counter()
     server = subprocess.Popen([str(word) for word in words], stdout=subprocess.DEVNULL)
     page = browser()
     try:
         wait(healthy)
-        told = {"up_s": time.perf_counter() - began}
+        result = {"up_s": time.perf_counter() - began}
         for name in ("first_s", "again_s"):
             began = time.perf_counter()
             page.get(f"http://localhost:{PORT}/")
             wait(lambda: page.execute_script(SHOWN, "satir/top-"))
-            told[name] = time.perf_counter() - began
-        return told | {"change_s": followed(page), "peak_gib": peak_gib(server.pid)}
+            result[name] = time.perf_counter() - began
+        return result | {"change_s": followed(page), "peak_gib": peak_gib(server.pid)}
     finally:
         page.quit()
         server.terminate()

@@ -83,10 +83,10 @@ def main() -> None:
                 taken = []
                 for _ in range(ROUNDS + 1):  # the first fills the cache
                     began = time.perf_counter()
-                    told = subprocess.run([bench, *command], check=True, capture_output=True, text=True).stdout
+                    result = subprocess.run([bench, *command], check=True, capture_output=True, text=True).stdout
                     taken.append(time.perf_counter() - began)
                 if command[0] != "status":
-                    assert "to do" not in told.replace("0 to do", "").replace("nothing to do", ""), told
+                    assert "to do" not in result.replace("0 to do", "").replace("nothing to do", ""), result
                 row = {"command": command[0], "runs": runs, "s": median(taken[1:]), "first_s": taken[0]}
                 print(json.dumps(row | {"aim_s": AIMS_S.get(asked)}), flush=True)
 

@@ -101,7 +101,7 @@ def whole(folder: Path) -> list[tuple[str, Pixels]]:
     return [(name, decode_thermal(path.read_bytes())) for name, path in files(folder)]
 
 
-def told(**facts: object) -> None:
+def result(**facts: object) -> None:
     print(json.dumps(facts), flush=True)
 
 
@@ -112,7 +112,7 @@ def recall(frames: Path, pictures: Path | None) -> None:
     clean = prepared.find(pool)
     share = len(clean.touched) / len(tests)
     bar = {"threshold": round(clean.threshold, 3), "expected_false_alarms": round(clean.expected_false_alarms, 3)}
-    told(what="falsely flagged", kind="the pool alone", share=share, pool=len(pool), **bar, notes=clean.notes)
+    result(what="falsely flagged", kind="the pool alone", share=share, pool=len(pool), **bar, notes=clean.notes)
     alarms("train frames, then the pool", prepared, prepare(tests, pool))
     alarms("half of the pool, then the other", prepare(tests, pool[::2]), prepare(tests, pool[1::2]))
     if pictures:
@@ -125,7 +125,7 @@ def recall(frames: Path, pictures: Path | None) -> None:
         for kind, change in changes.items():
             copies = [(name, np.ascontiguousarray(change(image, rng))) for name, image in tests]
             shares.append(share_found(what, kind, prepared, pool, copies))
-        told(what=what, kind="all of these", share=round(sum(shares) / len(shares), 4))
+        result(what=what, kind="all of these", share=round(sum(shares) / len(shares), 4))
     for side in (0.9, 0.8):
         cut = [(name, np.ascontiguousarray(crop(image, rng, side))) for name, image in tests]
         part = prepare(cut, read_frames(files(frames / "images/train")))
@@ -139,7 +139,7 @@ def share_found(what: str, kind: str, prepared: LeakSearch, pool: Read, copies: 
     copied = [suspect for suspect in found.suspects if suspect.corpus_id.startswith("copy of ")]
     neighbours = {suspect.test_id for suspect in copied if suspect not in right}
     least = min((suspect.similarity for suspect in right), default=0.0)
-    told(
+    result(
         what=what,
         kind=kind,
         share=round(len(right) / len(copies), 4),
@@ -156,7 +156,7 @@ def alarms(kind: str, prepared: LeakSearch, corpus: LeakSearch) -> None:
     for expected in (1, 3, 10, 30):
         least, at_most = prepared.chance.threshold(corpus.chance.pairs, expected)
         seen = sum(look.similarity >= least for look in corpus.chance.looked)
-        told(what="false alarms", kind=kind, expected=round(at_most, 2), seen=seen, threshold=round(least, 3))
+        result(what="false alarms", kind=kind, expected=round(at_most, 2), seen=seen, threshold=round(least, 3))
     chance.FLOOR = floor
 
 
@@ -204,7 +204,7 @@ def scale(frames: Path, folder: Path) -> None:
     took, busy = time.perf_counter() - began, time.process_time() - busy
     wrong = [suspect for suspect in found.suspects if suspect.corpus_id not in planted]
     right = {suspect.test_id for suspect in found.suspects if planted.get(suspect.corpus_id) == suspect.test_id}
-    told(
+    result(
         what="corpus searched",
         corpus=found.corpus_images,
         tests=found.test_images,

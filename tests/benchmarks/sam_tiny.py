@@ -128,8 +128,8 @@ def trivial(frames: list[Frame]) -> dict:
                 under = part == part[int(thing.point[1]), int(thing.point[0])]
                 segments[scale].append(iou(under, thing.mask))
     means = np.mean(discs, axis=0)
-    told = {f"classical, scale {scale}": {"point": np.mean(found)} for scale, found in segments.items()}
-    return told | {
+    result = {f"classical, scale {scale}": {"point": np.mean(found)} for scale, found in segments.items()}
+    return result | {
         f"disc of {RADII[int(means.argmax())]} px": {"point": means.max()},
         "box filled": {"box": np.mean(boxes)},
     }
