@@ -36,7 +36,7 @@ def show(chosen: Chosen) -> None:
     shapes = {name: {_shape(kind.get(name)) for kind in kinds} for name in truth}
     common = [name for name, of_name in shapes.items() if len(of_name) == 1 and None not in of_name]
     if not common:
-        st.info("This store has no sample images. They stay on the machine that made the runs and are never published.")
+        st.info("This store has no sample images: they stay on the machine that made the runs.")
         return
     try:
         differences = image_bootstrap.image_differences(store, data, a, b, backbone).set_index("image")["difference"]
