@@ -46,11 +46,7 @@ def show(chosen: Chosen) -> None:
     classes = list(first["classes"])
     colours = charts.class_colours(len(classes))
     st.image(charts.legend(classes, colours), width="content")
-    st.caption(
-        plain(
-            f"Predictions of replicate 0. Difference: blue where only {a} is correct, orange where only {b} is correct."
-        )
-    )
+    st.caption(plain(f"Replicate 0 of each. Blue: only {a} is correct. Orange: only {b} is correct."))
     for name in sorted(common, key=lambda name: -abs(differences.get(name, 0.0))):
         st.caption(plain(f"{name}: difference in mIoU {differences.get(name, np.nan):+.3f}, averaged over all runs"))
         correct = [side[name] == truth[name] for side in sides]
