@@ -196,7 +196,7 @@ def test_saved_labels_and_why_an_interval_is_missing(bench: Bench, tmp_path: Pat
 def test_the_views_of_the_table(filled: Path, bench: Bench) -> None:
     tiers = bench("table", "--tiers", "--store", filled).out
     assert re.search(r"^1 +satir ", tiers, re.MULTILINE)
-    assert "which is not 'equal'" in tiers
+    assert "does not mean that they are equal" in tiers
     latex = bench("table", "--tiers", "--format", "latex", "--store", filled).out
     assert r"\begin{tabular}{llllll}" in latex
     assert "satir/n-10" in bench("table", "--per-class", "--store", filled).out

@@ -266,7 +266,7 @@ def test_a_verdict_is_valid_for_one_bundle_only(packed: Packed, bench: Bench, tm
     assert badge_of(here) == "recomputed"
     here.repack()
     assert badge_of(here) == "claimed", "other files were packed since"
-    assert "changed since somebody has checked it" in str(load_table(tmp_path / "bench-store").attrs["unreadable"])
+    assert "changed since it was verified" in str(load_table(tmp_path / "bench-store").attrs["unreadable"])
     verdict = read_verdict(here.bundle)
     assert verdict is not None
     assert verdict.level == "recomputed"
@@ -278,7 +278,7 @@ def test_a_bundle_in_a_folder_of_another_name_is_left_out(packed: Packed, tmp_pa
     (tmp_path / "bench-store").mkdir()
     table = load_table(tmp_path / "bench-store")
     assert table.empty
-    assert "its folder must be mine" in str(table.attrs["unreadable"])
+    assert "rename its folder to mine" in str(table.attrs["unreadable"])
 
 
 def test_packing_again_replaces_the_bundle(packed: Packed, bench: Bench, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def show(chosen: Chosen) -> None:
     shapes = {name: {_shape(kind.get(name)) for kind in kinds} for name in truth}
     common = [name for name, of_name in shapes.items() if len(of_name) == 1 and None not in of_name]
     if not common:
-        st.info("This store has no sample images. They stay on the machine that made the runs and are never published.")
+        st.info("This store has no sample images: they stay on the machine that made the runs.")
         return
     try:
         differences = image_bootstrap.image_differences(store, data, a, b, backbone).set_index("image")["difference"]
@@ -46,11 +46,7 @@ def show(chosen: Chosen) -> None:
     classes = list(first["classes"])
     colours = charts.class_colours(len(classes))
     st.image(charts.legend(classes, colours), width="content")
-    st.caption(
-        plain(
-            f"Predictions of replicate 0. Difference: blue where only {a} is correct, orange where only {b} is correct."
-        )
-    )
+    st.caption(plain(f"Replicate 0 of each. Blue: only {a} is correct. Orange: only {b} is correct."))
     for name in sorted(common, key=lambda name: -abs(differences.get(name, 0.0))):
         st.caption(plain(f"{name}: difference in mIoU {differences.get(name, np.nan):+.3f}, averaged over all runs"))
         correct = [side[name] == truth[name] for side in sides]
