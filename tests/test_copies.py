@@ -26,6 +26,7 @@ from bench.submission.copies import (
     places,
     read_known,
 )
+from bench.submission.faults import texts
 from results.evidence import Evidence, sha256
 from results.evidence_files import read_evidence
 from results.record import RunRecord
@@ -108,7 +109,7 @@ def test_copies_of_shipped_runs_are_detected(shipped: list[tuple[RunRecord, Evid
     }
     for what, confusion in copies.items():
         comparison = Comparison([forged(record, evidence, confusion)], here)
-        faults = list(comparison.faults())
+        faults = texts(comparison.faults())
         assert faults, what
         assert "mine x fpn-efficientnet-lite0 r2 (ffffffffffff) in mine: " in faults[0], what
         assert "imagenet x fpn-efficientnet-lite0 r2 (" in " ".join(faults), what
@@ -124,7 +125,7 @@ def test_a_relabelled_copy_is_detected(
 ) -> None:
     """Relabelled with another label share, protocol, backbone or replicate."""
     record, evidence = shipped[0]
-    faults = list(Comparison([forged(record, evidence, one_pixel(evidence.confusion), **changes)], here).faults())
+    faults = texts(Comparison([forged(record, evidence, one_pixel(evidence.confusion), **changes)], here).faults())
     assert len(faults) == 1
     assert record.run[:12] in faults[0]
 
