@@ -264,7 +264,7 @@ def test_another_budget_under_the_same_name(field: str, here: Packed) -> None:
 
     here.edit(change)
     assert "settings.protocol" in codes(here)
-    assert f" {field} " in faults(here)
+    assert f" {field}:" in faults(here)
 
 
 def test_a_private_protocol(here: Packed) -> None:
