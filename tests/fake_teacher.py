@@ -1,4 +1,4 @@
-"""A teacher for tests: squares whose place depends on the image, and a file that counts how often it was asked."""
+"""A teacher for tests: squares at positions that depend on the image, and a file that counts the calls."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +12,7 @@ from pretrain_sources.teachers import Masks, offered
 def make(
     calls: str = "", masks: int = 3, wrong_size: bool = False, die_after: int = 0
 ) -> Callable[[np.ndarray], Masks]:
-    """A teacher of `masks` squares; `calls`: file that gets a line for each call; `die_after`: so many calls are answered."""
+    """Make a teacher of `masks` squares; `calls`: file that gets a line per call; `die_after`: number of calls that succeed."""
 
     def ask(image: np.ndarray) -> Masks:
         if calls:
@@ -43,4 +43,4 @@ def breaks() -> Callable[[np.ndarray], float]:
 
 @offered
 def wants(threshold: float) -> None:
-    """Has an argument that the settings do not give."""
+    """Has an argument that is missing in the settings."""

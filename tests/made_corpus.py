@@ -1,4 +1,4 @@
-"""Corpora made by the fake teacher from a pool of noise."""
+"""Corpora made by the fake teacher from a pool of noise images."""
 
 import hashlib
 import shutil
@@ -45,7 +45,7 @@ def bytes_of(folder: Path) -> dict[str, str]:
 
 
 def write_ready(pool: Path, folder: Path) -> Path:
-    """Images and label PNGs, as SATIR would be handed round: `ready` in this folder, beside the corpus `made`."""
+    """Images and label PNGs, as SATIR would be published: `ready` in this folder, next to the corpus `made`."""
     make(pool, folder / "made")
     ready = folder / "ready"
     for name in ("images", "labels"):
@@ -54,6 +54,6 @@ def write_ready(pool: Path, folder: Path) -> Path:
 
 
 def write_groups(pool: Path) -> None:
-    """Gives the pool groups that no name tells: every other image is of the second flight."""
+    """Give the pool groups that do not follow from names: every other image is of the second flight."""
     lines = [f"{path.name},flight {i % 2}" for i, path in enumerate(sorted(pool.iterdir()))]
     (pool / "groups.csv").write_text("\n".join(["file,group", *lines]))

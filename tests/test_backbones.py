@@ -1,4 +1,4 @@
-"""One contract for every row of the registry."""
+"""Requirements on every backbone of the registry."""
 
 import re
 from itertools import pairwise
@@ -47,8 +47,8 @@ def test_the_gradient_reaches_every_parameter(spec: BackboneSpec) -> None:
 
 
 @rows
-def test_the_encoder_leaves_and_comes_back_strictly(spec: BackboneSpec) -> None:
-    """And brings its own normalisation: equal weights with another mean and std give other features."""
+def test_encoder_weights_are_transferred_strictly(spec: BackboneSpec) -> None:
+    """Their normalisation is transferred, too: another mean and std give other features."""
     giver, taker = network(spec, 0), network(spec, 1).eval()
     images = torch.rand(1, 1, 64, 64)
     before = taker.features(images)[-1].clone()
@@ -66,14 +66,14 @@ def test_the_encoder_leaves_and_comes_back_strictly(spec: BackboneSpec) -> None:
 
 
 @rows
-def test_one_seed_is_one_network(spec: BackboneSpec) -> None:
+def test_a_seed_determines_the_network(spec: BackboneSpec) -> None:
     a, b = network(spec, 3).state_dict(), network(spec, 3).state_dict()
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
 @rows
 def test_the_image_reaches_every_scale(spec: BackboneSpec) -> None:
-    """Every feature map that a decoder is given depends on the image: none is a constant."""
+    """Every feature map passed to a decoder depends on the image."""
     net = network(spec).eval()
     with torch.no_grad():
         one, other = (net.features(images) for images in torch.rand(2, 1, 1, 64, 96))
@@ -84,7 +84,7 @@ def test_the_image_reaches_every_scale(spec: BackboneSpec) -> None:
     assert all(fine >= coarse for fine, coarse in pairwise(sizes))
 
 
-def test_the_registry_has_what_was_promised() -> None:
+def test_the_registry_is_complete() -> None:
     promised = "segformer-b0 segformer-b1 segformer-b2 segformer-b3 segformer-b4 segformer-b5 fpn-efficientnet-lite1"
     promised += " unet-efficientnet-lite2 deeplabv3plus-resnet50 unet-resnet34 upernet-convnext-tiny upernet-swin-tiny"
     assert {*promised.split(), "dpt-vit-small", "fpn-efficientnet-lite0"} <= set(BACKBONES)
@@ -99,7 +99,7 @@ def test_segformers_have_the_size_that_was_published(size: int) -> None:
     assert sum(p.numel() for p in net.encoder.parameters()) / 1e6 == pytest.approx(millions, rel=0.03)
 
 
-def test_segformer_is_the_librarys_though_its_decoder_computes_in_another_order() -> None:
+def test_segformer_equals_the_librarys() -> None:
     from transformers import SegformerForSemanticSegmentation
 
     from backbones.segformer import config_of
@@ -131,7 +131,7 @@ def test_any_encoder_of_timm_can_be_named(name: str) -> None:
 
 
 def test_a_name_without_a_tag_gets_weights_that_saw_imagenet_1k_only() -> None:
-    """timm's own default for this encoder was trained on the twelve times larger ImageNet-12k first."""
+    """timm's default for this encoder was pretrained on the twelve times larger ImageNet-12k."""
     assert find_backbone("fpn:convnext_tiny").hub == "timm/convnext_tiny.fb_in1k"
     assert find_backbone("fpn:convnext_tiny.fb_in1k").hub == "timm/convnext_tiny.fb_in1k"
     for more in ("fpn:convnext_tiny.in12k_ft_in1k", "fpn:convnext_tiny.in12k", "dpt:samvit_base_patch16.sa1b"):
@@ -172,10 +172,10 @@ def test_a_named_encoder_finds_its_installed_weights() -> None:
         ("pspnet:resnet50", "unknown decoder 'pspnet'; timm encoders go with fpn, unet"),
     ],
 )
-def test_a_pair_that_does_not_go_together_is_refused_by_name(name: str, message: str) -> None:
+def test_incompatible_pairs_are_refused(name: str, message: str) -> None:
     with pytest.raises(BackboneError, match=message.replace(".", r"\.")):
         find_backbone(name)
 
 
-def test_the_network_is_sealed() -> None:
+def test_the_network_is_final() -> None:
     assert getattr(Network, "__final__", False)

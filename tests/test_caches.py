@@ -1,4 +1,4 @@
-"""No cache that was damaged changes a result or raises: it is made anew."""
+"""A damaged cache never changes a result and never raises: it is rebuilt."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ from safe_io.files import sealed, unsealed
 
 
 @given(st.binary(max_size=200), st.data())
-def test_a_seal_is_broken_by_any_flip_cut_or_other_version(data: bytes, draw: st.DataObject) -> None:
+def test_unsealed_detects_any_flip_cut_or_other_version(data: bytes, draw: st.DataObject) -> None:
     held = sealed(data, "a 1")
     assert unsealed(held, "a 1") == data
     place, bit = draw.draw(st.integers(0, len(held) - 1)), draw.draw(st.integers(0, 7))
@@ -34,7 +34,7 @@ def test_a_seal_is_broken_by_any_flip_cut_or_other_version(data: bytes, draw: st
         unsealed(held, "a 2")
 
 
-Read = Callable[[], Any]  # what a reader finds with its cache
+Read = Callable[[], Any]  # reads through a cache
 
 
 def frames(folder: Path, scenes: Path) -> tuple[Path, Read]:
@@ -82,7 +82,7 @@ def test_a_damaged_cache_never_changes_what_is_read_and_never_raises(
     for bad in several(sound):
         cache.write_bytes(bad)
         assert read() == whole
-        assert cache.read_bytes() == sound, "it is made anew"
+        assert cache.read_bytes() == sound, "it is rebuilt"
 
 
 def several(sound: bytes) -> Iterator[bytes]:

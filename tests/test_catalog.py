@@ -16,14 +16,14 @@ from pretrain_sources.variants import fields_of
 KNOWN = catalog()
 
 
-def test_every_shipped_name_is_its_own() -> None:
+def test_shipped_names_are_canonical() -> None:
     for name in (*KNOWN, *STUDIES):
         assert find_source(name, KNOWN).name == name
     wanted = {"none", "none/long", "imagenet", "satir", "satir/felzenszwalb", "satir/top-4", "satir/points-16"}
     assert wanted | {"satir/rank-area", "imagenet+satir", "satir~shuffled", "satir~random-rank"} <= {*KNOWN, *STUDIES}
 
 
-def test_the_bare_name_is_meta_s_sam_with_the_authors_recipe() -> None:
+def test_satir_is_metas_sam_with_the_authors_recipe() -> None:
     recipe = KNOWN["satir"].recipe
     assert recipe is not None
     assert (recipe.teacher.kind, recipe.teacher.model, recipe.teacher.checkpoint) == ("sam", "vit_h", None)  # type: ignore[union-attr]
@@ -51,7 +51,7 @@ def test_the_bare_name_is_meta_s_sam_with_the_authors_recipe() -> None:
         ("satir/felzenszwalb/min-size-20", "min_size", 20),
     ],
 )
-def test_a_name_says_what_differs(name: str, field: str, value: object) -> None:
+def test_settings_in_a_name_change_one_field(name: str, field: str, value: object) -> None:
     card, base = find_source(name, KNOWN), KNOWN["satir/felzenszwalb" if "felz" in name else "satir"]
     changed = {key for key, now in fields_of(card.recipe).items() if now != fields_of(base.recipe)[key]}
     assert changed == {field}
@@ -78,7 +78,7 @@ def test_subsets_chains_and_controls() -> None:
     assert find_source("imagenet~permuted", KNOWN).training_data == ("ImageNet-1k",)
 
 
-def test_a_setting_that_is_no_change_has_no_name_of_its_own() -> None:
+def test_default_settings_are_not_part_of_the_name() -> None:
     assert find_source("satir/points-32/top-9", KNOWN) is KNOWN["satir"]
     names = [card.name for card in grid("satir", {"points_per_side": [16, 32], "top_k": [4, 9]}, KNOWN)]
     assert names == ["satir/top-4/points-16", "satir/points-16", "satir/top-4", "satir"]
@@ -86,7 +86,7 @@ def test_a_setting_that_is_no_change_has_no_name_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "message"),
     [
         ("satri", "unknown source 'satri': did you mean 'satir'?"),
         ("satir/top-0", "'satir' with top_k '0': Input should be greater than or equal to 1"),
@@ -113,12 +113,12 @@ def test_a_setting_that_is_no_change_has_no_name_of_its_own() -> None:
         ("", "unknown source"),
     ],
 )
-def test_names_that_mean_nothing_are_explained(name: str, says: str) -> None:
-    with pytest.raises(UnknownSourceError, match=says.replace("?", r"\?").replace("+", r"\+")):
+def test_invalid_names_are_refused(name: str, message: str) -> None:
+    with pytest.raises(UnknownSourceError, match=message.replace("?", r"\?").replace("+", r"\+")):
         find_source(name, KNOWN)
 
 
-# -- cards of one's own ----------------------------------------------------------------------------------------------------
+# -- a user's own cards ----------------------------------------------------------------------------------------------------
 
 
 def card(folder: Path, name: str, **fields: object) -> Path:
@@ -127,7 +127,7 @@ def card(folder: Path, name: str, **fields: object) -> Path:
     return path
 
 
-def test_a_card_of_one_s_own_is_a_source_like_others(tmp_path: Path) -> None:
+def test_a_users_own_card_is_a_source_like_others(tmp_path: Path) -> None:
     mine = card(tmp_path, "mine", recipe={"teacher": {"kind": "felzenszwalb"}, "top_k": 5}, training_data=[])
     path = write_matrix(tmp_path, ("none", mine.name, "mine/top-3", "mine~shuffled", "imagenet+mine"))
     matrix = load_matrix(str(path))
@@ -138,7 +138,7 @@ def test_a_card_of_one_s_own_is_a_source_like_others(tmp_path: Path) -> None:
     assert find_source("satir", KNOWN).training_data != "unknown"
 
 
-def test_two_cards_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_duplicate_names_of_cards_are_refused(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         card(tmp_path / name, "mine", recipe={})
@@ -153,7 +153,7 @@ def test_two_cards_of_one_name_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "says"),
+    ("fields", "message"),
     [
         ({"recipe": {"topk": 3}}, "unknown key 'recipe.topk': did you mean 'top_k'?"),
         ({"recipe": {"top_k": 0}}, "recipe.top_k: Input should be greater than or equal to 1, got 0"),
@@ -168,14 +168,14 @@ def test_two_cards_of_one_name_are_refused(tmp_path: Path) -> None:
         ({"training_data": "all of it"}, "training_data"),
     ],
 )
-def test_cards_are_strict(fields: dict[str, object], says: str, tmp_path: Path) -> None:
+def test_cards_are_strict(fields: dict[str, object], message: str, tmp_path: Path) -> None:
     with pytest.raises(FileError) as wrong:
         collect([card(tmp_path, "mine", **fields)])
-    assert says in str(wrong.value)
+    assert message in str(wrong.value)
     assert "mine.yaml, line " in str(wrong.value)
 
 
-def test_a_chain_that_loops_is_refused(tmp_path: Path) -> None:
+def test_a_circular_chain_is_refused(tmp_path: Path) -> None:
     a = card(tmp_path, "a", recipe={}, start="b")
     b = card(tmp_path, "b", recipe={}, start="a")
     with pytest.raises(BenchError, match="circular chain of sources: a -> b -> a"):
@@ -185,7 +185,7 @@ def test_a_chain_that_loops_is_refused(tmp_path: Path) -> None:
         load_matrix(str(write_matrix(tmp_path, (c.name,))))
 
 
-def test_a_start_is_known_by_its_canonical_name(tmp_path: Path) -> None:
+def test_a_start_gets_its_canonical_name(tmp_path: Path) -> None:
     a = card(tmp_path, "a", recipe={}, start="satir/points-16/top-4")
     cards = load_matrix(str(write_matrix(tmp_path, (a.name,)))).cards
     assert set(cards) == {"a", "satir/top-4/points-16"}
@@ -194,13 +194,13 @@ def test_a_start_is_known_by_its_canonical_name(tmp_path: Path) -> None:
     assert set(cards) == {"b", "satir/felzenszwalb"}
 
 
-def test_a_control_takes_everything_from_what_it_controls(tmp_path: Path) -> None:
+def test_a_control_takes_all_settings_from_its_source(tmp_path: Path) -> None:
     for fields in ({"recipe": {}}, {"long": True}, {"start": "imagenet"}):
         with pytest.raises(FileError, match="a control takes all settings from 'satir'"):
             collect([card(tmp_path, "mine", control={"of": "satir", "kind": "shuffled"}, **fields)], KNOWN)
 
 
-def test_what_a_path_leads_to_is_the_identity_not_the_path(tmp_path: Path) -> None:
+def test_paths_are_not_part_of_the_identity(tmp_path: Path) -> None:
     teacher = {"kind": "sam", "model": "vit_b", "checkpoint": "x.pth"}
     (tmp_path / "x.pth").write_bytes(b"")
     known = collect([card(tmp_path, "mine", recipe={"teacher": teacher})], KNOWN)
@@ -229,7 +229,7 @@ def test_matrices_take_globs_and_grids(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(written))
     with pytest.raises(BenchError, match="'satir/top-4' stands twice"):
         load_matrix(str(path))
-    for entry, says in (
+    for entry, message in (
         ("satri/*", "matches no source"),
         ({"satir": {"topk": [3]}}, "has no setting 'topk': did you mean 'top_k'"),
         ({"none": {"top_k": [3]}}, "'none' has no settings of its own"),
@@ -240,11 +240,11 @@ def test_matrices_take_globs_and_grids(tmp_path: Path) -> None:
     ):
         written["sources"] = [entry]
         path.write_text(yaml.safe_dump(written))
-        with pytest.raises(BenchError, match=says):
+        with pytest.raises(BenchError, match=message):
             load_matrix(str(path))
 
 
-def test_another_teacher_can_stand_in_for_satir_s() -> None:
+def test_another_teacher_can_replace_satirs() -> None:
     names = [cell.source for cell in load_matrix("soda-scaling", teacher="felzenszwalb").cells if cell.train_frac == 1]
     assert "satir/felzenszwalb/n-10pct" in names
     assert "imagenet+satir/felzenszwalb" in names
@@ -266,14 +266,14 @@ def test_protocols_without_pretraining_steps_take_no_sources_that_need_them(tmp_
         load_matrix(str(write_matrix(tmp_path, ("none",), pretrain_epochs=1)))
 
 
-def test_one_card_file_twice_is_told_as_what_it_is(tmp_path: Path) -> None:
+def test_the_same_card_file_twice_is_a_duplicate(tmp_path: Path) -> None:
     path = card(tmp_path, "mine", recipe={"teacher": {"kind": "felzenszwalb"}})
     with pytest.raises(BenchError, match="'mine' stands twice"):
         load_matrix(str(write_matrix(tmp_path, (path.name, path.name))))
 
 
-def test_a_glob_of_a_card_is_short_and_quick() -> None:
-    """Globs become regular expressions; the library makes them so that none of them goes back."""
+def test_globs_of_a_card_are_short_and_fast() -> None:
+    """Globs become regular expressions, which the library builds without backtracking."""
     started = time.monotonic()
     for glob in ("*a" * 100, "*" * 200, "[b-z]*" * 33, "?*" * 100, "[" * 200, "*(a+)+" * 30):
         assert not Checkpoint(backbones=(glob,), path=Path("x")).is_for("a" * 200 + "!") or glob in (

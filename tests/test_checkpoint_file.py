@@ -1,4 +1,4 @@
-"""Files are read without running anything in them, and refused with the reason where they hold no weights."""
+"""Checkpoints are read without running code, and refused with a reason if they have no weights."""
 
 import argparse
 import os
@@ -31,15 +31,15 @@ def test_tensors_are_read(how: str, tmp_path: Path) -> None:
         save_file(tiny(), path)
     else:
         written(path, tiny(), _use_new_zipfile_serialization=how == "zip")
-    tensors, told = read_tensors(path)
+    tensors, notes = read_tensors(path)
     assert same(tensors, tiny())
-    assert told == (f"18 tensors read from {path.name}",)
+    assert notes == (f"18 tensors read from {path.name}",)
 
 
 @pytest.mark.parametrize(
     "keys", [["state_dict"], ["model"], ["model_state_dict"], ["state", "model_ema", "module"], ["teacher"]]
 )
-def test_containers_are_opened_and_the_rest_is_told(keys: list[str], tmp_path: Path) -> None:
+def test_containers_are_opened_and_the_rest_is_noted(keys: list[str], tmp_path: Path) -> None:
     content: dict[str, object] = dict(tiny())
     for key in reversed(keys):
         content = {key: content}
@@ -50,21 +50,21 @@ def test_containers_are_opened_and_the_rest_is_told(keys: list[str], tmp_path: P
         "args": argparse.Namespace(lr=0.1),
         "loss": {"center": torch.rand(9)},
     }
-    tensors, told = read_tensors(written(tmp_path / "a.pth", content))
+    tensors, notes = read_tensors(written(tmp_path / "a.pth", content))
     assert same(tensors, tiny())
-    assert told[0] == f"18 tensors read from a.pth, inside '{'.'.join(keys)}'"
-    assert told[1] == "ignored besides the weights: epoch, optimizer, args, loss"
+    assert notes[0] == f"18 tensors read from a.pth, inside '{'.'.join(keys)}'"
+    assert notes[1] == "ignored besides the weights: epoch, optimizer, args, loss"
 
 
 def test_parameters_and_numbers_among_the_tensors(tmp_path: Path) -> None:
     content = {name: nn.Parameter(t) if t.is_floating_point() else t for name, t in tiny().items()}
-    tensors, told = read_tensors(written(tmp_path / "a.pth", content | {"epoch": 7}))
+    tensors, notes = read_tensors(written(tmp_path / "a.pth", content | {"epoch": 7}))
     assert same(tensors, tiny())
     assert not any(tensor.requires_grad for tensor in tensors.values())
-    assert told[1] == "ignored besides the weights: epoch"
+    assert notes[1] == "ignored besides the weights: epoch"
 
 
-def test_several_containers_need_a_word(tmp_path: Path) -> None:
+def test_several_containers_need_a_choice(tmp_path: Path) -> None:
     moved = {name: tensor + 1 for name, tensor in tiny().items()}
     content = {"student": {"net": tiny()}, "teacher": {"net": moved}, "epoch": 3}
     path = written(tmp_path / "a.pth", content)
@@ -104,7 +104,7 @@ def test_a_whole_module_and_a_torchscript_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", ["zip", "legacy", "safetensors"])
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.99])
-def test_a_torn_file_is_refused(how: str, share: float, tmp_path: Path) -> None:
+def test_a_truncated_file_is_refused(how: str, share: float, tmp_path: Path) -> None:
     path = tmp_path / f"a.{'safetensors' if how == 'safetensors' else 'pth'}"
     save_file(tiny(), path) if how == "safetensors" else written(
         path, tiny(), _use_new_zipfile_serialization=how == "zip"
@@ -123,7 +123,7 @@ def test_a_torn_file_is_refused(how: str, share: float, tmp_path: Path) -> None:
         (b"\x89HDF\r\n\x1a\n", "neither safetensors nor a torch.save file"),
     ],
 )
-def test_what_is_no_checkpoint_is_named(content: bytes, why: str, tmp_path: Path) -> None:
+def test_other_files_are_refused(content: bytes, why: str, tmp_path: Path) -> None:
     for name in ("a.pth", "a.safetensors"):
         (tmp_path / name).write_bytes(content)
     with pytest.raises(CheckpointError, match=why):
@@ -132,7 +132,7 @@ def test_what_is_no_checkpoint_is_named(content: bytes, why: str, tmp_path: Path
         read_tensors(tmp_path / "a.safetensors")
 
 
-def test_files_that_are_not_there_or_hold_no_tensors(tmp_path: Path) -> None:
+def test_missing_files_and_files_without_tensors_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"b.pth: no such file"):
         read_tensors(tmp_path / "b.pth")
     with pytest.raises(CheckpointError, match="a folder"):
@@ -154,7 +154,7 @@ def test_tensors_without_plain_values_are_refused(tmp_path: Path) -> None:
         read_tensors(written(tmp_path / "a.pth", {"a": torch.zeros(1).expand(10**9)}))
 
 
-def test_a_file_that_holds_itself_ends(tmp_path: Path) -> None:
+def test_a_file_that_contains_itself_is_read(tmp_path: Path) -> None:
     content: dict[str, object] = {"model": tiny()}
     content |= {f"again{i}": content for i in range(50)}
     assert same(read_tensors(written(tmp_path / "a.pth", content))[0], tiny())

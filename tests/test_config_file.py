@@ -32,7 +32,7 @@ def test_a_good_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("name: a\nsearch: {low: 1}\nstepps: 3\n", "line 3: unknown key 'stepps': did you mean 'steps'?"),
         ("name: a\nsearch:\n  low: 1\n  hihg: 2\n", "line 4: unknown key 'search.hihg': did you mean 'high'?"),
@@ -74,17 +74,17 @@ def test_a_good_file(tmp_path: Path) -> None:
         ("#" * (MOST_BYTES + 1), "larger than"),
     ],
 )
-def test_a_wrong_file_is_named_with_its_line(text: str, says: str, tmp_path: Path) -> None:
+def test_errors_name_file_and_line(text: str, message: str, tmp_path: Path) -> None:
     started = time.monotonic()
     with pytest.raises(FileError) as wrong:
         read(tmp_path, text)
-    assert says in str(wrong.value)
+    assert message in str(wrong.value)
     assert "file.yaml" in str(wrong.value)
     assert time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "message"),
     [
         (b"name: \xff\xfe\n", "is not UTF-8 text"),
         ("name: a\nsearch: {low: 1}\n".encode("utf-16"), "is not UTF-8 text"),
@@ -92,24 +92,24 @@ def test_a_wrong_file_is_named_with_its_line(text: str, says: str, tmp_path: Pat
         (b"PK\x03\x04", "is not YAML"),
     ],
 )
-def test_a_file_that_is_no_text_is_refused(data: bytes, says: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_text_is_refused(data: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "file.yaml").write_bytes(data)
-    with pytest.raises(FileError, match=says):
+    with pytest.raises(FileError, match=message):
         read_yaml(tmp_path / "file.yaml", Outer)
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "file.yaml").write_bytes("name: a\nsearch: {low: 1}\n".encode("utf-8-sig"))
     assert read_yaml(tmp_path / "file.yaml", Outer).name == "a"
 
 
-def test_nothing_but_a_regular_file_is_read(tmp_path: Path) -> None:
-    """A device or a pipe would be read for ever."""
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
+    """Reading a device or a pipe would not end."""
     os.mkfifo(tmp_path / "pipe.yaml")
     (tmp_path / "zero.yaml").symlink_to("/dev/zero")
     (tmp_path / "folder.yaml").mkdir()
-    for name, says in (("pipe", "not a regular file"), ("zero", "not a regular file"), ("folder", "Is a directory")):
-        with pytest.raises(FileError, match=f"cannot read .*{name}.yaml: {says}"):
+    for name, message in (("pipe", "not a regular file"), ("zero", "not a regular file"), ("folder", "Is a directory")):
+        with pytest.raises(FileError, match=f"cannot read .*{name}.yaml: {message}"):
             read_yaml(tmp_path / f"{name}.yaml", Outer)
 
 
@@ -121,7 +121,7 @@ def test_the_largest_file_is_read_within_seconds(tmp_path: Path) -> None:
     assert time.monotonic() - started < 20
 
 
-def test_a_file_that_is_a_list(tmp_path: Path) -> None:
+def test_read_yaml_list(tmp_path: Path) -> None:
     path = tmp_path / "file.yaml"
     path.write_text("- {low: 1}\n- low: 2\n  high: 3\n")
     assert [inner.high for inner in read_yaml_list(path, Inner)] == [1.0, 3.0]
@@ -135,7 +135,7 @@ def test_a_file_that_is_a_list(tmp_path: Path) -> None:
         read_yaml_list(path, Inner)
 
 
-def test_all_faults_at_once(tmp_path: Path) -> None:
+def test_all_errors_are_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(FileError) as wrong:
         read(tmp_path, "nmae: a\nsearch: {low: x}\n")
     assert len(str(wrong.value).splitlines()) == 3
@@ -146,5 +146,5 @@ def test_a_missing_file(tmp_path: Path) -> None:
         read_yaml(tmp_path / "none.yaml", Outer)
 
 
-def test_where_nothing_is_near_the_known_names_are_listed() -> None:
+def test_without_a_close_match_all_known_names_are_listed() -> None:
     assert suggestion("xyz", ["b", "a"]) == "; known: a, b"

@@ -10,7 +10,7 @@ from pretrain_sources.corpus.contact_sheet import GAP, HEAD, PANEL, WIDTH, Row, 
 
 
 def row(h: int = 64, w: int = 80, ranks: int = 2, name: str = "frame.png") -> Row:
-    """Stripes: the left of the label map is 0, then a stripe for each rank, the last one ignored."""
+    """Make stripes: the left of the label map is 0, then a stripe for each rank, the last one is ignored."""
     label = np.repeat(np.linspace(0, ranks + 1.999, w).astype(np.uint8)[None], h, axis=0)
     masks = [label == rank for rank in range(1, ranks + 1)]
     label[label == ranks + 1] = 255
@@ -24,7 +24,7 @@ def read(png: bytes) -> np.ndarray:
 
 
 def column(sheet: np.ndarray, number: int) -> np.ndarray:
-    """A line of pixels through the middle of the first row's panel, (PANEL, 3)."""
+    """Return a line of pixels through the middle of the first row's panel, (PANEL, 3)."""
     left = GAP + number * (PANEL + GAP)
     return sheet[HEAD + 100, left : left + PANEL]
 
@@ -35,7 +35,7 @@ def test_grows_with_the_rows():
     assert read(contact_sheet([row()], "t", 3)).shape[1] == WIDTH
 
 
-def test_each_panel_shows_its_own():
+def test_contents_of_the_panels():
     sheet = read(contact_sheet([row()], "t", 3))
     colours = label_colours(3)
     middles = column(sheet, 2)[[PANEL // 8, 3 * PANEL // 8, 5 * PANEL // 8, 7 * PANEL // 8]]
@@ -76,7 +76,7 @@ def test_same_bytes_twice():
 
 
 @pytest.mark.parametrize(("h", "w"), [(1, 1), (1, 900), (900, 1), (7, 5), (513, 641)])
-def test_odd_sizes_stand_beside_others(h, w):
+def test_images_of_odd_sizes(h, w):
     one = read(contact_sheet([row()], "t", 3)).shape[0]
     assert one < read(contact_sheet([row(), row(h, w)], "t", 3)).shape[0] < one + 520
 
@@ -109,7 +109,7 @@ def test_wrong_number_of_rows(count):
         contact_sheet([row()] * count, "t", 3)
 
 
-def test_a_row_that_does_not_fit_together():
+def test_inconsistent_rows_are_refused():
     name, image, masks, label = row()
     with pytest.raises(ValueError, match=r"frame\.png: image, masks and label map must have the same size"):
         contact_sheet([(name, image, masks, label[1:])], "t", 3)

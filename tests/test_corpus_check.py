@@ -28,7 +28,7 @@ def ready(pool: Path, tmp_path: Path) -> Path:
     return write_ready(pool, tmp_path)
 
 
-def test_a_ready_made_corpus_is_read_file_by_file(ready: Path, tmp_path: Path) -> None:
+def test_a_ready_made_corpus_is_checked(ready: Path, tmp_path: Path) -> None:
     corpus, _ = check_corpus(ready, num_classes=10)
     made = read_corpus(tmp_path / "made")
     assert corpus.content_hash == made.content_hash
@@ -43,7 +43,7 @@ def test_a_ready_made_corpus_is_read_file_by_file(ready: Path, tmp_path: Path) -
         check_corpus(ready / "images" / "frame_00.png", num_classes=10)
 
 
-def test_every_fault_is_named_at_once(ready: Path) -> None:
+def test_all_faults_are_reported_at_once(ready: Path) -> None:
     labels = ready / "labels"
     Image.fromarray(np.full((20, 24), 12, np.uint8)).save(labels / "frame_00.png")
     Image.fromarray(np.zeros((10, 24), np.uint8)).save(labels / "frame_01.png")
@@ -65,7 +65,7 @@ def test_every_fault_is_named_at_once(ready: Path) -> None:
         assert part in text
 
 
-def test_a_corpus_that_was_changed_is_found_out(pool: Path, tmp_path: Path) -> None:
+def test_a_changed_corpus_is_detected(pool: Path, tmp_path: Path) -> None:
     make(pool, tmp_path / "corpus")
     label = tmp_path / "corpus" / "labels" / "frame_02.png"
     Image.fromarray((np.asarray(Image.open(label)) == 0).astype(np.uint8)).save(label)
@@ -85,9 +85,7 @@ def test_a_corpus_that_was_changed_is_found_out(pool: Path, tmp_path: Path) -> N
         check_corpus(tmp_path / "corpus")
 
 
-def test_files_that_have_not_changed_are_not_read_again(
-    ready: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unchanged_files_are_not_read_again(ready: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache, read = tmp_path / "cache.json", list[str]()
     real = corpus_check.read_label
     monkeypatch.setattr(corpus_check, "read_label", lambda data, name: read.append(name) or real(data, name))
@@ -103,7 +101,7 @@ def test_files_that_have_not_changed_are_not_read_again(
         check_corpus(ready, num_classes=10, cache=cache)
 
 
-def test_what_images_and_label_maps_do_not_share_is_told(ready: Path) -> None:
+def test_unmatched_files_are_noted(ready: Path) -> None:
     labels = ready / "labels"
     shutil.copy(labels / "frame_00.png", labels / "gone.png")
     (labels / "frame_01.png").rename(labels / "frame_01.PNG")
@@ -120,7 +118,7 @@ def test_what_images_and_label_maps_do_not_share_is_told(ready: Path) -> None:
 
 
 @pytest.mark.parametrize(("image", "label"), [("NFC", "NFD"), ("NFD", "NFC")])
-def test_label_maps_are_found_in_either_unicode_form(image: str, label: str, ready: Path) -> None:
+def test_label_maps_match_in_either_unicode_form(image: str, label: str, ready: Path) -> None:
     name = "caf\u00e9"
     (ready / "images" / "frame_02.png").rename(ready / "images" / f"{unicodedata.normalize(image, name)}.png")
     (ready / "labels" / "frame_02.png").rename(ready / "labels" / f"{unicodedata.normalize(label, name)}.png")
@@ -129,7 +127,7 @@ def test_label_maps_are_found_in_either_unicode_form(image: str, label: str, rea
     assert "1 files in ready/labels match" in notes[0]
 
 
-def test_label_maps_that_are_not_what_they_seem_are_refused(ready: Path) -> None:
+def test_misleading_label_maps_are_refused(ready: Path) -> None:
     labels, tags = ready / "labels", Image.Exif()
     tags[274] = 3
     maps = [Image.open(path).copy() for path in sorted(labels.iterdir())]
@@ -152,7 +150,7 @@ def test_label_maps_that_are_not_what_they_seem_are_refused(ready: Path) -> None
         assert part in text
 
 
-def test_what_was_converted_in_a_corpus_is_noted(ready: Path, tmp_path: Path) -> None:
+def test_conversions_are_noted(ready: Path, tmp_path: Path) -> None:
     image, tags = ready / "images" / "frame_03.png", Image.Exif()
     tags[274] = 3
     Image.open(image).save(image, exif=tags.tobytes())
@@ -164,16 +162,16 @@ def test_what_was_converted_in_a_corpus_is_noted(ready: Path, tmp_path: Path) ->
         ]
 
 
-@pytest.mark.parametrize(("value", "says"), [(255, "no class"), (0, "only class 0")])
-def test_label_maps_that_teach_nothing_are_refused(value: int, says: str, ready: Path) -> None:
+@pytest.mark.parametrize(("value", "message"), [(255, "no class"), (0, "only class 0")])
+def test_label_maps_of_one_class_are_refused(value: int, message: str, ready: Path) -> None:
     for path in (ready / "labels").iterdir():
         drawn = np.asarray(Image.open(path)) > 0
         Image.fromarray(np.where(drawn, 255, value).astype(np.uint8)).save(path)
-    with pytest.raises(CorpusError, match=rf"nothing to learn: its label maps hold {says} besides 255"):
+    with pytest.raises(CorpusError, match=rf"nothing to learn: its label maps hold {message} besides 255"):
         check_corpus(ready, num_classes=10)
 
 
-def test_a_made_corpus_that_teaches_nothing_says_so(pool: Path, tmp_path: Path) -> None:
+def test_a_made_corpus_of_one_class_is_noted(pool: Path, tmp_path: Path) -> None:
     make(pool, tmp_path / "corpus", Recipe(top_k=2, uncovered="ignore"), masks=1)
-    told = "nothing to learn: its label maps hold only class 1 besides 255 (ignore)"
-    assert check_corpus(tmp_path / "corpus")[1] == [told]
+    note = "nothing to learn: its label maps hold only class 1 besides 255 (ignore)"
+    assert check_corpus(tmp_path / "corpus")[1] == [note]

@@ -24,7 +24,7 @@ def pool(tmp_path: Path) -> Path:
     return write_pool(tmp_path / "pool")
 
 
-def test_a_corpus_holds_labels_and_says_what_it_is(pool: Path, tmp_path: Path) -> None:
+def test_a_corpus_has_labels_tables_and_a_manifest(pool: Path, tmp_path: Path) -> None:
     make(pool, tmp_path / "corpus")
     corpus = read_corpus(tmp_path / "corpus")
     assert (len(corpus.images), corpus.num_classes) == (7, 10)
@@ -43,7 +43,7 @@ def test_a_corpus_holds_labels_and_says_what_it_is(pool: Path, tmp_path: Path) -
     check_corpus(tmp_path / "corpus")
 
 
-def test_the_same_call_gives_the_same_bytes_whatever_the_processes(pool: Path, tmp_path: Path) -> None:
+def test_the_bytes_do_not_depend_on_the_number_of_processes(pool: Path, tmp_path: Path) -> None:
     make(pool, tmp_path / "one")
     images = read_pool(pool).images
     masks = MaskCache(teacher(), pool, tmp_path / "kept").over(images, jobs=2)
@@ -51,7 +51,7 @@ def test_the_same_call_gives_the_same_bytes_whatever_the_processes(pool: Path, t
     assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "two")
 
 
-def test_a_killed_call_goes_on_to_the_same_bytes(pool: Path, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_to_the_same_bytes(pool: Path, tmp_path: Path) -> None:
     calls, kept = tmp_path / "calls", tmp_path / "kept"
     make(pool, tmp_path / "whole", calls=str(tmp_path / "calls of the whole"))
     unbroken = teacher(calls=str(calls), die_after=4)
@@ -60,11 +60,13 @@ def test_a_killed_call_goes_on_to_the_same_bytes(pool: Path, tmp_path: Path) -> 
         writer(tmp_path / "broken", pool).write(masks, total=7)
     assert read_manifest(tmp_path / "broken") is None
     make(pool, tmp_path / "broken", kept=kept, calls=str(calls))
-    assert len(calls.read_text().splitlines()) == 7 + 1  # the fifth was asked, died, and was asked again
+    assert len(calls.read_text().splitlines()) == 7 + 1  # the fifth call died and was repeated
     assert bytes_of(tmp_path / "broken") == bytes_of(tmp_path / "whole")
 
 
-def test_the_sheet_says_what_made_it(pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_contact_sheet_names_teacher_and_recipe(
+    pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     titles = []
     real = corpus_writer.contact_sheet
     monkeypatch.setattr(
@@ -74,7 +76,7 @@ def test_the_sheet_says_what_made_it(pool: Path, tmp_path: Path, monkeypatch: py
     assert titles[0].startswith("fake: top 4 by area, better_wins; 7 images, ")
 
 
-def test_what_a_killed_call_left_half_is_replaced(pool: Path, tmp_path: Path) -> None:
+def test_partial_files_of_a_killed_run_are_replaced(pool: Path, tmp_path: Path) -> None:
     for name in ("images/frame_00.png", "labels/frame_01.png"):
         path = tmp_path / "corpus" / name
         path.parent.mkdir(parents=True)
@@ -92,7 +94,7 @@ def test_links_in_a_pool_are_followed(pool: Path, tmp_path: Path) -> None:
     check_corpus(tmp_path / "corpus")
 
 
-def test_what_gets_no_label_is_counted_and_named(pool: Path, tmp_path: Path) -> None:
+def test_images_without_label_maps_are_counted_and_listed(pool: Path, tmp_path: Path) -> None:
     (pool / "frame_03.png").write_bytes(b"torn")
     Image.fromarray(np.zeros((4, 5), np.uint8)).save(pool / "frame_05.png")
     make(pool, tmp_path / "corpus", recipe=Recipe(min_area_px=21))
@@ -106,7 +108,7 @@ def test_what_gets_no_label_is_counted_and_named(pool: Path, tmp_path: Path) -> 
     assert len(read_corpus(tmp_path / "corpus").images) == 5
 
 
-def test_masks_of_another_size_are_refused_not_drawn(pool: Path, tmp_path: Path) -> None:
+def test_masks_of_another_size_are_refused(pool: Path, tmp_path: Path) -> None:
     with pytest.raises(
         CorpusError, match=r"none of 7 images got a label map: 7 mask size.*masks of 25 x 21, the image 24 x 20"
     ):
@@ -116,18 +118,18 @@ def test_masks_of_another_size_are_refused_not_drawn(pool: Path, tmp_path: Path)
     assert read_manifest(tmp_path / "corpus") is None
 
 
-def test_ranking_anew_asks_no_teacher_and_equals_making_it_so(pool: Path, tmp_path: Path) -> None:
+def test_relabelling_runs_no_teacher_and_equals_a_new_corpus(pool: Path, tmp_path: Path) -> None:
     calls = tmp_path / "calls"
     make(pool, tmp_path / "nine", calls=str(calls))
     other = Recipe(top_k=2, overlap="better_wins", rank_by="area", uncovered="ignore")
-    writer(tmp_path / "anew", tmp_path / "nine" / "images", other).write(stored_masks(tmp_path / "nine"), total=7)
+    writer(tmp_path / "again", tmp_path / "nine" / "images", other).write(stored_masks(tmp_path / "nine"), total=7)
     assert len(calls.read_text().splitlines()) == 7
     make(pool, tmp_path / "two", recipe=other)
-    assert bytes_of(tmp_path / "anew") == bytes_of(tmp_path / "two")
+    assert bytes_of(tmp_path / "again") == bytes_of(tmp_path / "two")
 
 
 @pytest.mark.parametrize("name", ["../outside.png", "/etc/passwd", "a/../../b.png"])
-def test_no_path_leads_out_of_a_corpus(name: str, pool: Path, tmp_path: Path) -> None:
+def test_paths_outside_of_a_corpus_are_refused(name: str, pool: Path, tmp_path: Path) -> None:
     make(pool, tmp_path / "corpus")
     table = pd.read_parquet(tmp_path / "corpus" / "images.parquet")
     table.loc[2, "file"] = name
@@ -138,7 +140,7 @@ def test_no_path_leads_out_of_a_corpus(name: str, pool: Path, tmp_path: Path) ->
         list(stored_masks(tmp_path / "corpus"))
 
 
-def test_groups_that_are_known_from_elsewhere_stay_with_a_corpus(pool: Path, tmp_path: Path) -> None:
+def test_given_groups_are_kept_in_a_corpus(pool: Path, tmp_path: Path) -> None:
     given = {f"frame_{i:02d}": f"date {i % 3}" for i in range(7)}
     images = read_pool(pool, given).images
     masks = MaskCache(teacher(), pool, tmp_path / "kept").over(images)
@@ -146,7 +148,7 @@ def test_groups_that_are_known_from_elsewhere_stay_with_a_corpus(pool: Path, tmp
     assert [image.group for image in check_corpus(tmp_path / "corpus")[0].images] == list(given.values())
 
 
-def test_a_pool_without_a_list_of_groups_gives_the_corpus_that_it_always_gave(pool: Path, tmp_path: Path) -> None:
+def test_a_pool_without_a_list_of_groups_uses_numbering_blocks(pool: Path, tmp_path: Path) -> None:
     make(pool, tmp_path / "corpus")
     manifest = read_manifest(tmp_path / "corpus")
     assert manifest is not None

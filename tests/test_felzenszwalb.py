@@ -1,4 +1,4 @@
-"""The teacher without weights: what it draws on images made by hand."""
+"""The teacher without weights, on synthetic images."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def test_bright_square_is_found_whole():
     assert found.prompts == ((),) * len(found.masks)
 
 
-def test_nested_squares_are_told_apart():
+def test_nested_squares_are_separated():
     image = square(128, 20, 108, level=120)
     image[50:80, 50:80] = 240
     found = ask(image, sigma=0.0)
@@ -59,7 +59,7 @@ def test_same_bytes_twice():
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (2, 3), (8, 8), (40, 60)])
 @pytest.mark.parametrize("scales", [(100.0,), (200.0, 800.0)])
-def test_flat_image_is_one_segment_that_stands_out_from_nothing(shape, scales):
+def test_a_flat_image_is_one_segment_without_contrast(shape, scales):
     found = ask(np.full(shape, 77, np.uint8), scales=scales)
     assert found.masks.shape == (1, *shape)
     assert found.predicted_iou.tolist() == [0]
@@ -72,7 +72,7 @@ def test_tiny_images(shape):
     assert found.masks.any(axis=0).all()
 
 
-def test_doubles_are_dropped_and_the_same_at_both_scales_is_stable():
+def test_duplicates_are_dropped_and_equal_segments_are_stable():
     image = square()
     once = ask(image, scales=(200.0, 800.0), sigma=0.0)
     assert (once.masks.sum(axis=0) == 1).all()
@@ -82,20 +82,20 @@ def test_doubles_are_dropped_and_the_same_at_both_scales_is_stable():
     assert ask(image, scales=(800.0, 200.0, 200.0), sigma=0.0).masks.tobytes() == once.masks.tobytes()
 
 
-def test_of_two_that_overlap_the_better_is_kept():
+def test_the_better_of_two_overlapping_segments_is_kept():
     maps = np.array([[[0, 0, 0, 1]], [[2, 2, 2, 2]]])  # 0 and 2 share 3 of 4 pixels
-    assert felzenszwalb._without_doubles(maps, np.array([2, 0, 1]), 0.7).tolist() == [2, 1]
-    assert felzenszwalb._without_doubles(maps, np.array([1, 0, 2]), 0.7).tolist() == [1, 0]
-    assert felzenszwalb._without_doubles(maps, np.array([1, 0, 2]), 0.75).tolist() == [1, 0, 2]
+    assert felzenszwalb._suppress(maps, np.array([2, 0, 1]), 0.7).tolist() == [2, 1]
+    assert felzenszwalb._suppress(maps, np.array([1, 0, 2]), 0.7).tolist() == [1, 0]
+    assert felzenszwalb._suppress(maps, np.array([1, 0, 2]), 0.75).tolist() == [1, 0, 2]
 
 
-def test_what_a_dropped_segment_overlaps_is_not_dropped_for_it():
+def test_a_dropped_segment_suppresses_no_other():
     maps = np.zeros((3, 1, 10), np.int64)
     maps[0, 0] = [0] * 6 + [3] * 4
     maps[1, 0] = [1] * 8 + [4] * 2
     maps[2, 0] = 2
     # 0 drops 1 (IoU 0.75), so 1 does not drop 2 (IoU 0.8)
-    assert felzenszwalb._without_doubles(maps, np.array([0, 1, 2, 3, 4]), 0.7).tolist() == [0, 2, 3, 4]
+    assert felzenszwalb._suppress(maps, np.array([0, 1, 2, 3, 4]), 0.7).tolist() == [0, 2, 3, 4]
 
 
 def test_stability_is_the_best_overlap_with_the_next_scale():
@@ -111,17 +111,17 @@ def test_a_single_scale_is_compared_with_its_double():
     assert sorted(alone.stability) == pytest.approx(sorted(felzenszwalb._stability(both)[: len(alone.masks)]))
 
 
-def test_standing_out_of_a_plain_square():
+def test_scores_of_a_plain_square():
     segments = np.zeros((1, 40, 40), np.int64)
     segments[0, 10:30, 10:30] = 1
     image = np.where(segments[0] == 1, 200, 100).astype(np.uint8)
     image[:5] = 150  # the ground's spread; out of the square's ring
     expected = 400 / (400 + 6 * 80)  # no spread in the square
-    assert felzenszwalb._standing_out(image, segments)[1] == pytest.approx(expected)
+    assert felzenszwalb._scores(image, segments)[1] == pytest.approx(expected)
     image[:, 35:] += 10
-    assert felzenszwalb._standing_out(image, segments)[1] == pytest.approx(expected)
+    assert felzenszwalb._scores(image, segments)[1] == pytest.approx(expected)
     image[10:30, 10:20] = 180
-    assert felzenszwalb._standing_out(image, segments)[1] == pytest.approx(expected * 90 / (90 + 10))
+    assert felzenszwalb._scores(image, segments)[1] == pytest.approx(expected * 90 / (90 + 10))
 
 
 def test_the_librarys_scale_is_that_of_the_paper_for_images_in_0_to_255():

@@ -1,4 +1,4 @@
-"""Files that are not what they seem: what `pretrain_sources.image_files` refuses, converts and notes."""
+"""Unusual image files: what `pretrain_sources.image_files` refuses, converts and notes."""
 
 import contextlib
 import io
@@ -62,7 +62,7 @@ def exif(orientation: int) -> bytes:
     return tags.tobytes()
 
 
-def see_through(pixels: np.ndarray) -> Image.Image:
+def transparent(pixels: np.ndarray) -> Image.Image:
     image = Image.fromarray(pixels).convert("RGBA")
     image.putalpha(Image.fromarray(np.where(RAMP > 0.5, 255, 0).astype(np.uint8)))
     return image
@@ -81,11 +81,11 @@ def saved_array(*arrays: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-# -- masks that are refused: each of them was read as if nothing were the matter, but where it says "already" -----------------
+# -- masks that are refused; once all but those marked "already" were read silently -------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "message"),
     [
         pytest.param(saved(LABELS, "JPEG", quality=95), "JPEG, whose compression can change labels", id="jpeg"),
         pytest.param(saved(LABELS, "GIF"), "GIF, whose compression", id="gif, whose writers renumber"),
@@ -113,13 +113,13 @@ def saved_array(*arrays: np.ndarray) -> bytes:
         pytest.param(b"", "the file is empty", id="empty"),
     ],
 )
-def test_masks_that_can_change_a_label_are_refused(data: bytes, says: str) -> None:
-    with pytest.raises(ImageError, match=says) as wrong:
+def test_masks_that_can_change_a_label_are_refused(data: bytes, message: str) -> None:
+    with pytest.raises(ImageError, match=message) as wrong:
         decode_label(data)
     assert wrong.value.what in str(wrong.value)
 
 
-def test_the_refusal_of_a_turned_mask_says_how_to_mend_it() -> None:
+def test_the_refusal_of_a_rotated_mask_has_a_fix() -> None:
     with pytest.raises(ImageError) as wrong:
         read_label(saved(LABELS, "PNG", exif=exif(6)))
     assert wrong.value.mend == (
@@ -142,7 +142,7 @@ def test_the_refusal_of_a_turned_mask_says_how_to_mend_it() -> None:
         saved(LABELS, "PNG", exif=exif(1)),
     ],
 )
-def test_masks_that_hold_their_labels_are_read(data: bytes) -> None:
+def test_masks_with_intact_labels_are_read(data: bytes) -> None:
     assert np.array_equal(read_label(data).pixels[:HEIGHT, :WIDTH], LABELS)
 
 
@@ -164,7 +164,7 @@ def test_a_palette_of_other_greys_is_noted_and_the_index_is_the_label() -> None:
     )
 
 
-def test_labels_that_no_class_has_are_told_with_their_pixels() -> None:
+def test_unknown_labels_are_reported_with_their_pixels() -> None:
     def pixels(label: list[int], num_classes: int) -> tuple[int, ...]:
         facts = FileFacts("PNG")
         label_file = ImageFile(np.array([label], np.uint8), facts)
@@ -188,7 +188,7 @@ def test_a_label_map_has_the_size_of_its_image() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "message"),
     [
         pytest.param(tiff(np.stack([GREY] * 5), photometric="minisblack"), "5 pages", id="five pages"),
         pytest.param(tiff(np.stack([DEEP] * 5), photometric="minisblack"), "5 pages", id="five deep pages"),
@@ -196,8 +196,8 @@ def test_a_label_map_has_the_size_of_its_image() -> None:
         pytest.param(saved(GREY, "WEBP", save_all=True, append_images=[Image.fromarray(LABELS)]), "2 pages", id="webp"),
         pytest.param(saved(GREY, "PNG", save_all=True, append_images=[Image.fromarray(LABELS)]), "2 pages", id="apng"),
         pytest.param(tiff((RAMP * 200 - 100).astype(np.int8)), "signed values of 8 bits", id="signed"),
-        pytest.param(saved(see_through(GREY), "PNG"), "alpha channel hides some pixels", id="see-through"),
-        pytest.param(saved(see_through(GREY), "TIFF"), "alpha channel hides some pixels", id="see-through tiff"),
+        pytest.param(saved(transparent(GREY), "PNG"), "alpha channel hides some pixels", id="see-through"),
+        pytest.param(saved(transparent(GREY), "TIFF"), "alpha channel hides some pixels", id="see-through tiff"),
         pytest.param(
             tiff(np.dstack([GREY] * 4), photometric="rgb", extrasamples=["assocalpha"]), "alpha", id="premultiplied"
         ),
@@ -222,12 +222,12 @@ def test_a_label_map_has_the_size_of_its_image() -> None:
         pytest.param(b"II*\0\x08\0\0\0", "not a readable image", id="nothing but a head"),
     ],
 )
-def test_images_that_can_change_a_grey_value_are_refused(data: bytes, says: str) -> None:
-    with pytest.raises(ImageError, match=says):
+def test_images_that_can_change_a_grey_value_are_refused(data: bytes, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
         decode_thermal(data)
 
 
-def test_a_decompression_bomb_is_refused_before_it_goes_off() -> None:
+def test_a_decompression_bomb_is_refused() -> None:
     bomb = png(8, 0, [bytes(20_000)], size=(20_000, 20_000))
     for read in (decode_thermal, decode_label):
         with pytest.raises(ImageError, match="decompression bomb"):
@@ -238,7 +238,7 @@ def test_a_decompression_bomb_is_refused_before_it_goes_off() -> None:
 @pytest.mark.parametrize(
     "form", ["PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP", "JPEG2000", "PPM", "16-bit PNG", "16-bit TIFF"]
 )
-def test_damaged_files_raise_an_image_error_and_nothing_else(form: str) -> None:
+def test_damaged_files_raise_only_image_errors(form: str) -> None:
     data = saved(DEEP if form.startswith("16") else GREY, form.removeprefix("16-bit "))
     rng = np.random.default_rng(0)
     for _ in range(150):
@@ -250,10 +250,10 @@ def test_damaged_files_raise_an_image_error_and_nothing_else(form: str) -> None:
                 assert read(bytes(spoiled)).ndim == 2
 
 
-# -- images that are converted, and say so ---------------------------------------------------------------------------------
+# -- images that are converted, with a note --------------------------------------------------------------------------------
 
 
-def test_what_is_right_as_it_is_has_no_note() -> None:
+def test_plain_images_have_no_notes() -> None:
     for form, name in (("PNG", "a.png"), ("JPEG", "a.JPG"), ("BMP", "a.bmp"), ("TIFF", "a.tif")):
         found = read_image(saved(GREY, form), name)
         assert found.notes == ()
@@ -281,7 +281,7 @@ COLOURED = "are coloured (false colours?) and are converted to grey"
         (png(8, 0, [bytes(WIDTH)] * HEIGHT), ["have a single grey value"]),
     ],
 )
-def test_what_was_converted_or_left_out_is_noted(data: bytes, notes: list[str]) -> None:
+def test_conversions_are_noted(data: bytes, notes: list[str]) -> None:
     assert list(read_image(data, "a.png").notes) == notes
 
 
@@ -312,7 +312,7 @@ def test_every_orientation_is_applied(make: Callable[[int], bytes], orientation:
     assert found.facts.orientation == orientation
 
 
-def test_a_turned_jpeg_is_turned_where_it_is_read_smaller_too() -> None:
+def test_a_rotated_jpeg_is_rotated_at_reduced_size_too() -> None:
     large = np.kron(GREY, np.ones((20, 20), np.uint8))
     whole = read_image(saved(large, "JPEG", exif=exif(6))).pixels
     small = read_image(saved(large, "JPEG", exif=exif(6)), side=100).pixels
@@ -321,7 +321,7 @@ def test_a_turned_jpeg_is_turned_where_it_is_read_smaller_too() -> None:
     assert small[5, -5] == pytest.approx(whole[20, -20], abs=3)
 
 
-def test_exif_that_cannot_be_read_is_noted() -> None:
+def test_unreadable_exif_is_noted() -> None:
     data = saved(GREY, "JPEG", exif=b"Exif\0\0" + b"no such thing")
     assert "have unreadable EXIF data: their orientation is unknown" in read_image(data).notes
     assert read_image(saved(GREY, "PNG", exif=exif(0))).notes == ()
@@ -344,7 +344,7 @@ def test_deep_colours_in_a_tiff_are_not_cut_to_eight_bits() -> None:
     assert len(np.unique(grey)) > 100
 
 
-def test_previews_in_a_file_are_noted_and_left_out() -> None:
+def test_previews_are_noted_and_ignored() -> None:
     buffer = io.BytesIO()
     with tifffile.TiffWriter(buffer) as writer:
         writer.write(GREY)
@@ -381,11 +381,11 @@ def test_deep_tiffs_of_any_kind_give_the_same_picture(pixels: np.ndarray, option
     assert np.abs(decode_thermal(tiff(pixels, **options)) - expected).max() <= 1.5
 
 
-def test_the_header_is_told_whatever_the_name_says() -> None:
+def test_facts_come_from_the_header_not_the_name() -> None:
     assert read_image(saved(DEEP, "PNG"), "a.jpg").facts == FileFacts("PNG", "I;16", 16)
     assert read_label(saved(LABELS, "BMP"), "a.png").notes == ("hold BMP under the name .png",)
 
 
-def test_notes_are_counted_and_name_the_first() -> None:
+def test_counted() -> None:
     rows = [("a", "are x"), ("b", "are y"), ("c", "are x")]
     assert counted(rows) == ["2 are x (first: a)", "1 are y (first: b)"]

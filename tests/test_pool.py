@@ -47,7 +47,7 @@ def test_groups_can_be_named_in_a_file(folder: Path) -> None:
         read_pool(folder)
 
 
-def test_names_that_are_no_text_are_refused(folder: Path) -> None:
+def test_unprintable_names_are_refused(folder: Path) -> None:
     (folder / "night" / os.fsdecode(b"caf\xe9.png")).write_bytes((folder / "day_000.png").read_bytes())
     with pytest.raises(PoolError, match="is not printable UTF-8; rename it"):
         read_pool(folder)
@@ -60,7 +60,7 @@ def test_identical_images_count_once(folder: Path) -> None:
     assert "day_000" in {image.id for image in pool.images}
 
 
-def test_hashes_are_remembered_for_files_that_have_not_changed(folder: Path, tmp_path: Path) -> None:
+def test_hashes_of_unchanged_files_are_cached(folder: Path, tmp_path: Path) -> None:
     seen: list[int] = []
     cache = tmp_path / "cache.json"
     first = read_pool(folder, cache=cache, report=lambda done, total: seen.append(total))
@@ -78,7 +78,7 @@ def test_hashes_are_remembered_for_files_that_have_not_changed(folder: Path, tmp
     assert len(read_pool(folder, cache=cache).images) == 10
 
 
-def test_pools_that_cannot_be_used_are_refused(tmp_path: Path, folder: Path) -> None:
+def test_unusable_pools_are_refused(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(PoolError, match="no such folder"):
         read_pool(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
@@ -102,7 +102,7 @@ def test_subsets_are_exact_nested_and_seeded() -> None:
     assert len({image.group for image in ten}) > 1
 
 
-def test_size_and_diversity_are_two_axes() -> None:
+def test_size_and_diversity_are_independent() -> None:
     for groups in (1, 2, 4):
         drawn = choose(IMAGES, Subset(n=20, groups=groups))
         assert len(drawn) == 20
@@ -128,20 +128,20 @@ def test_a_part_of_a_percent_is_one_image() -> None:
 
 
 @pytest.mark.parametrize(
-    ("subset", "says"),
+    ("subset", "message"),
     [
         ({"n": 101}, "101 images requested, but the pool has 100"),
         ({"groups": 5}, "5 groups requested, but the pool has 4"),
         ({"n": 26, "groups": 1}, "26 images requested, but its 1 drawn groups have 25"),
     ],
 )
-def test_more_than_there_is_is_refused(subset: dict[str, int], says: str) -> None:
-    with pytest.raises(PoolError, match=says):
+def test_subsets_larger_than_the_pool_are_refused(subset: dict[str, int], message: str) -> None:
+    with pytest.raises(PoolError, match=message):
         choose(IMAGES, Subset.model_validate(subset))
 
 
 @pytest.mark.parametrize("subset", [{}, {"n": 0}, {"n": "0pct"}, {"n": "101pct"}, {"n": "ten"}, {"groups": 0}])
-def test_subsets_that_make_no_sense_are_refused(subset: dict[str, object]) -> None:
+def test_invalid_subsets_are_refused(subset: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="validation error"):
         Subset.model_validate(subset)
 
@@ -189,7 +189,7 @@ def test_deep_frames_are_scaled_to_their_own_range(data: bytes) -> None:
     assert np.abs(grey - expected).max() <= 1.5
 
 
-def test_arrays_are_taken_and_pickles_are_not() -> None:
+def test_arrays_are_read_and_pickles_are_refused() -> None:
     assert decode_thermal(array(RAMP)).max() == 255
     grey = np.full((4, 5, 3), 7, np.uint8)
     assert (decode_thermal(array(grey)) == 7).all()
@@ -204,7 +204,7 @@ def test_eight_bits_stay_as_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "message"),
     [
         (b"", "."),
         (b"no image", "not a readable image|cannot identify"),
@@ -215,12 +215,12 @@ def test_eight_bits_stay_as_they_are() -> None:
         (array(np.zeros((8, 9)))[:100], "."),
     ],
 )
-def test_what_cannot_be_decoded_says_so(data: bytes, says: str) -> None:
-    with pytest.raises(ValueError, match=says):
+def test_undecodable_data_is_refused(data: bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         decode_thermal(data)
 
 
-def test_a_flat_deep_frame_is_black_and_no_error() -> None:
+def test_a_constant_deep_frame_is_black() -> None:
     assert decode_thermal(encoded(np.full((3, 3), 700, np.uint16), ".png")).max() == 0
 
 
@@ -246,7 +246,7 @@ def test_groups_are_read_as_programs_write_them(text: str, folder: Path) -> None
     assert (groups["day_000"], groups["night/n1"]) == ("one", "two")
 
 
-def test_what_a_list_of_groups_and_a_pool_do_not_share_is_told(folder: Path) -> None:
+def test_unmatched_lines_and_images_are_noted(folder: Path) -> None:
     (folder / "groups.csv").write_text("file,group\nday_000.png,one\nnight/n1.png,two\ngone.png,two\n")
     assert read_pool(folder).notes == (
         "1 files are not images by their suffix and are skipped (.txt) (first: notes.txt)",
@@ -256,7 +256,7 @@ def test_what_a_list_of_groups_and_a_pool_do_not_share_is_told(folder: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("file,group\nday_000.png\n", "groups.csv, line 2: too few fields"),
         ("file,group\nday_000.png,\n", "groups.csv, line 2: too few fields"),
@@ -267,11 +267,11 @@ def test_what_a_list_of_groups_and_a_pool_do_not_share_is_told(folder: Path) -> 
         ("name;group\nday_000.png;one\n", r"has no column 'file'; it needs file,group"),
     ],
 )
-def test_a_list_of_groups_that_does_not_fit_is_refused(text: str, says: str, folder: Path) -> None:
+def test_an_invalid_list_of_groups_is_refused(text: str, message: str, folder: Path) -> None:
     (folder / "evening").mkdir()
     picture(200).save(folder / "evening" / "n1.png")
     (folder / "groups.csv").write_text(text)
-    with pytest.raises(PoolError, match=says):
+    with pytest.raises(PoolError, match=message):
         read_pool(folder)
 
 
@@ -315,13 +315,13 @@ def test_linked_folders_are_followed_once(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("leads_to", ["nowhere.png", "loop.png"])
 @pytest.mark.parametrize("name", ["loop.png", "loop"])
-def test_a_link_that_leads_nowhere_is_named(leads_to: str, name: str, folder: Path) -> None:
+def test_a_broken_link_is_refused(leads_to: str, name: str, folder: Path) -> None:
     (folder / "night" / name).symlink_to(name if leads_to == "loop.png" else leads_to)
     with pytest.raises(PoolError, match=rf"night/{name} is a broken link"):
         read_pool(folder)
 
 
-def test_what_systems_leave_behind_is_no_image_and_the_rest_is_told(folder: Path) -> None:
+def test_system_files_are_skipped_and_other_files_are_noted(folder: Path) -> None:
     for name in ("._day_000.png", ".DS_Store", "Thumbs.db", "clip.webp", "raw.mat", "night/x.heic"):
         (folder / name).write_bytes(b"x")
     (folder / "__MACOSX").mkdir()
@@ -334,7 +334,7 @@ def test_what_systems_leave_behind_is_no_image_and_the_rest_is_told(folder: Path
     )
 
 
-def test_a_replaced_file_of_the_same_size_and_time_is_noticed(folder: Path, tmp_path: Path) -> None:
+def test_a_replaced_file_of_the_same_size_and_time_is_detected(folder: Path, tmp_path: Path) -> None:
     cache, path = tmp_path / "cache.json", folder / "day_000.png"
     first = read_pool(folder, cache=cache)
     before, data = path.stat(), path.read_bytes()
@@ -344,7 +344,7 @@ def test_a_replaced_file_of_the_same_size_and_time_is_noticed(folder: Path, tmp_
     assert read_pool(folder, cache=cache).content_hash != first.content_hash
 
 
-def test_a_look_through_a_pool_names_what_is_refused_and_converted(folder: Path) -> None:
+def test_look_through_notes_refusals_and_conversions(folder: Path) -> None:
     assert look_through(read_pool(folder)) == []
     Image.fromarray(np.zeros((4, 6), np.uint8)).save(folder / "flat.png")
     (folder / "torn.png").write_bytes(b"torn")

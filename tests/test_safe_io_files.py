@@ -1,4 +1,4 @@
-"""Writing aside: what a kill leaves behind goes, and what somebody still writes stays."""
+"""Atomic writes: leftovers of killed processes are deleted, files that are being written are kept."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ def leftovers(folder: Path) -> list[Path]:
 
 
 def left_by_a_kill(path: Path, sync: str = "sync") -> Path:
-    """What a process left aside of `path` that was killed while it wrote."""
+    """Return the temporary file of a process that was killed while it wrote `path`."""
     code = DYING.format(end="os.kill(os.getpid(), signal.SIGKILL)")
     before = set(leftovers(path.parent)) if path.parent.is_dir() else set()
     done = subprocess.run([sys.executable, "-c", code, str(path), sync], check=False)
@@ -42,7 +42,7 @@ def older(path: Path, seconds: float) -> None:
     os.utime(path, (then, then))
 
 
-def test_the_next_write_of_a_file_deletes_what_a_kill_left_of_it(tmp_path: Path) -> None:
+def test_writing_a_file_deletes_its_leftovers(tmp_path: Path) -> None:
     other = left_by_a_kill(tmp_path / "other")
     left_by_a_kill(tmp_path / "file")
     write_atomic(tmp_path / "file", b"whole")
@@ -50,7 +50,7 @@ def test_the_next_write_of_a_file_deletes_what_a_kill_left_of_it(tmp_path: Path)
     assert (tmp_path / "file").read_bytes() == b"whole"
 
 
-def test_opening_a_store_for_writing_deletes_what_kills_left_anywhere_in_it(tmp_path: Path) -> None:
+def test_opening_a_store_for_writing_deletes_all_leftovers(tmp_path: Path) -> None:
     store = Store(tmp_path)
     for path in (
         "cache/a.json",
@@ -64,7 +64,7 @@ def test_opening_a_store_for_writing_deletes_what_kills_left_anywhere_in_it(tmp_
     assert not leftovers(tmp_path)
 
 
-def test_what_a_live_process_writes_stays(tmp_path: Path) -> None:
+def test_files_of_a_live_process_are_kept(tmp_path: Path) -> None:
     code = DYING.format(end="print(aside, flush=True); input()")
     with subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / "file"), "sync"],
@@ -85,7 +85,7 @@ def test_what_a_live_process_writes_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [".file.0123abcd.77.88.0.tmp", ".file.77.tmp"])  # another host, an earlier version
-def test_of_a_writer_that_cannot_be_looked_at_it_stays_a_day(name: str, tmp_path: Path) -> None:
+def test_leftovers_of_unknown_processes_are_kept_for_a_day(name: str, tmp_path: Path) -> None:
     aside = tmp_path / name
     aside.write_bytes(b"x")
     clear_leftovers(tmp_path)
@@ -95,7 +95,7 @@ def test_of_a_writer_that_cannot_be_looked_at_it_stays_a_day(name: str, tmp_path
     assert not aside.exists()
 
 
-def test_a_pid_that_was_given_again_is_another_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_reused_pid_is_another_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     host, pid, start = this_process().split(".")
     assert is_alive(f"{host}.{pid}.{start}")
     assert is_alive(f"{host}.{pid}.{int(start) + 1}") is False
@@ -108,7 +108,7 @@ def test_a_pid_that_was_given_again_is_another_process(monkeypatch: pytest.Monke
     assert is_alive(f"{host}.{pid}.{start}")
 
 
-def test_folders_that_were_left_go_too_and_other_files_stay(tmp_path: Path) -> None:
+def test_leftover_folders_are_deleted_and_other_files_kept(tmp_path: Path) -> None:
     code = (
         "import pathlib, sys; from safe_io.files import aside_of\n"
         "made = aside_of(pathlib.Path(sys.argv[1])); made.mkdir(); (made / 'x').touch()"
@@ -132,7 +132,7 @@ def test_the_longest_name_of_a_file_can_be_written(tmp_path: Path) -> None:
     assert len(os.fsencode(aside_of(path).name)) <= 255
 
 
-def test_a_write_that_fails_leaves_nothing_aside(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_no_temporary_file(tmp_path: Path) -> None:
     (tmp_path / "file").mkdir()
     with pytest.raises(IsADirectoryError):
         write_whole(tmp_path / "file", b"x")
@@ -152,13 +152,13 @@ def test_a_write_that_fails_leaves_nothing_aside(tmp_path: Path) -> None:
         ("a link to nothing", "symbolic link"),
     ],
 )
-def test_what_is_no_regular_file_is_never_read(odd: str, why: str, tmp_path: Path) -> None:
+def test_only_regular_files_are_read(odd: str, why: str, tmp_path: Path) -> None:
     ODD_FILES[odd](tmp_path / "file")
     with pytest.raises(OSError, match=why):
         read_regular(tmp_path / "file", 1000, links=False)
-    with pytest.raises(OSError) as told:  # noqa: PT011 - of any kind, and never a hang
+    with pytest.raises(OSError) as refused:  # noqa: PT011 - of any kind, and never a hang
         read_regular(tmp_path / "file", 1000, links=True)
-    assert odd not in ("a device", "a pipe") or told.value.strerror == "not a regular file"
+    assert odd not in ("a device", "a pipe") or refused.value.strerror == "not a regular file"
 
 
 def test_a_regular_file_is_read_up_to_the_limit(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_a_regular_file_is_read_up_to_the_limit(tmp_path: Path) -> None:
         read_regular(tmp_path / "nothing", 1)
 
 
-def test_an_error_without_a_number_keeps_its_own_words(tmp_path: Path) -> None:
+def test_an_error_without_a_number_keeps_its_message(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"^the connection broke$"), safe_io.files.whole(tmp_path / "file"):
         raise OSError("the connection broke")
     assert list(tmp_path.iterdir()) == []

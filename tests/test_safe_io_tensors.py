@@ -1,6 +1,6 @@
-"""Files of tensors: the same values by either way of reading, and no fault without its kind.
+"""Files of tensors: the same values mapped or loaded, and the kinds of faults.
 
-Hostile and torn files are in test_checkpoint_file.py and test_sam.py, whose modules read by these functions.
+Hostile and truncated files are covered by test_checkpoint_file.py and test_sam.py, whose modules use these functions.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from safe_io.tensors import TensorFileError, check_values, read_content
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_values_left_on_the_disk_are_the_same(zipped: bool, tmp_path: Path) -> None:
+def test_mapped_values_are_the_same(zipped: bool, tmp_path: Path) -> None:
     held = {"model": {"weight": torch.rand(5, 7)}, "epoch": 3}
     torch.save(held, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
     for mapped in (True, False):
@@ -26,16 +26,16 @@ def test_values_left_on_the_disk_are_the_same(zipped: bool, tmp_path: Path) -> N
     [([torch.rand(2)], "content"), ({"a": torch.nn.Linear(2, 2)}, "code"), (None, "file")],
     ids=["a list", "a module", "an empty file"],
 )
-def test_a_fault_has_a_kind_and_says_where(content: object, fault: str, tmp_path: Path) -> None:
+def test_an_error_has_a_fault_and_a_path(content: object, fault: str, tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     torch.save(content, path) if content is not None else path.touch()
-    with pytest.raises(TensorFileError) as told:
+    with pytest.raises(TensorFileError) as refused:
         read_content(path)
-    assert told.value.fault == fault
-    assert str(told.value) == f"{path}: {told.value.why}"
+    assert refused.value.fault == fault
+    assert str(refused.value) == f"{path}: {refused.value.why}"
 
 
-def test_values_that_a_file_only_announces_are_refused(tmp_path: Path) -> None:
+def test_tensors_larger_than_their_file_are_refused(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(1).expand(10**9)}, tmp_path / "a.pth")
     with pytest.raises(TensorFileError, match="larger than its file"):
         check_values(tmp_path / "a.pth", dict(read_content(tmp_path / "a.pth")))

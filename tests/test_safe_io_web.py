@@ -1,4 +1,4 @@
-"""Files from an address: whole, of the size that is taken, or not at all."""
+"""Downloads: complete and within the size limit, or not at all."""
 
 import hashlib
 import threading
@@ -15,14 +15,14 @@ PIECE = b"x" * 1000
 
 
 class Server(BaseHTTPRequestHandler):
-    """/said/N announces N pieces and sends them; /unsaid/N sends as many without a word; /endless never ends."""
+    """/sized/N sends N pieces with a Content-Length; /unsized/N without; /endless never ends."""
 
     sent = 0
 
     def do_GET(self) -> None:
         _, how, *count = self.path.split("/")
         self.send_response(200)
-        if how == "said":
+        if how == "sized":
             self.send_header("Content-Length", str(len(PIECE) * int(count[0])))
         self.end_headers()
         Server.sent = 0
@@ -45,7 +45,7 @@ def address() -> Iterator[str]:
         server.shutdown()
 
 
-@pytest.mark.parametrize("how", ["said/3000", "unsaid/3000", "endless"])
+@pytest.mark.parametrize("how", ["sized/3000", "unsized/3000", "endless"])
 def test_a_file_above_the_limit_is_not_taken(
     how: str, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -56,7 +56,7 @@ def test_a_file_above_the_limit_is_not_taken(
     assert Server.sent < 100_000, "the rest was not waited for"
 
 
-@pytest.mark.parametrize("how", ["said/1500", "unsaid/1500"])
+@pytest.mark.parametrize("how", ["sized/1500", "unsized/1500"])
 def test_a_file_below_the_limit_is(how: str, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BENCH_DOWNLOAD_GB", "0.002")
     wanted = hashlib.sha256(PIECE * 1500).hexdigest()
@@ -70,4 +70,4 @@ def test_a_limit_that_is_none_is_named(
 ) -> None:
     monkeypatch.setenv("BENCH_DOWNLOAD_GB", limit)
     with pytest.raises(DownloadError, match=f"a number of gigabytes above 0, not '{limit}'"):
-        download(f"{address}/said/1", "0" * 64, tmp_path / "file", progress=False)
+        download(f"{address}/sized/1", "0" * 64, tmp_path / "file", progress=False)

@@ -1,4 +1,4 @@
-"""Segment Anything as a teacher: the same masks as the package's own generator, other prompts, weights got and refused."""
+"""Segment Anything as a teacher: the same masks as the package's generator, other prompts, and fetching weights."""
 
 import functools
 import hashlib
@@ -34,7 +34,7 @@ FRAMES = 3
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Small matrices are slower on more."""
+    """Small matrices are slower with more threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -82,7 +82,7 @@ def assert_same(ours: Masks, theirs: list[dict]) -> None:
     assert np.allclose(ours.prompts, [mask["point_coords"][0] for mask in theirs])
 
 
-def test_the_masks_are_those_of_the_package_and_every_filter_drops_some(checkpoint: Path, frames: list[Frame]) -> None:
+def test_masks_equal_the_packages_and_every_filter_drops_some(checkpoint: Path, frames: list[Frame]) -> None:
     draw = teacher(checkpoint)
     for frame in frames:
         ours = draw(frame)
@@ -106,7 +106,9 @@ def test_the_masks_are_those_of_the_package_and_every_filter_drops_some(checkpoi
     ],
     ids=["crops", "small regions", "no thresholds"],
 )
-def test_and_with_other_settings(changes: dict[str, object], checkpoint: Path, frames: list[Frame]) -> None:
+def test_masks_equal_the_packages_with_other_settings(
+    changes: dict[str, object], checkpoint: Path, frames: list[Frame]
+) -> None:
     theirs = stock(checkpoint, frames[0], **changes)
     for mask in theirs:
         mask["stability_score"] = np.nan_to_num(mask["stability_score"])
@@ -116,7 +118,7 @@ def test_and_with_other_settings(changes: dict[str, object], checkpoint: Path, f
     assert_same(teacher(checkpoint, **changes)(frames[0]), theirs)
 
 
-def test_boxes_cover_the_frame_and_are_asked_for_one_mask_each(checkpoint: Path, frames: list[Frame]) -> None:
+def test_boxes_cover_the_frame_and_give_one_mask_each(checkpoint: Path, frames: list[Frame]) -> None:
     height, width = frames[0].shape
     lax: dict[str, object] = {"pred_iou_thresh": 0.0, "stability_score_thresh": 0.0, "box_nms_thresh": 1.0}
     drawn = teacher(checkpoint, prompts="boxes", box_scales=(0.3, 1.0), box_overlap=0.5, crop_n_layers=1, **lax)(
@@ -133,7 +135,7 @@ def test_boxes_cover_the_frame_and_are_asked_for_one_mask_each(checkpoint: Path,
         assert np.diff(starts).max() <= 0.5 * 0.3 * side + 1e-6
 
 
-def test_a_box_prompt_means_what_it_means_to_the_package(checkpoint: Path, frames: list[Frame]) -> None:
+def test_a_box_prompt_equals_the_packages(checkpoint: Path, frames: list[Frame]) -> None:
     drawn = teacher(checkpoint, prompts="boxes", box_scales=(0.25,), pred_iou_thresh=0.0, stability_score_thresh=0.3)(
         frames[0]
     )
@@ -165,7 +167,7 @@ def test_points_and_boxes_are_suppressed_together(checkpoint: Path, frames: list
     assert (np.diff(both.predicted_iou) <= 0).all()
 
 
-def test_batches_bound_the_memory_and_change_no_mask(
+def test_batches_limit_the_memory_and_change_no_mask(
     checkpoint: Path, frames: list[Frame], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pretrain_sources.teachers import sam
@@ -199,9 +201,7 @@ def test_an_image_without_masks(layers: int, area: int, checkpoint: Path) -> Non
 
 
 @pytest.mark.parametrize("size", [(1, 640), (640, 1), (1, 1), (2, 9000)])
-def test_an_image_that_is_too_narrow_is_refused_by_name_and_the_others_go_on(
-    size: tuple[int, int], checkpoint: Path, tmp_path: Path
-) -> None:
+def test_an_image_that_is_too_narrow_is_refused_alone(size: tuple[int, int], checkpoint: Path, tmp_path: Path) -> None:
     rng, pool = np.random.default_rng(0), tmp_path / "pool"
     pool.mkdir()
     for name, shape in (("a", (32, 40)), ("b", size), ("c", (40, 32))):
@@ -234,7 +234,7 @@ def test_metas_architecture(build: Callable[..., Sam], tmp_path: Path, monkeypat
     assert set(drawn.prompts) <= {(x, y) for x in (16, 48) for y in (12, 36)}
 
 
-def test_identity_follows_the_content_and_not_the_place(checkpoint: Path, tmp_path: Path) -> None:
+def test_identity_follows_the_content_not_the_path(checkpoint: Path, tmp_path: Path) -> None:
     content = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     assert identity(settings(checkpoint), tmp_path)["sha256"] == content
     (tmp_path / "mine.pth").write_bytes(checkpoint.read_bytes())
@@ -245,7 +245,7 @@ def test_identity_follows_the_content_and_not_the_place(checkpoint: Path, tmp_pa
     assert identity(SamTeacher(), tmp_path)["sha256"] == sam_weights.PUBLISHED["vit_h"].sha256
 
 
-def test_a_checkpoint_that_was_replaced_with_its_old_time_is_noticed(tmp_path: Path) -> None:
+def test_a_replaced_checkpoint_with_its_old_time_is_detected(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     path.write_bytes(b"one")
     before, digest = path.stat(), sha256_of(path)
@@ -261,15 +261,15 @@ def refused(checkpoint: Path, **changes: object) -> str:
 
 
 def test_a_wrong_hash_is_refused(checkpoint: Path) -> None:
-    said = refused(checkpoint, sha256="0" * 64)
+    message = refused(checkpoint, sha256="0" * 64)
     for part in (
         str(checkpoint),
         "000000000000...",
         hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:12],
         "`sha256`",
     ):
-        assert part in said
-    assert "0" * 13 not in said
+        assert part in message
+    assert "0" * 13 not in message
 
 
 def test_another_architecture_is_refused(checkpoint: Path, tmp_path: Path) -> None:
@@ -279,17 +279,17 @@ def test_another_architecture_is_refused(checkpoint: Path, tmp_path: Path) -> No
     tensors["mask_decoder.mask_tokens.weight"] = torch.full_like(tensors["mask_decoder.mask_tokens.weight"], torch.nan)
     del tensors["prompt_encoder.no_mask_embed.weight"]
     torch.save({"state_dict": tensors}, tmp_path / "other.pth")
-    said = refused(tmp_path / "other.pth")
+    message = refused(tmp_path / "other.pth")
     for part in (
         "1 missing (prompt_encoder.no_mask_embed.weight)",
         "1 unknown (strange)",
         "1 of another shape (mask_decoder.iou_token.weight)",
         "1 not finite (mask_decoder.mask_tokens.weight)",
     ):
-        assert part in said
+        assert part in message
 
 
-def test_only_a_sam_is_a_sam(checkpoint: Path) -> None:
+def test_a_builder_must_return_a_sam(checkpoint: Path) -> None:
     assert "returned int, not a segment_anything" in refused(checkpoint, model="fake_teacher:not_a_teacher")
     assert "is not offered to cards" in refused(checkpoint, model="builtins:dict")
 
@@ -317,7 +317,7 @@ def test_code_in_a_checkpoint_is_never_run(write: Callable[[object, Path], objec
     "text", ["not found\n", "hello world", "epoch,loss\n1,2\n", "<html>\n", "cos\n", "(", "\x80", "j\0\0"]
 )
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_what_is_no_checkpoint_is_refused(suffix: str, text: str, tmp_path: Path) -> None:
+def test_other_files_are_refused(suffix: str, text: str, tmp_path: Path) -> None:
     path = tmp_path / f"text{suffix}"
     path.write_text(text)
     with pytest.raises(TeacherError, match=rf"text{suffix} "):
@@ -326,7 +326,7 @@ def test_what_is_no_checkpoint_is_refused(suffix: str, text: str, tmp_path: Path
 
 @pytest.mark.parametrize("kept", [0, 100, -100])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_torn_files_are_refused(suffix: str, kept: int, checkpoint: Path, tmp_path: Path) -> None:
+def test_truncated_files_are_refused(suffix: str, kept: int, checkpoint: Path, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     path = tmp_path / f"torn{suffix}"
@@ -337,7 +337,7 @@ def test_torn_files_are_refused(suffix: str, kept: int, checkpoint: Path, tmp_pa
         sam_weights.load_tensors(path)
 
 
-def test_what_holds_no_tensors_is_refused(tmp_path: Path) -> None:
+def test_files_without_tensors_are_refused(tmp_path: Path) -> None:
     for held in ([1, 2], {"epoch": 3}):
         torch.save(held, tmp_path / "numbers.pth")
         with pytest.raises(TeacherError, match="something other than named tensors"):
@@ -350,7 +350,7 @@ def no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "torch" / "hub" / "checkpoints"
 
 
-def test_a_published_checkpoint_that_cannot_be_had(no_cache: Path, tmp_path: Path) -> None:
+def test_an_unavailable_published_checkpoint(no_cache: Path, tmp_path: Path) -> None:
     stop = obstacle(SamTeacher(), tmp_path)
     assert stop
     reason, _, mend = stop.partition("; ")
@@ -365,7 +365,7 @@ def test_a_published_checkpoint_that_cannot_be_had(no_cache: Path, tmp_path: Pat
     assert obstacle(SamTeacher(), tmp_path) is None
 
 
-def test_a_given_checkpoint_that_is_missing(tmp_path: Path) -> None:
+def test_a_missing_given_checkpoint(tmp_path: Path) -> None:
     given = settings(Path("mine.pth"))
     stop = obstacle(given, tmp_path)
     assert stop
@@ -381,7 +381,7 @@ BYTES = bytes(range(256)) * 4096
 
 
 class Server(BaseHTTPRequestHandler):
-    """Serves BYTES; breaks off half-way where the path says so."""
+    """Serves BYTES; closes the connection half-way for paths with "broken"."""
 
     def do_HEAD(self) -> None:
         self.send_response(404 if "missing" in self.path else 200)
@@ -398,7 +398,7 @@ class Server(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def publish(no_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """Publishes BYTES as vit_b's checkpoint on a server of the test's own."""
+    """Publish BYTES as vit_b's checkpoint on a local server."""
     monkeypatch.delenv("HF_HUB_OFFLINE")
     server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
     Thread(target=functools.partial(server.serve_forever, 0.01), daemon=True).start()
@@ -427,24 +427,24 @@ def test_download(publish: Callable[..., None], tmp_path: Path, capsys: pytest.C
 
 
 @pytest.mark.parametrize(
-    ("folder", "sha256", "said"),
+    ("folder", "sha256", "message"),
     [
         ("right", "f" * 64, r"sha256 [0-9a-f]{12}\.\.\., expected ffffffffffff\.\.\.: nothing was kept"),
         ("broken", None, "download failed: the connection broke after 524288 of 1048576 bytes"),
         ("missing", None, "cannot be downloaded: the server returned 404 Not Found"),
     ],
 )
-def test_a_download_that_fails_leaves_nothing(
-    folder: str, sha256: str | None, said: str, publish: Callable[..., None], tmp_path: Path
+def test_a_failed_download_leaves_no_file(
+    folder: str, sha256: str | None, message: str, publish: Callable[..., None], tmp_path: Path
 ) -> None:
     publish(folder, **({"sha256": sha256} if sha256 else {}))
     (tmp_path / "weights").mkdir()
-    with pytest.raises(TeacherError, match=said):
+    with pytest.raises(TeacherError, match=message):
         sam_weights.find_or_fetch(SamTeacher(model="vit_b"), tmp_path / "weights", progress=False)
     assert list((tmp_path / "weights").iterdir()) == []
 
 
-def test_a_full_disk_leaves_nothing(publish: Callable[..., None], small_disk: Path) -> None:
+def test_a_full_disk_leaves_no_file(publish: Callable[..., None], small_disk: Path) -> None:
     (small_disk / "filler").write_bytes(b"0" * 300_000)
     publish("right")
     with pytest.raises(TeacherError, match="No space left"):

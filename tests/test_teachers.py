@@ -1,4 +1,4 @@
-"""Code that a card names: found and judged before a line of it runs, and kept from ending the program."""
+"""User code named in cards: checked before any of it runs, and unable to end the program."""
 
 import re
 import sys
@@ -18,7 +18,7 @@ Write = Callable[[str, str], str]
 
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
-    """Writes a module that can be imported, and leaves RAN where it was; returns the path of RAN."""
+    """Write an importable module that creates the file RAN when it runs; return the path of RAN."""
     monkeypatch.syspath_prepend(str(tmp_path / "lib"))
 
     def write(name: str, source: str) -> str:
@@ -39,7 +39,7 @@ HOT = "def hot():\n    return print\n"
 
 
 @pytest.mark.parametrize(
-    ("entry", "says"),
+    ("entry", "message"),
     [
         ("unittest.__main__:main", "unittest.__main__ is a program, not a module to import"),
         ("__main__:x", "__main__ is a program"),
@@ -53,19 +53,19 @@ HOT = "def hot():\n    return print\n"
         ("json.decoder.nowhere:x", "No module named 'json.decoder.nowhere'"),
     ],
 )
-def test_what_is_not_offered_is_not_even_imported(entry: str, says: str) -> None:
+def test_code_that_is_not_offered_is_not_imported(entry: str, message: str) -> None:
     before = set(sys.modules)
     for find in (entry_point, own):
-        with pytest.raises(TeacherError, match=says):
+        with pytest.raises(TeacherError, match=message):
             find(entry)
     stop = obstacle(PythonTeacher(entry=entry, version="1"), Path())
     assert stop is not None
-    assert re.search(says, stop)
+    assert re.search(message, stop)
     assert set(sys.modules) == before
 
 
 @pytest.mark.parametrize(
-    ("source", "says"),
+    ("source", "message"),
     [
         (HOT, "is not offered to cards: decorate it with @pretrain_sources.teachers.offered"),
         ("raise SystemExit('bye')\n", "no function lib_a.inner:hot"),
@@ -79,9 +79,9 @@ def test_what_is_not_offered_is_not_even_imported(entry: str, says: str) -> None
         ("x = " + "-" * 100_000 + "1", "cannot be read as Python"),
     ],
 )
-def test_a_module_without_the_mark_is_read_and_not_run(source: str, says: str, module: Write) -> None:
+def test_a_module_without_the_mark_is_parsed_but_not_run(source: str, message: str, module: Write) -> None:
     ran = module("lib_a.inner", source)
-    with pytest.raises(TeacherError, match=says):
+    with pytest.raises(TeacherError, match=message):
         entry_point("lib_a.inner:hot")
     assert not Path(ran).exists(), "neither the module nor its package was imported"
 
@@ -98,14 +98,14 @@ def test_a_marked_function_is_found(mark: str, module: Write) -> None:
     ran = module("lib_b.inner", mark + HOT)
     teacher = own("lib_b.inner:hot")
     assert obstacle(teacher, Path()) is None
-    assert not Path(ran).exists(), "until it is asked for masks nothing runs"
+    assert not Path(ran).exists(), "nothing runs before it is opened"
     assert entry_point("lib_b.inner:hot")() is print
     module("lib_b.inner", mark + HOT + "# other\n")
     assert own("lib_b.inner:hot").version != teacher.version
 
 
 @pytest.mark.parametrize(
-    ("source", "says"),
+    ("source", "message"),
     [
         ("raise SystemExit(0)\n", "lib_c cannot be imported: SystemExit"),
         ("import sys\nsys.exit()\n", "lib_c cannot be imported: SystemExit"),
@@ -114,42 +114,42 @@ def test_a_marked_function_is_found(mark: str, module: Write) -> None:
         ("hot = print\n", "lib_c:hot is not offered"),
     ],
 )
-def test_a_marked_module_that_ends_the_program_does_not(source: str, says: str, module: Write) -> None:
+def test_a_marked_module_that_ends_the_program_does_not(source: str, message: str, module: Write) -> None:
     module("lib_c", MARK + HOT + source)
     for settings in (PythonTeacher(entry="lib_c:hot", version="1"), SamTeacher(model="lib_c:hot", checkpoint="x")):
-        with pytest.raises(TeacherError, match=says):
+        with pytest.raises(TeacherError, match=message):
             entry_point(settings.entry if isinstance(settings, PythonTeacher) else settings.model)
 
 
-def test_a_teacher_that_exits_is_told_as_its_own_fault(module: Write) -> None:
+def test_a_teacher_that_exits_raises_a_teacher_error(module: Write) -> None:
     module("lib_d", f"import sys\n{MARK}def hot():\n    sys.exit(0)\n")
     with pytest.raises(TeacherError, match=r"lib_d:hot could not be opened: SystemExit: 0 \(.*lib_d.py, line 7\)"):
         open_teacher(PythonTeacher(entry="lib_d:hot", version="1"), Path())
 
 
 @pytest.mark.parametrize(
-    ("body", "says"),
+    ("body", "message"),
     [
         ("return lambda image: sys.exit(0)", "lib_e:hot failed on .*SystemExit: 0"),
         ("return lambda image: os._exit(0)", "a worker process of the teacher died"),
     ],
 )
-def test_a_teacher_that_ends_its_process_ends_the_call_in_words(
-    body: str, says: str, module: Write, scenes: Path, bench: Bench, tmp_path: Path
+def test_a_teacher_that_ends_its_process_gives_an_error_message(
+    body: str, message: str, module: Write, scenes: Path, bench: Bench, tmp_path: Path
 ) -> None:
     module("lib_e", f"import os, sys\n{MARK}def hot():\n    {body}\n")
     words = ("--teacher", "lib_e:hot", "--out", tmp_path / "c", "--jobs", 2)
-    told = bench("corpus", "make", "--pool", scenes / "scenes" / "unlabelled", *words)
-    assert told.code == 1
-    assert re.search(says, told.err), told.err
-    assert "Traceback" not in told.err
+    done = bench("corpus", "make", "--pool", scenes / "scenes" / "unlabelled", *words)
+    assert done.code == 1
+    assert re.search(message, done.err), done.err
+    assert "Traceback" not in done.err
 
 
 @pytest.mark.parametrize(
     "entry", ["a:b:c", ":", ":x", "a:", "a b:c", "a..b:c", ".a:b", "a.:b", "1:x", "a:b\n", "a" * 150 + ":x"]
 )
 @pytest.mark.parametrize("command", ["corpus", "run"])
-def test_a_teacher_that_is_no_function_is_refused(
+def test_an_invalid_entry_point_is_refused(
     entry: str, command: str, scenes: Path, bench: Bench, tmp_path: Path
 ) -> None:
     pool = scenes / "scenes" / "unlabelled"
@@ -157,10 +157,10 @@ def test_a_teacher_that_is_no_function_is_refused(
         "corpus": ("corpus", "make", "--pool", pool, "--out", tmp_path / "c"),
         "run": ("run", "--matrix", "demo", "--data", scenes),
     }
-    told = bench(*calls[command], "--teacher", entry)
-    assert told.code == 1
-    assert "Traceback" not in told.err
-    assert "module:function" in told.err or "No module named" in told.err
+    done = bench(*calls[command], "--teacher", entry)
+    assert done.code == 1
+    assert "Traceback" not in done.err
+    assert "module:function" in done.err or "No module named" in done.err
 
 
 def stranger(folder: Path) -> Path:
@@ -172,9 +172,7 @@ def stranger(folder: Path) -> Path:
     return folder
 
 
-def test_a_card_imports_nothing_while_it_is_only_looked_at(
-    module: Write, scenes: Path, bench: Bench, tmp_path: Path
-) -> None:
+def test_checking_a_card_imports_nothing(module: Write, scenes: Path, bench: Bench, tmp_path: Path) -> None:
     ran = module("lib_f", MARK + HOT)
     mine = stranger(tmp_path / "mine")
     assert bench("submit", "check", mine).code == 0
@@ -192,15 +190,15 @@ def test_a_card_in_a_bundle_imports_nothing(module: Write, packed: Packed, bench
     here = packed.copy(tmp_path)
     stranger(here.bundle)
     here.repack()
-    told = bench("submit", "verify", here.bundle, "--manifest", here.manifest)
-    assert told.code == 2, "its runs are of a checkpoint"
-    assert "FAULT" in told.out
+    done = bench("submit", "verify", here.bundle, "--manifest", here.manifest)
+    assert done.code == 2, "its runs are of a checkpoint"
+    assert "FAULT" in done.out
     bench("table", "--store", tmp_path / "bench-store")
     bench("table", "--store", here.bundle / "runs")
     assert not Path(ran).exists()
 
 
-def test_a_builder_of_a_sam_that_fails_is_told_as_its_own_fault(module: Write, tmp_path: Path) -> None:
+def test_a_failing_builder_of_a_sam_raises_a_teacher_error(module: Write, tmp_path: Path) -> None:
     module("lib_g", f"import sys\n{MARK}def hot():\n    sys.exit(0)\n")
     (tmp_path / "weights.pth").write_bytes(b"x")
     with pytest.raises(TeacherError, match=r"lib_g:hot could not be opened: SystemExit: 0 \(.*lib_g.py, line 7\)"):

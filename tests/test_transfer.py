@@ -1,4 +1,4 @@
-"""Weights that did not load have fooled published work: here each such case is refused, and the certificate says why."""
+"""Weights that did not load have misled published work: each such case is refused, and the certificate records why."""
 
 from collections.abc import Callable
 
@@ -27,7 +27,7 @@ def good() -> Tensors:
     return {name: tensor.clone() for name, tensor in network(1).encoder.state_dict().items()}
 
 
-def test_good_weights_pass_and_the_certificate_shows_what_moved() -> None:
+def test_good_weights_pass() -> None:
     certificate = load(good())
     assert certificate.passed
     assert certificate.share_equal_to_initial_frac is not None
@@ -89,7 +89,7 @@ def never_loaded(tensors: Tensors) -> None:
         (never_loaded, "nothing changed"),
     ],
 )
-def test_spoilt_weights_are_refused_with_the_reason(spoil: Callable[[Tensors], None], why: str) -> None:
+def test_damaged_weights_are_refused_with_the_reason(spoil: Callable[[Tensors], None], why: str) -> None:
     tensors = good()
     spoil(tensors)
     with pytest.raises(LoadError, match=why) as refused:
@@ -100,14 +100,14 @@ def test_spoilt_weights_are_refused_with_the_reason(spoil: Callable[[Tensors], N
 
 
 def test_permuted_weights_pass() -> None:
-    """The control `imagenet~permuted` keeps every tensor's values and must not be taken for a fault."""
+    """The control `imagenet~permuted` keeps every tensor's values and must be accepted."""
     tensors = good()
     for name, tensor in tensors.items():
         tensors[name] = tensor.flatten()[torch.randperm(tensor.numel())].view(tensor.shape)
     assert load(tensors).passed
 
 
-def test_a_refusal_leaves_the_network_as_it_was() -> None:
+def test_a_refusal_leaves_the_network_unchanged() -> None:
     net = network(0)
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     tensors = good()

@@ -1,8 +1,8 @@
-"""A Segment Anything small enough for tests: the package's own classes, weights made in a moment rather than trained.
+"""A Segment Anything small enough for tests: the package's classes with constructed instead of trained weights.
 
-Tokens and image attend to each other by nearness, so a prompt marks its surroundings; a linear fit on one made-up image
-turns that into blobs of three sizes that follow brightness a little, and spreads the predicted IoUs. That is nothing to
-segment with, but each filter of the automatic generator keeps some of the masks and drops some.
+Tokens and image attend to each other by distance, so a prompt marks its surroundings; a linear fit on one synthetic image
+turns that into blobs of three sizes that follow brightness a little, and spreads the predicted IoUs. It cannot segment, but
+each filter of the automatic generator keeps some of the masks and drops some.
 """
 
 import math
@@ -21,7 +21,7 @@ SIDE, CELLS, DIM = 256, 16, 64  # pixels and cells a side, channels
 WHERE = [i + half for i in range(DIM // 4) for half in (0, DIM // 2)]  # channels: sines and cosines of the position
 SHARPNESS = 2.5
 AWAY = 1.5
-ASKED = DIM // 4  # the channel that tells a prompt from all other tokens
+ASKED = DIM // 4  # the channel that distinguishes a prompt from other tokens
 RADII = (0.1, 0.05, 0.08, 0.12)  # of the blobs of the decoder's masks, as shares of the side; the first is the boxes'
 POINTS = 64
 PEAK = 14  # logit in the middle of a blob
@@ -29,7 +29,7 @@ PEAK = 14  # logit in the middle of a blob
 
 @offered
 def build() -> Sam:
-    """The model, with weights as torch initialises them."""
+    """Build the model with torch's initial weights."""
     encoder = ImageEncoderViT(
         img_size=SIDE, patch_size=SIDE // CELLS, embed_dim=48, depth=1, num_heads=4, out_chans=DIM, use_rel_pos=True
     )
@@ -41,7 +41,7 @@ def build() -> Sam:
 
 @offered
 def build_least() -> Sam:
-    """The least that the package's classes make: quick enough to be asked thousands of times."""
+    """Build the smallest model of the package's classes, fast enough for thousands of calls."""
     encoder = ImageEncoderViT(img_size=64, patch_size=16, embed_dim=16, depth=1, num_heads=2, out_chans=32)
     transformer = TwoWayTransformer(depth=1, embedding_dim=32, num_heads=2, mlp_dim=16)
     decoder = MaskDecoder(transformer_dim=32, transformer=transformer, iou_head_hidden_dim=8)
@@ -50,7 +50,7 @@ def build_least() -> Sam:
 
 @torch.no_grad()
 def write_least(path: Path) -> None:
-    """Random weights that think well of the box's mask and of a point's first."""
+    """Save random weights that predict a high IoU for the mask of a box and the first of a point."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = build_least()
@@ -61,7 +61,7 @@ def write_least(path: Path) -> None:
 
 @torch.no_grad()
 def write_checkpoint(path: Path) -> None:
-    """Makes the tensors, always the same ones, and saves them."""
+    """Construct the weights deterministically and save them."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = build()
@@ -71,7 +71,7 @@ def write_checkpoint(path: Path) -> None:
 
 
 def _attend_to_what_is_near(model: Sam) -> None:
-    """Half of the channels say where a token is and the others what: cells of the image ask the prompt near them."""
+    """Use half of the channels for positions and the others for content: image cells attend to the prompt near them."""
     prompts, decoder = model.prompt_encoder, model.mask_decoder
     prompts.pe_layer.positional_encoding_gaussian_matrix.mul_(0.5)[:, DIM // 4 :] = 0
     tokens = [*prompts.point_embeddings, prompts.not_a_point_embed, decoder.iou_token, decoder.mask_tokens]
@@ -92,7 +92,7 @@ def _attend_to_what_is_near(model: Sam) -> None:
         for projection in (asking.q_proj, asking.k_proj):
             projection.bias.zero_()
             projection.weight.zero_()[range(len(WHERE)), WHERE] = SHARPNESS
-        for head in (0, len(WHERE) // 2):  # a cell that no prompt is near to turns to the other tokens
+        for head in (0, len(WHERE) // 2):  # a cell without a prompt nearby attends to the other tokens
             asking.q_proj.weight[head] = 0
             asking.q_proj.bias[head] = 1
             asking.k_proj.weight[head] = 0
@@ -110,7 +110,7 @@ def _attend_to_what_is_near(model: Sam) -> None:
 
 
 def _draw_blobs(model: Sam) -> None:
-    """Fits the last layers: of the masks by least squares, of the predicted IoUs to a mean and a spread."""
+    """Fit the last layers: of the masks by least squares, of the predicted IoUs to a mean and a spread."""
     image = F.interpolate(torch.rand(1, 1, 6, 6), (SIDE, SIDE), mode="bicubic").clamp(0, 1)
     points = SIDE * torch.rand(POINTS, 2)
     sparse, dense = model.prompt_encoder((points[:, None], torch.ones(POINTS, 1)), None, None)
@@ -138,7 +138,7 @@ def _draw_blobs(model: Sam) -> None:
 
 
 def _blobs(image: Tensor, points: Tensor) -> Tensor:
-    """(POINTS, masks, h, w) of logits as the decoder should draw them: positive near the point, more so on a bright place."""
+    """Return target logits (POINTS, masks, h, w): positive near the point, more so where it is bright."""
     side = 4 * CELLS
     axis = (torch.arange(side) + 0.5) / side
     y, x = torch.meshgrid(axis, axis, indexing="ij")
