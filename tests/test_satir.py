@@ -228,7 +228,7 @@ def test_a_corpus_that_was_made_here_is_checked_before_it_is_trained_on(
     bad = bench("run", "--matrix", path, "--executor", "inline")
     assert bad.code == 1
     assert "source 'mine'" in bad.err
-    assert "there is no label map for this image" in bad.err
+    assert "no label map for this image" in bad.err
 
 
 def test_what_cannot_be_had_is_skipped_and_says_how_to_get_it(bench: Bench, soda: Path, tmp_path: Path) -> None:
@@ -262,8 +262,8 @@ def test_what_cannot_be_had_is_skipped_and_says_how_to_get_it(bench: Bench, soda
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"wrong_size": True}, "not one of 3 images got a label map: 3 mask size"),
-        ({"masks": 0}, "not one of 3 images got a label map: 3 no mask"),
+        ({"wrong_size": True}, "none of 3 images got a label map: 3 mask size"),
+        ({"masks": 0}, "none of 3 images got a label map: 3 no mask"),
     ],
 )
 def test_a_teacher_that_draws_nothing_usable_fails_and_says_so(
