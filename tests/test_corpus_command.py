@@ -147,7 +147,7 @@ def test_make_rerank_check(pool: Path, tmp_path: Path, bench: Bench) -> None:
         (["--teacher", "fake_teacher:make", "--points-per-batch", 3], "--points-per-batch is for the teacher sam"),
         (["--teacher", "felzenszwalb", "--checkpoint", "x"], "--checkpoint is for the teacher sam"),
         (["--pool", "nowhere"], "no such folder of unlabelled images: nowhere"),
-        (["--binary", "--uncovered", "ignore"], "one class is nothing to learn"),
+        (["--binary", "--uncovered", "ignore"], "there is only one class"),
         (["--pool", "EMPTY"], "no images in"),
         (["--out", "FULL"], "already holds something else"),
         (["--out", "POOL"], "is inside the pool"),

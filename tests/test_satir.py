@@ -226,7 +226,7 @@ def test_a_corpus_made_here_is_checked_before_training(bench: Bench, scenes: Pat
     bad = bench("run", "--matrix", path, "--executor", "inline")
     assert bad.code == 1
     assert "source 'mine'" in bad.err
-    assert "there is no label map for this image" in bad.err
+    assert "no label map for this image" in bad.err
 
 
 def test_unavailable_inputs_are_skipped_with_instructions(bench: Bench, soda: Path, tmp_path: Path) -> None:
@@ -260,8 +260,8 @@ def test_unavailable_inputs_are_skipped_with_instructions(bench: Bench, soda: Pa
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"wrong_size": True}, "not one of 3 images got a label map: 3 mask size"),
-        ({"masks": 0}, "not one of 3 images got a label map: 3 no mask"),
+        ({"wrong_size": True}, "none of 3 images got a label map: 3 mask size"),
+        ({"masks": 0}, "none of 3 images got a label map: 3 no mask"),
     ],
 )
 def test_a_teacher_without_usable_masks_fails_with_the_reason(

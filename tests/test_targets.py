@@ -206,7 +206,7 @@ def one_block(data: Path) -> None:
     ("spoil", "says"),
     [
         (truncated_jpeg, "truncated"),
-        (no_image_at_all, "not an image that can be read"),
+        (no_image_at_all, "not a readable image"),
         (missing_image, "No such file"),
         (missing_mask, "No such file"),
         (sixteen_bit_mask, "mask of mode I;16"),
