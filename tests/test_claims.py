@@ -93,7 +93,7 @@ def test_claims_file(tmp_path: Path) -> None:
         "line 1: 0.expect: ",
         "line 2: '1.claim' is missing",
         "line 2: unknown key '1.clam': did you mean 'claim'?",
-        "line 3: 2.train_frac: must be a number, found True",
+        "line 3: 2.train_frac: must be a number, got True",
     ):
         assert part in str(wrong.value)
 

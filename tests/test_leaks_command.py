@@ -59,7 +59,10 @@ def test_a_clean_pool_touches_nothing(bench: Bench) -> None:
         (("--source", "satir/top-0", "--target", "scenes"), "top_k"),
         (("--source", "satyr", "--target", "scenes"), "did you mean 'satir'"),
         (("--source", "satir", "--target", "sode"), "did you mean 'soda'"),
-        (("--source", "satir", "--target", "scenes", "--pool", "/nowhere"), "no folder /nowhere"),
+        (
+            ("--source", "satir", "--target", "scenes", "--pool", "/nowhere"),
+            "no such folder of unlabelled images: /nowhere",
+        ),
         (("--source", "nothing.yaml", "--target", "scenes"), "cannot read nothing.yaml"),
     ],
 )

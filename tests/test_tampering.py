@@ -84,7 +84,7 @@ def test_any_edit_shows_in_the_checksums(here: Packed) -> None:
     result = faults(here, repack=False)
     assert "record.json was changed after it was packed" in result
     assert "more.txt is not listed" in result
-    assert "history.csv is listed in bundle.json and missing" in result
+    assert "history.csv is listed in bundle.json but missing" in result
 
 
 def test_a_score_is_edited(here: Packed) -> None:
