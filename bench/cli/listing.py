@@ -86,7 +86,7 @@ def corpus_report(folder: Path, corpus: Corpus, notes: Sequence[str]) -> str:
 
 
 def _entry(name: str, text: str) -> str:
-    return f"  {name:24} {text}"
+    return f"  {name:24} {' '.join(text.split())}"
 
 
 def _matrix_line(path: Path) -> str:

@@ -63,7 +63,12 @@ def submit_check(folder: Path, weights: Path, target: str | None, pool: Path | N
             good += leak_check.look([str(folder)], target, data, pool, Store(store)).splitlines()
         except leak_check.NoImagesError as error:
             good.append(f"no search for leaks: {error}")
-    return _print_judgement(folder, faults, good, f"ready to run: bench run --matrix ... --source {folder}")
+    return _print_judgement(
+        folder,
+        faults,
+        good,
+        f"ready to run: bench run --matrix ... --source {folder}, with a matrix that lists a backbone of the card",
+    )
 
 
 @submit.command("pack")

@@ -67,7 +67,7 @@ TARGETS: Mapping[str, TargetSpec] = MappingProxyType(
                 "flight date",
                 ("hit-uav",),
                 hit_uav.read,
-                "HIT-UAV (CC BY 4.0), re-cut by flight date; see the README",
+                "HIT-UAV (CC BY 4.0), split again by flight date; its layout: bench/targets/README.md",
                 hit_uav.pool_groups,
             ),
             TargetSpec(
