@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tomllib
@@ -9,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from selenium import webdriver
+from test_browser import browser, downloads, drawn, healthy, text, wait  # noqa: F401 - two are fixtures
 from test_wheel import build_wheel
 
 from bench.cli import extras
@@ -110,6 +113,32 @@ def test_the_base_install_verifies_a_store(call: Call, runs: Path, tmp_path: Pat
 def test_the_dashboard_runs_on_the_base_install(call: Call) -> None:
     done = call("python", "-c", EVERY_PAGE)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_browser_shows_the_shipped_board(
+    base: Path,
+    tmp_path: Path,
+    browser: webdriver.Chrome,  # noqa: F811 - a fixture
+) -> None:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("BENCH_", "PYTHON"))}
+    words = [
+        str(base / "bench"),
+        "dashboard",
+        "--port",
+        str(port),
+        "--no-browser",
+    ]  # no store here: the shipped results
+    server = subprocess.Popen(words, cwd=tmp_path, env=clean, stdout=subprocess.DEVNULL)
+    try:
+        wait(lambda: healthy(f"http://localhost:{port}"))
+        drawn(browser, f"http://localhost:{port}", "Leaderboard")
+        wait(lambda: "satir/felzenszwalb" in text(browser))
+    finally:
+        server.terminate()
+        server.wait()
 
 
 @pytest.mark.parametrize(

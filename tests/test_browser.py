@@ -68,7 +68,7 @@ def serve() -> Iterator[Serve]:
             bench = shutil.which("bench", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
             words = [str(bench), "dashboard", "--store", str(store), "--port", str(port), "--no-browser"]
             running[store] = subprocess.Popen(words, stdout=subprocess.DEVNULL), f"http://localhost:{port}"
-            wait(lambda: _healthy(running[store][1]))
+            wait(lambda: healthy(running[store][1]))
         return running[store][1]
 
     yield start
@@ -77,7 +77,7 @@ def serve() -> Iterator[Serve]:
         process.wait()
 
 
-def _healthy(address: str) -> bool:
+def healthy(address: str) -> bool:
     with contextlib.suppress(OSError):
         return bool(urllib.request.urlopen(f"{address}/_stcore/health").read())
     return False
