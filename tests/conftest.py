@@ -125,6 +125,22 @@ def write_matrix(
     return path
 
 
+@pytest.fixture
+def pool(tmp_path: Path) -> Path:
+    """Return a small pool of unlabelled images."""
+    from made_corpus import write_pool
+
+    return write_pool(tmp_path / "pool")
+
+
+@pytest.fixture
+def ready(pool: Path, tmp_path: Path) -> Path:
+    """Return a ready-made corpus of the images of `pool`."""
+    from made_corpus import write_ready
+
+    return write_ready(pool, tmp_path)
+
+
 def run_inline(matrix: Path, store: Path, data: Path) -> None:
     """`bench run` inside this process, for fixtures that outlive a test."""
     words = ["run", "--matrix", str(matrix), "--executor", "inline", "--store", str(store), "--data", str(data)]

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import pytest
-from made_corpus import make, write_pool, write_ready
+from made_corpus import make
 from PIL import Image
 
 from pretrain_sources.corpus import (
@@ -19,16 +19,6 @@ from pretrain_sources.corpus import check as corpus_check
 from pretrain_sources.recipe import Recipe
 
 Form = Literal["NFC", "NFD"]
-
-
-@pytest.fixture
-def pool(tmp_path: Path) -> Path:
-    return write_pool(tmp_path / "pool")
-
-
-@pytest.fixture
-def ready(pool: Path, tmp_path: Path) -> Path:
-    return write_ready(pool, tmp_path)
 
 
 def test_a_ready_made_corpus_is_checked(ready: Path, tmp_path: Path) -> None:
@@ -46,6 +36,16 @@ def test_a_ready_made_corpus_is_checked(ready: Path, tmp_path: Path) -> None:
         check_corpus(ready / "images" / "frame_00.png", num_classes=10)
 
 
+def problems_are(ready: Path, count: int, *parts: str) -> None:
+    """The check reports so many problems in one message, with all of these parts."""
+    with pytest.raises(CorpusError) as wrong:
+        check_corpus(ready, num_classes=10)
+    text = str(wrong.value)
+    assert f"{count} problems among 7 images" in text
+    for part in parts:
+        assert part in text
+
+
 def test_all_faults_are_reported_at_once(ready: Path) -> None:
     labels = ready / "labels"
     Image.fromarray(np.full((20, 24), 12, np.uint8)).save(labels / "frame_00.png")
@@ -53,19 +53,16 @@ def test_all_faults_are_reported_at_once(ready: Path) -> None:
     (labels / "frame_02.png").unlink()
     (ready / "images" / "frame_03.png").write_bytes(b"torn")
     Image.fromarray(np.zeros((20, 24, 3), np.uint8)).save(labels / "frame_04.png")
-    with pytest.raises(CorpusError) as wrong:
-        check_corpus(ready, num_classes=10)
-    text = str(wrong.value)
-    assert "5 problems among 7 images" in text
-    for part in (
+    problems_are(
+        ready,
+        5,
         "frame_00.png (label 12 on 480 px)",
         "labels must be 0..9 or 255",
         "frame_01.png (24x10, its image 24x20)",
         "no label map for this image",
         "frame_03.png (",
         "mask of mode RGB",
-    ):
-        assert part in text
+    )
 
 
 def test_a_changed_corpus_is_detected(pool: Path, tmp_path: Path) -> None:
@@ -138,19 +135,16 @@ def test_misleading_label_maps_are_refused(ready: Path) -> None:
     maps[1].save(labels / "frame_01.png", exif=tags.tobytes())
     maps[2].save(labels / "frame_02.png", "TIFF", save_all=True, append_images=[maps[3]])
     maps[4].save(ready / "images" / "frame_04.png", "TIFF", save_all=True, append_images=[maps[3]])
-    with pytest.raises(CorpusError) as wrong:
-        check_corpus(ready, num_classes=10)
-    text = str(wrong.value)
-    assert "4 problems among 7 images" in text
-    for part in (
+    problems_are(
+        ready,
+        4,
         "frame_00.png (JPEG, whose compression can change labels)",
         "frame_01.png (mask with EXIF orientation 3",
         "mogrify -auto-orient FILE",
         "frame_02.png (2 pages or frames",
         "frame_04.png (2 pages or frames",
         "the image cannot be used: save each as its own file",
-    ):
-        assert part in text
+    )
 
 
 def test_conversions_are_noted(ready: Path, tmp_path: Path) -> None:

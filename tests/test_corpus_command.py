@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import Bench
 from filelock import FileLock
-from made_corpus import bytes_of, make, write_groups, write_pool, write_ready
+from made_corpus import bytes_of, make, write_groups
 from PIL import Image
 
 from bench.cli.app import cli
@@ -20,16 +20,6 @@ from pretrain_sources.corpus import (
 )
 from pretrain_sources.pool import choose, read_pool
 from pretrain_sources.recipe import Recipe
-
-
-@pytest.fixture
-def pool(tmp_path: Path) -> Path:
-    return write_pool(tmp_path / "pool")
-
-
-@pytest.fixture
-def ready(pool: Path, tmp_path: Path) -> Path:
-    return write_ready(pool, tmp_path)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from made_corpus import bytes_of, make, teacher, write_pool, writer
+from made_corpus import bytes_of, make, teacher, writer
 from PIL import Image
 
 from pretrain_sources.corpus import (
@@ -18,11 +18,6 @@ from pretrain_sources.corpus.mask_cache import MaskCache
 from pretrain_sources.corpus.writer import stored_masks
 from pretrain_sources.pool import read_pool
 from pretrain_sources.recipe import Recipe
-
-
-@pytest.fixture
-def pool(tmp_path: Path) -> Path:
-    return write_pool(tmp_path / "pool")
 
 
 def test_a_corpus_has_labels_tables_and_a_manifest(pool: Path, tmp_path: Path) -> None:

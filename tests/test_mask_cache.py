@@ -2,17 +2,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_corpus import bytes_of, make, teacher, write_pool
+from made_corpus import bytes_of, make, teacher
 from PIL import Image
 
 from pretrain_sources.corpus.mask_cache import MaskCache
 from pretrain_sources.file_state import FileChangedError
 from pretrain_sources.pool import read_pool
-
-
-@pytest.fixture
-def pool(tmp_path: Path) -> Path:
-    return write_pool(tmp_path / "pool")
 
 
 def test_masks_of_a_truncated_file_are_drawn_again(pool: Path, tmp_path: Path) -> None:
