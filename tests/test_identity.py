@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from submitted import fingerprints
 from backbones.registry import find_backbone
 from bench.spec import load_protocol
 from bench.submission.identity import Definitions, IdentityError, differing, identity_faults, unit_of
+from bench.submission.reproduce import units_to_run
+from pretrain_sources.card import SourceCard
 from pretrain_sources.catalog import catalog, find_source
 from results.record import RunRecord
 from results.record_files import read_records
@@ -106,3 +109,36 @@ def test_imagenet_weights_need_a_known_origin(origin: object) -> None:
     need(tree, "pretrain")["origin"] = origin
     with pytest.raises(IdentityError):
         unit_of(record.model_copy(update={"settings": {"identity": tree}}), definitions(record))
+
+
+def test_a_result_needs_weights_for_its_backbone() -> None:
+    """A card without a checkpoint for the backbone explains a skipped run, not a measured one."""
+    card = SourceCard.model_validate(
+        {"name": "mine", "description": "x", "checkpoints": [{"backbones": ["segformer-b0"], "path": "x.pth"}]}
+    )
+    meant = replace(definitions(first("imagenet")), card=card, cards={**catalog(), "mine": card})
+    tree = deepcopy(first("imagenet").settings["identity"])
+    del need(tree, "pretrain")["origin"]
+    need(tree, "pretrain")["checkpoint"] = None
+    forged = first("imagenet").model_copy(update={"source": "mine", "settings": {"identity": tree}})
+    with pytest.raises(IdentityError, match="no checkpoint for fpn-efficientnet-lite0"):
+        unit_of(forged, meant)
+    skipped = forged.model_copy(update={"status": "skipped"})
+    assert unit_of(skipped, meant).pretrained is not None
+
+
+def test_a_skipped_run_may_lack_imagenet_weights() -> None:
+    tree = deepcopy(first("imagenet").settings["identity"])
+    need(tree, "pretrain")["origin"] = None
+    record = first("imagenet").model_copy(update={"status": "skipped", "settings": {"identity": tree}})
+    pretrained = unit_of(record, definitions(record)).pretrained
+    assert pretrained is not None
+    assert pretrained.origin is None
+
+
+def test_a_reproduction_does_not_repeat_the_pretraining_of_the_tuning() -> None:
+    """Replicate 0 is pretrained for tuning, whose result is in the bundle."""
+    record = next(r for r in RECORDS if r.source == "satir/sam-tiny" and r.replicate == 1)
+    units = units_to_run(unit_of(record, definitions(record)))
+    assert [(unit.kind, unit.replicate) for unit in units] == [("corpus", None), ("pretrain", 1), ("final", 1)]
+    assert [unit.kind for unit in units_to_run(unit_of(first("none"), definitions(first("none"))))] == ["final"]

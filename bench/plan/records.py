@@ -1,6 +1,6 @@
 """Records of units: the fields known before a run starts, and the records of failed and skipped runs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -64,6 +64,12 @@ def known_fields(unit: FinalUnit) -> dict[str, Any]:
             )
         ),
     }
+
+
+def final_loss(losses: Sequence[float]) -> float:
+    """Return the mean loss over the last tenth of the steps."""
+    tail = losses[-max(1, len(losses) // 10) :]
+    return sum(tail) / len(tail)
 
 
 def unfinished(unit: FinalUnit, status: Status, reason: str) -> RunRecord:

@@ -92,4 +92,4 @@ class Fault:
 
 def texts(faults: Iterable[Fault]) -> list[str]:
     """Texts of faults, for people and the verdict."""
-    return [fault.text for fault in faults]
+    return list(map(str, faults))

@@ -51,19 +51,25 @@ def unit_of(record: RunRecord, meant: Definitions) -> FinalUnit:
         IdentityError: the record's identity cannot be read.
     """
     try:
-        inputs = RecordedInputs(record.settings["identity"], meant.card, closure([meant.card], meant.cards))
+        inputs = RecordedInputs(record, meant.card, closure([meant.card], meant.cards))
         graph = Graph(inputs.cards, meant.protocol, record.target_hash, inputs)
-        cell = Cell(**{name: getattr(record, name) for name in Cell.model_fields})
-        return graph.final(cell, meant.backbone, record.replicate)
+        return graph.final(cell_of(record), meant.backbone, record.replicate)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise IdentityError(f"the identity in its settings cannot be read: {error!r:.{SHOWN}}") from error
+        why = " ".join(str(error).split()) if isinstance(error, ValueError) else repr(error)
+        raise IdentityError(f"the identity in its settings cannot be read: {why:.{2 * SHOWN}}") from error
+
+
+def cell_of(record: RunRecord) -> Cell:
+    """Return the cell that a record names."""
+    return Cell(**{name: getattr(record, name) for name in Cell.model_fields})
 
 
 class RecordedInputs:
-    """The inputs of cards, as recorded in the identity of a run."""
+    """The inputs of cards, as recorded in the identity of a run. A run with a result needs weights; a skipped one may lack them."""
 
-    def __init__(self, identity: Mapping[str, Any], card: SourceCard, cards: Cards) -> None:
-        self.cards = cards
+    def __init__(self, record: RunRecord, card: SourceCard, cards: Cards) -> None:
+        self.cards, self._is_measured = cards, record.status == "ok"
+        identity = record.settings["identity"]
         self._pretraining: dict[str, Mapping[str, Any]] = {}  # card name -> its pretraining
         node: Mapping[str, Any] | None = identity
         while node is not None and not card.is_random and (node := _need(node, "pretrain")) is not None:
@@ -88,14 +94,24 @@ class RecordedInputs:
     def checkpoint(self, card: SourceCard, backbone: str) -> FromCheckpoint:
         """The checkpoint of the card; nothing of it is recorded elsewhere."""
         one = card.checkpoint_for(backbone)
-        return FromCheckpoint(None, None) if one is None else FromCheckpoint(*card_weights.shaping(one, one.sha256))
+        if one is None:
+            self._refuse_a_result(f"the card has no checkpoint for {backbone}")
+            return FromCheckpoint(None, None)
+        return FromCheckpoint(*card_weights.shaping(one, one.sha256))
 
     def imagenet(self, card: SourceCard, backbone: BackboneSpec) -> FromImageNet:
         """The recorded origin of the ImageNet weights."""
         name = self._of(card)["origin"]
+        if name is None:
+            self._refuse_a_result("no origin of ImageNet weights")
+            return FromImageNet(None)
         if not name.startswith(ORIGINS):
             raise ValueError(f"unknown origin of ImageNet weights: {name}")
         return FromImageNet(Origin("hub", name, ""))
+
+    def _refuse_a_result(self, why: str) -> None:
+        if self._is_measured:
+            raise ValueError(why)
 
     def _of(self, card: SourceCard) -> Mapping[str, Any]:
         if card.name not in self._pretraining:

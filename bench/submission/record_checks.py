@@ -49,6 +49,7 @@ def run_faults(
         yield Fault("record.unknown_name", " ".join(str(error).split()))
         return
     yield from _settings_faults(record, meant)
+    yield from _time_faults(record)
     if "identity" not in record.settings:
         yield Fault("identity.missing", "its settings have no identity: run it again with this version")
         return
@@ -59,7 +60,6 @@ def run_faults(
         return
     yield from identity_faults(record, final)
     yield from _field_faults(record, final)
-    yield from _time_faults(record)
     if record.status != "ok":
         return
     yield from training_faults(record, final, store.folder_of(record))

@@ -14,11 +14,11 @@ from bench.plan import card_weights
 from bench.plan.graph import Graph, InputsHere
 from bench.plan.outcome import Context
 from bench.plan.unit_folder import folder_of
-from bench.plan.units import FinalUnit, TuneUnit, all_needed
+from bench.plan.units import FinalUnit, Unit, all_needed
 from bench.run.worker import perform
-from bench.spec import Cell, Protocol
+from bench.spec import Protocol
 from bench.submission.faults import Fault
-from bench.submission.identity import differing
+from bench.submission.identity import cell_of, differing
 from bench.submission.judged import Judged
 from bench.submission.target import target_of
 from bench.targets import open_pool
@@ -96,9 +96,8 @@ def reproduce(judged: Judged, sources: Sources, seed: int, report: Progress) -> 
     store.make()
     pool = open_pool(target, sources.pool) if any(card.recipe for card in cards.values()) else None
     inputs = InputsHere(record.target, pool, sources.weights, store)
-    cell = Cell(**{name: getattr(record, name) for name in Cell.model_fields})
     backbone = find_backbone(record.backbone)
-    final = Graph(cards, protocol, target.content_hash, inputs).final(cell, backbone, record.replicate)
+    final = Graph(cards, protocol, target.content_hash, inputs).final(cell_of(record), backbone, record.replicate)
     what = f"{final.cell} r{record.replicate}"
     if final.fingerprint != record.run:
         why = f"{what}: its inputs here give another run ({_differing(final, record)})"
@@ -106,7 +105,7 @@ def reproduce(judged: Judged, sources: Sources, seed: int, report: Progress) -> 
         return []
     _copy_tuning(judged, record, final, store)
     context = Context(store.root.absolute(), target, sources.weights.absolute(), pool, provenance.commit())
-    for unit in (*(need for need in all_needed(final) if not isinstance(need, TuneUnit)), final):
+    for unit in units_to_run(final):
         if stop := inputs.obstacle(unit):
             raise BenchError(f"{unit} cannot be run here: {stop}")
         outcome = perform(unit, context, report)
@@ -120,6 +119,12 @@ def reproduce(judged: Judged, sources: Sources, seed: int, report: Progress) -> 
         return []
     summary = _compare(judged, record, again, f"{what} trained again")
     return [f"{summary} (seed {seed})"] if summary else []
+
+
+def units_to_run(final: FinalUnit) -> list[Unit]:
+    """Return the run and its own pretraining, in order. Tuning, and the pretraining that it uses, come from the bundle."""
+    first = final.pretrained
+    return [*(all_needed(first) if first else ()), *((first,) if first else ()), final]
 
 
 def _cards(judged: Judged, record: RunRecord, folder: Path | None) -> dict[str, SourceCard]:

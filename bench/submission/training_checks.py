@@ -13,6 +13,7 @@ import numpy as np
 from backbones.encoder_sizes import encoder_sizes
 from backbones.spec import BackboneSpec
 from bench.plan.candidates import TPE_FROM_TRIALS, candidates
+from bench.plan.records import final_loss
 from bench.plan.trials import Trial, best, read_trials
 from bench.plan.units import FinalUnit
 from bench.spec import Protocol, Schedule
@@ -87,7 +88,7 @@ def _step_faults(record: RunRecord, final: FinalUnit, folder: Path) -> Iterator[
     rows = _history(folder / "history.csv")
     if len(rows) != final.steps or [row[0] for row in rows] != list(range(1, final.steps + 1)):
         yield Fault("budget.steps", f"history.csv has {len(rows)} steps, but {protocol.name} has {final.steps}")
-    elif not math.isclose(record.provenance.final_loss, _tail(rows), rel_tol=1e-4):
+    elif not math.isclose(record.provenance.final_loss, final_loss([loss for _, loss in rows]), rel_tol=1e-4):
         yield Fault("budget.loss", "final_loss does not match history.csv")
     if record.provenance.threads != protocol.threads:
         why = f"run with {record.provenance.threads} threads, but {protocol.name} has {protocol.threads}"
@@ -104,11 +105,6 @@ def _history(path: Path) -> list[tuple[int, float]]:
         return [(int(row["step"]), float(row["loss"])) for row in rows]
     except (OSError, ValueError, KeyError, TypeError):
         return []
-
-
-def _tail(rows: Sequence[tuple[int, float]]) -> float:
-    losses = [loss for _, loss in rows[-max(1, len(rows) // 10) :]]
-    return sum(losses) / len(losses)
 
 
 def _certificate_faults(record: RunRecord, backbone: BackboneSpec, path: Path) -> Iterator[Fault]:

@@ -12,6 +12,7 @@ from backbones.network import Network
 from backbones.transfer import EncoderWeights
 from bench.plan.card_weights import brought
 from bench.plan.outcome import Context
+from bench.plan.records import final_loss
 from bench.plan.unit_folder import CHECKPOINT, folder_of, is_done
 from bench.plan.units import (
     CorpusUnit,
@@ -129,7 +130,7 @@ def _trained(
         corpus=data.content_hash,
         pretrain_images=len(train),
         pretrain_steps=steps,
-        pretrain_loss=float(np.mean([value for _, value, _ in history[-max(1, steps // 10) :]])),
+        pretrain_loss=final_loss([value for _, value, _ in history]),
         heldout_images=len(held_out),
         heldout_loss_before=before,
         heldout_loss=mean_loss(net, probe, count, loss, protocol) if count else None,

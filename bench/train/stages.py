@@ -19,7 +19,7 @@ from backbones.transfer import Certificate, LoadError, state_sha256
 from bench import DivergedError
 from bench.plan.cost import work_of
 from bench.plan.outcome import Context, Outcome, held_by
-from bench.plan.records import known_fields, now
+from bench.plan.records import final_loss, known_fields, now
 from bench.plan.trials import tuning_of
 from bench.plan.unit import Kind
 from bench.plan.unit_folder import CHECKPOINT, NETWORK, folder_of
@@ -148,7 +148,6 @@ def final(unit: FinalUnit, context: Context, report: Progress) -> None:
     train_s = time.monotonic() - clock
     evidence, seen = score_on_test(net, unit, context.target, _shifted(report, unit.steps, work))
     device = device_of(unit.protocol)
-    tail = [loss for _, loss, _ in history[-max(1, len(history) // 10) :]]
     made = Provenance(
         version=metadata.version("satir-bench"),
         commit=context.commit,
@@ -159,7 +158,7 @@ def final(unit: FinalUnit, context: Context, report: Progress) -> None:
         started=started,
         train_s=round(train_s, 1),
         score_s=round(time.monotonic() - clock - train_s, 1),
-        final_loss=float(np.mean(tail)),
+        final_loss=final_loss([loss for _, loss, _ in history]),
     )
     measured: dict[str, Any] = {
         "status": "ok",
