@@ -16,7 +16,6 @@ SHA256 = r"^[0-9a-f]{64}$"
 MOST_RENAMES = 1000
 MOST_IMAGES = 10**9  # of a pool
 _REGEX_CHARACTERS = frozenset("\\^$*+?()[]{}|")
-LABEL_CONTROLS = ("shuffled", "random-rank")  # these change labels; the third control, permuted, changes weights
 
 
 class _Frozen(BaseModel):

@@ -7,7 +7,6 @@ from bench.scenes.heat import Surface
 from bench.scenes.painter import Painter, Point, Thing
 from bench.scenes.pose import Pose
 
-Rod = tuple[Point, Point, float, float]
 Spot = tuple[float, float]  # along, up
 
 
