@@ -11,7 +11,16 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from bench import BenchError
 from pretrain_sources.config_file import Number, Whole, read_yaml, suggestion
@@ -24,6 +33,7 @@ Factor = Annotated[Number, Field(gt=0, le=32)]
 MOST = 3e38  # larger numbers overflow to infinity in float32
 MOST_STEPS = 100_000_000  # of one training; guards against typing errors
 Decay = Literal["poly", "cosine"]
+Precision = Literal["fp32", "bf16"]
 SMOKE = "~smoke"  # suffix of the name of a smoke protocol
 
 
@@ -141,12 +151,22 @@ class MappedClass(Frozen):
     of: tuple[str, ...] = Field(min_length=1)
 
 
+# Fields that are younger than the first results: at their defaults they are no part of a protocol's identity and records.
+LATER = {"precision": "fp32"}
+
+
 class Protocol(Frozen, Identified):
     """Everything that is held equal between cells: named, versioned, never edited once results exist."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._~-]*$")
     description: str
-    device: Literal["cpu", "cuda", "any"] = Field(description="processor type; 'any' is for smoke runs")
+    device: Literal["cpu", "cuda", "any"] = Field(
+        description="processor type; any: a CUDA GPU where there is one, else the CPU"
+    )
+    precision: Precision = Field(
+        default="fp32",
+        description="fp32: without TF32; bf16: autocast, only on GPUs that compute it natively (Ampere and later)",
+    )
     threads: Whole = Field(
         default=1, ge=1, le=1024, description="torch threads; they affect the results, so the protocol fixes them"
     )
@@ -205,6 +225,10 @@ class Protocol(Frozen, Identified):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Protocol":
+        if self.precision == "bf16" and self.device != "cuda":
+            raise ValueError(
+                f"precision: bf16 needs device: cuda; a protocol with device: {self.device} computes in fp32"
+            )
         if (self.pretrain_steps is None) == (self.pretrain_epochs is None):
             raise ValueError("set either pretrain_steps (equal steps) or pretrain_epochs (equal passes)")
         if not self.search.holds(self.default):
@@ -230,8 +254,14 @@ class Protocol(Frozen, Identified):
             "max_frames": 4,
             "batch": 2,
         }
-        device = "any" if self.device == "cuda" else self.device
-        return self.model_copy(update={"name": f"{self.name}{SMOKE}", "ranked": False, "device": device, **little})
+        if self.device == "cuda":
+            little |= {"device": "any", "precision": "fp32"}
+        return self.model_copy(update={"name": f"{self.name}{SMOKE}", "ranked": False, **little})
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = dump(self)
+        return {name: value for name, value in fields.items() if LATER.get(name, ...) != value}
 
     def identity(self) -> dict[str, Any]:
         """Return the fields that affect a result: all but the description and the number of replicates."""

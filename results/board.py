@@ -26,7 +26,7 @@ _TUNING = {  # board column: run column
     "schedule": "schedule",
 }
 _HELD_OUT = ("heldout_miou", "heldout_miou_constant")
-_OF_A_RUN = ("miou", "weighted_f", "status", "reason", "replicates", "finished", "train_s", "score_s")
+_OF_A_RUN = ("miou", "weighted_f", "status", "reason", "replicates", "finished", "train_s", "score_s", "gpu")
 _USED = [*_SAME, *_ALSO_SAME, *_HELD_OUT, *_TUNING.values(), *_OF_A_RUN]
 _BOARD_COLUMNS = [
     *("rank", "target", "protocol", *CELL_NAMES, "n", "replicates", "miou", "miou_low", "miou_high", "interval_note"),
@@ -113,7 +113,15 @@ def _cell_status(runs: Sequence[Run], n: int, wanted: int) -> dict[str, str | No
         return {"status": others[0]["status"], "reason": others[0]["reason"]}
     if n < wanted:
         return {"status": "incomplete", "reason": f"{n} of {wanted} replicates so far"}
-    return {"status": "ok", "reason": None}
+    return {"status": "ok", "reason": _mixed(runs)}
+
+
+def _mixed(runs: Sequence[Run]) -> str | None:
+    """Describe replicates from both kinds of processor; None if all are from one."""
+    on_gpu = sum(bool(pd.notna(run["gpu"])) for run in runs)
+    if on_gpu in (0, len(runs)):
+        return None
+    return f"{on_gpu} of {len(runs)} replicates ran on a GPU, the others on a CPU; their numbers are equal up to rounding only"
 
 
 def _mark_stale(cells: pd.DataFrame) -> pd.DataFrame:

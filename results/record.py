@@ -109,8 +109,11 @@ class Provenance(_Part):
     )
     packages: dict[Text, Text] = Field(description="versions of the packages that affect results; JSON text in a table")
     device: Text = Field(description="CPU or GPU that ran the unit")
+    gpu: int | None = Field(
+        default=None, ge=0, le=MOST, description="number of the GPU among those that the run saw; null for a CPU"
+    )
     threads: int = Field(ge=1, le=MOST, description="number of torch threads")
-    precision: Text = Field(description="fp32 or bf16 autocast")
+    precision: Text = Field(description="fp32, or bf16 for autocast on a GPU")
     started: Text = Field(description="UTC time at which the unit started, ISO 8601")
     train_s: float = Field(ge=0, le=MOST_S, description="seconds of finetuning")
     score_s: float = Field(ge=0, le=MOST_S, description="seconds of scoring on the test split")

@@ -155,6 +155,9 @@ def _about(
     about = {str(source): f"{source} was submitted, not measured here ({badge})" for source, badge in submitted.items()}
     more = {source: _seen(source, ids & scored, len(scored)) for source, ids in seen.items()}
     more |= {source: known_leaks.unproven(source, share) for source, share in unproven.items() if share}
+    for cell in good.dropna(subset="reason").to_dict("records"):  # comparable, and yet with a remark
+        remark = f"{cell['source']} x {cell['backbone']}: {cell['reason']}"
+        more[str(cell["source"])] = "; ".join(filter(None, (more.get(str(cell["source"])), remark)))
     return about | {
         source: f"{about[source]}; {note}" if source in about else note for source, note in sorted(more.items())
     }

@@ -7,6 +7,7 @@ from examples import cell, evidence, record, store_of, write
 
 from results import load_table
 from results.board import board, constant_note
+from results.replicate_scores import samples
 
 LATER = "2026-02-01T00:00:00+00:00"
 
@@ -101,3 +102,17 @@ def test_new_run_does_not_change_other_rows(tmp_path: Path) -> None:
 
 def test_empty_store_gives_empty_board(tmp_path: Path) -> None:
     assert board(load_table(tmp_path)).empty
+
+
+def test_replicates_from_both_kinds_of_processor_are_flagged(tmp_path: Path) -> None:
+    of_cell = cell("imagenet", "b", range(3))
+    assert of_cell[0].provenance is not None
+    on_gpu = of_cell[0].model_copy(update={"provenance": of_cell[0].provenance.model_copy(update={"gpu": 2})})
+    mixed = [on_gpu, *of_cell[1:]]
+    store_of(tmp_path, cell("none", "a", range(3, 6)), mixed)
+    table = rows(tmp_path)
+    assert table.loc[("imagenet", "b" * 64), "rank"] in (1, 2), "flagged, and still ranked"
+    assert table.loc[("imagenet", "b" * 64), "reason"].startswith("1 of 3 replicates ran on a GPU, the others on a CPU")
+    assert pd.isna(table.loc[("none", "a" * 64), "reason"])
+    notes = samples(load_table(tmp_path)).notes
+    assert any("imagenet x tiny: 1 of 3 replicates ran on a GPU" in note for note in notes)

@@ -149,7 +149,7 @@ def test_a_failed_unit_fails_only_the_units_that_need_it(
 def test_a_killed_worker_fails_only_its_unit(todo: tuple[tuple[Unit, ...], Context]) -> None:
     units, context = todo
     show = Assassin()
-    ended = {unit.fingerprint: outcome for unit, outcome in local(units, context, show, jobs=1)}
+    ended = {unit.fingerprint: outcome for unit, outcome in local(units, context, show, [None])}
     assert show.victim is not None
     assert set(ended) == {unit.fingerprint for unit in units}
     lost = [o for o in ended.values() if o.status == "failed"]

@@ -85,7 +85,7 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit(scenes: Path) -> None:
 
 def test_loader_processes_do_not_change_results(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a, _ = train(scenes, protocol())
-    monkeypatch.setattr("bench.train.loop.loading_processes", lambda device: 2)
+    monkeypatch.setattr("bench.train.devices.loading_processes", lambda device: 2)
     b, _ = train(scenes, protocol())
     assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 

@@ -830,6 +830,16 @@ def test_an_oversized_record(change: Callable[[dict[str, Any]], None], why: str,
     assert len(result) < 2000
 
 
+@pytest.mark.parametrize(
+    ("claimed", "code"),
+    [({"gpu": 0}, "record.device"), ({"precision": "bf16"}, "record.precision")],
+)
+def test_a_device_that_the_protocol_does_not_use(claimed: dict[str, object], code: str, here: Packed) -> None:
+    here.edit(lambda fields: fields["provenance"].update(claimed))
+    here.repack()
+    assert codes(here) == {code}
+
+
 # -- a verdict that comes with the bundle --------------------------------------------------------------------------------
 
 

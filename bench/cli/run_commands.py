@@ -62,7 +62,10 @@ def plan(store: Path, data: Path, weights: Path, retry: str | None, **matrix: An
     show_default=True,
     help="Worker processes, this process, or jobs of a Slurm cluster; with slurm the command submits and returns.",
 )
-@click.option("--jobs", type=JOBS, help="Worker processes. Default: one per core.")
+@click.option(
+    "--jobs", type=JOBS, help="Worker processes, on GPUs for each of them. Default: one per core, or per GPU."
+)
+@click.option("--gpus", metavar="N,...", help="GPUs to use, by number. Default: all visible ones.")
 @click.option(
     "--slurm",
     multiple=True,
@@ -78,6 +81,7 @@ def run(  # noqa: PLR0913 - one argument per option
     weights: Path,
     executor: str,
     jobs: int | None,
+    gpus: str | None,
     slurm: tuple[str, ...],
     retry: str | None,
     keep_weights: bool,
@@ -101,11 +105,14 @@ def run(  # noqa: PLR0913 - one argument per option
         raise BenchError("--slurm is for --executor slurm")
     if jobs is not None and executor != "local":
         raise BenchError("--jobs is for --executor local")
+    if gpus is not None and executor != "local":
+        raise BenchError("--gpus is for --executor local; elsewhere set CUDA_VISIBLE_DEVICES, which Slurm does")
+    numbers = None if gpus is None else _gpus(gpus)
     extras.require("train")
     sweep = Sweep(load_matrix(**matrix), Store(store), data, checked_weights(weights), _statuses(retry), keep_weights)
     watch = Watch(sweep.matrix, store)
     with watch.display():
-        plan = run_matrix(sweep, How(executor, jobs, slurm, fail_fast), watch)
+        plan = run_matrix(sweep, How(executor, jobs, numbers, slurm, fail_fast), watch)
     return watch.closing(plan, queued=executor == "slurm")
 
 
@@ -129,6 +136,16 @@ def status(cell: str | None, store: Path, as_json: bool) -> None:
     else:
         matches = status.cell_status(opened, cell)
         say(for_json(matches) if as_json else status.cell_text(matches))
+
+
+def _gpus(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and part.isascii() for part in parts):
+        raise BenchError(f"--gpus {text}: write numbers with commas, such as 0,1")
+    numbers = [int(part) for part in parts]
+    if len(set(numbers)) < len(numbers):
+        raise BenchError(f"--gpus {text}: a GPU is named twice; --jobs sets the workers on each")
+    return numbers
 
 
 def _statuses(retry: str | None) -> list[str]:

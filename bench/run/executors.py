@@ -88,28 +88,36 @@ def inline(units: Sequence[Unit], context: Context, show: Show) -> Iterator[tupl
 class _Worker:
     unit: Unit
     process: ForkServerProcess
+    place: int | None
     oom_kills: int  # on this machine, before the worker started
 
 
-def local(units: Sequence[Unit], context: Context, show: Show, jobs: int) -> Iterator[tuple[Unit, Outcome]]:
-    """Run units in workers, `jobs` at a time; yield (unit, outcome) as they end. Leaving early (Ctrl-C, error) kills workers."""
+def local(
+    units: Sequence[Unit], context: Context, show: Show, places: Sequence[int | None]
+) -> Iterator[tuple[Unit, Outcome]]:
+    """Run units in workers, one at each place; yield (unit, outcome) as they end. Leaving early (Ctrl-C, error) kills workers.
+
+    places: the GPU of each worker by its number, None: the CPU.
+    """
+    free = list(places)
     frontier = Frontier(units)
     running: dict[Connection, _Worker] = {}
     builders = {f"backbones.{unit.backbone.builder}" for unit in units if not isinstance(unit, CorpusUnit)}
     _start_server(["bench.run.worker", "bench.train.stages", *sorted(builders)])
     try:
         while frontier or running:
-            while len(running) < jobs and (unit := frontier.take()) is not None:
-                connection, worker = _start(unit, context)
+            while free and (unit := frontier.take()) is not None:
+                connection, worker = _start(unit, context, free.pop(0), len(places))
                 running[connection] = worker
                 show.started(unit)
-            ready = set(wait(running, timeout=LOOK_AGAIN_S / 4 if frontier and len(running) < jobs else None))
+            ready = set(wait(running, timeout=LOOK_AGAIN_S / 4 if frontier and free else None))
             for connection in [c for c in running if c in ready]:
                 worker = running[connection]
                 outcome = _receive(connection, worker, show)
                 if outcome is None:
                     continue
                 running.pop(connection).process.join()
+                free.append(worker.place)
                 if outcome.died:
                     from bench.run.worker import (
                         settle,  # imports torch, which takes seconds; needed only after a death
@@ -131,6 +139,9 @@ def _start_server(preload: list[str]) -> None:
     shorten_socket_paths()
     multiprocessing.set_forkserver_preload([parent.PRELOADED, *preload])
     os.environ[parent.SERVES] = str(os.getpid())
+    os.environ.setdefault(
+        "PYTORCH_NVML_BASED_CUDA_CHECK", "1"
+    )  # so that looking for GPUs does not start CUDA in the server
     resource_tracker.ensure_running()  # it unblocks SIGINT when it starts, so it has to start first
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the server inherits it
     try:
@@ -140,12 +151,13 @@ def _start_server(preload: list[str]) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
-def _start(unit: Unit, context: Context) -> tuple[Connection, _Worker]:
+def _start(unit: Unit, context: Context, place: int | None, workers: int) -> tuple[Connection, _Worker]:
     mine, theirs = multiprocessing.Pipe()
-    process = multiprocessing.get_context("forkserver").Process(target=_work, args=(unit, context, theirs))
+    task = unit, context, theirs, place, workers
+    process = multiprocessing.get_context("forkserver").Process(target=_work, args=task)
     process.start()
     theirs.close()  # so that the death of the worker gives an end of file
-    return mine, _Worker(unit, process, _oom_kills())
+    return mine, _Worker(unit, process, place, _oom_kills())
 
 
 def _receive(connection: Connection, worker: _Worker, show: Show) -> Outcome | None:
@@ -190,9 +202,13 @@ def _print_into(path: Path) -> None:
             os.dup2(file, stream)
 
 
-def _work(unit: Unit, context: Context, connection: Connection) -> None:
-    """Run one unit in a worker process."""
+def _work(unit: Unit, context: Context, connection: Connection, place: int | None, workers: int) -> None:
+    """Run one unit in a worker process, one of so many."""
     from bench.run.worker import perform
+    from bench.train import devices
+
+    if place is not None:
+        devices.take_gpu(place, workers)
 
     parent.end_with_parent(os.getppid())  # the parent is the fork server, which ends with the run
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends its workers

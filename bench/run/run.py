@@ -25,10 +25,16 @@ SAME_IN_A_ROW = 5  # equal failures in a row that stop a run
 
 @dataclass(frozen=True)
 class How:
-    """How to run units. jobs: workers, None: one per core. slurm: options of sbatch. fail_fast: stop at the first failure."""
+    """How to run units.
 
-    executor: str = "local"  # or inline, slurm
+    Attributes:
+        executor: local, inline or slurm. jobs: workers on the CPU, None: one per core; or on each GPU, None: one. gpus: their
+            numbers, None: all that are visible. slurm: options of sbatch. fail_fast: stop at the first failure.
+    """
+
+    executor: str = "local"
     jobs: int | None = None
+    gpus: Sequence[int] | None = None
     slurm: Sequence[str] = ()
     fail_fast: bool = False
 
@@ -46,8 +52,7 @@ def run_matrix(sweep: Sweep, how: How, show: Show) -> Plan:
     store.make()
     target, pool, plan = look(sweep, show)
     show.planned(plan, target)
-    if plan.todo and how.executor != "slurm":
-        _require_device(sweep.matrix.protocol)
+    places = _places(sweep.matrix.protocol, how, show) if plan.todo and how.executor != "slurm" else []
     for unit, reason in plan.skipped:
         known = plan.records.get(unit.fingerprint)
         if known is None or (known.status, known.reason) != ("skipped", reason):
@@ -57,21 +62,19 @@ def run_matrix(sweep: Sweep, how: How, show: Show) -> Plan:
         context = Context(
             store.root.absolute(), target, sweep.weights.absolute(), pool, provenance.commit(), sweep.keep
         )
-        _run_units(plan.todo, context, how, show, options)
+        _run_units(plan.todo, context, how, show, options, places)
     again = replace(sweep, retry=(), keep=False)
     return make_plan(again, target, pool) if plan.todo or plan.skipped else plan
 
 
-def _run_units(units: Sequence[Unit], context: Context, how: How, show: Show, options: slurm.Options) -> None:
-    protocol = units[0].protocol
+def _run_units(
+    units: Sequence[Unit], context: Context, how: How, show: Show, options: slurm.Options, places: Sequence[int | None]
+) -> None:
     if how.executor == "slurm":
         made, queued = slurm.submit(units, context, options)
         show.noted(f"{len(made)} jobs submitted, {queued} already queued; follow them with `bench status` and squeue")
         return
-    if how.executor == "inline":
-        outcomes = inline(units, context, show)
-    else:
-        outcomes = local(units, context, show, how.jobs or _default_jobs(protocol))
+    outcomes = inline(units, context, show) if how.executor == "inline" else local(units, context, show, places)
     in_a_row, last = 0, ""
     for unit, outcome in outcomes:
         show.finished(unit, outcome.status, outcome.reason)
@@ -89,17 +92,29 @@ def _run_units(units: Sequence[Unit], context: Context, how: How, show: Show, op
             )
 
 
-def _require_device(protocol: Protocol) -> None:
-    if protocol.device != "cuda":
-        return
-    import torch
+def _places(protocol: Protocol, how: How, show: Show) -> Sequence[int | None]:
+    """Return the GPU of each worker, None: the CPU.
 
-    if not torch.cuda.is_available():
-        raise BenchError(
-            f"protocol {protocol.name} needs a CUDA GPU and this machine has none; try it on a CPU with --smoke"
-        )
+    Raises:
+        BenchError: the protocol cannot be run here, or a GPU that was asked for is missing.
+    """
+    from bench.train import devices
 
-
-def _default_jobs(protocol: Protocol) -> int:
-    """Return the number of units that fit the available cores; 1 if a GPU may be used."""
-    return 1 if protocol.device != "cpu" else max(1, cores() // protocol.threads)
+    if devices.kind_of(protocol) == "cpu":
+        if how.gpus is not None:
+            why = "runs on a CPU" if protocol.device == "cpu" else "runs on a CPU here, as torch sees no CUDA GPU"
+            raise BenchError(f"--gpus: protocol {protocol.name} {why}")
+        return [None] * (how.jobs or max(1, cores() // protocol.threads))
+    names = devices.gpus()
+    chosen = range(len(names)) if how.gpus is None else how.gpus
+    if missing := [number for number in chosen if number >= len(names)]:
+        seen = ", ".join(f"{number} {name}" for number, name in enumerate(names)) or "none"
+        raise BenchError(f"--gpus {missing[0]}: no such GPU; torch sees {seen}")
+    for number in chosen or [0]:
+        devices.device_of(protocol, number)
+    if how.executor == "inline":
+        return []
+    each = how.jobs or 1
+    workers = "1 worker" if each == 1 else f"{each} workers"
+    show.noted(f"{workers} on each of: {', '.join(f'GPU {number} {names[number]}' for number in chosen)}")
+    return list(chosen) * each

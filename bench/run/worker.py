@@ -21,8 +21,8 @@ from bench.plan.unit_folder import (
     record_of,
 )
 from bench.plan.units import FinalUnit, Unit
-from bench.train import provenance
-from bench.train.loop import Progress, device_of
+from bench.train import devices
+from bench.train.loop import Progress
 from pretrain_sources.sockets import shorten_socket_paths
 from results.locks import HeldError, LocksError, locked
 from results.record_files import write_record
@@ -103,10 +103,6 @@ def _unmet(store: Store, unit: Unit) -> Outcome | None:
     return None
 
 
-def _device(unit: Unit) -> str:
-    return provenance.device_name(device_of(unit.protocol))
-
-
 class _ProgressFile:
     """A progress callback that also updates progress.json, and measures the run time."""
 
@@ -115,7 +111,7 @@ class _ProgressFile:
         self._report, self._begun, self._written = report, time.monotonic(), 0.0
         self._first: int | None = None  # where work began or resumed
         self._facts: dict[str, Any] = {"unit": str(unit), "since": now()}
-        self._on = {"by": paced_by(unit), "protocol": unit.protocol.name, "device": _device(unit)}
+        self._unit = unit
 
     def __call__(self, done: int, total: int, /, **facts: float) -> None:
         self._first = done - 1 if self._first is None else self._first
@@ -133,5 +129,7 @@ class _ProgressFile:
             log.unlink()
         seconds = time.monotonic() - self._begun
         done = self._facts.get("done", 0) - (self._first or 0)
-        spent = {"seconds": round(seconds, 2), "work": done} | self._on
+        device, protocol = devices.device_of(self._unit.protocol).name, self._unit.protocol.name
+        spent = {"seconds": round(seconds, 2), "work": done}
+        spent |= {"by": paced_by(self._unit), "protocol": protocol, "device": device}
         write_atomic(self._path.with_name(SPENT), json.dumps(spent).encode())

@@ -19,6 +19,7 @@ Code = Literal[
     "record.text",
     "record.time",
     "record.precision",
+    "record.device",
     "record.pretraining",
     "settings.protocol",
     "settings.card",

@@ -127,9 +127,13 @@ def _field_faults(record: RunRecord, final: FinalUnit) -> Iterator[Fault]:
     if record.status != "ok":
         return
     assert record.provenance is not None
-    if final.protocol.device == "cpu" and record.provenance.precision != "fp32":
-        why = f"precision is {record.provenance.precision!r}, but {final.protocol.name} runs on a CPU in fp32"
+    protocol, on_gpu = final.protocol, record.provenance.gpu is not None
+    if record.provenance.precision != protocol.precision:
+        why = f"precision is {record.provenance.precision!r}, but {protocol.name} computes in {protocol.precision}"
         yield Fault("record.precision", why)
+    if protocol.device != "any" and on_gpu != (protocol.device == "cuda"):
+        why = f"it ran on a {'GPU' if on_gpu else 'CPU'}, but {protocol.name} runs on {protocol.device}"
+        yield Fault("record.device", why)
     if (trained := final.learner is not None) != (record.pretraining is not None):
         why = (
             f"'{final.card.name}' has {'a' if trained else 'no'} pretraining on a corpus, but the record "

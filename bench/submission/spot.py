@@ -18,6 +18,7 @@ from bench.submission.faults import Fault
 from bench.submission.judged import Judged
 from bench.submission.target import target_of
 from bench.targets import Target
+from bench.train import devices
 from bench.train.batches import open_split
 from bench.train.loop import Progress, predict
 from results import metrics
@@ -65,7 +66,8 @@ def spot(judged: Judged, folder: Path, data: Path, count: int, seed: int, report
             continue
         where = f"{record.source} x {record.backbone} r{record.replicate}"
         scored = _of_images(read_evidence(store, record), drawn[record.run])
-        judged.faults += [fault.at(where) for fault in _prediction_faults(net, record, target, protocol, scored)]
+        with devices.computing(protocol):
+            judged.faults += [fault.at(where) for fault in _prediction_faults(net, record, target, protocol, scored)]
         done += len(drawn[record.run])
         report(done, of)
     others = _compare(judged, sketches)

@@ -1,10 +1,9 @@
 """The training loop and prediction.
 
-The last iterate is used, without checkpoint selection; a loss that is not finite ends the run; on a CPU the same seed gives the
-same weights, bit for bit.
+The last iterate is used, without checkpoint selection; a loss that is not finite ends the run; the same seed gives the same
+weights, bit for bit on a CPU, and on one kind of GPU as far as its kernels are repeatable (`devices`).
 """
 
-import contextlib
 import io
 import math
 import pickle
@@ -27,13 +26,16 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from backbones.network import Network
 from bench import DivergedError
 from bench.spec import Loss, Protocol, Schedule
+from bench.train import devices
 from bench.train.batches import Decoded
+from bench.train.devices import Device
 from pretrain_sources.hashing import derive_seed
 from pretrain_sources.image_files import IGNORE, Pixels
-from pretrain_sources.processors import cores
 from results.store import write_atomic
 
 KEPT_EVERY_S = 30.0  # between two checkpoints of a training
+LOOKED_EVERY_S = 1.0  # between two looks at the losses on a GPU, each of which waits for it
+PREDICTED_AT_ONCE = 8  # frames on a GPU
 
 
 Batch = tuple[Tensor, Tensor]  # images (B, 1, H, W) and labels (B, H, W), uint8
@@ -45,26 +47,6 @@ class Progress(typing.Protocol):
 
     def __call__(self, done: int, total: int, /, **facts: float) -> None:
         """Report progress."""
-
-
-def device_of(protocol: Protocol) -> torch.device:
-    """Return the protocol's device; for 'any' a GPU if available."""
-    cuda = protocol.device == "cuda" or (protocol.device == "any" and torch.cuda.is_available())
-    return torch.device("cuda" if cuda else "cpu")
-
-
-def loading_processes(device: torch.device) -> int:
-    """Return the number of loader processes: 0 on a CPU, where the protocol fixes threads. It does not affect results."""
-    return 0 if device.type == "cpu" else min(8, cores())
-
-
-def half_precision(device: torch.device) -> bool:
-    """Return whether to use bf16 autocast: on GPUs that support it. On the CPUs tried it did not speed up training."""
-    return device.type == "cuda" and torch.cuda.is_bf16_supported()
-
-
-def _autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    return torch.autocast(device.type, torch.bfloat16) if half_precision(device) else contextlib.nullcontext()
 
 
 class SegmentationLoss(nn.Module):
@@ -79,10 +61,24 @@ class SegmentationLoss(nn.Module):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return a scalar; 0 if every pixel is ignored."""
+        if labels.is_cuda:
+            return self._on_gpu(logits, labels)
         if not bool((labels != IGNORE).any()):
             return logits.sum() * 0.0  # cross-entropy would be 0 / 0
         loss: Tensor = self.cross_entropy(logits, labels) + self.dice_weight * self.dice(logits, labels)
         return loss
+
+    def _on_gpu(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the same without waiting for the GPU, and added up in a fixed order, which torch's mean is not."""
+        weight, counted = self.cross_entropy.weight, labels != IGNORE
+        assert weight is not None
+        if self.dice.classes is not None:  # no buffer of the module: .to() leaves it on the CPU
+            self.dice.classes = self.dice.classes.to(labels.device)
+        each = F.cross_entropy(logits, labels, weight, ignore_index=IGNORE, reduction="none")
+        total = (weight[labels.where(counted, 0)] * counted).sum()
+        mean = each.sum() / total.where(total > 0, 1)
+        loss: Tensor = mean + self.dice_weight * self.dice(logits, labels)
+        return torch.where(counted.any(), loss, logits.sum() * 0.0)
 
 
 def lr_factor(schedule: Schedule, step: int, steps: int) -> float:
@@ -119,45 +115,64 @@ def fit(
     Raises:
         DivergedError: the loss is not finite.
     """
-    device, schedule, steps = device_of(training.protocol), training.schedule, training.steps
-    network.to(device).train()
-    training.loss.to(device)
+    protocol, schedule, steps = training.protocol, training.schedule, training.steps
+    device = devices.device_of(protocol)
+    network.to(device.torch).train()
+    training.loss.to(device.torch)
     optimiser = torch.optim.AdamW(_parameter_groups(network, schedule), fused=True)
     decay = LambdaLR(optimiser, lambda step: lr_factor(schedule, step, steps))
     parts = {"network": network, "optimiser": optimiser, "decay": decay}
-    history = _resumed(checkpoint, parts, device)
-    kept = time.monotonic()
+    history = _resumed(checkpoint, parts, device.torch)
+    pending: list[tuple[int, Tensor, float]] = []  # steps whose loss has not been looked at
+    kept = looked = time.monotonic()
     for step, batch in enumerate(_loaded(batches, len(history), steps, device), start=len(history)):
         # for dropout and stochastic depth; makes every step reproducible on its own
         torch.manual_seed(derive_seed(training.seed, "step", step))
-        value = _loss_of(network, training.loss, batch, device)
-        if not math.isfinite(value.item()):
-            at = f"step {step + 1} of {steps} (learning rate {schedule.lr:g})"
-            raise DivergedError(f"the training loss is {value.item()} at {at}")
+        value = _loss_of(network, training.loss, batch, protocol, device.torch)
+        pending.append((step + 1, value.detach(), optimiser.param_groups[-1]["lr"]))
+        if not device.is_gpu or time.monotonic() - looked > LOOKED_EVERY_S or step + 1 == steps:
+            history += _looked_at(pending, training)
+            looked = time.monotonic()
         optimiser.zero_grad(set_to_none=True)
         value.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(network.parameters(), training.protocol.grad_clip)
-        history.append((step + 1, value.item(), optimiser.param_groups[-1]["lr"]))
+        nn.utils.clip_grad_norm_(network.parameters(), protocol.grad_clip)
         optimiser.step()
         decay.step()
-        if checkpoint is not None and time.monotonic() - kept > KEPT_EVERY_S:
-            _keep(checkpoint, parts, history)
-            kept = time.monotonic()
-        report(step + 1, steps, loss=value.item())
+        if not pending:
+            if checkpoint is not None and time.monotonic() - kept > KEPT_EVERY_S:
+                _keep(checkpoint, parts, history)
+                kept = time.monotonic()
+            report(step + 1, steps, loss=history[-1][1])
     return history
 
 
-def _loaded(batches: Dataset[Batch], first: int, steps: int, device: torch.device) -> Iterator[Batch]:
+def _looked_at(pending: list[tuple[int, Tensor, float]], training: Training) -> History:
+    """Empty `pending`; return (step, loss, learning rate). On a GPU this waits until it has computed them.
+
+    Raises:
+        DivergedError: a loss is not finite.
+    """
+    values = torch.stack([value for _, value, _ in pending]).tolist()
+    rows = [(step, value, lr) for (step, _, lr), value in zip(pending, values, strict=True)]
+    pending.clear()
+    for step, value, _ in rows:
+        if not math.isfinite(value):
+            at = f"step {step} of {training.steps} (learning rate {training.schedule.lr:g})"
+            raise DivergedError(f"the training loss is {value} at {at}")
+    return rows
+
+
+def _loaded(batches: Dataset[Batch], first: int, steps: int, device: Device) -> Iterator[Batch]:
     """Load items first..steps-1."""
-    workers, rest = loading_processes(device), Subset(batches, range(first, steps))
-    return iter(DataLoader(rest, batch_size=None, num_workers=workers, pin_memory=device.type == "cuda"))
+    workers, rest = devices.loading_processes(device), Subset(batches, range(first, steps))
+    return iter(DataLoader(rest, batch_size=None, num_workers=workers, pin_memory=device.torch.type == "cuda"))
 
 
-def _loss_of(network: Network, loss: nn.Module, batch: Batch, device: torch.device) -> Tensor:
+def _loss_of(network: Network, loss: nn.Module, batch: Batch, protocol: Protocol, device: torch.device) -> Tensor:
     """Compute the loss of a batch: images (B, 1, H, W) uint8, labels (B, H, W)."""
     images, labels = batch
     images = images.to(device, non_blocking=True).float() / 255
-    with _autocast(device):
+    with devices.autocast(protocol, device):
         logits = network(images)
     value: Tensor = loss(logits.float(), labels.to(device, non_blocking=True))
     return value
@@ -190,10 +205,10 @@ def _resumed(path: Path | None, parts: Mapping[str, Any], device: torch.device) 
 @torch.inference_mode()
 def mean_loss(network: Network, batches: Dataset[Batch], count: int, loss: nn.Module, protocol: Protocol) -> float:
     """Compute the mean loss over items 0..count-1 of `batches`, without training."""
-    device = device_of(protocol)
+    device = devices.device_of(protocol).torch
     network.to(device).eval()
     loss.to(device)
-    return sum(float(_loss_of(network, loss, batches[i], device)) for i in range(count)) / count
+    return sum(float(_loss_of(network, loss, batches[i], protocol, device)) for i in range(count)) / count
 
 
 def _parameter_groups(network: Network, schedule: Schedule) -> list[dict[str, object]]:
@@ -217,18 +232,33 @@ def predict(
     Raises:
         DivergedError: an output is not finite.
     """
-    device = device_of(protocol)
-    network.to(device).eval()
-    for done, frame in enumerate(frames, start=1):
-        image = torch.from_numpy(frame.image.copy())[None, None].to(device).float() / 255
-        with _autocast(device):
-            logits = _windows(network, image, protocol).float()
-        if logits.shape[-2:] != frame.label.shape:
-            logits = F.interpolate(logits, size=frame.label.shape, mode="bilinear", align_corners=False)
-        if not bool(torch.isfinite(logits).all()):  # argmax would call it background
-            raise DivergedError(f"the network's output for {frame.id} is not finite")
-        yield frame, logits[0].argmax(0).to(torch.uint8).cpu().numpy()
-        report(done, len(frames))
+    device = devices.device_of(protocol)
+    network.to(device.torch).eval()
+    done = 0
+    for some in _of_one_size(frames, PREDICTED_AT_ONCE if device.is_gpu and protocol.window_px is None else 1):
+        images = torch.from_numpy(np.stack([frame.image for frame in some]))[:, None].to(device.torch).float() / 255
+        with devices.autocast(protocol, device.torch):
+            together = _windows(network, images, protocol).float()
+        for frame, logits in zip(some, torch.split(together, 1), strict=True):
+            if logits.shape[-2:] != frame.label.shape:
+                logits = F.interpolate(logits, size=frame.label.shape, mode="bilinear", align_corners=False)
+            if not bool(torch.isfinite(logits).all()):  # argmax would call it background
+                raise DivergedError(f"the network's output for {frame.id} is not finite")
+            yield frame, logits[0].argmax(0).to(torch.uint8).cpu().numpy()
+            done += 1
+            report(done, len(frames))
+
+
+def _of_one_size(frames: Sequence[Decoded], most: int) -> Iterator[list[Decoded]]:
+    """Yield the frames in order, at most so many of one size at a time."""
+    some: list[Decoded] = []
+    for frame in frames:
+        if some and (len(some) == most or frame.image.shape != some[0].image.shape):
+            yield some
+            some = []
+        some.append(frame)
+    if some:
+        yield some
 
 
 def _windows(network: Network, image: Tensor, protocol: Protocol) -> Tensor:

@@ -1,14 +1,9 @@
-"""Provenance of a run: versions, commit, device. Recorded, but never part of an identity."""
+"""Provenance of a run: versions and commit. Recorded, but never part of an identity."""
 
 import functools
-import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import torch
 
 PACKAGES = (
     "torch",
@@ -44,18 +39,3 @@ def commit() -> str | None:
 
     head = git("rev-parse", "HEAD") if git("ls-files", "--error-unmatch", "provenance.py") else None
     return f"{head}{'+dirty' if git('status', '--porcelain', '--untracked-files=no') else ''}" if head else None
-
-
-def device_name(device: "torch.device") -> str:
-    """Return the name of the GPU or CPU."""
-    if device.type == "cuda":
-        import torch
-
-        return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine() or "cpu"
-    )

@@ -27,16 +27,14 @@ from bench.plan.units import FinalUnit, TuneUnit, Unit
 from bench.score import confusion_matrix, weighted_fmeasure
 from bench.spec import Schedule
 from bench.targets import Target
-from bench.train import provenance, tune
+from bench.train import devices, provenance, tune
 from bench.train.batches import Batches, Decoded, choose, class_pixels, class_weights, open_split
 from bench.train.loop import (
     History,
     Progress,
     SegmentationLoss,
     Training,
-    device_of,
     fit,
-    half_precision,
     history_csv,
     predict,
 )
@@ -58,14 +56,16 @@ from results.store import Store, StoreError, cannot_write, is_unwritable, write_
 
 def execute(unit: Unit, context: Context, report: Progress) -> Outcome:
     """Run a unit and leave its result in the store. Only an interrupt raises."""
-    torch.set_num_threads(unit.protocol.threads)
     try:
         held = hold(Store(context.store), unit)
-        outcome = _attempt(unit, context, report)
+        with devices.computing(unit.protocol):
+            outcome = _attempt(unit, context, report)
         if outcome.status in FAILED_STATUSES and not outcome.fatal and not outcome.again:
             held.check()  # deleted needs may have caused the failure
     except NeedsLostError as error:
         return Outcome("failed", str(error), again=True)
+    except devices.DeviceError as error:
+        return Outcome("skipped", str(error))
     return outcome
 
 
@@ -147,14 +147,15 @@ def final(unit: FinalUnit, context: Context, report: Progress) -> None:
     )
     train_s = time.monotonic() - clock
     evidence, seen = score_on_test(net, unit, context.target, _shifted(report, unit.steps, work))
-    device = device_of(unit.protocol)
+    device = devices.device_of(unit.protocol)
     made = Provenance(
         version=metadata.version("satir-bench"),
         commit=context.commit,
         packages=provenance.package_versions(),
-        device=provenance.device_name(device),
+        device=device.name,
+        gpu=device.gpu,
         threads=unit.protocol.threads,
-        precision="bf16 autocast" if half_precision(device) else "fp32",
+        precision=unit.protocol.precision,
         started=started,
         train_s=round(train_s, 1),
         score_s=round(time.monotonic() - clock - train_s, 1),

@@ -47,16 +47,22 @@ def show(chosen: Chosen) -> None:
     table(pd.concat([rows, extra], axis=1), "cells", names, download=chosen.cells)
     if (note := constant_note(chosen.whole)) is not None:
         st.caption(plain(note))
-    why = chosen.cells["leak"].fillna(chosen.cells["reason"])
-    unranked = chosen.cells.assign(why=why)[why.notna()]
+    cells = chosen.cells.assign(why=chosen.cells["leak"].fillna(chosen.cells["reason"])).dropna(subset="why")
+    is_ranked = cells["rank"].notna()
+    lines(_remarks(cells[is_ranked]))
+    unranked = cells[~is_ranked]
     if len(unranked):
         with st.expander(f"Why {len(unranked)} cells are not ranked", expanded=len(unranked) <= FEW):
-            lines(unranked["source"] + " × " + unranked["backbone"] + ": " + unranked["why"])
+            lines(_remarks(unranked))
     if "imagenet" in set(chosen.cells["source"].map(family)):
         st.caption(
             "All ImageNet runs share one checkpoint: the results hold for these weights, not for ImageNet pretraining in general."
         )
     _paper()
+
+
+def _remarks(cells: pd.DataFrame) -> "pd.Series[str]":
+    return cells["source"] + " × " + cells["backbone"] + ": " + cells["why"]
 
 
 def _tiers(chosen: Chosen) -> None:

@@ -28,7 +28,8 @@ from backbones.spec import BackboneSpec
 from bench.spec import load_protocol
 from bench.targets import Target, open_target
 from bench.train.batches import Batches, open_split
-from bench.train.loop import SegmentationLoss, Training, device_of, fit
+from bench.train.devices import device_of
+from bench.train.loop import SegmentationLoss, Training, fit
 
 BACKBONE_NAMES = ("fpn-efficientnet-lite0", "unet-resnet34", "segformer-b0")
 ROUNDS = 5
@@ -141,7 +142,7 @@ def harness(spec: BackboneSpec, batches: Batches, loss: nn.Module, protocol) -> 
 
 def main(data: Path, name: str, device_name: str) -> None:
     protocol = load_protocol("hit-uav-quick-v1").model_copy(update={"device": device_name})
-    device = device_of(protocol)
+    device = device_of(protocol).torch
     torch.set_num_threads(protocol.threads)
     target = open_target(name, data)
     classes = len(target.spec.classes)
