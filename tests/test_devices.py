@@ -31,6 +31,7 @@ from bench.targets import open_target
 from bench.train import devices, repeatable
 from bench.train.batches import Decoded
 from bench.train.loop import SegmentationLoss, predict
+from bench.train.stages import scored
 from pretrain_sources.image_files import IGNORE
 from results.record_files import read_records
 from results.store import Store
@@ -155,7 +156,7 @@ def test_wrong_gpus_are_refused(bench: Bench, given: list[str], why: str) -> Non
 def test_a_worker_sees_its_gpu_alone(
     monkeypatch: pytest.MonkeyPatch, visible: str | None, number: int, wanted: str
 ) -> None:
-    for name in (devices.NUMBER, devices.LOADERS):
+    for name in (devices.NUMBER, devices.BESIDE):
         monkeypatch.setenv(name, "")
     monkeypatch.setenv(devices.VISIBLE, visible or "")
     if visible is None:
@@ -163,7 +164,7 @@ def test_a_worker_sees_its_gpu_alone(
     devices.take_gpu(number, workers=4)
     assert os.environ[devices.VISIBLE] == wanted
     assert os.environ[devices.NUMBER] == str(number)
-    assert int(os.environ[devices.LOADERS]) >= 1
+    assert int(os.environ[devices.BESIDE]) >= 1
 
 
 class Kill(Silent):
@@ -342,3 +343,16 @@ def test_the_loss_on_a_gpu_is_that_on_a_cpu(background: bool, ignored: float) ->
     gradients = [torch.autograd.grad(value, logits)[0] for value in (own, theirs)]
     assert all(bool(gradient.isfinite().all()) for gradient in gradients)
     assert torch.allclose(gradients[0], gradients[1], atol=1e-6)
+
+
+def test_scores_beside_a_gpu_are_those_on_a_cpu(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 3, (40, 50)).astype(np.uint8)
+    pairs = [(Decoded(str(i), "", label, label), rng.integers(0, 3, (40, 50)).astype(np.uint8)) for i in range(20)]
+    plain = list(scored(iter(pairs), 3, protocol()))
+    monkeypatch.setattr(devices, "device_of", fake_gpus.fake)
+    monkeypatch.setattr(devices, "threads_beside", lambda: 4)
+    threaded = list(scored(iter(pairs), 3, protocol()))
+    for (confusion, weighted), (own, values) in zip(plain, threaded, strict=True):
+        assert np.array_equal(confusion, own)
+        assert np.array_equal(weighted, values)

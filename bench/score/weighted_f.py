@@ -25,11 +25,11 @@ _NONE = 1 << 20  # distance in rows where the column has no pixel of the class; 
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function, with numba's cache on disk if possible."""
+    """Compile a function, with numba's cache on disk if possible; other threads run beside it."""
     try:
-        fast: Callable[..., Any] = njit(cache=True)(function)
+        fast: Callable[..., Any] = njit(cache=True, nogil=True)(function)
     except RuntimeError:  # no cache folder can be written
-        fast = njit(function)
+        fast = njit(nogil=True)(function)
     return fast
 
 

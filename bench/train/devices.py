@@ -20,8 +20,8 @@ from bench.spec import Protocol
 from bench.train import repeatable
 from pretrain_sources.processors import cores
 
-MOST_LOADERS = 8  # processes that load batches for a GPU
-LOADERS = "BENCH_LOADERS"  # environment variable: their number
+MOST_BESIDE = 8  # processes that load batches for a GPU, or threads that score its predictions
+BESIDE = "BENCH_BESIDE_GPU"  # environment variable: their number
 NUMBER = "BENCH_GPU"  # environment variable: the number of this process's GPU among those that the run sees
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 BF16_FROM = 8  # compute capability of Ampere, the first NVIDIA GPUs with bf16; torch emulates it on older ones
@@ -114,12 +114,17 @@ def take_gpu(number: int, workers: int) -> None:
     """Make this GPU the only one that the process sees, one of so many on this machine. Call it before CUDA starts."""
     seen = [name.strip() for name in os.environ.get(VISIBLE, "").split(",") if name.strip()]
     os.environ[VISIBLE] = seen[number] if seen else str(number)
-    os.environ |= {NUMBER: str(number), LOADERS: str(max(1, min(MOST_LOADERS, cores() // workers)))}
+    os.environ |= {NUMBER: str(number), BESIDE: str(max(1, min(MOST_BESIDE, cores() // workers)))}
 
 
 def loading_processes(device: Device) -> int:
     """Return the number of loader processes: 0 on a CPU, where the protocol fixes threads. It does not affect results."""
-    return int(os.environ.get(LOADERS, min(MOST_LOADERS, cores()))) if device.is_gpu else 0
+    return threads_beside() if device.is_gpu else 0
+
+
+def threads_beside() -> int:
+    """Return the number of processes or threads that may serve this process's GPU."""
+    return int(os.environ.get(BESIDE, min(MOST_BESIDE, cores())))
 
 
 @functools.cache

@@ -3,7 +3,8 @@
 import json
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from backbones import imagenet
@@ -25,7 +27,7 @@ from bench.plan.unit import Kind
 from bench.plan.unit_folder import CHECKPOINT, NETWORK, folder_of
 from bench.plan.units import FinalUnit, TuneUnit, Unit
 from bench.score import confusion_matrix, weighted_fmeasure
-from bench.spec import Schedule
+from bench.spec import Protocol, Schedule
 from bench.targets import Target
 from bench.train import devices, provenance, tune
 from bench.train.batches import Batches, Decoded, choose, class_pixels, class_weights, open_split
@@ -52,6 +54,8 @@ from results.locks import HeldError, LocksError
 from results.record import FAILED_STATUSES, Provenance, RunRecord, Tuning
 from results.record_files import write_record
 from results.store import Store, StoreError, cannot_write, is_unwritable, write_atomic
+
+Score = tuple[NDArray[np.int64], NDArray[np.float64]]  # (K, K) confusion matrix and (K,) weighted F-measure of a frame
 
 
 def execute(unit: Unit, context: Context, report: Progress) -> Outcome:
@@ -191,17 +195,32 @@ def score_on_test(
     Only this function reads the test split (except for protocols that select on it).
     """
     frames = open_split(target, "test", unit.protocol)
-    classes = len(target.spec.classes)
-    confusions, weighted = [], []
     sample, seen = prediction_samples.sample_ids([frame.id for frame in frames]), {}
-    for frame, pred in predict(net, frames, unit.protocol, report):
-        confusions.append(confusion_matrix(pred, frame.label, classes))
-        weighted.append(weighted_fmeasure(pred, frame.label, classes, beta_squared=unit.protocol.beta_squared))
-        if frame.id in sample:
-            image = np.asarray(Image.fromarray(frame.image).resize(frame.label.shape[::-1]))
-            seen[frame.id] = (image, frame.label, pred)
+
+    def kept() -> Iterator[tuple[Decoded, Pixels]]:
+        for frame, pred in predict(net, frames, unit.protocol, report):
+            if frame.id in sample:
+                image = np.asarray(Image.fromarray(frame.image).resize(frame.label.shape[::-1]))
+                seen[frame.id] = (image, frame.label, pred)
+            yield frame, pred
+
+    pairs = list(scored(kept(), len(target.spec.classes), unit.protocol))
     ids, groups = np.array([f.id for f in frames]), np.array([f.group for f in frames])
-    return Evidence(ids, groups, np.stack(confusions), np.stack(weighted)), seen
+    return Evidence(ids, groups, np.stack([c for c, _ in pairs]), np.stack([w for _, w in pairs])), seen
+
+
+def scored(predicted: Iterable[tuple[Decoded, Pixels]], classes: int, protocol: Protocol) -> Iterator[Score]:
+    """Score predictions, in order; on a GPU in threads beside it, which then predicts the next frames."""
+
+    def score(frame: Decoded, pred: Pixels) -> Score:
+        weighted = weighted_fmeasure(pred, frame.label, classes, beta_squared=protocol.beta_squared)
+        return confusion_matrix(pred, frame.label, classes), weighted
+
+    if not devices.device_of(protocol).is_gpu:
+        yield from (score(frame, pred) for frame, pred in predicted)
+        return
+    with ThreadPoolExecutor(devices.threads_beside()) as threads:
+        yield from [score.result() for score in [threads.submit(score, *pair) for pair in predicted]]
 
 
 def _keep_sample(store: Store, unit: FinalUnit, seen: dict[str, tuple[Pixels, Pixels, Pixels]]) -> None:
