@@ -7,7 +7,7 @@ export BENCH_DATA ?= data
 # real thermal frames where they are at hand, rendered ones elsewhere
 DEMO_TARGET := $(if $(wildcard $(BENCH_DATA)/hit-uav),hit-uav,scenes)
 
-.PHONY: demo test benchmark stress published check format clean
+.PHONY: demo test benchmark stress gpu published check format clean
 
 demo: $(READY)
 	@test -d $(BENCH_DATA)/$(DEMO_TARGET) || $(BIN)/bench data make scenes --n 90 --size 120x160
@@ -44,6 +44,13 @@ $(ORACLE)/.installed: constraints.txt
 	$(PYTHON) -m venv $(ORACLE)
 	$(ORACLE)/bin/python -m pip install --quiet pysodmetrics==1.6.2 $$(grep ^numba= constraints.txt)
 	@touch $@
+
+# what needs a CUDA GPU: with $(VENV) where it is installed, else with $(PYTHON), PyTorch, timm and the wheels of tests/gpu/wheels.py;
+# DEVICE=cpu SMALL=1 tries the same code without one
+DEVICE ?= cuda
+GPU_RESULTS ?= gpu-results/$(DEVICE)$(if $(SMALL),-small)
+gpu:
+	$(if $(wildcard $(READY)),$(BIN)/python,$(PYTHON)) tests/gpu/steps.py --out $(GPU_RESULTS) --device $(DEVICE) $(if $(SMALL),--small)
 
 check: $(READY)
 	$(BIN)/ruff check .

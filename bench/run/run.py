@@ -98,17 +98,19 @@ def _places(protocol: Protocol, how: How, show: Show) -> Sequence[int | None]:
     Raises:
         BenchError: the protocol cannot be run here, or a GPU that was asked for is missing.
     """
-    from bench.train import devices
+    names: list[str] = []
+    if protocol.device != "cpu":
+        from bench.train import devices  # imports torch, which takes seconds
 
-    if devices.kind_of(protocol) == "cpu":
+        names = devices.gpus()
+    if not names and protocol.device != "cuda":
         if how.gpus is not None:
             why = "runs on a CPU" if protocol.device == "cpu" else "runs on a CPU here, as torch sees no CUDA GPU"
             raise BenchError(f"--gpus: protocol {protocol.name} {why}")
         return [None] * (how.jobs or max(1, cores() // protocol.threads))
-    names = devices.gpus()
     chosen = range(len(names)) if how.gpus is None else how.gpus
-    if missing := [number for number in chosen if number >= len(names)]:
-        seen = ", ".join(f"{number} {name}" for number, name in enumerate(names)) or "none"
+    if names and (missing := [number for number in chosen if number >= len(names)]):
+        seen = ", ".join(f"{number} {name}" for number, name in enumerate(names))
         raise BenchError(f"--gpus {missing[0]}: no such GPU; torch sees {seen}")
     for number in chosen or [0]:
         devices.device_of(protocol, number)
