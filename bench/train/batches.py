@@ -91,7 +91,7 @@ def class_weights(pixels: NDArray[np.int64], loss: Loss) -> NDArray[np.float64]:
 
 
 class Batches(Dataset[tuple[Tensor, Tensor]]):
-    """Item i is the batch of step i: images (B, 1, h, w) uint8 and labels (B, h, w) int64, at the protocol's crop size."""
+    """Item i is the batch of step i: images (B, 1, h, w) uint8 and labels (B, h, w) uint8, at the protocol's crop size."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
             raise IndexError(step)
         torch.manual_seed(derive_seed(self._seed, "batch", step))
         crops = [self._crop() for _ in range(self._batch)]
-        return torch.stack([image for image, _ in crops]), torch.stack([label for _, label in crops]).long()
+        return torch.stack([image for image, _ in crops]), torch.stack([label for _, label in crops])
 
     def _crop(self) -> tuple[Tensor, Tensor]:
         frame, centre = self._aim()

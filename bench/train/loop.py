@@ -174,7 +174,7 @@ def _loss_of(network: Network, loss: nn.Module, batch: Batch, protocol: Protocol
     images = images.to(device, non_blocking=True).float() / 255
     with devices.autocast(protocol, device):
         logits = network(images)
-    value: Tensor = loss(logits.float(), labels.to(device, non_blocking=True))
+    value: Tensor = loss(logits.float(), labels.to(device, non_blocking=True).long())
     return value
 
 

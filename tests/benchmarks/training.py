@@ -105,7 +105,7 @@ def users_loop(spec: BackboneSpec, target: Target, protocol, device) -> Iterator
 def bare_model(spec: BackboneSpec, batch, loss: nn.Module, protocol, device) -> Iterator[None]:
     """Forward, loss, backward, update, as `fit` does them, on one batch that is there already."""
     net = build(spec, protocol_classes(loss)).to(device).train()
-    images, labels = batch[0].to(device).float() / 255, batch[1].to(device)
+    images, labels = batch[0].to(device).float() / 255, batch[1].to(device).long()
     optimiser = torch.optim.AdamW(net.parameters(), lr=1e-3, fused=True)
     for _ in range(STEPS):
         with torch.autocast(device.type, torch.bfloat16, enabled=ON_GPU):
