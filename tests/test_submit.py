@@ -151,15 +151,29 @@ def test_a_source_that_declares_the_target_as_training_data_is_a_leak(
 
 
 def test_a_card_without_weights_for_a_backbone_skips_that_cell(packed: Packed, bench: Bench, tmp_path: Path) -> None:
-    folder = card_folder(tmp_path / "mine", checkpoints=[CHECKPOINT | {"backbones": ["fpn-resnet50"]}])
-    result = bench("run", "--matrix", packed.matrix, "--source", folder, "--source", "none", "--executor", "inline")
-    assert result.code == 0
-    rows = {row["source"]: row for row in json.loads(bench("table", "--format", "json").out)}
-    assert rows["none"]["status"] == "ok"
-    assert (rows["mine"]["status"], rows["mine"]["reason"]) == (
+    folder = card_folder(tmp_path / "mine")
+    written = yaml.safe_load(packed.matrix.read_text())
+    matrix = tmp_path / "two.yaml"
+    matrix.write_text(yaml.safe_dump(written | {"backbones": ["tiny", "fpn-resnet50"]}))
+    planned = bench("plan", "--matrix", matrix, "--source", folder)
+    assert planned.code == 0, planned.err
+    result = bench("run", "--matrix", matrix, "--source", folder, "--source", "[!n]*", "--executor", "inline")
+    assert result.code == 0, result.err
+    rows = {row["backbone"]: row for row in json.loads(bench("table", "--format", "json").out)}
+    assert rows["tiny"]["status"] == "ok"
+    assert (rows["fpn-resnet50"]["status"], rows["fpn-resnet50"]["reason"]) == (
         "skipped",
-        "the card of 'mine' has no checkpoint for tiny",
+        "the card of 'mine' has no checkpoint for fpn-resnet50",
     )
+
+
+def test_a_card_without_weights_for_any_backbone_is_refused(packed: Packed, bench: Bench, tmp_path: Path) -> None:
+    folder = card_folder(tmp_path / "mine", checkpoints=[CHECKPOINT | {"backbones": ["fpn-resnet50"]}])
+    for command in ("plan", "run"):
+        result = bench(command, "--matrix", packed.matrix, "--source", folder)
+        assert result.code == 1
+        assert "no backbone fits 'mine': its card lists fpn-resnet50; " in result.err
+    assert not (tmp_path / "store").exists(), "nothing ran"
 
 
 def test_each_backbone_gets_its_own_checkpoint(bench: Bench, tmp_path: Path) -> None:
