@@ -59,11 +59,13 @@ def collect(paths: Iterable[Path], known: Cards = MappingProxyType({})) -> Cards
     Raises:
         FileError: a file is invalid, or two cards have the same name.
     """
-    table = dict(known)
+    table, files = dict(known), dict[str, Path]()
     for path in paths:
         card = read_yaml(path, SourceCard)
         if card.name in table or _has_meaning(card.name, table):
-            raise FileError(f"{path}: duplicate name '{card.name}'; choose another name")
+            other = f"{files[card.name]} has it too" if card.name in files else "it already names a source"
+            raise FileError(f"{path}: duplicate name '{card.name}': {other}; choose another name")
+        files[card.name] = path
         if card.control is not None and (card.subset or card.long or not card.is_random):
             raise FileError(
                 f"{path}: a control takes all settings from '{card.control.of}'; remove recipe, corpus, subset, start and long"

@@ -60,7 +60,11 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[tuple[int, tuple[str, 
             return [(reader.line_num, _fields(row, columns, f"{path}, line {reader.line_num}")) for row in reader]
     except KeyError as error:
         raise ListError(f"{path} has no column {error}; it needs {','.join(columns)}") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
+        raise ListError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ListError(f"cannot read {path}: {error}; save it as plain UTF-8 text") from error
+    except csv.Error as error:
         raise ListError(f"cannot read {path}: {error}") from error
 
 

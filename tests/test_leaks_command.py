@@ -79,10 +79,10 @@ def test_the_images_of_a_checkpoint_come_from_pool_and_the_finding_is_packed(
     folder = card_folder(tmp_path / "mine")
     result = bench("leaks", "--source", folder, "--target", "scenes")
     assert result.code == 1
-    assert "give the images that its checkpoints were trained on with --pool DIR" in result.err
+    assert "to search those that its checkpoints were trained on, give their folder with --pool DIR" in result.err
     result = bench("submit", "check", folder, "--target", "scenes")
     assert result.code == 0, "a checkpoint needs no images"
-    assert "no search for leaks: 'mine' has no thermal images" in result.out
+    assert "leaks: no image was searched for test images of scenes, because 'mine' has no" in result.out
     result = bench("submit", "check", folder, "--target", "scenes", "--pool", pool)
     assert result.code == 0, result.err
     assert "mIoU, all images" in result.out, "scores on all and on clean images of the runs that are there"

@@ -77,6 +77,8 @@ def test_an_unknown_matrix_and_a_glob_without_match(tmp_path: Path) -> None:
         load_matrix("hit-uav-quik")
     with pytest.raises(BenchError, match="--source 'sam\\*' matches nothing"):
         load_matrix(str(write_matrix(tmp_path)), sources=["sam*"])
+    with pytest.raises(BenchError, match=r"--source 'aaa.*matches nothing"):
+        load_matrix(str(write_matrix(tmp_path)), sources=["a" * 300])
 
 
 def test_a_misspelt_key_is_named_with_its_line(tmp_path: Path) -> None:
@@ -153,3 +155,72 @@ def test_nonsense_names_are_refused_with_a_reason(name: str, says: str, tmp_path
     with pytest.raises(BenchError, match=says):
         load_matrix(str(write_matrix(tmp_path, (name,))))
     assert time.monotonic() - started < 10
+
+
+def write_card(folder: Path, name: str = "mine", **fields: object) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "card.yaml"
+    path.write_text(yaml.safe_dump({"name": name, "description": "A test's."} | fields))
+    return path
+
+
+def weights_for(*backbones: str) -> list[dict[str, object]]:
+    return [{"backbones": list(backbones), "path": "weights.safetensors"}]
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_card_that_fits_no_backbone_is_refused(listed: bool, tmp_path: Path) -> None:
+    write_card(tmp_path / "mine", checkpoints=weights_for("fpn-resnet50", "*-efficientnet-lite1"))
+    path = write_matrix(tmp_path, ("none", *(["mine/card.yaml"] if listed else [])), ("tiny", "segformer-b0"))
+    with pytest.raises(BenchError) as wrong:
+        load_matrix(str(path), sources=[] if listed else [str(tmp_path / "mine")])
+    assert "no backbone fits 'mine': its card lists fpn-resnet50, *-efficientnet-lite1; " in str(wrong.value)
+    assert f"{path} has tiny, segformer-b0; write a matrix with a shipped protocol" in str(wrong.value)
+
+
+def test_a_card_that_fits_a_part_of_the_backbones_is_accepted(tmp_path: Path) -> None:
+    folder = write_card(tmp_path / "mine", checkpoints=weights_for("tiny")).parent
+    path = write_matrix(tmp_path, ("none",), ("tiny", "segformer-b0"))
+    assert len(load_matrix(str(path), sources=[str(folder)]).cells) == 4
+    with pytest.raises(
+        BenchError, match="its card lists tiny; --backbone leaves segformer-b0; choose one that the card"
+    ):
+        load_matrix(str(path), sources=[str(folder)], backbones=["segformer*"])
+    path = write_matrix(tmp_path, ("none", "mine/card.yaml"), ("tiny", "segformer-b0"))
+    assert len(load_matrix(str(path), backbones=["segformer*"]).cells) == 2, "not asked for, so its cell is skipped"
+
+
+def test_a_folder_in_place_of_its_card_is_explained(tmp_path: Path) -> None:
+    write_card(tmp_path / "mine", start="imagenet")
+    with pytest.raises(BenchError, match=r"unknown source 'mine'.*list its card as mine/card\.yaml in `sources`"):
+        load_matrix(str(write_matrix(tmp_path, ("none", "mine"))))
+    with pytest.raises(BenchError, match="to use your own source, list its card file in `sources`"):
+        load_matrix(str(write_matrix(tmp_path, ("none", "other"))))
+
+
+def test_a_card_that_is_listed_and_given_counts_once(tmp_path: Path) -> None:
+    folder = write_card(tmp_path / "mine", start="imagenet").parent
+    path = write_matrix(tmp_path, ("none", "mine/card.yaml"))
+    for given in ([folder], [folder / "card.yaml", folder / ".." / "mine"]):
+        cells = load_matrix(str(path), sources=list(map(str, given))).cells
+        assert [cell.source for cell in cells] == ["none", "mine"]
+    other = write_card(tmp_path / "other", start="imagenet")
+    with pytest.raises(FileError, match=r"other/card\.yaml: duplicate name 'mine': .*mine/card\.yaml has it too"):
+        load_matrix(str(path), sources=[str(other.parent)])
+
+
+def test_a_missing_file_is_named_with_its_key(tmp_path: Path) -> None:
+    path = write_matrix(tmp_path, ("none", "mine/card.yaml"))
+    with pytest.raises(
+        BenchError, match=r"cannot read 'mine/card\.yaml' of `sources`: there is no file .*/mine/card\.yaml"
+    ):
+        load_matrix(str(path))
+    path = write_matrix(tmp_path, ("none", "satir/felzenszwalb"))
+    path.write_text(path.read_text() + "pool: thermal\n")
+    with pytest.raises(BenchError, match=r"`pool` is thermal, but there is no folder .*/thermal; correct its path"):
+        load_matrix(str(path))
+    assert load_matrix(str(path), sources=["none"]).pool == tmp_path / "thermal", "it is not needed"
+    assert load_matrix(str(path), pool=tmp_path).pool == tmp_path
+    (tmp_path / "test-protocol.yaml").unlink()
+    with pytest.raises(BenchError, match=r"cannot read 'test-protocol\.yaml' of `protocol`"):
+        load_matrix(str(path))

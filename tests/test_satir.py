@@ -225,7 +225,7 @@ def test_a_corpus_made_here_is_checked_before_training(bench: Bench, scenes: Pat
     next((tmp_path / "c" / "labels").glob("*7.png")).unlink()
     bad = bench("run", "--matrix", path, "--executor", "inline")
     assert bad.code == 1
-    assert "source 'mine'" in bad.err
+    assert "source 'mine', `corpus.path` of its card: " in bad.err
     assert "no label map for this image" in bad.err
 
 

@@ -133,6 +133,47 @@ def test_the_check_counts_the_tensors_of_a_good_checkpoint(bench: Bench, tmp_pat
     count = len(network.build(BACKBONES["tiny"], 2).encoder.state_dict())
     assert f"tiny: {count} of {count} tensors" in result.out
     assert "module.encoder." in result.out
+    assert "tried one decoder" not in result.out
+
+
+def test_the_check_names_all_backbones_that_a_glob_matches(bench: Bench, tmp_path: Path) -> None:
+    lite = CHECKPOINT | {"backbones": ["*-efficientnet-lite1"], "path": "lite.safetensors"}
+    folder = card_folder(tmp_path / "mine", checkpoints=[CHECKPOINT, lite])
+    encoder = network.build(BACKBONES["fpn-efficientnet-lite1"], 2).encoder.state_dict()
+    tensors = {name: tensor.contiguous() for name, tensor in encoder.items()}
+    safetensors.torch.save_file(tensors, folder / "lite.safetensors")
+    result = bench("submit", "check", folder)
+    assert result.code == 0, result.out
+    (line,) = [line for line in result.out.splitlines() if "matches" in line]
+    assert line == (
+        "  *-efficientnet-lite1: matches fpn-efficientnet-lite1, unet-efficientnet-lite1; "
+        "tried one decoder per encoder: unet-efficientnet-lite1"
+    )
+
+
+def test_a_card_file_stands_for_its_folder(packed: Packed, bench: Bench, tmp_path: Path) -> None:
+    checked = bench("submit", "check", packed.folder / "card.yaml")
+    assert checked.code == 0, checked.out
+    assert f"{packed.folder}: ready to run: bench run --matrix ... --source {packed.folder}," in checked.out
+    words = ("--store", packed.store, "--out", tmp_path / "out")
+    bench("submit", "pack", packed.folder / "card.yaml", *words)
+    assert (tmp_path / "out" / "mine" / "card.yaml").is_file()
+    for command in (("check", packed.matrix), ("pack", packed.matrix, *words)):
+        result = bench("submit", *command)
+        assert result.code == 1
+        assert (
+            f"{packed.matrix} is a file: give the folder of the source, which holds its card as card.yaml" in result.err
+        )
+
+
+def test_a_checkpoint_without_images_is_not_searched_for_leaks(bench: Bench, tmp_path: Path) -> None:
+    result = bench("submit", "check", card_folder(tmp_path / "mine"), "--target", "scenes")
+    assert result.code == 0, result.out
+    (line,) = [line for line in result.out.splitlines() if "leaks" in line]
+    assert line == (
+        "  leaks: no image was searched for test images of scenes, because 'mine' has no thermal images of its own; "
+        "to search those that its checkpoints were trained on, give their folder with --pool DIR"
+    )
 
 
 def test_a_placeholder_is_not_a_contact(bench: Bench, tmp_path: Path) -> None:
@@ -151,15 +192,29 @@ def test_a_source_that_declares_the_target_as_training_data_is_a_leak(
 
 
 def test_a_card_without_weights_for_a_backbone_skips_that_cell(packed: Packed, bench: Bench, tmp_path: Path) -> None:
-    folder = card_folder(tmp_path / "mine", checkpoints=[CHECKPOINT | {"backbones": ["fpn-resnet50"]}])
-    result = bench("run", "--matrix", packed.matrix, "--source", folder, "--source", "none", "--executor", "inline")
-    assert result.code == 0
-    rows = {row["source"]: row for row in json.loads(bench("table", "--format", "json").out)}
-    assert rows["none"]["status"] == "ok"
-    assert (rows["mine"]["status"], rows["mine"]["reason"]) == (
+    folder = card_folder(tmp_path / "mine")
+    written = yaml.safe_load(packed.matrix.read_text())
+    matrix = tmp_path / "two.yaml"
+    matrix.write_text(yaml.safe_dump(written | {"backbones": ["tiny", "fpn-resnet50"]}))
+    planned = bench("plan", "--matrix", matrix, "--source", folder)
+    assert planned.code == 0, planned.err
+    result = bench("run", "--matrix", matrix, "--source", folder, "--source", "[!n]*", "--executor", "inline")
+    assert result.code == 0, result.err
+    rows = {row["backbone"]: row for row in json.loads(bench("table", "--format", "json").out)}
+    assert rows["tiny"]["status"] == "ok"
+    assert (rows["fpn-resnet50"]["status"], rows["fpn-resnet50"]["reason"]) == (
         "skipped",
-        "the card of 'mine' has no checkpoint for tiny",
+        "the card of 'mine' has no checkpoint for fpn-resnet50",
     )
+
+
+def test_a_card_without_weights_for_any_backbone_is_refused(packed: Packed, bench: Bench, tmp_path: Path) -> None:
+    folder = card_folder(tmp_path / "mine", checkpoints=[CHECKPOINT | {"backbones": ["fpn-resnet50"]}])
+    for command in ("plan", "run"):
+        result = bench(command, "--matrix", packed.matrix, "--source", folder)
+        assert result.code == 1
+        assert "no backbone fits 'mine': its card lists fpn-resnet50; " in result.err
+    assert not (tmp_path / "store").exists(), "nothing ran"
 
 
 def test_each_backbone_gets_its_own_checkpoint(bench: Bench, tmp_path: Path) -> None:

@@ -86,8 +86,8 @@ def _images(card: SourceCard, known: Cards, target: Target, pool: Path | None) -
         except (PoolError, CorpusError) as error:
             raise BenchError(f"'{each.name}': {error}") from error
     if not images_by_hash:
-        more = ": give the images that its checkpoints were trained on with --pool DIR" if card.checkpoints else ""
-        raise NoImagesError(f"'{card.name}' has no thermal images of its own to search{more}")
+        more = "; to search those that its checkpoints were trained on, give their folder with --pool DIR"
+        raise NoImagesError(f"'{card.name}' has no thermal images of its own{more if card.checkpoints else ''}")
     return list(images_by_hash.values())
 
 

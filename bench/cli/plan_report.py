@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median, stdev
 
-from bench.cli.progress import Watch, duration
+from bench.cli.progress import Watch, duration, skipped_lines
 from bench.plan.cost import paced_by, work_of
 from bench.plan.matrix import Matrix
 from bench.plan.plan import Known, Plan, Sweep
@@ -23,6 +23,7 @@ from results.escape import for_terminal
 from results.store import Store
 
 READ = 300  # timed units to read per kind
+TYPICAL_OF, TYPICAL_SD = "the shipped runs on hit-uav", 0.009  # median over the cells of results/runs; a test compares
 Rates = dict[tuple[str, str, str], dict[str, float]]  # (kind, paced_by, protocol) -> device -> seconds a step of work
 
 
@@ -47,6 +48,8 @@ def _lines(matrix: Matrix, target: Target, plan: Plan, store: Store) -> Iterable
         f"{matrix.name}: {protocol.name} on {matrix.target}, {len(matrix.cells)} cells, "
         f"{protocol.replicates} replicates each: {len(plan.finals)} runs"
     )
+    if protocol.device == "cuda":
+        yield f"  {protocol.name} needs a CUDA GPU; on a machine without one, --smoke tries the matrix on the CPU"
     users: dict[str, set[str]] = defaultdict(set)
     units: dict[str, Unit] = {}
     for final in plan.finals:
@@ -54,23 +57,22 @@ def _lines(matrix: Matrix, target: Target, plan: Plan, store: Store) -> Iterable
             units[unit.fingerprint] = unit
             users[unit.fingerprint].add(str(final.cell))
     todo = {unit.fingerprint for unit in plan.todo}
-    skipped = {unit.fingerprint for unit, _ in plan.skipped}
+    skipped = {unit.fingerprint for final, _ in plan.skipped for unit in (*all_needed(final), final)} - todo
     for kind in KINDS:
         those = [unit for unit in units.values() if unit.kind == kind]
         if those:
             left = sum(unit.fingerprint in todo for unit in those)
             shared = sum(len(users[unit.fingerprint]) > 1 for unit in those)
-            cannot = sum(unit.fingerprint in skipped for unit in those)
-            done = sum(_done(store, unit, plan) for unit in those)
-            notes = [f"{done} done", f"{left} to do"]
+            done = {unit.fingerprint for unit in those if _done(store, unit, plan)}
+            cannot = sum(unit.fingerprint in skipped - done for unit in those)
+            notes = [f"{len(done)} done", f"{left} to do"]
             notes += [f"{shared} shared by several cells"] if shared else []
             notes += [f"{cannot} skipped"] if cannot else []
             yield f"  {kind:8} {len(those):6} units: {', '.join(notes)}"
     failed = Counter(record.status for record in plan.records.values() if record.status not in ("ok", "skipped"))
     for status, count in failed.items():
         yield f"  {count} runs are {status}; only --retry repeats them (reasons: `bench status`)"
-    for reason in dict.fromkeys(f"{unit.cell}: {why}" for unit, why in plan.skipped):
-        yield f"  skipped {reason}"
+    yield from skipped_lines(plan)
     yield from _time(plan, target, store)
     yield from _power(matrix, plan)
 
@@ -128,20 +130,24 @@ def _rates(store: Store) -> Rates:
 
 
 def _power(matrix: Matrix, plan: Plan) -> Iterable[str]:
-    """The smallest difference between two sources that these replicates can detect."""
+    """The smallest difference between two sources that these replicates can show."""
     replicates, backbones = matrix.protocol.replicates, len({cell.backbone for cell in matrix.cells})
     one = stats.detectable(replicates)
     if one is None:
-        yield "  no difference can be detected: one replicate has no variance"
+        yield "  no difference can be shown: a single replicate says nothing about how much runs vary"
         return
     sds = _deviations(plan.records.values())
-    spread = f" ({{:.3f}} mIoU at the {median(sds):.3f} measured here)" if sds else ""
-    text = "  detectable difference of two sources (80 % power at 5 %): {:.1f} standard deviations of a replicate"
-    yield (text + spread).format(one, *([one * median(sds)] if sds else [])) + " on one backbone"
+    sd = median(sds) if sds else TYPICAL_SD
+    yield (
+        f"  two sources must differ by about {one * sd:.3f} mIoU on one backbone for {replicates} replicates to show it "
+        "(in 4 of 5 studies, p < 5 %)"
+    )
     if backbones > 1:
         pooled = stats.detectable(replicates, backbones)
         assert pooled is not None
-        yield f"  and {pooled:.1f} if pooled over {backbones} backbones"
+        yield f"    or by about {pooled * sd:.3f} mIoU if pooled over {backbones} backbones"
+    whence = "measured in this store" if sds else f"that of {TYPICAL_OF}, because this store has no such runs yet"
+    yield f"    for a standard deviation of {sd:.3f} mIoU between replicates, {whence}"
 
 
 def _deviations(records: Iterable[Known]) -> list[float]:

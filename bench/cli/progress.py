@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from results.escape import for_terminal
 from results.record import FAILED_STATUSES, RETRIED
 
 QUIET_S = 30.0  # between two plain progress lines
+FEW = 3  # cells to name with the reason why they are skipped
 SURE_S = 60.0  # of work before the remaining time is shown
 
 
@@ -31,6 +33,17 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def skipped_lines(plan: Plan) -> Iterator[str]:
+    """Describe the cells that cannot run here: each reason once, with the cells if there are few, else with the sources."""
+    cells: dict[str, dict[str, str]] = defaultdict(dict)  # reason -> cell -> source
+    for unit, reason in plan.skipped:
+        cells[reason][str(unit.cell)] = unit.cell.source
+    for reason, sources in cells.items():
+        yield f"  skipped {len(sources)} cell{'s' * (len(sources) > 1)}: {reason}"
+        few = len(sources) <= FEW
+        yield f"    {'' if few else 'all of '}{', '.join(sources if few else dict.fromkeys(sources.values()))}"
 
 
 @dataclass
@@ -95,8 +108,8 @@ class Watch:
         if plan.todo:
             done = len(plan.finals) - finals - len(plan.skipped)
             self._say(f"  {finals} runs to do ({len(plan.todo)} units), {done} settled, {len(plan.skipped)} skipped")
-        for reason in dict.fromkeys(f"{unit.cell}: {reason}" for unit, reason in plan.skipped):
-            self._say(f"  skipped {reason}")
+        for line in skipped_lines(plan):
+            self._say(line)
         self._units_left = len(plan.todo)
         self._pieces = {unit.fingerprint: _Piece(unit.kind, work_of(unit, target)) for unit in plan.todo}
         self._started = self._spoke = time.monotonic()

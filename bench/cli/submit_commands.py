@@ -55,6 +55,7 @@ def submit_check(folder: Path, weights: Path, target: str | None, pool: Path | N
     from bench.submission import submit
     from results.store import Store
 
+    folder = submit.card_folder(folder)
     faults, good = submit.check(folder, weights, _scene)
     if target is not None and not faults:
         from bench.cli import leak_check
@@ -62,7 +63,7 @@ def submit_check(folder: Path, weights: Path, target: str | None, pool: Path | N
         try:
             good += leak_check.look([str(folder)], target, data, pool, Store(store)).splitlines()
         except leak_check.NoImagesError as error:
-            good.append(f"no search for leaks: {error}")
+            good.append(f"leaks: no image was searched for test images of {target}, because {error}")
     return _print_judgement(
         folder,
         faults,
@@ -82,11 +83,11 @@ def submit_pack(folder: Path, out: Path, store: Path) -> int:
 
     Exit codes: 0 no fault, 1 otherwise.
     """
-    from bench.submission import pack, verify
+    from bench.submission import pack, submit, verify
     from bench.submission.faults import texts
     from results.store import Store
 
-    made, notes = pack.pack(folder, out, Store(store))
+    made, notes = pack.pack(submit.card_folder(folder), out, Store(store))
     judged = verify.judge(made)
     return _print_judgement(
         made, texts(judged.faults), [*notes, *judged.done, *judged.notes], "ready to submit; see CONTRIBUTING.md"

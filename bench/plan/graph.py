@@ -112,7 +112,8 @@ class InputsHere:
         try:
             return self._ready(card, protocol) if card.recipe is None else self._planned(card, protocol)
         except (CorpusError, teachers.TeacherError) as error:
-            raise BenchError(f"source '{card.name}': {error}") from error
+            key = "recipe.teacher" if card.corpus is None else "corpus.path"
+            raise BenchError(f"source '{card.name}', `{key}` of its card: {error}") from error
 
     def checkpoint(self, card: SourceCard, backbone: str) -> FromCheckpoint:
         """Identify the file."""

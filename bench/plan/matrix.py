@@ -1,7 +1,9 @@
 """Matrix files: sources crossed with backbones, on a target, under a protocol."""
 
 import fnmatch
+import itertools
 import math
+import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +29,9 @@ T = TypeVar("T")  # Python 3.11 has no def f[T]
 
 
 MOST_RUNS = 100_000  # of one matrix; the board is designed for this many
+MOST_NAMES = 8  # in a message
+OTHER_MATRIX = "write a matrix with a shipped protocol and one of the card's backbones (--backbone only filters)"
+OTHER_BACKBONE = "choose one that the card lists"
 CARD = "card.yaml"  # in the folder of a submission
 Grid = dict[str, dict[str, list[bool | int | float | str]]]  # source -> setting -> values
 
@@ -85,42 +90,70 @@ def load_matrix(
 ) -> Matrix:
     """Load a matrix by name or from a file; `sources` and `backbones` are globs that select a part of it.
 
-    A name in `sources` that is a card file or a folder with a card adds that source.
+    A name in `sources` that is a card file or a folder with a card adds that source, unless the matrix lists it already.
 
     teacher: the source whose recipe replaces satir's: satir/points-16 becomes satir/felzenszwalb/points-16, for example.
 
     Raises:
-        BenchError: a name is unknown or a duplicate, or a glob matches nothing.
+        BenchError: a name is unknown or a duplicate, a glob matches nothing, a file is missing, or no backbone fits a source.
         FileError: the file is wrong.
     """
     path = find_file("matrix", name, "matrices")
     written = read_yaml(path, MatrixFile)
+    _refuse_missing_files(written, path)
     protocol = load_protocol(written.protocol, beside=path.parent)
     protocol = protocol.smoke() if smoke else protocol
     added_by = {name: file for name in sources if (file := card_file(name)) is not None}
     added = tuple(str(file.absolute()) for file in added_by.values())
     _refuse_above(sum(map(_combinations, written.sources)), written, protocol, path)
     known = _known((*written.sources, *added), path, teacher)
-    listed = [card for entry in (*written.sources, *added) for card in _cards(entry, known, path)]
+    own = {card.name: card for file in added for card in _cards(file, known, path)}
+    listed = [card for entry in written.sources for card in _cards(entry, known, path)]
+    listed += [card for name, card in own.items() if name not in {each.name for each in listed}]
     # with another teacher, a source of the study may equal another one; they count as one
     cards = {card.name: card for card in (listed if teacher else _unique(listed, path))}
     specs = {n: _backbone(n, path) for n in _unique(written.backbones, path)}
-    own = {read_yaml(Path(name), SourceCard).name for name in added}
     cards = _keep("source", cards, [name for name in sources if name not in added_by], always=own)
     _refuse_without_steps(cards.values(), protocol, path)
+    everything = closure(cards.values(), known)
+    _refuse_without_backbone(everything.values(), specs, f"{path} has", OTHER_MATRIX)
     specs = _keep("backbone", specs, backbones)
+    _refuse_without_backbone(closure(own.values(), known).values(), specs, "--backbone leaves", OTHER_BACKBONE)
     target = target or written.target
     _refuse_above(len(cards), written, protocol, path)
     map_spec(lookup("target", target, TARGETS, path), protocol.class_map)  # raises if the map does not fit
     fracs = _unique(written.train_fracs, path)
     cells = tuple(
         Cell(target=target, protocol=protocol.name, source=source, backbone=backbone, train_frac=frac)
-        for backbone in specs
-        for source in cards
-        for frac in fracs
+        for backbone, source, frac in itertools.product(specs, cards, fracs)
     )
-    everything = closure(cards.values(), known)
-    return Matrix(path.stem, target, protocol, cells, everything, specs, pool or _beside(path, written.pool))
+    pool = pool or _pool_beside(path, written.pool, everything.values())
+    return Matrix(path.stem, target, protocol, cells, everything, specs, pool)
+
+
+def _refuse_missing_files(written: MatrixFile, path: Path) -> None:
+    listed = [("sources", entry) for entry in written.sources if isinstance(entry, str)]
+    for key, name in (("protocol", written.protocol), *listed):
+        if name.endswith((".yaml", ".yml")) and not os.path.lexists(path.parent / name):
+            raise BenchError(
+                f"{path}: cannot read '{name}' of `{key}`: there is no file {path.parent / name}; "
+                "correct its path, which starts at the folder of the matrix"
+            )
+
+
+def _refuse_without_backbone(cards: Iterable[SourceCard], backbones: Collection[str], has: str, advice: str) -> None:
+    """Raise a BenchError if a source has checkpoints for none of these backbones: all its cells would be skipped."""
+    for card in cards:
+        if card.checkpoints and not any(map(card.checkpoint_for, backbones)):
+            wanted = dict.fromkeys(name for one in card.checkpoints for name in one.backbones)
+            raise BenchError(
+                f"no backbone fits '{card.name}': its card lists {_shortened(wanted)}; {has} {_shortened(backbones)}; {advice}"
+            )
+
+
+def _shortened(names: Collection[str]) -> str:
+    more = len(names) - MOST_NAMES
+    return ", ".join(list(names)[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _refuse_without_steps(cards: Iterable[SourceCard], protocol: Protocol, path: Path) -> None:
@@ -152,15 +185,18 @@ def _refuse_above(sources: int, written: MatrixFile, protocol: Protocol, path: P
 def card_file(name: str) -> Path | None:
     """Return the card file that a name refers to (a folder with a card, or the file itself), or None."""
     path = Path(name)
-    if path.suffix in (".yaml", ".yml") and path.is_file():
+    if path.suffix in (".yaml", ".yml") and os.path.isfile(path):
         return path
-    return path / CARD if (path / CARD).is_file() else None
+    return path / CARD if os.path.isfile(path / CARD) else None
 
 
 def _known(entries: Sequence[str | Grid], path: Path, teacher: str | None) -> Mapping[str, SourceCard]:
     """Return the shipped cards and those of the card files in a matrix."""
     files = [path.parent / entry for entry in entries if isinstance(entry, str) and entry.endswith((".yaml", ".yml"))]
-    known = collect(dict.fromkeys(files), catalog())
+    once: dict[str, Path] = {}  # a file may be listed in the matrix and given with --source
+    for file in files:
+        once.setdefault(os.path.realpath(file), file)
+    known = collect(once.values(), catalog())
     if teacher is None:
         return known
     offered = {name.removeprefix("satir/"): card for name, card in known.items() if card.recipe and "/" in name}
@@ -196,11 +232,22 @@ def _cards(entry: str | Grid, known: Mapping[str, SourceCard], path: Path) -> li
             return [find_source(name, known) for name in names]
         return [find_source(entry, known)]
     except UnknownSourceError as error:
-        raise BenchError(f"{path}: {error}; to use your own source, list its card file in `sources`") from error
+        own = "list its card file"
+        if isinstance(entry, str) and os.path.isfile(path.parent / entry / CARD):
+            own = f"list its card as {Path(entry) / CARD}"
+        raise BenchError(f"{path}: {error}; to use your own source, {own} in `sources`") from error
 
 
-def _beside(path: Path, folder: Path | None) -> Path | None:
-    return None if folder is None else path.parent / folder
+def _pool_beside(path: Path, folder: Path | None, cards: Iterable[SourceCard]) -> Path | None:
+    """Return the pool that a matrix names. It must exist if a source needs a pool."""
+    if folder is None:
+        return None
+    if any(card.recipe is not None for card in cards) and not os.path.isdir(path.parent / folder):
+        raise BenchError(
+            f"{path}: `pool` is {folder}, but there is no folder {path.parent / folder}; "
+            "correct its path, which starts at the folder of the matrix, or name a folder with --pool DIR"
+        )
+    return path.parent / folder
 
 
 def _backbone(name: str, path: Path) -> BackboneSpec:
@@ -229,7 +276,7 @@ def _unique(entries: Sequence[T], path: Path) -> Sequence[T]:
 def _keep(kind: str, known: dict[str, T], globs: Sequence[str], always: Collection[str] = ()) -> dict[str, T]:
     for glob in globs:
         if not fnmatch.filter(known, glob):
-            folder = f"; the folder {glob} has no {CARD}" if Path(glob).is_dir() else ""
+            folder = f"; the folder {glob} has no {CARD}" if os.path.isdir(glob) else ""
             raise BenchError(f"--{kind} '{glob}' matches nothing in this matrix{folder}{suggestion(glob, known)}")
     return {
         name: value

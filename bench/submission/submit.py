@@ -1,5 +1,6 @@
 """Prepare a submission: create the folder with its card, and check it."""
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,6 +43,19 @@ def init(name: str, kind: Kind) -> Path:
         write_atomic(folder / SCHEMA, schema().encode())
         return folder
     raise BenchError(f"source '{name}' exists already: choose another name")
+
+
+def card_folder(path: Path) -> Path:
+    """Return the folder of a card that is given by this folder or by its card file.
+
+    Raises:
+        BenchError: it is another file.
+    """
+    if not os.path.isfile(path):
+        return path
+    if path.name != CARD:
+        raise BenchError(f"{path} is a file: give the folder of the source, which holds its card as {CARD}")
+    return path.parent
 
 
 def check(folder: Path, weights: Path, draw: Callable[[], Pixels]) -> tuple[list[str], list[str]]:
@@ -95,7 +109,7 @@ def _missing(card: SourceCard) -> Iterator[str]:
 def _checkpoint(
     card: SourceCard, one: Checkpoint, weights: Path, draw: Callable[[], Pixels]
 ) -> tuple[list[str], list[str]]:
-    faults, good = [], []
+    faults, good, names = [], [], list[str]()
     specs: dict[tuple[str, str], BackboneSpec] = {}
     for wanted in one.backbones:
         try:
@@ -103,10 +117,14 @@ def _checkpoint(
                 spec for name, spec in BACKBONES.items() if one.model_copy(update={"backbones": (wanted,)}).is_for(name)
             ]
             matches = matches or [find_backbone(wanted)]
+            names += [spec.name for spec in matches if spec.name not in names]
             specs |= {(spec.builder, spec.encoder): spec for spec in matches}  # the decoder does not matter
         except (KeyError, BackboneError) as error:
             why = suggestion(wanted, BACKBONES) if isinstance(error, KeyError) else f": {error}"
             faults.append(f"checkpoints.backbones: unknown backbone '{wanted}'{why}")
+    if len(specs) < len(names):
+        tried = ", ".join(spec.name for spec in specs.values())
+        good.append(f"{', '.join(one.backbones)}: matches {', '.join(names)}; tried one decoder per encoder: {tried}")
     for spec in specs.values():
         try:
             if stop := card_weights.obstacle(card, spec.name, weights):

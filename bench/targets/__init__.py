@@ -13,7 +13,7 @@ from bench.targets.frames import Frame, FrameFacts, LayoutError, Listing, examin
 from pretrain_sources.config_file import suggestion
 from pretrain_sources.hashing import fingerprint
 from pretrain_sources.image_files import IGNORE, Pixels, counted
-from pretrain_sources.pool import Pool, PoolError, look_through, read_pool
+from pretrain_sources.pool import BLOCK, Pool, PoolError, look_through, read_pool
 
 UNLABELLED = "unlabelled"  # a target's folder of images without labels: the pool
 VAL_SHARE = 0.10  # of train, at least, becomes val where a target has none
@@ -124,9 +124,7 @@ def open_target(
     if "val" not in splits:
         splits["train"], splits["val"] = cut_val(splits["train"])
         notes.append(f"no val split is published: {len(splits['val'])} frames of train became val, in whole blocks")
-    for split in ("train", "val", "test"):
-        if not splits[split]:
-            raise DataError(f"{spec.name} in {root} cannot be used: its {split} split is empty")
+    _refuse_empty_splits(spec, root, splits, val_is_cut="val" not in listed.splits)
     names = Counter(frame.id for frames in splits.values() for frame in frames)
     if twice := [name for name, count in names.items() if count > 1]:
         raise DataError(
@@ -235,6 +233,22 @@ def unscorable(spec: TargetSpec, splits: Mapping[str, Sequence[Frame]], facts: M
                 f"{IGNORE} is ignored, labels must be 0..{len(spec.classes) - 1}"
             )
     return None
+
+
+def _refuse_empty_splits(
+    spec: TargetSpec, root: Path, splits: Mapping[str, Sequence[Frame]], *, val_is_cut: bool
+) -> None:
+    for split in ("train", "val", "test"):
+        if splits[split]:
+            continue
+        why = f"its {split} split is empty"
+        if split == "val" and val_is_cut:
+            why = (
+                f"train is too small to cut a val split from it: its {len(splits['train'])} frames are one block, and blocks "
+                f"stay whole. A block has {BLOCK} consecutive numbers at the end of file names: 0 to {BLOCK - 1}, {BLOCK} to "
+                f"{2 * BLOCK - 1} and so on. List frames of two blocks or more in train; from ten blocks on, val is about a tenth"
+            )
+        raise DataError(f"{spec.name} in {root} cannot be used: {why}")
 
 
 def _refuse_problems(spec: TargetSpec, root: Path, facts: Mapping[Frame, FrameFacts]) -> None:

@@ -25,7 +25,9 @@ def read(root: Path) -> Listing:
     try:
         rows = read_rows(index, ("file", "split", "date"))
     except ListError as error:
-        raise LayoutError(f"  {error}") from error
+        raise LayoutError(
+            f"  {error}; {index.name} lists every frame in the columns file, split and date: see bench/targets/README.md"
+        ) from error
     _check(index, rows)
     listed, problems, notes = dict[str, list[Frame]](), list[str](), list[str]()
     for split in SPLITS:

@@ -37,8 +37,13 @@ def read(root: Path) -> Listing:
         try:
             stems[split] = read_list(base / name)
             problems += [] if stems[split] else [f"  {base / name} is empty: it must hold one file name a line"]
-        except (OSError, UnicodeDecodeError) as error:
-            problems.append(f"  {base / name} cannot be read: {error}")
+        except OSError as error:
+            problems.append(
+                f"  {base / name} cannot be read: {error.strerror}; it lists the frames of {split}, one file name a line: "
+                "copy it from SODA, or write it"
+            )
+        except UnicodeDecodeError as error:
+            problems.append(f"  {base / name} cannot be read: {error}; save it as plain UTF-8 text")
     problems += [f"  {base / LISTS[split]}: {name}" for split, listed in stems.items() for name in two_forms(listed)]
     if problems:
         raise LayoutError("\n".join(problems))

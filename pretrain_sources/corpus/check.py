@@ -183,13 +183,13 @@ def _look(pair: tuple[Path, Path], num_classes: int) -> _Look:
         thermal = read_image(read_regular(image), image.name)
     except (OSError, ImageError) as error:
         fix = f"the image cannot be used: {error.mend}" if isinstance(error, ImageError) and error.mend else ""
-        what = error.what if isinstance(error, ImageError) else str(error)
+        what = error.what if isinstance(error, ImageError) else error.strerror
         return _Look(fix or "the image cannot be read: copy it again", f"{image} ({what})")
     try:
         data = read_regular(label)
         drawn = read_label(data, label.name)
     except OSError as error:
-        return _Look("the label map cannot be read: copy it again", f"{label} ({error})")
+        return _Look("the label map cannot be read: copy it again", f"{label} ({error.strerror})")
     except ImageError as error:
         fix = error.mend if error.mend not in ("", MASK_MEND) else "label maps must be 8-bit index or palette PNGs"
         return _Look(fix, f"{label} ({error.what})")
