@@ -6,9 +6,6 @@ Every new setting belongs to one of the three; which one is a question of method
 import difflib
 import functools
 import math
-from collections.abc import Mapping
-from importlib import resources
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -22,8 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from bench import BenchError
-from pretrain_sources.config_file import Number, Whole, read_yaml, suggestion
+from pretrain_sources.config_file import Number, Whole
 from pretrain_sources.hashing import Identified, fingerprint
 
 Side = Annotated[Whole, Field(ge=1, le=16_384)]
@@ -279,32 +275,3 @@ class Protocol(Frozen, Identified):
         if self.pretrain_epochs is not None:
             return max(1, math.ceil(self.pretrain_epochs * images / self.batch))
         return self.pretrain_steps or 0
-
-
-def shipped(folder: str) -> Mapping[str, Path]:
-    """Map names to the YAML files shipped in bench/<folder>."""
-    paths = sorted((Path(str(resources.files("bench"))) / folder).glob("*.yaml"))
-    return {path.stem: path for path in paths}
-
-
-def find_file(kind: str, name: str, folder: str, beside: Path | None = None) -> Path:
-    """Return a shipped file by name, or the user's: a name that ends in .yaml is a path, relative to `beside`.
-
-    Raises:
-        BenchError: no such file.
-    """
-    if name.endswith((".yaml", ".yml")):
-        return (beside or Path()) / name
-    known = shipped(folder)
-    if name in known:
-        return known[name]
-    if ((beside or Path()) / f"{name}.yaml").is_file():
-        raise BenchError(f"unknown {kind} '{name}': did you mean the file '{name}.yaml'?")
-    if Path(name).exists():
-        raise BenchError(f"{name} is not a {kind}: the file name must end in .yaml")
-    raise BenchError(f"unknown {kind} '{name}'{suggestion(name, known)}")
-
-
-def load_protocol(name: str, beside: Path | None = None) -> Protocol:
-    """Load a protocol by name or from a file."""
-    return read_yaml(find_file("protocol", name, "protocols", beside), Protocol)

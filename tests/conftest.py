@@ -175,7 +175,7 @@ def shipped_protocol(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     from submitted import ship
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bench.spec.shipped", ship(tmp_path_factory.mktemp("shipped")))
+        patch.setattr("bench.shipped.shipped_files", ship(tmp_path_factory.mktemp("shipped")))
         yield
 
 

@@ -15,7 +15,7 @@ from conftest import protocol_fields
 
 from backbones import network
 from backbones.registry import BACKBONES
-from bench import spec
+from bench import shipped
 from bench.plan.matrix import load_matrix
 from bench.plan.plan import Sweep
 from bench.run.run import How, run_matrix
@@ -127,8 +127,8 @@ class Silent:
 
 
 def ship(folder: Path) -> Callable[[str], dict[str, Path]]:
-    """Replacement of `bench.spec.shipped` that adds the protocol of the tests."""
+    """Replacement of `bench.shipped.shipped_files` that adds the protocol of the tests."""
     path = folder / "test-v1.yaml"
     path.write_text(yaml.safe_dump(protocol_fields()))
-    real = spec.shipped
+    real = shipped.shipped_files
     return lambda kind: {**real(kind), **({"test-v1": path} if kind == "protocols" else {})}

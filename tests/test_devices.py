@@ -26,7 +26,8 @@ from bench.plan.plan import Sweep, make_plan
 from bench.plan.units import Unit
 from bench.run import executors
 from bench.run.run import How, _places
-from bench.spec import Loss, Protocol, Schedule, load_protocol
+from bench.shipped import load_protocol
+from bench.spec import Loss, Protocol, Schedule
 from bench.targets import open_target
 from bench.train import devices, repeatable
 from bench.train.batches import Decoded

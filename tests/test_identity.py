@@ -10,7 +10,7 @@ import pytest
 from submitted import fingerprints
 
 from backbones.registry import find_backbone
-from bench.spec import load_protocol
+from bench.shipped import load_protocol
 from bench.submission.identity import Definitions, IdentityError, differing, identity_faults, unit_of
 from bench.submission.reproduce import units_to_run
 from pretrain_sources.card import SourceCard

@@ -8,11 +8,11 @@ from conftest import write_matrix
 from backbones.registry import BACKBONES
 from bench import BenchError
 from bench.plan.matrix import load_matrix
-from bench.spec import shipped
+from bench.shipped import shipped_files
 from pretrain_sources.config_file import FileError
 
 
-@pytest.mark.parametrize("name", shipped("matrices"))
+@pytest.mark.parametrize("name", shipped_files("matrices"))
 def test_every_shipped_matrix_loads(name: str) -> None:
     matrix = load_matrix(name)
     assert len(matrix.cells) == len(set(matrix.cells)) >= 4

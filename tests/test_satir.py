@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from bench.plan import plan
 from bench.plan.matrix import load_matrix
 from bench.plan.units import Learned, ReadyLabels
-from bench.spec import find_file
+from bench.shipped import find_file
 from bench.train import stages
 from bench.train.corpus_images import CorpusImages
 from pretrain_sources.catalog import catalog, find_source

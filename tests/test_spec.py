@@ -6,7 +6,8 @@ import pytest
 from conftest import protocol_fields
 from pydantic import BaseModel, ValidationError
 
-from bench.spec import Protocol, load_protocol, shipped
+from bench.shipped import load_protocol, shipped_files
+from bench.spec import Protocol
 from pretrain_sources.catalog import catalog, find_source
 from pretrain_sources.hashing import derive_seed, fingerprint
 
@@ -14,13 +15,13 @@ PARTS: Any = protocol_fields()
 SEARCH, AUGMENT = PARTS["search"], PARTS["augment"]
 
 
-@pytest.mark.parametrize("name", shipped("protocols"))
+@pytest.mark.parametrize("name", shipped_files("protocols"))
 def test_every_shipped_protocol_has_the_name_of_its_file(name: str) -> None:
     assert load_protocol(name).name == name
 
 
 def test_only_the_peer_protocol_selects_on_test() -> None:
-    assert [name for name in shipped("protocols") if load_protocol(name).select_on == "test"] == ["soda-unip-v1"]
+    assert [name for name in shipped_files("protocols") if load_protocol(name).select_on == "test"] == ["soda-unip-v1"]
 
 
 def test_smoke_is_small_and_never_ranked() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from backbones.registry import BACKBONES, DECODERS
 from bench.plan.matrix import MatrixFile
-from bench.spec import load_protocol, shipped
+from bench.shipped import load_protocol, shipped_files
 from bench.targets import TARGETS, Target, find_root
 from pretrain_sources.catalog import STUDIES, catalog
 from pretrain_sources.config_file import read_yaml
@@ -22,9 +22,9 @@ def listing(data: Path) -> str:
         where = f"found in {root}" if root else f"not available: {spec.how_to_get}"
         lines.append(_entry(spec.name, f"{len(spec.classes)} classes; {where}"))
     lines.append("matrices (bench run --matrix NAME)")
-    lines += [_entry(name, _matrix_line(path)) for name, path in shipped("matrices").items()]
+    lines += [_entry(name, _matrix_line(path)) for name, path in shipped_files("matrices").items()]
     lines.append("protocols")
-    for name in shipped("protocols"):
+    for name in shipped_files("protocols"):
         protocol = load_protocol(name)
         flags = [] if protocol.ranked else ["not ranked"]
         flags += ["selects on test"] if protocol.select_on == "test" else []

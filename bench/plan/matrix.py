@@ -16,7 +16,8 @@ from pydantic import Field, ValidationError, field_validator
 from backbones.registry import BACKBONES, DECODERS, find_backbone
 from backbones.spec import BackboneError, BackboneSpec
 from bench import BenchError
-from bench.spec import Cell, Frozen, Protocol, find_file, load_protocol
+from bench.shipped import find_file, load_protocol
+from bench.spec import Cell, Frozen, Protocol
 from bench.targets import TARGETS
 from bench.targets.mapping import map_spec
 from pretrain_sources.card import SourceCard

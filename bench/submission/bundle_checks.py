@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.submission.faults import Fault
 from bench.submission.judged import Judged
-from bench.submission.record_checks import shipped
+from bench.submission.record_checks import manifest_of
 from bench.targets.manifest import Manifest
 from pretrain_sources.card import SourceCard
 from pretrain_sources.catalog import catalog
@@ -64,7 +64,7 @@ def finding_faults(judged: Judged, manifests: Mapping[str, Manifest]) -> Iterato
             yield Fault("finding.misplaced", f"{where} is the finding of {finding.source} on {finding.target}")
         elif judged.name is not None and not bundle.is_of(finding.source, judged.name):
             yield Fault("finding.misplaced", f"{where} is of '{finding.source}', but the bundle is of '{judged.name}'")
-        elif (why := _mismatch(finding, manifests.get(finding.target) or shipped(finding.target))) is not None:
+        elif (why := _mismatch(finding, manifests.get(finding.target) or manifest_of(finding.target))) is not None:
             yield Fault("finding.unlike", f"{where}: {why}")
         else:
             checked.add((finding.source, finding.target_hash))

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from backbones.registry import BACKBONES, find_backbone
 from backbones.spec import BackboneError
-from bench import BenchError, spec
+from bench import BenchError, shipped
 from bench.plan.matrix import lookup
 from bench.plan.records import known_fields
 from bench.plan.units import FinalUnit
@@ -68,11 +68,11 @@ def run_faults(
     except (StoreError, ValueError) as error:
         yield Fault("evidence.unreadable", str(error).replace(f"{store.root}/", ""))
         return
-    manifest = manifests.get(record.target) or shipped(record.target)
+    manifest = manifests.get(record.target) or manifest_of(record.target)
     yield from evidence_faults(record, evidence, meant.protocol, manifest)
 
 
-def shipped(target: str) -> Manifest | None:
+def manifest_of(target: str) -> Manifest | None:
     """The shipped manifest of a target, or None."""
     path = shipped_manifest(target)
     return read_manifest(path) if path else None
@@ -85,7 +85,7 @@ def _definitions(record: RunRecord, cards: Cards) -> Definitions:
         KeyError: unknown backbone. BenchError, UnknownSourceError, BackboneError, ValueError: another unknown name.
     """
     name = record.protocol
-    protocol = read_yaml(lookup("protocol", name.removesuffix(SMOKE), spec.shipped("protocols")), Protocol)
+    protocol = read_yaml(lookup("protocol", name.removesuffix(SMOKE), shipped.shipped_files("protocols")), Protocol)
     protocol = protocol.smoke() if name.endswith(SMOKE) else protocol
     card = find_source(record.source, cards)
     map_spec(lookup("target", record.target, TARGETS), protocol.class_map)

@@ -128,9 +128,9 @@ def harness(data: Path, seeds: int, folder: Path) -> list[float]:
     """Test mIoU of each replicate, from `bench run`."""
     import yaml
 
-    import bench.spec
+    import bench.shipped
 
-    protocol = yaml.safe_load(bench.spec.find_file("protocol", "hit-uav-quick-v1", "protocols").read_text())
+    protocol = yaml.safe_load(bench.shipped.find_file("protocol", "hit-uav-quick-v1", "protocols").read_text())
     protocol |= {"name": "peer", "trials": 1, "replicates": seeds}
     assert (protocol["finetune_steps"], protocol["batch"], tuple(protocol["crop_px"])) == (STEPS, BATCH, CROP)
     assert protocol["default"] | {"lr": LR} == protocol["default"]

@@ -25,7 +25,7 @@ from backbones.network import build
 from backbones.registry import BACKBONES
 from backbones.segformer import config_of
 from backbones.spec import BackboneSpec
-from bench.spec import load_protocol
+from bench.shipped import load_protocol
 from bench.targets import Target, open_target
 from bench.train.batches import Batches, open_split
 from bench.train.devices import device_of

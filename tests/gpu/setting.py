@@ -17,7 +17,8 @@ from torch import nn
 from backbones.network import Network, build
 from backbones.registry import BACKBONES
 from bench import scenes
-from bench.spec import Protocol, load_protocol
+from bench.shipped import load_protocol
+from bench.spec import Protocol
 from bench.targets import Target, open_target
 from bench.train import devices, repeatable
 from bench.train.batches import Batches, Decoded, open_split

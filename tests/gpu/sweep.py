@@ -53,7 +53,7 @@ def sweep(setting: Setting) -> list[Row]:
 def _matrix(setting: Setting) -> str:
     import yaml
 
-    from bench.spec import load_protocol
+    from bench.shipped import load_protocol
 
     fields = load_protocol("demo-v1").model_dump(mode="json") | {"name": "gpu-v1", "device": "any"}
     if setting.small:
