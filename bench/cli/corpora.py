@@ -64,13 +64,15 @@ def make(
     weights: Path,
     jobs: int | None,
     noted: Callable[[str], None] = lambda note: None,
+    device: str | None = None,
 ) -> tuple[Manifest, float | None]:
     """Make a corpus; return (manifest, images per second, or None if it exists). Repeating a killed call resumes it.
 
-    noted: called with each note about the pool, such as images that were skipped.
+    noted: called with each note about the pool, such as images that were skipped. device: cpu or cuda, for SAM; by default
+    cuda where torch sees a GPU.
 
     Raises:
-        BenchError: the teacher is not available, or `out` holds something else.
+        BenchError: the teacher or the device is not available, or `out` holds something else.
     """
     out = out.resolve()
     if pool.resolve() in (out, *out.parents):
@@ -79,6 +81,7 @@ def make(
         )
     if stop := teachers.obstacle(recipe.teacher, weights):
         raise BenchError(stop)
+    device = _device(recipe, device)
     identity = teachers.identity(recipe.teacher, weights)
     with counting(f"hashing {pool}", "images") as report:
         images = read_pool(pool, cache=_hash_cache(out), report=report)
@@ -87,11 +90,12 @@ def make(
     key = {"teacher": identity, "labelling": recipe.labelling(), "pool": images.content_hash}
     if (known := _finished(out, key)) is not None:
         return known, None
-    workers = _jobs(recipe) if jobs is None else jobs
+    workers = _jobs(recipe, device) if jobs is None else jobs
     started = time.monotonic()
     with _locked(out, key), counting(f"making {out}", "images") as report:
-        masks = MaskCache(recipe.teacher, weights, out / HALF).over(images.images, workers)
-        manifest = CorpusWriter(out, pool, recipe, identity).write(masks, len(images.images), report)
+        masks = MaskCache(recipe.teacher, weights, out / HALF, device)
+        writer = CorpusWriter(out, pool, recipe, identity, device=masks.device_used)
+        manifest = writer.write(masks.over(images.images, workers), len(images.images), report)
     shutil.rmtree(out / HALF, ignore_errors=True)  # the corpus now holds everything
     return manifest, len(images.images) / (time.monotonic() - started)
 
@@ -110,7 +114,7 @@ def rerank(corpus: Path, out: Path, changes: Mapping[str, Any]) -> tuple[Manifes
     total, started = known.images + sum(known.refused.values()), time.monotonic()
     out = out.resolve()
     with _locked(out, key), counting(f"making {out}", "images") as report:
-        writer = CorpusWriter(out, corpus / "images", recipe, known.teacher)
+        writer = CorpusWriter(out, corpus / "images", recipe, known.teacher, device=known.device)
         made = writer.write(stored_masks(corpus), total, report)
     shutil.rmtree(out / HALF, ignore_errors=True)
     return made, total / (time.monotonic() - started)
@@ -119,7 +123,9 @@ def rerank(corpus: Path, out: Path, changes: Mapping[str, Any]) -> tuple[Manifes
 def check(folder: Path, num_classes: int | None, images: Path | None) -> tuple[Corpus, list[str]]:
     """Read every file of a corpus; return (corpus, notes)."""
     with counting(f"checking {folder}", "images") as report:
-        return check_corpus(folder, images, num_classes, report=report)
+        corpus, notes = check_corpus(folder, images, num_classes, report=report)
+    manifest = read_manifest(folder)
+    return corpus, [*_drawn_on(manifest), *notes] if manifest else notes
 
 
 def summary(manifest: Manifest, out: Path, speed: float | None) -> str:
@@ -131,8 +137,15 @@ def summary(manifest: Manifest, out: Path, speed: float | None) -> str:
     lines += [
         f"  refused: {count} images, {kind} (listed in images.parquet)" for kind, count in manifest.refused.items()
     ]
+    lines += [f"  {note}" for note in _drawn_on(manifest)]
     lines += [f"  {speed:.2f} images per second"] if speed else ["  exists already"]
     return "\n".join(map(for_terminal, [*lines, f"  look at {out / 'contact.png'} before training on it"]))
+
+
+def _drawn_on(manifest: Manifest) -> list[str]:
+    """Say which device the masks of a corpus were drawn on, if it is known."""
+    where = {"cpu": "a CPU", "cuda": "a CUDA GPU", None: ""}[manifest.device]
+    return [f"masks drawn on {where}"] if where else []
 
 
 def _valid(recipe: Mapping[str, Any], changes: Mapping[str, Any]) -> Recipe:
@@ -192,11 +205,28 @@ def _hash_cache(out: Path) -> Path:
     return out.with_name(f".{out.name}.hashes.json")
 
 
-def _jobs(recipe: Recipe) -> int:
-    """Images to label in parallel: one if the teacher uses the GPU or all cores, else one per core."""
-    if isinstance(recipe.teacher, SamTeacher):
-        import torch
+def _device(recipe: Recipe, wanted: str | None) -> str:
+    """Return the device for a teacher: cuda only for SAM, if wanted or by default, where torch sees a GPU.
 
-        if recipe.teacher.model != SAM_TINY or torch.cuda.is_available():
-            return 1
-    return cores()
+    Raises:
+        BenchError: this teacher cannot choose, or there is no GPU.
+    """
+    if not isinstance(recipe.teacher, SamTeacher):
+        if wanted is not None:
+            raise BenchError(f"--device is for the teacher sam, not for {recipe.teacher.kind}")
+        return "cpu"
+    if wanted == "cpu":
+        return wanted
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if wanted == "cuda":
+        raise BenchError("--device cuda: torch sees no CUDA GPU on this machine; use --device cpu")
+    return "cpu"
+
+
+def _jobs(recipe: Recipe, device: str) -> int:
+    """Images to label in parallel: one if the teacher uses the GPU or all cores, else one per core."""
+    alone = isinstance(recipe.teacher, SamTeacher) and (recipe.teacher.model != SAM_TINY or device == "cuda")
+    return 1 if alone else cores()

@@ -61,6 +61,9 @@ def corpus() -> None:
 @click.option("--points-per-batch", type=click.IntRange(1, 65_536), help="SAM: prompts per batch; limits memory.")
 @with_(*LABELLING, WEIGHTS)
 @click.option("--jobs", type=JOBS, help="Images in parallel. Default: one per core; one for SAM.")
+@click.option(
+    "--device", type=click.Choice(["cpu", "cuda"]), help="SAM: where it computes. Default: cuda where torch sees a GPU."
+)
 def corpus_make(
     pool: Path,
     out: Path,
@@ -68,6 +71,7 @@ def corpus_make(
     teacher: str | None,
     weights: Path,
     jobs: int | None,
+    device: str | None,
     **settings: Any,  # noqa: ANN401
 ) -> None:
     """Make a corpus from a pool of unlabelled images.
@@ -80,7 +84,7 @@ def corpus_make(
     chosen = corpora.recipe_of(recipe, teacher, settings, **sam)
     if chosen.teacher.kind != "python":
         extras.require("train")
-    made, speed = corpora.make(pool, chosen, out, weights, jobs, lambda note: say(note, err=True))
+    made, speed = corpora.make(pool, chosen, out, weights, jobs, lambda note: say(note, err=True), device)
     say(corpora.summary(made, out, speed))
 
 

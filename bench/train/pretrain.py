@@ -27,6 +27,7 @@ from bench.score import confusion_matrix
 from bench.spec import Protocol
 from bench.train.batches import class_weights
 from bench.train.corpus_images import CorpusImages, Part
+from bench.train.devices import kind_of
 from bench.train.loop import History, Progress, SegmentationLoss, Training, fit, history_csv, mean_loss, predict
 from bench.train.needs import hold
 from bench.train.weights import fresh_network, left_by, load
@@ -64,10 +65,10 @@ def corpus(unit: CorpusUnit, context: Context, report: Progress) -> None:
     with locked(kept / ".lock"):  # one corpus at a time for each teacher, so that the next one reuses its masks
         if is_done(store, unit):  # by another run
             return
-        masks = MaskCache(settings, context.weights, kept).over(images)
-        folder = folder_of(store, unit)
-        writer = CorpusWriter(folder, context.pool.root, recipe, teacher, keep_images=False)
-        writer.write(masks, len(images), report)
+        masks = MaskCache(settings, context.weights, kept, kind_of(unit.protocol))
+        folder, used = folder_of(store, unit), masks.device_used
+        writer = CorpusWriter(folder, context.pool.root, recipe, teacher, keep_images=False, device=used)
+        writer.write(masks.over(images), len(images), report)
 
 
 def pretrain(unit: PretrainUnit, context: Context, report: Progress) -> None:

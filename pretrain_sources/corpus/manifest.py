@@ -15,7 +15,7 @@ class CorpusError(Exception):
 
 
 class Manifest(BaseModel):
-    """Content and provenance of a corpus. It has no times or paths: the same inputs give the same bytes."""
+    """Content and provenance of a corpus. It has no times or paths: the same inputs on the same device give the same bytes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -30,6 +30,7 @@ class Manifest(BaseModel):
     uncovered_frac: float = Field(ge=0, le=1, description="share of their pixels outside of the kept masks")
     class_px: list[int] = Field(description="pixels of each class, ignore last")
     content_hash: str = Field(description="over images and label maps")
+    device: str | None = Field(None, pattern="^(cpu|cuda)$", description="that the teacher drew on; None: unknown")
 
 
 def read_manifest(folder: Path) -> Manifest | None:

@@ -56,6 +56,7 @@ class CorpusWriter:
         images: folder that image names are relative to.
         teacher: its identity.
         keep_images: also store the images, as hard links where possible.
+        device: that the teacher drew on; None: unknown.
     """
 
     out: Path
@@ -63,6 +64,7 @@ class CorpusWriter:
     recipe: Recipe
     teacher: Mapping[str, Any]
     keep_images: bool = True
+    device: str | None = None
 
     def write(self, masks: Iterable[ImageMasks], total: int, report: Report = lambda done, total: None) -> Manifest:
         """Write the corpus, its manifest last. After a kill, writing starts again and yields the same bytes.
@@ -84,7 +86,7 @@ class CorpusWriter:
                 writer.write_table(table)
         with whole(out / "images.parquet") as aside:
             pq.write_table(pa.Table.from_pylist(rows, schema=IMAGES), aside, compression="zstd")
-        manifest = _manifest(rows, self.recipe, self.teacher)
+        manifest = _manifest(rows, self.recipe, self.teacher, self.device)
         if self.keep_images and (self.images / GROUPS_FILE).is_file():  # keeps the groups of a copy
             _link_or_copy(self.images / GROUPS_FILE, out / "images" / GROUPS_FILE)
         write_whole(out / "contact.png", _sheet(out, self.images, rows, manifest))
@@ -196,7 +198,7 @@ def _by_image(file: pq.ParquetFile) -> Iterator[tuple[str, pa.Table]]:
             begin = end
 
 
-def _manifest(rows: list[dict[str, Any]], recipe: Recipe, teacher: Mapping[str, Any]) -> Manifest:
+def _manifest(rows: list[dict[str, Any]], recipe: Recipe, teacher: Mapping[str, Any], device: str | None) -> Manifest:
     good = [row for row in rows if not row["refused"]]
     refused = Counter(row["refused"] for row in rows if row["refused"])
     if not good:
@@ -216,6 +218,7 @@ def _manifest(rows: list[dict[str, Any]], recipe: Recipe, teacher: Mapping[str, 
         uncovered_frac=float(uncovered / class_px.sum()),
         class_px=class_px.tolist(),
         content_hash=content_hash(recipe.num_classes, rows_of(rows)),
+        device=device,
     )
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "Teacher",
     "TeacherError",
     "UnsuitableError",
+    "device_used",
     "entry_point",
     "identity",
     "obstacle",
@@ -60,8 +61,13 @@ def obstacle(settings: Settings, weights: Path) -> str | None:
     return None
 
 
-def open_teacher(settings: Settings, weights: Path) -> Teacher:
-    """Open a teacher.
+def device_used(settings: Settings, device: str) -> str | None:
+    """Return the device that a teacher uses when opened on `device` (cpu or cuda); None: unknown, as for a user's own code."""
+    return {"sam": device, "felzenszwalb": "cpu", "python": None}[settings.kind]
+
+
+def open_teacher(settings: Settings, weights: Path, device: str = "cpu") -> Teacher:
+    """Open a teacher. device: cpu or cuda, for SAM; felzenszwalb has only a CPU, and a user's own code decides by itself.
 
     Raises:
         TeacherError: its checkpoint or its entry point cannot be used.
@@ -74,5 +80,5 @@ def open_teacher(settings: Settings, weights: Path) -> Teacher:
             )
         return checked(made, settings.entry)
     module = importlib.import_module(f"pretrain_sources.teachers.{settings.kind}")
-    teacher: Teacher = module.open_teacher(settings, weights)
+    teacher: Teacher = module.open_teacher(settings, weights, device)
     return teacher

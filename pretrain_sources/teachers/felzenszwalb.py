@@ -30,8 +30,8 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
-def open_teacher(settings: FelzenszwalbTeacher, weights: Path) -> Teacher:
-    """Open the teacher. `weights` is not used: there are none."""
+def open_teacher(settings: FelzenszwalbTeacher, weights: Path, device: str = "cpu") -> Teacher:
+    """Open the teacher. There are no weights, and it always computes on the CPU."""
 
     def draw(image: NDArray[np.uint8]) -> Masks:
         return _masks(image, settings)

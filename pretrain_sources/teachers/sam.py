@@ -40,13 +40,13 @@ from pretrain_sources.teachers.user_code import call_entry
 CHUNK_ON_GPU = 64  # masks at full resolution at a time; one on a CPU
 
 
-def open_teacher(settings: SamTeacher, weights: Path) -> Teacher:
-    """Open the teacher with its checkpoint; on a GPU, if available, in half precision. `weights`: the user's folder.
+def open_teacher(settings: SamTeacher, weights: Path, device: str = "cpu") -> Teacher:
+    """Open the teacher with its checkpoint. weights: the user's folder. device: cpu, or cuda, where it computes in fp16.
 
     Raises:
         TeacherError: the checkpoint is not available, cannot be read, or does not fit the model.
     """
-    generator = _Generator(_load(settings, sam_weights.find_or_fetch(settings, weights)), settings)
+    generator = _Generator(_load(settings, sam_weights.find_or_fetch(settings, weights), device), settings)
 
     def draw(image: NDArray[np.uint8]) -> Masks:
         return generator.masks(image)
@@ -54,7 +54,7 @@ def open_teacher(settings: SamTeacher, weights: Path) -> Teacher:
     return draw
 
 
-def _load(settings: SamTeacher, path: Path) -> Sam:
+def _load(settings: SamTeacher, path: Path, device: str) -> Sam:
     model = _builder(settings.model)()
     if not isinstance(model, Sam):
         raise TeacherError(f"{settings.model} returned {type(model).__name__}, not a segment_anything.modeling.Sam")
@@ -70,10 +70,10 @@ def _load(settings: SamTeacher, path: Path) -> Sam:
             f"{path} does not fit {settings.model}: tensors {', '.join(faults)}; set the `model` of this checkpoint"
         )
     model.load_state_dict(given)
-    on_gpu = torch.cuda.is_available()
-    model.eval().to("cuda" if on_gpu else "cpu")
-    for part in (model.image_encoder, model.mask_decoder):  # the prompt encoder needs full precision for positions
-        part.forward = torch.autocast("cuda", torch.float16, enabled=on_gpu)(part.forward)
+    model.eval().to(device)
+    if device == "cuda":
+        for part in (model.image_encoder, model.mask_decoder):  # the prompt encoder needs full precision for positions
+            part.forward = torch.autocast("cuda", torch.float16)(part.forward)
     return model
 
 
@@ -191,11 +191,12 @@ class _Generator(SamAutomaticMaskGenerator):  # type: ignore[misc]  # keeps the 
         sparse, dense = model.prompt_encoder(points=points, boxes=None if is_point else corners, masks=None)
         positions = model.prompt_encoder.get_dense_pe()
         low, iou = model.mask_decoder(self.predictor.features, positions, sparse, dense, multimask_output=is_point)
+        iou = iou.float()  # before it is compared with the threshold
         asking = torch.as_tensor(prompts.repeat(iou.shape[1], axis=0))
         data = MaskData(low=low.flatten(0, 1), iou_preds=iou.flatten(), points=asking[:, 0], far_corners=asking[:, 1])
         if self.pred_iou_thresh > 0:
             data.filter(data["iou_preds"] > self.pred_iou_thresh)
-        data["low"], data["iou_preds"] = data["low"].float(), data["iou_preds"].float()
+        data["low"] = data["low"].float()
         return data
 
     def _judge(
