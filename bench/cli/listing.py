@@ -7,7 +7,7 @@ from pathlib import Path
 from backbones.registry import BACKBONES, DECODERS
 from bench.plan.matrix import MatrixFile
 from bench.shipped import load_protocol, shipped_files
-from bench.targets import TARGETS, Target, find_root
+from bench.targets import Target, find_root, shipped_targets
 from pretrain_sources.catalog import STUDIES, catalog
 from pretrain_sources.config_file import read_yaml
 from pretrain_sources.corpus import Corpus
@@ -17,10 +17,11 @@ from results.escape import for_terminal
 def listing(data: Path) -> str:
     """List every name that a matrix can use, and where the data are."""
     lines = [f"targets (data in {data})"]
-    for spec in TARGETS.values():
-        root = find_root(spec, data)
-        where = f"found in {root}" if root else f"not available: {spec.how_to_get}"
-        lines.append(_entry(spec.name, f"{len(spec.classes)} classes; {where}"))
+    for card in shipped_targets().values():
+        root = find_root(card, data)
+        where = f"found in {root}" if root else f"not available: {card.how_to_get}"
+        lines.append(_entry(card.name, f"{len(card.classes)} classes; {where}"))
+    lines.append(_entry("your own", "a card, see bench/targets/README.md and `bench data init`"))
     lines.append("matrices (bench run --matrix NAME)")
     lines += [_entry(name, _matrix_line(path)) for name, path in shipped_files("matrices").items()]
     lines.append("protocols")

@@ -90,7 +90,7 @@ def reproduce(judged: Judged, sources: Sources, seed: int, report: Progress) -> 
     """
     record = judged.measured[int(np.random.default_rng(seed).integers(len(judged.measured)))]
     protocol = Protocol.model_validate(record.settings["protocol"])
-    target = target_of(record, protocol, sources.data)
+    target = target_of(record, protocol, sources.data, judged.targets)
     cards = _cards(judged, record, sources.folder)
     store = Store(sources.scratch)
     store.make()

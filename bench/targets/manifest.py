@@ -13,10 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from bench import BenchError
 from bench.spec import Protocol
-from bench.targets import TARGETS, Target
-from bench.targets.frames import Frame
+from bench.targets import Target, shipped_targets
+from bench.targets.card import TargetSpec
+from bench.targets.frames import Frame, decode_mask
 from bench.targets.mapping import map_spec, merged, relabelling
-from pretrain_sources.image_files import Pixels, decode_label
+from pretrain_sources.image_files import Pixels
 from pretrain_sources.pool import evenly
 from results.metrics import WINDOW
 from results.store import write_atomic
@@ -54,7 +55,8 @@ class Manifest(BaseModel):
 
     @model_validator(mode="after")
     def _is_whole(self) -> "Manifest":
-        if self.target in TARGETS and tuple(self.classes) != TARGETS[self.target].classes:
+        known = shipped_targets().get(self.target)
+        if known is not None and tuple(self.classes) != known.classes:
             raise ValueError(f"its classes are not those of {self.target}")
         if any(len(image.pixels) != len(self.classes) + 1 for image in self.test):
             raise ValueError("an image needs a pixel count for each class and for ignore")
@@ -84,7 +86,7 @@ def make_manifest(target: Target) -> Manifest:
 
 
 def _row(frame: Frame, target: Target) -> ManifestImage:
-    label = decode_label(frame.label.read_bytes())
+    label = decode_mask(frame.label.read_bytes(), target.coding)
     edge = edge_losses(label, len(target.spec.classes)).round(EDGE_DIGITS).tolist()
     return ManifestImage(frame.id, frame.group, list(target.facts[frame.id].pixels), edge)
 
@@ -142,8 +144,9 @@ def truth(manifest: Manifest, protocol: Protocol) -> Truth:
     losses = [image.edge for image in images if image.edge is not None]
     edge = np.array(losses, dtype=np.float64) if len(losses) == len(images) else None
     if protocol.class_map is not None:
-        spec = map_spec(TARGETS[manifest.target], protocol.class_map)
-        relabel = relabelling(TARGETS[manifest.target], spec, protocol.class_map)
+        whole = TargetSpec(manifest.target, tuple(manifest.classes), "", "")
+        spec = map_spec(whole, protocol.class_map)
+        relabel = relabelling(whole, spec, protocol.class_map)
         pixels = [list(merged(row, relabel, len(spec.classes))) for row in pixels]
         edge = None if edge is None else _merged_columns(edge, relabel, len(spec.classes))
     counts = np.array(pixels, dtype=np.int64)[:, :-1]

@@ -184,7 +184,7 @@ def final(unit: FinalUnit, context: Context, report: Progress) -> None:
         write_atomic(folder_of(store, unit) / NETWORK, safetensors.torch.save(tensors))
     extra = {"history.csv": history_csv(history), "trials.jsonl": trials}
     extra |= {"certificate.json": _json(certificate.to_json())} if certificate else {}
-    write_record(store, RunRecord(**known_fields(unit) | measured), evidence, extra)
+    write_record(store, RunRecord(**known_fields(unit, context.target.spec) | measured), evidence, extra)
 
 
 def score_on_test(
