@@ -51,11 +51,12 @@ def listing(data: Path) -> str:
 def data_report(target: Target, pool_notes: Sequence[str] = ()) -> str:
     """Text of `bench data check`: counts, sizes, class balance and notes; `pool_notes` are about the unlabelled images."""
     spec, lines = target.spec, [f"{target.spec.name} in {target.root}: can be used"]
+    width = max(map(len, target.splits))
     for split, frames in target.splits.items():
         groups = len({frame.group for frame in frames})
         sizes = Counter(f"{target.facts[f.id].width}x{target.facts[f.id].height}" for f in frames)
         shown = ", ".join(f"{size} ({count})" for size, count in sizes.most_common(3))
-        lines.append(f"  {split:6} {len(frames):6} frames in {groups} groups, {shown}")
+        lines.append(f"  {split:{width}} {len(frames):6} frames in {groups} groups, {shown}")
     lines += [
         f"  group: {spec.group_note}",
         f"  labels: {spec.label_note}",
