@@ -59,11 +59,11 @@ def test_equal_reasons_are_printed_once(command: str, bench: Bench, tmp_path: Pa
     words = ("--matrix", path, "--data", data)
     few = bench(command, *words, *(("--executor", "inline") * (command == "run"))).out.splitlines()
     at = few.index("  skipped 2 cells: scenes has no unlabelled images: name a folder with --pool DIR")
-    assert few[at + 1] == "    satir/felzenszwalb x tiny, satir/felzenszwalb/top-4 x tiny"
+    assert few[at + 1] == "    cells: satir/felzenszwalb x tiny, satir/felzenszwalb/top-4 x tiny"
     path.write_text(path.read_text() + "train_fracs: [0.5, 1.0]\n")
     many = bench("plan", *words).out.splitlines()
     at = many.index("  skipped 4 cells: scenes has no unlabelled images: name a folder with --pool DIR")
-    assert many[at + 1] == "    all of satir/felzenszwalb, satir/felzenszwalb/top-4"
+    assert many[at + 1] == "    sources: satir/felzenszwalb, satir/felzenszwalb/top-4"
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

@@ -43,7 +43,7 @@ def skipped_lines(plan: Plan) -> Iterator[str]:
     for reason, sources in cells.items():
         yield f"  skipped {len(sources)} cell{'s' * (len(sources) > 1)}: {reason}"
         few = len(sources) <= FEW
-        yield f"    {'' if few else 'all of '}{', '.join(sources if few else dict.fromkeys(sources.values()))}"
+        yield f"    {'cells' if few else 'sources'}: {', '.join(sources if few else dict.fromkeys(sources.values()))}"
 
 
 @dataclass
