@@ -45,6 +45,7 @@ class Target:
     content_hash: str
     notes: tuple[str, ...] = field(default=())  # dropped frames and oddities
     relabel: Pixels | None = None  # (256,) stored label -> new label, where the protocol maps classes
+    further: tuple[str, ...] = ()  # names of further test splits, which `splits` holds too
 
 
 TARGETS: Mapping[str, TargetSpec] = MappingProxyType(
