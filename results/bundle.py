@@ -20,12 +20,14 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from results.escape import visible
+from results.record import SPLIT
 from results.store import LEAKS, RUNS, SUBMISSIONS, slug
 from safe_io.files import MOST_TEXT_BYTES, read_regular
 
 BUNDLE, CARD = "bundle.json", "card.yaml"
 PLANS = "plans"  # folder of a store; in a bundle it holds the cards of targets that do not ship
 OF_A_RUN = ("record.json", "evidence.npz", "history.csv", "certificate.json", "trials.jsonl")
+FURTHER_EVIDENCE = re.compile(rf"evidence-{SPLIT}\.npz")  # of a run, too: of a further test split
 MOST_FILES, MOST_BYTES = 20_000, 2**28  # per bundle; folders count as files
 MOST_PARTS = 7  # of a path in a bundle: runs, target, protocol, source, backbone, run, file
 
@@ -261,4 +263,5 @@ def _belongs(name: str) -> bool:
         return name.endswith(".json")
     if len(parts) == 3 and parts[:2] == (RUNS, PLANS):
         return bool(re.fullmatch(r"target-[a-z0-9._-]+\.yaml", parts[2]))
-    return name == CARD or (len(parts) == 7 and parts[0] == RUNS and parts[-1] in OF_A_RUN)
+    of_a_run = parts[-1] in OF_A_RUN or FURTHER_EVIDENCE.fullmatch(parts[-1]) is not None
+    return name == CARD or (len(parts) == 7 and parts[0] == RUNS and of_a_run)

@@ -72,7 +72,8 @@ def manifest(target: str, out: Path, data: Path) -> None:
 
     made = manifests.make_manifest(open_target(target, data))
     manifests.write_manifest(made, out)
-    say(f"{len(made.test)} test images of {target} listed in {out}")
+    more = "".join(f" and {len(images)} of {split}" for split, images in made.further.items())
+    say(f"{len(made.test)} test images{more} of {target} listed in {out}")
 
 
 @data.command()

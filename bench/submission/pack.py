@@ -20,7 +20,7 @@ from results import bundle
 from results import known_leaks as findings
 from results.board import board
 from results.bundle import BUNDLE, OF_A_RUN, PLANS, Listing
-from results.record import RunRecord
+from results.record import RunRecord, evidence_name
 from results.record_files import read_records
 from results.store import LEAKS, RUNS, Store, slug, write_atomic
 from results.table import own_runs
@@ -65,7 +65,7 @@ def _fill(folder: Path, card: SourceCard, records: list[RunRecord], store: Store
         here = store.folder_of(record)
         there = folder / RUNS / here.relative_to(store.root)
         there.mkdir(parents=True)
-        for name in OF_A_RUN:
+        for name in {*OF_A_RUN, *map(evidence_name, record.by_split)}:
             if (here / name).is_file():
                 shutil.copyfile(here / name, there / name)
     for record in records:

@@ -24,7 +24,7 @@ from pretrain_sources.catalog import UnknownSourceError, find_source
 from pretrain_sources.config_file import read_yaml, suggestion
 from results import bundle
 from results.evidence_files import read_evidence
-from results.record import RunRecord
+from results.record import RunRecord, evidence_name
 from results.store import Store, StoreError
 
 FOLLOWING = (  # fields of a record that follow from its unit
@@ -63,8 +63,13 @@ def run_faults(record: RunRecord, store: Store, judged: Judged, manifests: Mappi
     if record.status != "ok":
         return
     yield from training_faults(record, final, store.folder_of(record))
+    stray = {path.name for path in store.folder_of(record).glob("evidence-*")} - set(
+        map(evidence_name, record.by_split)
+    )
+    if stray:
+        yield Fault("evidence.split", f"{sorted(stray)[0]} is of no test split in its record")
     try:
-        evidence = read_evidence(store, record)
+        evidence = {split: read_evidence(store, record, split) for split in record.by_split}
     except (StoreError, ValueError) as error:
         yield Fault("evidence.unreadable", str(error).replace(f"{store.root}/", ""))
         return

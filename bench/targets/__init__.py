@@ -39,6 +39,7 @@ class Target:
     notes: tuple[str, ...] = ()
     relabel: Pixels | None = None
     card: TargetCard | None = None
+    further: tuple[str, ...] = ()  # names of further test splits, which `splits` holds too
 
     @property
     def coding(self) -> Coding:
@@ -126,7 +127,9 @@ def open_target(
         raise DataError(f"{spec.name} in {root} cannot be used: {undefined}")
     notes = [*listed.notes, *notes, *_oddities(by_id)]
     content = _content_hash(card, splits, by_id)
-    return Target(spec, root, {s: tuple(f) for s, f in splits.items()}, by_id, content, tuple(notes), card=card)
+    return Target(
+        spec, root, {s: tuple(f) for s, f in splits.items()}, by_id, content, tuple(notes), None, card, card.further
+    )
 
 
 def _root(card: TargetCard, data: Path) -> Path:
