@@ -5,6 +5,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import Match, SequenceMatcher
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from pretrain_sources.image_files import IGNORE
 from pretrain_sources.lists import SUFFIXES, ListError, read_rows
 
 MOST_FILES = 200_000  # looked at
+MOST_COMPARED = 2_000  # names
 SAMPLED = 24  # files opened of each folder
 MOST_LABELS = 64  # distinct values of a label map; an image has more
 SPLITS = {  # names that people give to splits
@@ -56,6 +58,7 @@ def draft(folder: Path) -> str:
             f"{folder} needs images in one folder and label maps in another, PNGs with a value or colour for each class; "
             f"found: {found}"
         )
+    images.pattern, labels.pattern = _with_affixes(images, labels)
     lines = [
         f"# A first draft by `bench data init`. Complete what says TODO, then: bench data check {folder / 'target.yaml'}",
         f"name: {_name(folder)}",
@@ -132,6 +135,31 @@ def _look(kind: _Kind) -> None:
 
 def _looks_like_labels(kind: _Kind) -> tuple[bool, int]:
     return bool(LABEL_NAMES.search(kind.pattern)), len(kind.files)
+
+
+def _with_affixes(images: _Kind, labels: _Kind) -> tuple[str, str]:
+    """Return both patterns with what surrounds the common name: img_<name>.png and <name>_mask.png, for example."""
+    stems = {path.stem for path in images.files}
+    label = labels.files[0].stem
+
+    def shared(stem: str) -> Match:
+        return SequenceMatcher(None, stem, label, autojunk=False).find_longest_match()
+
+    stem = max(sorted(stems)[:MOST_COMPARED], key=lambda stem: shared(stem).size)
+    a, b, size = shared(stem)
+    affixes = (stem[:a], stem[a + size :]), (label[:b], label[b + size :])
+    (before, after), (first, last) = affixes
+    names = [path.stem for path in labels.files]
+    fits = all(
+        name.startswith(first)
+        and name.endswith(last)
+        and f"{before}{name[len(first) : len(name) - len(last)]}{after}" in stems
+        for name in names
+    )
+    if not fits:
+        return images.pattern, labels.pattern
+    filled = (f"{start}<name>{end}" for start, end in affixes)
+    return tuple(kind.pattern.replace("<name>", name) for kind, name in zip((images, labels), filled, strict=True))  # type: ignore[return-value]
 
 
 def _codes(labels: _Kind) -> list[str]:

@@ -66,8 +66,8 @@ class Place:
     def stems(self) -> Iterator[str]:
         """Yield the frames that lie here, ordered by name."""
         before, after = NAMED.split(self.pattern)
-        suffixes = SUFFIXES if after.endswith(".*") else (os.path.splitext(after)[1].lower(),)
-        after = after.removesuffix(".*") if after.endswith(".*") else os.path.splitext(after)[0]
+        after, _, suffix = after.rpartition(".")
+        suffixes = SUFFIXES if suffix == "*" else (f".{suffix.lower()}",)
         for name in sorted(one for names in self.files.names.values() for one in names):
             stem, suffix = os.path.splitext(name)
             if suffix.lower() in suffixes and stem.startswith(before) and stem.endswith(after):
