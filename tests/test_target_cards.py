@@ -358,7 +358,7 @@ def test_a_draft_of_folders_needs_little(yard: Path) -> None:
     assert "values: {background: 0, class-1: 10, class-2: 11, class-3: 20, class-4: 99}" in text
     assert "range: [2" in text
     path = yard.parent / "target.yaml"
-    path.write_text(completed(text, groups=CARD["groups"]))
+    path.write_text(completed(text, groups=CARD["groups"], label_note="masks of a test"))
     assert opened(path) is not None
 
 
@@ -368,7 +368,7 @@ def test_a_draft_of_lists(tmp_path: Path) -> None:
     assert "lists: {train: train.txt, val: val.txt, test: test.txt}" in text
     assert "channel: 0  # TODO: which of 4 is thermal" in text
     path = tmp_path / "mfnet" / "target.yaml"
-    path.write_text(text.replace("name: mfnet", "name: my-mfnet").replace("channel: 0", "channel: 3"))
+    path.write_text(completed(text, name="my-mfnet", channel=3, label_note="masks of a test"))
     assert opened(path) is not None
 
 
@@ -407,6 +407,7 @@ def test_a_draft_is_never_written_over(yard: Path, bench: Bench) -> None:
     assert "exists already; delete it to write it again" in again.err
     checked = bench("data", "check", yard.parent / "target.yaml")
     assert checked.code == 1, "a draft is not complete"
+    assert "label_note: still says TODO: say who drew the labels, and how" in checked.err
 
 
 # -- from the card to a board --------------------------------------------------------------------------------------------

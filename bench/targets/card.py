@@ -133,6 +133,13 @@ class TargetCard(Frozen):
     def _one_or_two(cls, labels: object) -> object:
         return (labels,) if isinstance(labels, str) else labels
 
+    @field_validator("label_note")
+    @classmethod
+    def _is_complete(cls, note: str) -> str:
+        if note.startswith("TODO"):
+            raise ValueError("still says TODO: say who drew the labels, and how")
+        return note
+
     @field_validator("classes")
     @classmethod
     def _are_distinct(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
