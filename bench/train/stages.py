@@ -56,6 +56,7 @@ from results.record_files import write_record
 from results.store import Store, StoreError, cannot_write, is_unwritable, write_atomic
 
 Score = tuple[NDArray[np.int64], NDArray[np.float64]]  # (K, K) confusion matrix and (K,) weighted F-measure of a frame
+Sample = dict[str, tuple[Pixels, Pixels, Pixels]]  # image, truth and prediction, by image id
 
 
 def execute(unit: Unit, context: Context, report: Progress) -> Outcome:
@@ -150,8 +151,7 @@ def final(unit: FinalUnit, context: Context, report: Progress) -> None:
         unit, f"r{unit.replicate}", schedule, train, context, _shifted(report, 0, work), kept
     )
     train_s = time.monotonic() - clock
-    evidence, seen = score_on(TEST, net, unit, context.target, _shifted(report, unit.steps, work))
-    further = score_further(net, unit, context.target, _shifted(report, unit.steps + len(evidence.image_ids), work))
+    evidence, further, seen = score_on_all(net, unit, context.target, _shifted(report, unit.steps, work))
     device = devices.device_of(unit.protocol)
     made = Provenance(
         version=metadata.version("satir-bench"),
@@ -194,19 +194,20 @@ def further_scores(evidence: Evidence) -> Further:
     return Further(scores=metrics.scores(evidence), evidence_sha256=sha256(evidence.to_bytes()))
 
 
-def score_further(net: Network, unit: FinalUnit, target: Target, report: Progress) -> dict[str, Evidence]:
-    """Score a finetuned network on the target's further test splits; return split -> evidence."""
-    evidence: dict[str, Evidence] = {}
+def score_on_all(
+    net: Network, unit: FinalUnit, target: Target, report: Progress
+) -> tuple[Evidence, dict[str, Evidence], Sample]:
+    """Score a finetuned network on every test split; return (evidence on `test`, further split -> evidence, sample of `test`)."""
+    evidence, seen = score_on(TEST, net, unit, target, report)
+    further, done = dict[str, Evidence](), len(evidence.image_ids)
     for split in target.further:
-        done = sum(len(one.image_ids) for one in evidence.values())
-        evidence[split], _ = score_on(split, net, unit, target, _shifted(report, done, done))
-    return evidence
+        further[split], _ = score_on(split, net, unit, target, _shifted(report, done, done))
+        done += len(further[split].image_ids)
+    return evidence, further, seen
 
 
-def score_on(
-    split: str, net: Network, unit: FinalUnit, target: Target, report: Progress
-) -> tuple[Evidence, dict[str, tuple[Pixels, Pixels, Pixels]]]:
-    """Score a finetuned network on a test split; return (evidence, image, truth and prediction of a fixed sample by image id).
+def score_on(split: str, net: Network, unit: FinalUnit, target: Target, report: Progress) -> tuple[Evidence, Sample]:
+    """Score a finetuned network on a test split; return (evidence, a fixed sample of predictions).
 
     Only this function reads test splits (except for protocols that select on `test`).
     """
@@ -239,7 +240,7 @@ def scored(predicted: Iterable[tuple[Decoded, Pixels]], classes: int, protocol: 
         yield from [score.result() for score in [threads.submit(score, *pair) for pair in predicted]]
 
 
-def _keep_sample(store: Store, unit: FinalUnit, seen: dict[str, tuple[Pixels, Pixels, Pixels]]) -> None:
+def _keep_sample(store: Store, unit: FinalUnit, seen: Sample) -> None:
     images, labels = prediction_samples.truth_files(store, unit.target_hash, unit.protocol.identity_hash)
     for number, path in enumerate((images, labels, prediction_samples.predictions_file(store, unit.fingerprint))):
         if not prediction_samples.read(path):
