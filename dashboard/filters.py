@@ -5,9 +5,11 @@ from dataclasses import dataclass
 import pandas as pd
 import streamlit as st
 
+from dashboard import store_cache
 from dashboard.store_cache import StoreContents
 from results.board import BOARD
 from results.escape import for_terminal, unique
+from results.further import splits_of
 from results.replicate_scores import METRICS
 
 
@@ -58,6 +60,16 @@ def choose(contents: StoreContents) -> Chosen:
         metric = st.segmented_control(
             "Metric", list(METRICS), default="miou", format_func=METRICS.__getitem__, key="metric", bind="query-params"
         )
+        splits = splits_of(contents.runs[_same(contents.runs, boards[name])])
+        if len(splits) > 1:
+            split = st.selectbox(
+                "Test split",
+                splits,
+                key="test",
+                bind="query-params",
+                help="The same runs, scored on further images: another place or another camera.",
+            )
+            contents = store_cache.on(contents, split)
         cells = contents.cells[_same(contents.cells, boards[name])]
         shares = sorted(cells["train_frac"].unique(), reverse=True)
         share = st.selectbox(

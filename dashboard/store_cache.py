@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ import streamlit as st
 import results
 from results.board import board
 from results.bundle import submissions
+from results.further import on_split, with_further
+from results.record import TEST
 from results.record_files import record_of_row, run_folders
 from results.store import Store, StoreError
 from results.table import runs_frame
@@ -29,7 +31,7 @@ class NothingToShowError(Exception):
 
 @dataclass(frozen=True)
 class StoreContents:
-    """Contents of a store. runs: one row per run. cells: one row per cell, as in `bench table`."""
+    """Contents of a store, scored on one test split. runs: one row per run. cells: one row per cell, as in `bench table`."""
 
     store: Store
     stamp: str
@@ -91,7 +93,20 @@ def _latest(root: str) -> _Check:
 def _read(root: str, stamp: str, notes: tuple[str, ...]) -> StoreContents:
     store = _store(root)
     runs = runs_frame(store)
-    return StoreContents(store, stamp, runs, board(runs), tuple(runs.attrs.get("unreadable", ())), notes)
+    cells = with_further(board(runs), runs)
+    return StoreContents(store, stamp, runs, cells, tuple(runs.attrs.get("unreadable", ())), notes)
+
+
+def on(contents: StoreContents, split: str) -> StoreContents:
+    """Return the contents with the scores on a test split."""
+    return contents if split == TEST else _on(str(contents.store.root), contents.stamp, contents.notes, split)
+
+
+@st.cache_resource(show_spinner=False, max_entries=8)
+def _on(root: str, stamp: str, notes: tuple[str, ...], split: str) -> StoreContents:
+    whole = _read(root, stamp, notes)
+    runs = on_split(whole.runs, split)
+    return replace(whole, runs=runs, cells=board(runs))
 
 
 def _store(root: str) -> Store:

@@ -10,6 +10,7 @@ import streamlit as st
 from dashboard.filters import Chosen, family, is_control
 from results import charts
 from results.escape import cell, cells, for_csv, for_streamlit, for_terminal
+from results.marks import split_words
 from results.record import column_docs
 from results.replicate_scores import Samples, samples
 
@@ -94,7 +95,7 @@ def two_sources(chosen: Chosen) -> tuple[Samples, str, str] | None:
 
 def board_notes(run: "pd.Series[Any]") -> None:
     """Draw the notes that apply to all scores of a board."""
-    st.caption(plain(f"{run['target']}: {run['label_note']}"))
+    st.caption(plain(f"{run['target']}{split_words(run['test_split'])}: {run['label_note']}"))
     if not run["ranked"]:
         st.warning("Too short to rank anything: this protocol only checks that every part works.")
     if run["selected_on_test"]:

@@ -18,7 +18,7 @@ CELL_NAMES = ["source", "backbone", "train_frac"]
 Run = Mapping[Hashable, Any]  # a row of the table
 
 _SAME = [*BOARD, *CELL_NAMES, "cell"]  # the same for all runs of a cell
-_ALSO_SAME = ["ranked", "selected_on_test", "label_note", "weights", "leak", "badge"]
+_ALSO_SAME = ["ranked", "selected_on_test", "label_note", "weights", "leak", "badge", "test_split"]
 _TUNING = {  # board column: run column
     "val_miou_tuned": "tuned_val_miou",
     "val_miou_default": "default_val_miou",
@@ -32,7 +32,7 @@ _BOARD_COLUMNS = [
     *("rank", "target", "protocol", *CELL_NAMES, "n", "replicates", "miou", "miou_low", "miou_high", "interval_note"),
     *("weighted_f", "weighted_f_low", "weighted_f_high", "val_miou_tuned", "val_miou_default", "trials", "schedule"),
     *("heldout_miou", "heldout_miou_constant", "run_s", "status", "reason", "ranked", "selected_on_test", "label_note"),
-    *("weights", "leak", "touched", "says_touched", "badge", "cell", *BOARD[2:], "finished"),
+    *("weights", "leak", "touched", "says_touched", "badge", "cell", *BOARD[2:], "finished", "test_split"),
 ]
 # text columns, even where every value is missing
 _TEXT_OR_MISSING = ("interval_note", "reason", "weights", "schedule", "leak", "badge")

@@ -2,7 +2,8 @@
 
     NAME/bundle.json        list of files with their sha256, and the environment that made them
     NAME/card.yaml          source card
-    NAME/runs/              store: records, evidence, histories, certificates, trials, results of `bench leaks`
+    NAME/runs/              store: records, evidence, histories, certificates, trials, results of `bench leaks`, and cards of
+                            targets that do not ship
     NAME.verdict.json       next to the bundle: the level to which it was verified
 
 Bundles are untrusted. Nothing in a bundle is executed and no path in it is followed: only JSON, safe YAML, CSV, and npz without
@@ -11,6 +12,7 @@ pickles are read. A broken bundle in `submissions/` is skipped and never affects
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, get_args
@@ -18,11 +20,14 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from results.escape import visible
+from results.record import SPLIT
 from results.store import LEAKS, RUNS, SUBMISSIONS, slug
 from safe_io.files import MOST_TEXT_BYTES, read_regular
 
 BUNDLE, CARD = "bundle.json", "card.yaml"
+PLANS = "plans"  # folder of a store; in a bundle it holds the cards of targets that do not ship
 OF_A_RUN = ("record.json", "evidence.npz", "history.csv", "certificate.json", "trials.jsonl")
+FURTHER_EVIDENCE = re.compile(rf"evidence-{SPLIT}\.npz")  # of a run, too: of a further test split
 MOST_FILES, MOST_BYTES = 20_000, 2**28  # per bundle; folders count as files
 MOST_PARTS = 7  # of a path in a bundle: runs, target, protocol, source, backbone, run, file
 
@@ -256,4 +261,7 @@ def _belongs(name: str) -> bool:
     parts = PurePosixPath(name).parts
     if len(parts) == 4 and parts[:2] == (RUNS, LEAKS):
         return name.endswith(".json")
-    return name == CARD or (len(parts) == 7 and parts[0] == RUNS and parts[-1] in OF_A_RUN)
+    if len(parts) == 3 and parts[:2] == (RUNS, PLANS):
+        return bool(re.fullmatch(r"target-[a-z0-9._-]+\.yaml", parts[2]))
+    of_a_run = parts[-1] in OF_A_RUN or FURTHER_EVIDENCE.fullmatch(parts[-1]) is not None
+    return name == CARD or (len(parts) == 7 and parts[0] == RUNS and of_a_run)

@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from results import stats
 from results.board_choice import UnanswerableError, one_board
+from results.further import on_split
+from results.marks import split_words
+from results.record import TEST
 from results.replicate_scores import METRICS, Samples, find_source, samples
 from results.stats import Difference
 
@@ -41,7 +44,8 @@ class Judgement:
     Attributes:
         difference: between a and b. replicates: the smallest number in any cell. needed: replicates per cell that would show such
             an effect with a power of 80 %; None if no number would, or if the verdict is final. why: why the claim cannot be
-            tested. even: whether all cells have the same number of replicates. about: notes on the two sources.
+            tested. even: whether all cells have the same number of replicates. about: notes on the two sources. test_split: of
+            the scores.
     """
 
     claim: Claim
@@ -53,6 +57,7 @@ class Judgement:
     why: str | None = None
     even: bool = True
     about: tuple[str, ...] = ()
+    test_split: str = TEST
 
 
 class Expected(BaseModel):
@@ -65,6 +70,7 @@ class Expected(BaseModel):
     target: str | None = None
     protocol: str | None = None
     train_frac: float | None = Field(default=None, gt=0, le=1, strict=True)  # strict: `true` is not a number
+    test: str | None = Field(default=None, description="further test split, if the claim is about one")
     says: str | None = Field(default=None, description="the sentence in a report that this claim supports")
     about: str | None = Field(default=None, description="the question that this entry and the following ones answer")
 
@@ -118,7 +124,9 @@ def judge(claim: Claim, data: Samples) -> Judgement:
         needed = stats.needed(margin, deviation, len(pairs)) if margin > 0 else None
     even = len({len(sample) for pair in pairs for sample in pair}) == 1
     about = tuple(data.about[name] for name in (claim.a, claim.b) if name in data.about)
-    return Judgement(claim, verdict, difference, tuple(backbones), replicates, needed, why, even, about)
+    return Judgement(
+        claim, verdict, difference, tuple(backbones), replicates, needed, why, even, about, data.test_split
+    )
 
 
 def _verdict(claim: Claim, difference: Difference) -> Verdict:
@@ -137,7 +145,8 @@ def _verdict(claim: Claim, difference: Difference) -> Verdict:
 def judge_entry(entry: Expected, table: pd.DataFrame) -> Judgement:
     """Judge an entry of a claims file on the board that it names."""
     claim = parse(entry.claim)
-    return judge(claim, samples(one_board(table, entry.target, entry.protocol, entry.train_frac), claim.metric))
+    runs = on_split(one_board(table, entry.target, entry.protocol, entry.train_frac), entry.test)
+    return judge(claim, samples(runs, claim.metric))
 
 
 def sentence(judgement: Judgement) -> str:
@@ -148,6 +157,7 @@ def sentence(judgement: Judgement) -> str:
         if len(judgement.backbones) == 1
         else f"over {len(judgement.backbones)} backbones"
     )
+    where += split_words(judgement.test_split)
     asked = f" ({claim.a} ~ {claim.b} within {claim.by:g})" if claim.sign == "~" else ""
     asked = f" (by {claim.by:g})" if claim.sign == ">" and claim.by else asked
     text = f"{judgement.verdict}{asked}: {claim.a} is {abs(difference.effect):.4f} {METRICS[claim.metric]} "

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,6 +73,16 @@ class Evidence:
             raise ValueError(
                 message if message.startswith("evidence") else f"evidence: cannot be read ({message})"
             ) from error
+
+
+def joined(parts: Sequence[Evidence]) -> Evidence:
+    """Return the evidence of several test splits as one.
+
+    Raises:
+        ValueError: an image is in two of them, or they have different classes.
+    """
+    names = ("image_ids", "groups", "confusion", "weighted_f")
+    return Evidence(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 def sha256(data: bytes) -> str:

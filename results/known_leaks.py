@@ -109,6 +109,14 @@ def unproven(source: str, share: float) -> str:
     )
 
 
+def unsearched(source: str, share: float, split: str) -> str:
+    """Describe a source that has seen images of `test`, on the board of another test split."""
+    return (
+        f"{source} has seen {share:.1%} of the test split 'test'; leak searches do not look at '{split}', so it is not ranked "
+        f"and no image is left out"
+    )
+
+
 def path_of(store: Store, target: str, source: str) -> Path:
     """Return the path of the finding on a source, unique per name."""
     return store.root / LEAKS / slug(target) / f"{slug(source)}-{sha256(source.encode())[:8]}.json"

@@ -1,7 +1,9 @@
-"""Marks shown beside a source, shared by table, report and dashboard."""
+"""Marks shown beside a source or a board, shared by table, report and dashboard."""
 
 from collections.abc import Mapping
 from typing import Any
+
+from results.record import TEST
 
 
 def marks(cell: Mapping[Any, Any]) -> list[str]:
@@ -12,3 +14,8 @@ def marks(cell: Mapping[Any, Any]) -> list[str]:
     shown += [f"has seen {touched:.0%} of the test"] if touched else []
     shown += [f"declares {declared:.0%} of the test seen"] if declared else []
     return shown + ([] if badge is None else [f"submitted, {badge}"])
+
+
+def split_words(split: object) -> str:
+    """Return what to add to the name of a board of a further test split; nothing for `test`."""
+    return "" if split == TEST else f", test split {split}"

@@ -6,7 +6,15 @@ A missing value is null, explained by `status`; never 0.0 and never NaN (`allow_
 import json
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 SCHEMA_VERSION = 1
 
@@ -25,9 +33,17 @@ MOST_S = 1e9  # seconds: thirty years
 MOST_CHARACTERS = 2_000  # limit per text in a record; longer reasons are shortened before writing
 MOST_SETTINGS = 2**18  # limit for `settings` as JSON; the longest chain takes 20,000 characters
 HEX = r"^[0-9a-f]{64}$"
-
+TRAIN, VAL, TEST = "train", "val", "test"  # splits of every target; a target may have further test splits
+SPLIT = r"[a-z0-9][a-z0-9-]{0,31}"  # name of a further test split; part of a file name
+MOST_FURTHER = 8  # limit for further test splits
 
 Text = Annotated[str, Field(max_length=MOST_CHARACTERS)]
+SplitName = Annotated[str, Field(pattern=f"^{SPLIT}$")]
+
+
+def evidence_name(split: str = TEST) -> str:
+    """Return the name of the evidence file of a test split, beside the record."""
+    return "evidence.npz" if split == TEST else f"evidence-{split}.npz"
 
 
 class _Part(BaseModel):
@@ -56,6 +72,13 @@ class Scores(_Part):
         description="share of the test images without the class in which it was predicted; null if every image contains it"
     )
     test_images: int = Field(ge=1, le=MOST, description="number of test images scored")
+
+
+class Further(_Part):
+    """The scores of a run on a further test split."""
+
+    scores: Scores
+    evidence_sha256: str = Field(pattern=HEX, description="sha256 of evidence-SPLIT.npz next to the record")
 
 
 class Tuning(_Part):
@@ -116,7 +139,7 @@ class Provenance(_Part):
     precision: Text = Field(description="fp32, or bf16 for autocast on a GPU")
     started: Text = Field(description="UTC time at which the unit started, ISO 8601")
     train_s: float = Field(ge=0, le=MOST_S, description="seconds of finetuning")
-    score_s: float = Field(ge=0, le=MOST_S, description="seconds of scoring on the test split")
+    score_s: float = Field(ge=0, le=MOST_S, description="seconds of scoring on the test splits")
     final_loss: float = Field(description="mean training loss over the last tenth of the steps")
 
 
@@ -158,6 +181,11 @@ class RunRecord(_Part):
     pretraining: Pretraining | None = Field(default=None, description="null without pretraining on a corpus")
     provenance: Provenance | None = Field(description="null if the run did not get that far")
     evidence_sha256: Text | None = Field(description="sha256 of evidence.npz next to the record")
+    further: dict[SplitName, Further] | None = Field(
+        default=None,
+        description="scores on the further test splits of the target, and the sha256 of their evidence, by split; null if it "
+        "has none; JSON text in a table: `results.further.on_split` reads it",
+    )
     network_sha256: Text | None = Field(
         default=None, description="sha256 over names and values of the tensors of the finetuned network"
     )
@@ -177,21 +205,48 @@ class RunRecord(_Part):
             raise ValueError(f"too large: {size:,} characters; at most {MOST_SETTINGS:,}")
         return settings
 
+    @field_validator("further")
+    @classmethod
+    def _splits_are_few(cls, further: dict[str, Further] | None) -> dict[str, Further] | None:
+        if further is not None and not 1 <= len(further) <= MOST_FURTHER:
+            raise ValueError(f"{len(further)} further test splits; from 1 to {MOST_FURTHER} are allowed, or null")
+        if further and (taken := sorted({TRAIN, VAL, TEST} & further.keys())):
+            raise ValueError(f"a further test split must not be named {taken[0]}")
+        return further
+
     @model_validator(mode="after")
     def _scores_and_status_agree(self) -> "RunRecord":
-        lists = (
-            (self.scores.class_iou, self.scores.class_weighted_f, self.scores.class_false_presence)
-            if self.scores
-            else ()
-        )
+        lists = [
+            values
+            for one in self.by_split.values()
+            for values in (one.class_iou, one.class_weighted_f, one.class_false_presence)
+        ]
         if not self.classes or any(len(values) != len(self.classes) for values in lists):
             raise ValueError("per-class scores must have one value per class")
         complete = None not in (self.scores, self.tuning, self.provenance, self.evidence_sha256)
         if self.status == "ok" and not complete:
             raise ValueError("status is ok, so scores, tuning, provenance and evidence_sha256 must not be null")
-        if self.status != "ok" and (self.scores is not None or not self.reason):
+        if self.status != "ok" and (self.scores or self.further or not self.reason):
             raise ValueError(f"status is {self.status}: scores must be null and a reason must be given")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_empty_further(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave `further` out where there is none, so that records of other targets stay as they are."""
+        fields: dict[str, Any] = serialise(self)
+        return {name: value for name, value in fields.items() if name != "further" or value is not None}
+
+    @property
+    def by_split(self) -> dict[str, Scores]:
+        """Scores on each test split, `test` first; none unless the status is ok."""
+        further = {name: one.scores for name, one in (self.further or {}).items()}
+        return {} if self.scores is None else {TEST: self.scores} | further
+
+    def evidence_digest(self, split: str = TEST) -> str | None:
+        """Return the sha256 of the evidence of a test split; None if the run was not scored on it."""
+        if split == TEST:
+            return self.evidence_sha256
+        return self.further[split].evidence_sha256 if self.further and split in self.further else None
 
 
 def column_docs(model: type[BaseModel] = RunRecord) -> dict[str, str]:
@@ -211,6 +266,9 @@ def column_docs(model: type[BaseModel] = RunRecord) -> dict[str, str]:
     return docs
 
 
+OF_TABLE = {  # column added to those of the records
+    "test_split": "test split that the scores and the evidence are of: test, or another after `results.further.on_split`"
+}
 OF_SUBMISSIONS = {  # columns added to those of the records
     "submission": "bundle in submissions/ that contains the run; null for runs of this store",
     "badge": "verification level of that bundle (recomputed, spot-checked, reproduced) and who verified it; "
@@ -224,7 +282,7 @@ def columns_markdown() -> str:
     return (
         head
         + "\n| column | description |\n|---|---|\n"
-        + "".join(f"| `{name}` | {text} |\n" for name, text in (column_docs() | OF_SUBMISSIONS).items())
+        + "".join(f"| `{name}` | {text} |\n" for name, text in (column_docs() | OF_TABLE | OF_SUBMISSIONS).items())
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from results.evidence import Evidence, sha256
-from results.record import SCHEMA_VERSION, RunRecord
+from results.record import SCHEMA_VERSION, TEST, RunRecord, evidence_name
 from results.store import Store, write_atomic
 from safe_io.files import MOST_TEXT_BYTES, open_regular, read_regular
 
@@ -70,9 +70,13 @@ def record_of_row(store: Store, row: Mapping[Any, Any]) -> RunRecord | None:
 
 
 def write_record(
-    store: Store, record: RunRecord, evidence: Evidence | None = None, extra: Mapping[str, str] | None = None
+    store: Store,
+    record: RunRecord,
+    evidence: Evidence | None = None,
+    extra: Mapping[str, str] | None = None,
+    further: Mapping[str, Evidence] | None = None,
 ) -> Path:
-    """Write the folder of a run, record.json last, and return it. extra: file name -> text.
+    """Write the folder of a run, record.json last, and return it. extra: file name -> text. further: split -> evidence.
 
     A failed record never replaces an ok record of the same run: a worker may die after the work is done.
     """
@@ -81,11 +85,13 @@ def write_record(
         return folder
     for name, text in (extra or {}).items():
         write_atomic(folder / name, text.encode())
-    if evidence is not None:
-        data = evidence.to_bytes()
-        if sha256(data) != record.evidence_sha256:
-            raise ValueError(f"{folder}: evidence_sha256 of the record does not match the evidence")
-        write_atomic(folder / "evidence.npz", data)
+    if set(further or {}) != set(record.further or {}):
+        raise ValueError(f"{folder}: the further test splits of the record are not those of the evidence")
+    for split, one in ({} if evidence is None else {TEST: evidence} | dict(further or {})).items():
+        data = one.to_bytes()
+        if sha256(data) != record.evidence_digest(split):
+            raise ValueError(f"{folder}: evidence_sha256 of the record does not match the evidence of {split}")
+        write_atomic(folder / evidence_name(split), data)
     write_atomic(folder / "record.json", (record.model_dump_json(indent=1) + "\n").encode())
     if record.status == "ok":
         (folder / "error.txt").unlink(missing_ok=True)  # of a previous attempt
@@ -114,8 +120,9 @@ def _read(store: Store, folder: Path) -> RunRecord | Unreadable:
         return Unreadable(
             path, "the folder does not match its record, so it was copied or renamed: delete or restore it"
         )
-    if record.status == "ok" and (why := _no_evidence(folder / "evidence.npz")):
-        return Unreadable(path, f"evidence.npz is {why}, so the scores cannot be recomputed")
+    for name in map(evidence_name, record.by_split):
+        if why := _no_evidence(folder / name):
+            return Unreadable(path, f"{name} is {why}, so the scores cannot be recomputed")
     return record
 
 
@@ -148,7 +155,11 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def _state(folder: str) -> str | None:
     """Return size and time of record and evidence; None without a record."""
     states: list[str] = []
-    for name in ("record.json", "evidence.npz"):  # a record is valid only with its evidence
+    try:
+        further = sorted(name for name in os.listdir(folder) if name.startswith("evidence-"))
+    except OSError:
+        further = []
+    for name in ("record.json", evidence_name(), *further):  # a record is valid only with its evidence
         try:
             info = os.stat(f"{folder}/{name}")
         except OSError:

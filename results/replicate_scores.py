@@ -5,7 +5,7 @@ as a leak. Test images that one source of a pair has seen are left out of that p
 """
 
 import functools
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from results import known_leaks
 from results.board import board
 from results.board_choice import UnanswerableError
 from results.known_leaks import LEAST_CLEAN, KnownLeaks, clean_row, scored_images
+from results.marks import split_words
+from results.record import TEST
 
 METRICS = {"miou": "mIoU", "weighted_f": "weighted F-measure"}
 Metric = str | Callable[[Any], float]  # column of a run, or function from row to score (NaN: absent)
@@ -38,6 +40,7 @@ class Samples:
     runs: pd.DataFrame = field(default_factory=pd.DataFrame)  # rows behind the scores
     touched: Mapping[str, frozenset[str]] = field(default_factory=dict)  # source -> test images that it has seen
     about: Mapping[str, str] = field(default_factory=dict)
+    test_split: str = TEST
     scored: frozenset[str] = frozenset()  # all test images, if a source has seen some
     rescore: Callable[[str, str, frozenset[str]], tuple[float, ...]] | None = (
         None  # source, backbone, excluded images -> (R,)
@@ -88,13 +91,14 @@ def samples(runs: pd.DataFrame, metric: Metric = "miou", cells: pd.DataFrame | N
     if isinstance(metric, str):
         left_out |= dict.fromkeys(incomplete, f"a run has no {METRICS[metric]}")
     leaks, root = runs.attrs.get("known_leaks", KnownLeaks()), runs.attrs.get("root")
-    seen = {source: ids for source in scores if (ids := leaks.ids(str(first["target_hash"]), source))}
+    split = str(first["test_split"])  # only `test` is searched for leaks
+    data = str(first["target_hash"])
+    seen = {source: ids for source in scores if split == TEST and (ids := leaks.ids(data, source))}
     scored = frozenset[str]() if not seen or root is None else scored_images(Path(str(root)), rows.iloc[0].to_dict())
-    unproven = {source: leaks.said_share(str(first["target_hash"]), source) for source in scores if source not in seen}
-    about = _about(good, seen, scored, unproven)
+    about = _about(good, seen, scored, _leak_notes(leaks, data, split, scores))
     rescore = None if root is None else functools.partial(_rescore, Path(str(root)), rows, metric)
     notes = (*_board_notes(first, runs.attrs), *about.values())
-    return Samples(scores, left_out, notes, bool(first["ranked"]), rows, seen, about, scored, rescore)
+    return Samples(scores, left_out, notes, bool(first["ranked"]), rows, seen, about, split, scored, rescore)
 
 
 def _scores(
@@ -137,7 +141,7 @@ def _left_out(cells: pd.DataFrame) -> dict[tuple[str, str], str]:
 
 def _board_notes(first: "pd.Series[Any]", attrs: Mapping[Hashable, Any]) -> list[str]:
     """Return the notes on a board. first: one of its cells. attrs: of the table of its runs."""
-    notes = [f"{first['target']}, {first['protocol']}: {first['label_note']}"]
+    notes = [f"{first['target']}, {first['protocol']}{split_words(first['test_split'])}: {first['label_note']}"]
     notes += [] if first["ranked"] else ["TOO SHORT TO RANK ANYTHING: this protocol only checks that every part works."]
     notes += (
         ["SELECTED ON TEST: this protocol chose the schedule on the test split."] if first["selected_on_test"] else []
@@ -148,19 +152,27 @@ def _board_notes(first: "pd.Series[Any]", attrs: Mapping[Hashable, Any]) -> list
 
 
 def _about(
-    good: pd.DataFrame, seen: Mapping[str, frozenset[str]], scored: frozenset[str], unproven: Mapping[str, float | None]
+    good: pd.DataFrame, seen: Mapping[str, frozenset[str]], scored: frozenset[str], leaks: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return source -> note. good: comparable cells. seen, scored: test images. unproven: share declared in a bundle."""
+    """Return source -> note. good: comparable cells. seen, scored: test images. leaks: notes of `_leak_notes`."""
     submitted = good.dropna(subset="badge").drop_duplicates("source").set_index("source")["badge"]
     about = {str(source): f"{source} was submitted, not measured here ({badge})" for source, badge in submitted.items()}
     more = {source: _seen(source, ids & scored, len(scored)) for source, ids in seen.items()}
-    more |= {source: known_leaks.unproven(source, share) for source, share in unproven.items() if share}
+    more |= leaks
     for cell in good.dropna(subset="reason").to_dict("records"):  # comparable, and yet with a remark
         remark = f"{cell['source']} x {cell['backbone']}: {cell['reason']}"
         more[str(cell["source"])] = "; ".join(filter(None, (more.get(str(cell["source"])), remark)))
     return about | {
         source: f"{about[source]}; {note}" if source in about else note for source, note in sorted(more.items())
     }
+
+
+def _leak_notes(leaks: KnownLeaks, target_hash: str, split: str, sources: Iterable[str]) -> dict[str, str]:
+    """Return source -> note on a leak that leaves no image out: it is only declared, or is of `test` and not of this split."""
+    said = {source: leaks.said_share(target_hash, source) for source in sources}
+    notes = {source: known_leaks.unproven(source, share) for source, share in said.items() if share}
+    found = {source: leaks.share(target_hash, source) for source in said if split != TEST}
+    return notes | {source: known_leaks.unsearched(source, share, split) for source, share in found.items() if share}
 
 
 def _seen(source: str, ids: frozenset[str], count: int) -> str:

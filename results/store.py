@@ -1,6 +1,7 @@
 """The store: a folder of plain files, and the class that defines its layout.
 
     <store>/<target>/<protocol>/<source>/<backbone>/<run>/{record.json, evidence.npz, history.csv, certificate.json}
+                                                          and evidence-SPLIT.npz of each further test split
     <store>/units/<kind>/<fingerprint>/            outputs of units for later units
     <store>/cache/                                 safe to delete at any time
 

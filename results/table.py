@@ -10,7 +10,7 @@ from results.board import BOARD, CELL_NAMES, Run
 from results.bundle import BundleError, Submission, is_of, submissions, why
 from results.escape import visible
 from results.evidence_files import read_evidence
-from results.record import OF_SUBMISSIONS, RunRecord
+from results.record import OF_SUBMISSIONS, RunRecord, evidence_name
 from results.record_files import Unreadable, run_folders
 from results.store import Store, StoreError
 from results.table_cache import cached_runs
@@ -102,14 +102,12 @@ def _named_cells(runs: pd.DataFrame) -> "pd.Series[str]":
 
 def _with_evidence(store: Store, record: RunRecord) -> RunRecord | Unreadable:
     """Return a submitted record if its evidence is readable and matches its classes; views rely on that."""
-    if record.status != "ok":
-        return record
-    path = store.folder_of(record) / "evidence.npz"
-    try:
-        shape = read_evidence(store, record).confusion.shape
-    except StoreError as error:
-        return Unreadable(path, str(error))
-    good = shape[0] and shape[1] == len(record.classes)
-    return (
-        record if good else Unreadable(path, f"has {shape[0]} images and {shape[1]} classes, not {len(record.classes)}")
-    )
+    for split in record.by_split:
+        path = store.folder_of(record) / evidence_name(split)
+        try:
+            shape = read_evidence(store, record, split).confusion.shape
+        except StoreError as error:
+            return Unreadable(path, str(error))
+        if not shape[0] or shape[1] != len(record.classes):
+            return Unreadable(path, f"has {shape[0]} images and {shape[1]} classes, not {len(record.classes)}")
+    return record

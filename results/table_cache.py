@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from results.record import RunRecord, column_docs
+from results.record import TEST, RunRecord, column_docs
 from results.record_files import Unreadable, read_records
 from results.store import Store, StoreError, write_atomic
 from safe_io.files import read_regular, sealed, unsealed
@@ -20,7 +20,7 @@ MOST_CACHED_BYTES = 2**31
 COLUMNS = tuple(column_docs())
 _OF_FILE = ("_folder", "_seen")  # cache columns: folder of the run, and the state of its files
 Check = Callable[[Store, RunRecord], RunRecord | Unreadable]  # of a submitted record
-_AS_JSON = ("schedule", "packages", "normalisation")  # mappings become JSON text in the table
+_AS_JSON = ("schedule", "packages", "normalisation", "further")  # mappings become JSON text in the table
 
 
 def cached_runs(store: Store, seen: Mapping[str, str], check: Check | None = None) -> pd.DataFrame:
@@ -43,7 +43,7 @@ def cached_runs(store: Store, seen: Mapping[str, str], check: Check | None = Non
         is_current = False
     if not is_current:
         _save(cached, store)
-    runs: pd.DataFrame = cached.drop_columns(list(_OF_FILE)).to_pandas()
+    runs: pd.DataFrame = cached.drop_columns(list(_OF_FILE)).to_pandas().assign(test_split=TEST)
     runs.attrs["unreadable"] = [f"{one.path}: {one.why}" for one in bad]
     return runs
 

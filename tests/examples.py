@@ -143,6 +143,8 @@ def runs_table(
                         "heldout_miou": None,
                         "heldout_miou_constant": None,
                         "badge": None,
+                        "test_split": "test",
+                        "further": None,
                     }
                 )
     return pd.DataFrame(rows)

@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import Bench
+from elsewhere import fill
 from examples import evidence, record
 from selenium import webdriver
 from selenium.common.exceptions import StaleElementReferenceException
@@ -172,6 +173,24 @@ def test_filter_changes_table_and_url_and_the_url_restores_it(
     after = rows_of(browser)
     assert after != before
     assert any("satir/n-30" in cells for cells in after)
+    address = browser.current_url
+    browser.get("about:blank")
+    drawn(browser, address, TITLES["Leaderboard"])
+    wait(lambda: rows_of(browser) == after)
+    assert not faults(browser)
+
+
+def test_a_box_chooses_the_test_split(browser: webdriver.Chrome, serve: Serve, tmp_path: Path) -> None:
+    store = fill(tmp_path / "store").root
+    drawn(browser, serve(store), TITLES["Leaderboard"])
+    wait(lambda: rows_of(browser))
+    before = rows_of(browser)
+    box = browser.find_element(By.CSS_SELECTOR, 'input[aria-label*="Test split"]')
+    box.send_keys("elsewhere\n")
+    wait(lambda: "test=elsewhere" in browser.current_url)
+    wait(lambda: "soda, test split elsewhere: people-made masks" in text(browser))
+    wait(lambda: rows_of(browser) and rows_of(browser) != before)
+    after = rows_of(browser)
     address = browser.current_url
     browser.get("about:blank")
     drawn(browser, address, TITLES["Leaderboard"])

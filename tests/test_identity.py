@@ -13,6 +13,7 @@ from backbones.registry import find_backbone
 from bench.shipped import load_protocol
 from bench.submission.identity import Definitions, IdentityError, differing, identity_faults, unit_of
 from bench.submission.reproduce import units_to_run
+from bench.targets import shipped_targets
 from pretrain_sources.card import SourceCard
 from pretrain_sources.catalog import catalog, find_source
 from results.record import RunRecord
@@ -25,7 +26,8 @@ RECORDS = read_records(Store(RUNS))[0]
 
 def definitions(record: RunRecord) -> Definitions:
     card = find_source(record.source, catalog())
-    return Definitions(load_protocol(record.protocol), card, catalog(), find_backbone(record.backbone))
+    spec = shipped_targets()[record.target].spec
+    return Definitions(load_protocol(record.protocol), card, catalog(), find_backbone(record.backbone), spec)
 
 
 def first(source: str) -> RunRecord:

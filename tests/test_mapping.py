@@ -11,7 +11,7 @@ from conftest import Bench, protocol_fields, write_matrix
 from bench import BenchError
 from bench.plan.matrix import load_matrix
 from bench.spec import Protocol
-from bench.targets import TARGETS, open_target
+from bench.targets import open_target, shipped_targets
 from bench.targets.mapping import map_target
 from bench.train.batches import open_split
 from pretrain_sources.config_file import FileError
@@ -19,7 +19,7 @@ from pretrain_sources.image_files import decode_label
 from results import load_table
 
 NAMED = {"ground": ("road", "grass", "sidewalk"), "warm": ("person", "car"), "ignore": ("sky", "river")}
-REST = tuple(name for name in TARGETS["soda"].classes if not any(name in of for of in NAMED.values()))
+REST = tuple(name for name in shipped_targets()["soda"].classes if not any(name in of for of in NAMED.values()))
 MAP = [{"name": "rest", "of": list(REST)}, *({"name": name, "of": list(of)} for name, of in NAMED.items())]
 
 
@@ -79,7 +79,7 @@ def test_a_map_that_does_not_fit_the_target_is_refused(change: object, says: str
     [
         ([*MAP, {"name": "again", "of": ["person"]}], "duplicate class 'person'"),
         ([*MAP, {"name": "rest", "of": ["x"]}], "duplicate name 'rest'"),
-        ([{"name": "all", "of": list(TARGETS["soda"].classes)}], "at least two classes"),
+        ([{"name": "all", "of": list(shipped_targets()["soda"].classes)}], "at least two classes"),
         ([*MAP[:-1], MAP[-1] | {"name": "Ignored"}], "'Ignored' would be a class; name it 'ignore'"),
         ([*MAP, {"name": "empty", "of": []}], "at least 1 entry"),
         ({"rest": "background"}, "class_map"),

@@ -234,7 +234,7 @@ def test_a_final_whose_needs_are_deleted_never_ends_ok(
     for record in record_paths(Store(store)):
         record.unlink()
     now: list[Unit] = []
-    real_final, real_fit, real_score = stages.final, stages.fit, stages.score_on_test
+    real_final, real_fit, real_score = stages.final, stages.fit, stages.score_on
 
     def final(unit: FinalUnit, context: Context, report: Callable[..., None]) -> None:
         now[:] = [unit]
@@ -257,7 +257,7 @@ def test_a_final_whose_needs_are_deleted_never_ends_ok(
     with monkeypatch.context() as patch:
         patch.setitem(stages._STAGES, "final", final)
         patch.setattr(stages, "fit", fit)
-        patch.setattr(stages, "score_on_test", score)
+        patch.setattr(stages, "score_on", score)
         code, output = run(bench, matrix(tmp_path, PERMUTED), store)
     assert code == 2, output
     assert "failed   final r0" in output

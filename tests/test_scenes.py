@@ -13,10 +13,9 @@ from bench import BenchError, scenes
 from bench.scenes import Scene, draw, make, render, split_of
 from bench.scenes.camera import expose, planck, radiance
 from bench.scenes.heat import Weather
-from bench.scenes.painter import View
+from bench.scenes.painter import CLASSES, View
 from bench.scenes.street import street
 from bench.targets import open_target
-from bench.targets.soda import CLASSES
 
 BASE = "InfraredSemanticLabel"
 SMALL = (60, (64, 64))

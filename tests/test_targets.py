@@ -12,11 +12,12 @@ from PIL import Image
 
 from bench import BenchError
 from bench.spec import MappedClass
-from bench.targets import TARGETS, DataError, cut_val, open_target, pool_notes
+from bench.targets import DataError, open_target, pool_notes, shipped_targets
 from bench.targets.frames import Frame, decode_image
+from bench.targets.layout import read_list
 from bench.targets.manifest import read_manifest, shipped_manifest
 from bench.targets.mapping import map_target
-from bench.targets.soda import read_list
+from bench.targets.splits import cut_val
 from pretrain_sources.pool import BLOCK, block_of
 
 
@@ -101,7 +102,7 @@ def test_blocks_keep_neighbours_and_copies_together() -> None:
 def test_list_lines(tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
     path.write_bytes(b"a.jpg\r\n\r\nb\n  c.PNG \nx/y/d.jpeg\ne(1)\nf.v2\n")
-    assert read_list(path) == ["a", "b", "c", "d", "e(1)", "f.v2"]
+    assert read_list(path) == ["a", "b", "c", "x/y/d", "e(1)", "f.v2"]
 
 
 # -- unusable files --------------------------------------------------------------------------------------------------
@@ -383,7 +384,7 @@ def test_a_frame_in_two_splits_is_named(hit_uav: Path, tmp_path: Path) -> None:
 
 
 def test_every_target_has_a_label_note() -> None:
-    assert all(spec.label_note and spec.classes[0] == "background" for spec in TARGETS.values())
+    assert all(spec.label_note and spec.classes[0] == "background" for spec in shipped_targets().values())
 
 
 # -- misleading files ----------------------------------------------------------------------------------------------------
@@ -517,7 +518,7 @@ def test_a_replaced_mask_with_the_old_mtime_is_read_again(soda: Path, tmp_path: 
 
 def test_a_class_map_without_a_class_to_score_is_refused(soda: Path) -> None:
     every_mask(soda, "test", lambda mask: np.minimum(mask, 1))
-    target, classes = open_target("soda", soda), TARGETS["soda"].classes
+    target, classes = open_target("soda", soda), shipped_targets()["soda"].classes
     merged = [MappedClass(name="rest", of=("background", "person")), MappedClass(name="other", of=classes[2:])]
     with pytest.raises(BenchError, match="class_map on soda: the labels of test hold only 'rest' and ignore"):
         map_target(target, merged)

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from bench import BenchError
-from bench.cli.options import BACKBONE, BOARD, DATA, FOLDER, METRIC, STORE, Command, say, with_
+from bench.cli.options import BACKBONE, BOARD, DATA, FOLDER, METRIC, STORE, TEST_SPLIT, Command, say, with_
 
 
 @click.command(cls=Command)
@@ -29,11 +29,12 @@ from bench.cli.options import BACKBONE, BOARD, DATA, FOLDER, METRIC, STORE, Comm
 )
 @click.option("--per-class", "views", flag_value="per-class", multiple=True, help="Show the score of each class.")
 @click.option("--tuning", "views", flag_value="tuning", multiple=True, help="Show what tuning gained.")
-@with_(METRIC, BACKBONE, *BOARD)
+@with_(METRIC, BACKBONE, *BOARD, TEST_SPLIT)
 def table(store: Path, form: str, views: tuple[str, ...], metric: str, backbone: str | None, **names: Any) -> None:  # noqa: ANN401
     """Show the leaderboard of a store.
 
     Each cell has the mean and the 95 % interval over its replicates for both metrics; a failed or skipped cell has its reason.
+    Where a target has further test splits, a column has the mean mIoU on each; --test shows the board of one.
     --tiers, --per-class and --tuning show other tables of one board instead.
     """
     if len(views) > 1 and form in ("csv", "json"):
@@ -48,18 +49,21 @@ def table(store: Path, form: str, views: tuple[str, ...], metric: str, backbone:
     from results import load_table
     from results.board import board
     from results.escape import for_terminal
+    from results.further import on_split, with_further
 
     if metric != "miou":
         raise BenchError("--metric applies only to --tiers and --per-class: the board shows both metrics")
     runs = load_table(store)
     for line in runs.attrs["unreadable"]:
         say(for_terminal(f"left out: {line}"), err=True)
-    cells = board(runs)
+    split = names.pop("test")
+    runs = on_split(runs, split)
+    cells = board(runs) if split is not None else with_further(board(runs), runs)
     for column, value in {"backbone": backbone, **names}.items():
         cells = cells if value is None else cells[cells[column] == value]
     if len(runs) and cells.empty:
         raise BenchError(
-            "no runs match --target, --protocol, --train-frac and --backbone; leave them out to show all runs"
+            "no runs match --target, --protocol, --train-frac, --backbone and --test; leave them out to show all runs"
         )
     say(tables.table_text(cells, runs, form))
 
@@ -68,7 +72,7 @@ def table(store: Path, form: str, views: tuple[str, ...], metric: str, backbone:
 @click.argument("a")
 @click.argument("b")
 @STORE
-@with_(METRIC, BACKBONE, *BOARD)
+@with_(METRIC, BACKBONE, *BOARD, TEST_SPLIT)
 @click.option("--per-class", is_flag=True, help="Compare each class, too.")
 def compare(a: str, b: str, store: Path, metric: str, backbone: str | None, per_class: bool, **board: Any) -> None:  # noqa: ANN401
     """Compare source A with source B.
@@ -86,7 +90,7 @@ def compare(a: str, b: str, store: Path, metric: str, backbone: str | None, per_
 @click.option("--file", type=click.Path(path_type=Path, dir_okay=False), help="YAML file: a list of {claim, expect}.")
 @click.option("--format", "form", type=click.Choice(["text", "md"]), default="text", help="Output format with --file.")
 @STORE
-@with_(*BOARD)
+@with_(*BOARD, TEST_SPLIT)
 def claim(text: str | None, file: Path | None, form: str, store: Path, **board: Any) -> int:  # noqa: ANN401
     """Judge a claim about two sources.
 
@@ -101,7 +105,9 @@ def claim(text: str | None, file: Path | None, form: str, store: Path, **board: 
         raise BenchError('give either one claim, such as "satir > imagenet by 0.01", or --file')
     if file is not None:
         if any(value is not None for value in board.values()):
-            raise BenchError("leave out --target, --protocol and --train-frac: each claim in --file names its own")
+            raise BenchError(
+                "leave out --target, --protocol, --train-frac and --test: each claim in --file names its own"
+            )
         output, as_expected = claims_text(Store(store), file, form)
         say(output)
         return 0 if as_expected else 2
@@ -117,7 +123,7 @@ def claim(text: str | None, file: Path | None, form: str, store: Path, **board: 
     "--out", type=click.Path(path_type=Path, dir_okay=False), help="Also draw the curve into this file, .png or .svg."
 )
 @STORE
-@with_(METRIC, *BOARD[:2])
+@with_(METRIC, *BOARD[:2], TEST_SPLIT)
 def scaling(axis: str, source: str, out: Path | None, store: Path, metric: str, **board: str | None) -> None:
     """Show how a source scales with images, groups or labels.
 
@@ -135,7 +141,7 @@ def scaling(axis: str, source: str, out: Path | None, store: Path, metric: str, 
 def report(out: Path, store: Path) -> None:
     """Write the results of a store as a static web page.
 
-    It has the table, tiers, pairs, curves, protocol and definitions; runs.csv beside it has every run.
+    It has the table, tiers, pairs, curves, protocol and definitions, on each test split; runs.csv beside it has every run.
     """
     from bench.cli.report import write_report
     from results.store import Store

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from bench.cli.options import DATA, SEED, Command, Group, say
+from bench import BenchError
+from bench.cli.options import DATA, FOLDER, SEED, Command, Group, say
 
 
 @click.command(cls=Command)
@@ -18,14 +19,38 @@ def ls(data: Path) -> None:
 
 @click.group(cls=Group)
 def data() -> None:
-    """Check the files of a target, or render synthetic ones."""
+    """Check the files of a target, write its card, or render synthetic ones."""
+
+
+TARGET = click.argument("target", metavar="NAME|FILE")
+
+
+@data.command("init")
+@click.argument("folder", metavar="DIR", type=FOLDER)
+def init(folder: Path) -> None:
+    """Look at the images and label maps in DIR and write a card to be completed.
+
+    The card is DIR/target.yaml. An existing one is kept.
+    """
+    from bench.targets.draft import draft
+    from results.store import write_atomic
+
+    path = folder / "target.yaml"
+    if path.exists():
+        raise BenchError(f"{path} exists already; delete it to write it again")
+    text = draft(folder)
+    write_atomic(path, text.encode())
+    say(f"{text}\nwritten to {path}: complete it, then: bench data check {path}")
 
 
 @data.command()
-@click.argument("target")
+@TARGET
 @DATA
 def check(target: str, data: Path) -> None:
-    """Check every file of TARGET and print counts, sizes and classes."""
+    """Check every file of a target and print counts, sizes and classes.
+
+    The target is a shipped one by name, or a card file of your own (.yaml).
+    """
     from bench.cli import listing
     from bench.targets import open_target, pool_notes
 
@@ -34,11 +59,11 @@ def check(target: str, data: Path) -> None:
 
 
 @data.command()
-@click.argument("target")
+@TARGET
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Output file, .json.")
 @DATA
 def manifest(target: str, out: Path, data: Path) -> None:
-    """Write the manifest of TARGET.
+    """Write the manifest of a target.
 
     It lists ids and class totals of the test images, without images; submissions are checked against it.
     """
@@ -47,7 +72,8 @@ def manifest(target: str, out: Path, data: Path) -> None:
 
     made = manifests.make_manifest(open_target(target, data))
     manifests.write_manifest(made, out)
-    say(f"{len(made.test)} test images of {target} listed in {out}")
+    more = "".join(f" and {len(images)} of {split}" for split, images in made.further.items())
+    say(f"{len(made.test)} test images{more} of {target} listed in {out}")
 
 
 @data.command()

@@ -7,7 +7,7 @@ from pathlib import Path
 from backbones.registry import BACKBONES, DECODERS
 from bench.plan.matrix import MatrixFile
 from bench.shipped import load_protocol, shipped_files
-from bench.targets import TARGETS, Target, find_root
+from bench.targets import Target, find_root, shipped_targets
 from pretrain_sources.catalog import STUDIES, catalog
 from pretrain_sources.config_file import read_yaml
 from pretrain_sources.corpus import Corpus
@@ -17,10 +17,11 @@ from results.escape import for_terminal
 def listing(data: Path) -> str:
     """List every name that a matrix can use, and where the data are."""
     lines = [f"targets (data in {data})"]
-    for spec in TARGETS.values():
-        root = find_root(spec, data)
-        where = f"found in {root}" if root else f"not available: {spec.how_to_get}"
-        lines.append(_entry(spec.name, f"{len(spec.classes)} classes; {where}"))
+    for card in shipped_targets().values():
+        root = find_root(card, data)
+        where = f"found in {root}" if root else f"not available: {card.how_to_get}"
+        lines.append(_entry(card.name, f"{len(card.classes)} classes; {where}"))
+    lines.append(_entry("your own", "a card, see bench/targets/README.md and `bench data init`"))
     lines.append("matrices (bench run --matrix NAME)")
     lines += [_entry(name, _matrix_line(path)) for name, path in shipped_files("matrices").items()]
     lines.append("protocols")
@@ -50,11 +51,12 @@ def listing(data: Path) -> str:
 def data_report(target: Target, pool_notes: Sequence[str] = ()) -> str:
     """Text of `bench data check`: counts, sizes, class balance and notes; `pool_notes` are about the unlabelled images."""
     spec, lines = target.spec, [f"{target.spec.name} in {target.root}: can be used"]
+    width = max(map(len, target.splits))
     for split, frames in target.splits.items():
         groups = len({frame.group for frame in frames})
         sizes = Counter(f"{target.facts[f.id].width}x{target.facts[f.id].height}" for f in frames)
         shown = ", ".join(f"{size} ({count})" for size, count in sizes.most_common(3))
-        lines.append(f"  {split:6} {len(frames):6} frames in {groups} groups, {shown}")
+        lines.append(f"  {split:{width}} {len(frames):6} frames in {groups} groups, {shown}")
     lines += [
         f"  group: {spec.group_note}",
         f"  labels: {spec.label_note}",

@@ -77,6 +77,9 @@ BOARD = (
     click.option("--protocol", help="Board of this protocol, if the store has several."),
     click.option("--train-frac", type=Share(), help="Share of the target's labels that was used. Default: all."),
 )
+TEST_SPLIT = click.option(
+    "--test", metavar="SPLIT", help="Scores on this further test split of the target, such as another place."
+)
 WEIGHTS = folder_option("weights", DEFAULT_WEIGHTS, "Folder of downloaded weights.")
 
 

@@ -13,6 +13,9 @@ from results.board_choice import UnanswerableError, one_board, one_protocol
 from results.claims import Claim, Expected, Judgement, judge, judge_entry, parse, sentence
 from results.compare import CLASS_COLUMNS, POOLED, classes_of, compare, compare_classes
 from results.escape import ascii_json, for_csv, for_terminal, unique
+from results.further import on_split
+from results.marks import split_words
+from results.record import TEST
 from results.replicate_scores import METRICS, Samples, samples
 from results.store import Store
 from results.table import runs_frame
@@ -37,11 +40,12 @@ class Filters(TypedDict, total=False):
     target: str | None
     protocol: str | None
     train_frac: float | None
+    test: str | None
 
 
-def board_of(store: Store, **filters: Unpack[Filters]) -> pd.DataFrame:
-    """Return the runs of the one board that the filters select."""
-    return one_board(runs_frame(store), **filters)
+def board_of(store: Store, *, test: str | None = None, **filters: Any) -> pd.DataFrame:  # noqa: ANN401 - other Filters
+    """Return the runs of the one board that the filters select, with the scores on the test split `test`."""
+    return on_split(one_board(runs_frame(store), **filters), test)
 
 
 def compare_text(
@@ -162,9 +166,11 @@ def _tiers(runs: pd.DataFrame, metric: str) -> View:
     return view._replace(notes=[*_left_out(measured), *view.notes])
 
 
-def scaling_text(store: Store, axis: str, source: str, metric: str, out: Path | None, **filters: str | None) -> str:
+def scaling_text(
+    store: Store, axis: str, source: str, metric: str, out: Path | None, test: str | None = None, **filters: str | None
+) -> str:
     """Describe the scaling curve of a source on each backbone, with verdicts; `out`: also draw it, .png or .svg."""
-    table = one_protocol(runs_frame(store), **filters)
+    table = on_split(one_protocol(runs_frame(store), **filters), test)
     points = scaling.points(table, axis, source, metric)
     curves = {name: scaling.curve(by_size, np.random.default_rng(0)) for name, by_size in points.items()}
     rows = scaling.sizes_frame(curves, scaling.without_pretraining(table, axis, source, metric))
@@ -193,7 +199,8 @@ def scaling_text(store: Store, axis: str, source: str, metric: str, out: Path | 
     if out is not None:
         from results.charts import scaling_chart, write_chart
 
-        write_chart(scaling_chart(curves, scaling.AXES[axis], METRICS[metric], source), out)
+        score = f"{METRICS[metric]}{split_words(test or TEST)}"
+        write_chart(scaling_chart(curves, scaling.AXES[axis], score, source), out)
         parts += ["", for_terminal(f"picture: {out}")]
     return "\n".join(parts)
 

@@ -16,6 +16,8 @@ from results.board import BOARD, board, constant_note
 from results.charts import scaling_chart, svg, tiers_chart
 from results.compare import POOLED, all_pairs
 from results.escape import for_csv, for_html, without_paths
+from results.further import column_of, further_of, on_split, splits_of, with_further
+from results.marks import split_words
 from results.record import Scores
 from results.record_files import record_of_row
 from results.replicate_scores import METRICS, Samples, samples
@@ -40,7 +42,8 @@ def write_report(store: Store, out: Path) -> Path:
         StoreError: there is no store, or the folder cannot be written.
     """
     runs = runs_frame(store)
-    sections = [part for _, rows in runs.groupby(BOARD, sort=True) for part in _board(store, rows)]
+    boards = [rows for _, rows in runs.groupby(BOARD, sort=True)]
+    sections = [part for rows in boards for split in splits_of(rows) for part in _board(store, on_split(rows, split))]
     page = [
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>",
         f"<title>satir-bench: {for_html(store.root.resolve().name)}</title><style>{STYLE}</style>",
@@ -59,14 +62,17 @@ def write_report(store: Store, out: Path) -> Path:
 
 def _board(store: Store, rows: pd.DataFrame) -> Iterable[str]:
     first = rows.iloc[0]
-    yield f"<h2>{for_html(first['target'])}, {for_html(first['protocol'])}</h2>"
+    where = split_words(first["test_split"])
+    yield f"<h2>{for_html(first['target'])}, {for_html(first['protocol'])}{for_html(where)}</h2>"
     which = f"Data {first['target_hash'][:8]}, settings {first['protocol_hash'][:8]}."
     yield f"<p class=note>{for_html(first['label_note'])}. {for_html(which)}"
     if (note := constant_note(rows)) is not None:
         yield f"<p class=note>{for_html(note)}"
-    cells = board(rows)
+    cells = board(rows) if where else with_further(board(rows), rows)
+    further = further_of(cells.columns)
+    names = ["rank", "source", "backbone", "labels", "mIoU", "95 %", "weighted F", "95 %", "replicates", "status"]
     yield _table(
-        ("rank", "source", "backbone", "labels", "mIoU", "95 %", "weighted F", "95 %", "replicates", "status"),
+        [*names[:8], *(f"mIoU {name}" for name in further), *names[8:]],
         [
             (
                 _or_dash(cell["rank"], "{:.0f}"),
@@ -74,6 +80,7 @@ def _board(store: Store, rows: pd.DataFrame) -> Iterable[str]:
                 cell["backbone"],
                 f"{cell['train_frac']:.0%}",
                 *(text for metric in METRICS for text in (_or_dash(cell[metric]), _interval(cell, metric))),
+                *(_or_dash(cell[column_of(name)]) for name in further),
                 f"{cell['n']} of {cell['replicates']}",
                 cell["status"],
             )

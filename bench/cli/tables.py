@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from results.escape import for_csv, for_json
-from results.known_leaks import unproven
-from results.marks import marks
+from results.known_leaks import unproven, unsearched
+from results.marks import marks, split_words
+from results.record import TEST
 from results.text_tables import page
 
 if TYPE_CHECKING:
@@ -52,8 +53,12 @@ LEARNED_NOTE = (
 
 
 def _board_text(rows: list[dict[str, Any]], form: str, several: bool, notes: Sequence[str]) -> str:
+    from results.further import column_of, further_of
+
     learned = any(row["heldout_miou"] is not None for row in rows)
+    further = [name for name in further_of(rows[0]) if any(row[column_of(name)] is not None for row in rows)]
     columns = ["rank", "source", "backbone", "mIoU", "95 %", "weighted F", "95 %", "n", "val default", "val tuned"]
+    columns[7:7] = [f"mIoU {name}" for name in further]
     columns += [*(["pseudo-labels"] if learned else []), "status"]
     body = [
         (
@@ -64,6 +69,7 @@ def _board_text(rows: list[dict[str, Any]], form: str, several: bool, notes: Seq
             _interval(row, "miou"),
             _number(row["weighted_f"]),
             _interval(row, "weighted_f"),
+            *(_number(row[column_of(name)]) for name in further),
             f"{row['n']}/{row['replicates']}",
             _number(row["val_miou_default"]),
             _number(row["val_miou_tuned"]),
@@ -73,13 +79,15 @@ def _board_text(rows: list[dict[str, Any]], form: str, several: bool, notes: Seq
         for row in rows
     ]
     notes = [*_row_notes(rows), *notes, VAL_NOTE, *([LEARNED_NOTE] if learned else [])]
+    notes += [f"further test splits: {', '.join(further)}; --test shows the board of one"] if further else []
     return page(_board_head(rows[0], several), columns, body, notes, form)
 
 
 def _board_head(first: Mapping[str, Any], several: bool) -> list[str]:
     """Lines above a board: which one it is, and warnings."""
     which = f" (data {first['target_hash'][:6]}, settings {first['protocol_hash'][:6]}, {first['result_version']})"
-    head = [f"{first['target']}, {first['protocol']}{which if several else ''}: {first['label_note']}"]
+    named = f"{first['target']}, {first['protocol']}{split_words(first['test_split'])}"
+    head = [f"{named}{which if several else ''}: {first['label_note']}"]
     if not first["ranked"]:
         head.append("TOO SHORT TO RANK ANYTHING: this only shows that everything runs.")
     if first["selected_on_test"]:
@@ -91,14 +99,19 @@ def _row_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Notes on single rows: failures, leaks and intervals, each once."""
     notes = [f"{row['source']} x {row['backbone']}: {row['reason']}" for row in rows if row["reason"]]
     notes += [f"LEAK, never ranked: {row['source']}: {row['leak']}" for row in rows if row["leak"] is not None]
-    notes += dict.fromkeys(
-        f"{row['source']} has seen {row['touched']:.1%} of the test images, so it has no rank; pairs are compared on the rest"
-        for row in rows
-        if row["touched"]
-    )
+    notes += dict.fromkeys(_touched(row) for row in rows if row["touched"])
     notes += dict.fromkeys(unproven(row["source"], row["says_touched"]) for row in rows if row["says_touched"])
     notes += dict.fromkeys(str(row["interval_note"]) for row in rows if row["interval_note"] and row["n"])
     return notes
+
+
+def _touched(row: Mapping[str, Any]) -> str:
+    if row["test_split"] != TEST:
+        return unsearched(row["source"], row["touched"], row["test_split"])
+    return (
+        f"{row['source']} has seen {row['touched']:.1%} of the test images, so it has no rank; "
+        f"pairs are compared on the rest"
+    )
 
 
 def source_text(row: Mapping[Any, Any]) -> str:

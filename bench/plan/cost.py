@@ -3,6 +3,7 @@
 from bench.plan.units import CorpusUnit, PretrainUnit, TuneUnit, Unit
 from bench.targets import Target
 from pretrain_sources.hashing import fingerprint
+from results.record import TEST
 
 
 def work_of(unit: Unit, target: Target) -> int:
@@ -15,7 +16,7 @@ def work_of(unit: Unit, target: Target) -> int:
     frames = {split: min(len(members), most or len(members)) for split, members in target.splits.items()}
     if isinstance(unit, TuneUnit):
         return unit.protocol.trials * (unit.steps + frames[unit.protocol.select_on])
-    return unit.steps + frames["test"]
+    return unit.steps + sum(frames[split] for split in (TEST, *target.further))
 
 
 def paced_by(unit: Unit) -> str:

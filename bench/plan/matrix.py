@@ -18,7 +18,8 @@ from backbones.spec import BackboneError, BackboneSpec
 from bench import BenchError
 from bench.shipped import find_file, load_protocol
 from bench.spec import Cell, Frozen, Protocol
-from bench.targets import TARGETS
+from bench.targets import find_target
+from bench.targets.card import TargetCard
 from bench.targets.mapping import map_spec
 from pretrain_sources.card import SourceCard
 from pretrain_sources.catalog import STUDIES, UnknownSourceError, catalog, closure, collect, find_source, grid, own_card
@@ -67,12 +68,17 @@ class Matrix:
     """A matrix with all names resolved."""
 
     name: str
-    target: str
+    target_card: TargetCard
     protocol: Protocol
     cells: tuple[Cell, ...]
     cards: Mapping[str, SourceCard]  # of all cells, and of the sources they start from
     backbones: Mapping[str, BackboneSpec]
     pool: Path | None  # replaces the target's unlabelled images
+
+    @property
+    def target(self) -> str:
+        """Name of the target."""
+        return self.target_card.name
 
     @property
     def needs_pool(self) -> bool:
@@ -120,16 +126,16 @@ def load_matrix(
     _refuse_without_backbone(everything.values(), specs, f"{path} has", OTHER_MATRIX)
     specs = _keep("backbone", specs, backbones)
     _refuse_without_backbone(closure(own.values(), known).values(), specs, "--backbone leaves", OTHER_BACKBONE)
-    target = target or written.target
+    data = find_target(target) if target else find_target(written.target, path.parent)
     _refuse_above(len(cards), written, protocol, path)
-    map_spec(lookup("target", target, TARGETS, path), protocol.class_map)  # raises if the map does not fit
+    map_spec(data.spec, protocol.class_map)  # raises if the map does not fit
     fracs = _unique(written.train_fracs, path)
     cells = tuple(
-        Cell(target=target, protocol=protocol.name, source=source, backbone=backbone, train_frac=frac)
+        Cell(target=data.name, protocol=protocol.name, source=source, backbone=backbone, train_frac=frac)
         for backbone, source, frac in itertools.product(specs, cards, fracs)
     )
     pool = pool or _pool_beside(path, written.pool, everything.values())
-    return Matrix(path.stem, target, protocol, cells, everything, specs, pool)
+    return Matrix(path.stem, data, protocol, cells, everything, specs, pool)
 
 
 def _refuse_missing_files(written: MatrixFile, path: Path) -> None:

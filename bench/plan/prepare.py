@@ -22,7 +22,7 @@ def look(sweep: Sweep, show: Show) -> tuple[Target, Pool | None, Plan]:
     matrix, store = sweep.matrix, sweep.store
     cache = store.cache_file(f"scan-{matrix.target}.json")
     checking = partial(show.checking, f"checking {matrix.target}")
-    target = map_target(open_target(matrix.target, sweep.data, cache, checking), matrix.protocol.class_map)
+    target = map_target(open_target(matrix.target_card, sweep.data, cache, checking), matrix.protocol.class_map)
     pool = _pool(matrix, target, store, show) if matrix.needs_pool else None
     return target, pool, make_plan(sweep, target, pool)
 

@@ -17,8 +17,7 @@ from bench.plan.units import (
     ReadyLabels,
     Unit,
 )
-from bench.targets import TARGETS
-from bench.targets.mapping import map_spec
+from bench.targets.card import TargetSpec
 from pretrain_sources.recipe import HAS_SEEN
 from results.record import MOST_CHARACTERS, RunRecord, Status
 
@@ -28,9 +27,8 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def known_fields(unit: FinalUnit) -> dict[str, Any]:
-    """Return the fields of a final's record that follow from the unit; the others are null."""
-    spec = map_spec(TARGETS[unit.cell.target], unit.protocol.class_map)
+def known_fields(unit: FinalUnit, spec: TargetSpec) -> dict[str, Any]:
+    """Return the fields of a final's record that follow from the unit; the others are null. spec: with its classes mapped."""
     return {
         "run": unit.fingerprint,
         "cell": unit.cell_fingerprint,
@@ -72,10 +70,10 @@ def final_loss(losses: Sequence[float]) -> float:
     return sum(tail) / len(tail)
 
 
-def unfinished(unit: FinalUnit, status: Status, reason: str) -> RunRecord:
+def unfinished(unit: FinalUnit, spec: TargetSpec, status: Status, reason: str) -> RunRecord:
     """Make the record of a final that failed or was skipped."""
     cut = reason if len(reason) <= MOST_CHARACTERS else f"{reason[: MOST_CHARACTERS - 4]} ..."
-    return RunRecord(**known_fields(unit) | {"status": status, "reason": cut, "finished": now()})
+    return RunRecord(**known_fields(unit, spec) | {"status": status, "reason": cut, "finished": now()})
 
 
 def described(unit: PretrainUnit | None) -> str | None:

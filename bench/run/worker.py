@@ -75,7 +75,7 @@ def settle(unit: Unit, context: Context, outcome: Outcome) -> Outcome:
         return outcome
     elif isinstance(unit, FinalUnit):
         reason = outcome.reason or "no reason given"
-        write_record(store, unfinished(unit, outcome.status, reason), extra=dict(outcome.files))  # type: ignore[arg-type]
+        write_record(store, unfinished(unit, context.target.spec, outcome.status, reason), extra=dict(outcome.files))  # type: ignore[arg-type]
     else:
         write_atomic(folder / OUTCOME, (json.dumps(asdict(outcome), indent=1) + "\n").encode())
     return outcome

@@ -20,7 +20,7 @@ from torch.optim import AdamW
 from backbones import imagenet
 from backbones.registry import find_backbone
 from bench.sam_tiny.learn import losses_of
-from bench.targets import TARGETS, open_target
+from bench.targets import open_target, shipped_targets
 from pretrain_sources.hashing import derive_seed
 from pretrain_sources.pool import read_pool
 from pretrain_sources.teachers.sam_tiny import build
@@ -87,7 +87,7 @@ def unlabelled(folder: Path) -> list[Path]:
     """
     frames = [image.path.resolve() for image in read_pool(folder).images]
     for data in folder.resolve().parents:
-        for name in TARGETS:
+        for name in shipped_targets():
             if (data / name).is_dir() and folder.resolve().is_relative_to(data / name):
                 splits = open_target(name, data).splits
                 labelled = {frame.image.resolve() for split in splits.values() for frame in split}

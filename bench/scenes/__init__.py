@@ -19,11 +19,11 @@ from bench.scenes.camera import expose, radiance
 from bench.scenes.indoor import indoor
 from bench.scenes.painter import Painter, Size
 from bench.scenes.street import street
-from bench.targets.soda import LISTS
 from pretrain_sources.hashing import derive_seed
 from pretrain_sources.pool import BLOCK
 from safe_io.files import aside_of, clear_leftovers_of
 
+LISTS = {"train": "train_infrared.txt", "test": "test_infrared.txt"}  # SODA's
 INDOORS = 0.35  # share of rooms
 SIDES = (64, 640)  # shortest and longest side, in pixels
 FRAMES = (

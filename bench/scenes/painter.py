@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from bench.scenes.heat import Surface, Weather
-from bench.targets.soda import CLASSES
+from bench.targets import shipped_targets
 
 Size = tuple[int, int]  # height, width in pixels
 Point = tuple[float, float, float]  # metres: right, up from the ground, ahead
 Pixel = tuple[float, float]  # column, row
 Floats = NDArray[np.float32]
 
+CLASSES = shipped_targets()["scenes"].classes
 NEAR = 0.3  # metres; nothing nearer is painted
 OCTAVE = 0.62  # amplitude of a texture's octave relative to the coarser one before it
 

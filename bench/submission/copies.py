@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 import results
 from bench.submission.faults import Fault
 from results import bundle
-from results.evidence import Evidence
+from results.evidence import Evidence, joined
 from results.evidence_files import read_evidence
 from results.record import RunRecord
 from results.record_files import read_records, run_folders
@@ -55,7 +55,8 @@ def read_known(store: Store, place: str, targets: Iterable[str]) -> Iterator[Kno
     for record in read_records(store, (folder for folder in run_folders(store) if folder.split("/")[0] in folders))[0]:
         if record.status == "ok":
             try:
-                yield Known(record, errors_of(read_evidence(store, record)), place)
+                evidence = joined([read_evidence(store, record, split) for split in record.by_split])
+                yield Known(record, errors_of(evidence), place)
             except (StoreError, ValueError):
                 continue
 

@@ -1,7 +1,8 @@
 """Check the evidence of a run against its scores and the manifest of the test images."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,18 @@ from bench.submission.faults import Fault
 from bench.targets.manifest import Manifest, Truth, truth
 from results import metrics
 from results.evidence import Evidence
-from results.record import RunRecord
+from results.record import TEST, RunRecord, Scores
 
 CLOSE = 1e-9  # another numpy version may differ in the last digits
 
 
 def evidence_faults(
-    record: RunRecord, evidence: Evidence, protocol: Protocol, manifest: Manifest | None
+    record: RunRecord, evidence: Mapping[str, Evidence], protocol: Protocol, manifest: Manifest | None
 ) -> Iterator[Fault]:
-    """Check the evidence in stages; a stage with faults is the last, because later stages build on it."""
-    if wrong := list(_array_faults(evidence, len(record.classes))) or list(_score_faults(record, evidence)):
+    """Check the evidence of each test split in stages; a stage with faults is the last, because later stages build on it."""
+    scores = record.by_split
+    wrong = [fault for split, one in evidence.items() for fault in _own_faults(one, scores[split], split, record)]
+    if wrong or (wrong := list(_split_faults(evidence))):
         yield from wrong
         return
     if manifest is None:
@@ -38,11 +41,34 @@ def evidence_faults(
         )
         yield Fault("images.target", why)
         return
-    known = truth(manifest, protocol)
-    if wrong := list(_image_faults(evidence, known)):
-        yield from wrong
+    if odd := sorted(evidence.keys() ^ {TEST, *manifest.further}):
+        why = f"has {'' if odd[0] in evidence else 'no '}scores on the test split '{odd[0]}', but {record.target} has "
+        yield Fault("images.splits", why + ", ".join((TEST, *manifest.further)))
         return
-    yield from _bound_faults(evidence, known, record.classes, protocol.beta_squared)
+    for split, one in evidence.items():
+        known = truth(manifest, protocol, split)
+        wrong = list(_image_faults(one, known)) or list(
+            _bound_faults(one, known, record.classes, protocol.beta_squared)
+        )
+        yield from _on(split, wrong)
+
+
+def _own_faults(evidence: Evidence, scores: Scores, split: str, record: RunRecord) -> Iterator[Fault]:
+    """Check the evidence of a split on its own, and the scores recomputed from it."""
+    yield from _on(split, list(_array_faults(evidence, len(record.classes))) or list(_score_faults(scores, evidence)))
+
+
+def _on(split: str, faults: Iterable[Fault]) -> Iterator[Fault]:
+    """Name the further test split that faults are of."""
+    yield from faults if split == TEST else (fault.at(f"test split {split}") for fault in faults)
+
+
+def _split_faults(evidence: Mapping[str, Evidence]) -> Iterator[Fault]:
+    """Check that no image is in two test splits: evidence of one split cannot stand for another."""
+    count = Counter(name for one in evidence.values() for name in one.image_ids.tolist())
+    if twice := sorted(name for name, times in count.items() if times > 1):
+        where = " and ".join(split for split, one in evidence.items() if twice[0] in one.image_ids)
+        yield Fault("evidence.split", f"{len(twice)} images are in the evidence of {where}, the first is {twice[0]}")
 
 
 def _array_faults(evidence: Evidence, classes: int) -> Iterator[Fault]:
@@ -62,9 +88,8 @@ def _array_faults(evidence: Evidence, classes: int) -> Iterator[Fault]:
         yield Fault("evidence.absent_class", why)
 
 
-def _score_faults(record: RunRecord, evidence: Evidence) -> Iterator[Fault]:
+def _score_faults(scores: Scores, evidence: Evidence) -> Iterator[Fault]:
     """Check the record's scores against those recomputed from the evidence."""
-    assert record.scores is not None
     values, present = evidence.weighted_f, evidence.confusion.sum(2) > 0
     hit = np.diagonal(evidence.confusion, axis1=1, axis2=2)
     perfect = (hit == evidence.confusion.sum(2)) & (hit == evidence.confusion.sum(1))
@@ -76,7 +101,7 @@ def _score_faults(record: RunRecord, evidence: Evidence) -> Iterator[Fault]:
     except ValueError as error:
         yield Fault("evidence.scores", str(error))
         return
-    theirs = record.scores.model_dump()
+    theirs = scores.model_dump()
     if edited := [name for name in ours if not _equal(ours[name], theirs[name])]:
         changes = [f"{name} is {_short(theirs[name])}, but its evidence gives {_short(ours[name])}" for name in edited]
         yield Fault("evidence.scores", "; ".join(changes))

@@ -51,8 +51,10 @@ Code = Literal[
     "evidence.perfect",
     "evidence.scores",
     "evidence.bounds",
+    "evidence.split",  # of no test split of the record, or of another one
     "images.no_manifest",
     "images.target",
+    "images.splits",  # the record's test splits are not those of the target
     "images.missing",
     "images.unknown",
     "images.groups",

@@ -20,6 +20,7 @@ from bench.plan.unit import Json
 from bench.plan.units import CorpusUnit, FinalUnit, FromCheckpoint, FromImageNet, ReadyLabels
 from bench.spec import Cell, Protocol
 from bench.submission.faults import Fault
+from bench.targets.card import TargetSpec
 from pretrain_sources import teachers
 from pretrain_sources.card import SHA256, SourceCard
 from pretrain_sources.catalog import Cards, closure
@@ -42,6 +43,7 @@ class Definitions:
     card: SourceCard
     cards: Cards
     backbone: BackboneSpec
+    spec: TargetSpec  # of the target, with the protocol's classes
 
 
 def unit_of(record: RunRecord, meant: Definitions) -> FinalUnit:

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from bench.plan.saved_plans import kept_targets
 from bench.submission.copies import Place
 from bench.submission.faults import Fault
+from bench.targets.card import TargetCard
 from pretrain_sources.card import SourceCard
 from pretrain_sources.catalog import catalog, collect
 from results import bundle
@@ -34,6 +36,11 @@ class Judged:
             FileError: the bundle's card is invalid, or has a shipped source's name.
         """
         return catalog() if self.name is None else collect([self.folder / bundle.CARD], catalog())
+
+    @cached_property
+    def targets(self) -> Mapping[str, TargetCard]:
+        """The shipped cards of targets, and those of the bundle or store."""
+        return kept_targets(self.runs)
 
     @property
     def measured(self) -> list[RunRecord]:

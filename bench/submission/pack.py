@@ -19,8 +19,8 @@ from pretrain_sources.config_file import read_yaml
 from results import bundle
 from results import known_leaks as findings
 from results.board import board
-from results.bundle import BUNDLE, OF_A_RUN, Listing
-from results.record import RunRecord
+from results.bundle import BUNDLE, OF_A_RUN, PLANS, Listing
+from results.record import RunRecord, evidence_name
 from results.record_files import read_records
 from results.store import LEAKS, RUNS, Store, slug, write_atomic
 from results.table import own_runs
@@ -65,9 +65,14 @@ def _fill(folder: Path, card: SourceCard, records: list[RunRecord], store: Store
         here = store.folder_of(record)
         there = folder / RUNS / here.relative_to(store.root)
         there.mkdir(parents=True)
-        for name in OF_A_RUN:
+        for name in {*OF_A_RUN, *map(evidence_name, record.by_split)}:
             if (here / name).is_file():
                 shutil.copyfile(here / name, there / name)
+    for record in records:
+        name = f"target-{record.target}-{record.target_hash[:12]}.yaml"
+        if (path := store.root / PLANS / name).is_file():
+            (folder / RUNS / PLANS).mkdir(exist_ok=True)
+            shutil.copyfile(path, folder / RUNS / PLANS / name)
     for path in (store.root / LEAKS).glob("*/*.json"):
         if (finding := findings.read_one(path)) is not None and bundle.is_of(finding.source, card.name):
             findings.write(Store(folder / RUNS), finding)

@@ -15,15 +15,16 @@ from bench.spec import SMOKE, Protocol
 from bench.submission.evidence_checks import evidence_faults
 from bench.submission.faults import Fault
 from bench.submission.identity import Definitions, IdentityError, identity_faults, unit_of
+from bench.submission.judged import Judged
 from bench.submission.training_checks import training_faults
-from bench.targets import TARGETS
+from bench.targets.card import TargetSpec
 from bench.targets.manifest import Manifest, read_manifest, shipped_manifest
 from bench.targets.mapping import map_spec
-from pretrain_sources.catalog import Cards, UnknownSourceError, find_source
+from pretrain_sources.catalog import UnknownSourceError, find_source
 from pretrain_sources.config_file import read_yaml, suggestion
 from results import bundle
 from results.evidence_files import read_evidence
-from results.record import RunRecord
+from results.record import RunRecord, evidence_name
 from results.store import Store, StoreError
 
 FOLLOWING = (  # fields of a record that follow from its unit
@@ -32,15 +33,14 @@ FOLLOWING = (  # fields of a record that follow from its unit
 )
 
 
-def run_faults(
-    record: RunRecord, store: Store, name: str | None, cards: Cards, manifests: Mapping[str, Manifest]
-) -> Iterator[Fault]:
-    """Check one run of the bundle `name`, or of a plain store if that is None."""
+def run_faults(record: RunRecord, store: Store, judged: Judged, manifests: Mapping[str, Manifest]) -> Iterator[Fault]:
+    """Check one run of a bundle or of a plain store."""
+    name = judged.name
     if name is not None and not bundle.is_of(record.source, name):
         yield Fault("record.source", f"run of '{record.source}', but the bundle is of '{name}'")
         return
     try:
-        meant = _definitions(record, cards)
+        meant = _definitions(record, judged)
     except KeyError:
         why = f"unknown backbone {record.backbone!r}{suggestion(record.backbone, BACKBONES)}"
         yield Fault("record.unknown_name", why)
@@ -59,12 +59,17 @@ def run_faults(
         yield Fault("identity.unreadable", str(error))
         return
     yield from identity_faults(record, final)
-    yield from _field_faults(record, final)
+    yield from _field_faults(record, final, meant.spec)
     if record.status != "ok":
         return
     yield from training_faults(record, final, store.folder_of(record))
+    stray = {path.name for path in store.folder_of(record).glob("evidence-*")} - set(
+        map(evidence_name, record.by_split)
+    )
+    if stray:
+        yield Fault("evidence.split", f"{sorted(stray)[0]} is of no test split in its record")
     try:
-        evidence = read_evidence(store, record)
+        evidence = {split: read_evidence(store, record, split) for split in record.by_split}
     except (StoreError, ValueError) as error:
         yield Fault("evidence.unreadable", str(error).replace(f"{store.root}/", ""))
         return
@@ -78,7 +83,7 @@ def manifest_of(target: str) -> Manifest | None:
     return read_manifest(path) if path else None
 
 
-def _definitions(record: RunRecord, cards: Cards) -> Definitions:
+def _definitions(record: RunRecord, judged: Judged) -> Definitions:
     """Look up the names in a record. Only shipped protocols count.
 
     Raises:
@@ -87,9 +92,9 @@ def _definitions(record: RunRecord, cards: Cards) -> Definitions:
     name = record.protocol
     protocol = read_yaml(lookup("protocol", name.removesuffix(SMOKE), shipped.shipped_files("protocols")), Protocol)
     protocol = protocol.smoke() if name.endswith(SMOKE) else protocol
-    card = find_source(record.source, cards)
-    map_spec(lookup("target", record.target, TARGETS), protocol.class_map)
-    return Definitions(protocol, card, cards, find_backbone(record.backbone))
+    card = find_source(record.source, judged.cards)
+    spec = map_spec(lookup("target", record.target, judged.targets).spec, protocol.class_map)
+    return Definitions(protocol, card, judged.cards, find_backbone(record.backbone), spec)
 
 
 def _settings_faults(record: RunRecord, meant: Definitions) -> Iterator[Fault]:
@@ -110,9 +115,9 @@ def _settings_faults(record: RunRecord, meant: Definitions) -> Iterator[Fault]:
         yield Fault("settings.backbone", why)
 
 
-def _field_faults(record: RunRecord, final: FinalUnit) -> Iterator[Fault]:
+def _field_faults(record: RunRecord, final: FinalUnit, spec: TargetSpec) -> Iterator[Fault]:
     """Check the fields of a record that follow from its unit."""
-    expected = known_fields(final)
+    expected = known_fields(final, spec)
     for name in FOLLOWING:
         if (actual := getattr(record, name)) != (value := expected[name]):
             why = f"{name} is {actual!r}, but for {final.card.name} under {final.protocol.name} it must be {value!r}"

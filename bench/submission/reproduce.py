@@ -1,5 +1,6 @@
 """Train one random run of a bundle again, and load the checkpoints of its card again."""
 
+import itertools
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from bench.train.loop import Progress
 from pretrain_sources.card import SourceCard
 from pretrain_sources.catalog import catalog, closure, collect, find_source
 from results.bundle import CARD
-from results.record import RunRecord
+from results.record import TEST, RunRecord
 from results.record_files import find_record
 from results.store import Store, write_atomic
 from safe_io.files import MOST_TEXT_BYTES, read_regular
@@ -90,7 +91,7 @@ def reproduce(judged: Judged, sources: Sources, seed: int, report: Progress) -> 
     """
     record = judged.measured[int(np.random.default_rng(seed).integers(len(judged.measured)))]
     protocol = Protocol.model_validate(record.settings["protocol"])
-    target = target_of(record, protocol, sources.data)
+    target = target_of(record, protocol, sources.data, judged.targets)
     cards = _cards(judged, record, sources.folder)
     store = Store(sources.scratch)
     store.make()
@@ -136,19 +137,22 @@ def _cards(judged: Judged, record: RunRecord, folder: Path | None) -> dict[str, 
 
 def _compare(judged: Judged, theirs: RunRecord, ours: RunRecord, what: str) -> str | None:
     """Summarise if scores are equal or, on another processor, plausible for one more replicate; else add a fault."""
-    assert theirs.scores is not None
-    assert ours.scores is not None
-    if ours.scores == theirs.scores:
+    if ours.by_split == theirs.by_split:
         return f"{what}: the same scores, bit for bit"
+    if ours.by_split.keys() != theirs.by_split.keys():
+        why = f"{what}: scored on {', '.join(ours.by_split)}, recorded on {', '.join(theirs.by_split)}"
+        judged.faults.append(Fault("reproduced.scores", why))
+        return None
     alike = [(made.device, made.packages, made.threads) for made in (ours.provenance, theirs.provenance) if made]
-    for metric in ("miou", "weighted_f"):
-        a, b = getattr(ours.scores, metric), getattr(theirs.scores, metric)
-        scores = f"{what}: {metric} {a:.4f}, recorded {b:.4f}"
+    for split, metric in itertools.product(_differing_first(ours, theirs), ("miou", "weighted_f")):
+        a, b = (getattr(record.by_split[split], metric) for record in (ours, theirs))
+        scores = f"{what}: {metric}{'' if split == TEST else f' on {split}'} {a:.4f}, recorded {b:.4f}"
         if alike[0] == alike[1]:
             why = f"{scores}; on the same processor with the same packages they must be equal"
             judged.faults.append(Fault("reproduced.scores", why))
             return None
-        values = [getattr(r.scores, metric) for r in judged.records if r.cell == theirs.cell and r.scores is not None]
+        same = [record.by_split for record in judged.records if record.cell == theirs.cell]
+        values = [getattr(by_split[split], metric) for by_split in same if split in by_split]
         if len(values) < LEAST_REPLICATES:
             raise BenchError(
                 f"{scores}, on another processor or with other packages; {len(values)} replicates are too few to judge that"
@@ -159,6 +163,11 @@ def _compare(judged: Judged, theirs: RunRecord, ours: RunRecord, what: str) -> s
             judged.faults.append(Fault("reproduced.scores", why))
             return None
     return f"{what} on another processor or with other packages: within the prediction interval of its replicates"
+
+
+def _differing_first(ours: RunRecord, theirs: RunRecord) -> list[str]:
+    """Return the test splits, those with different scores first."""
+    return sorted(theirs.by_split, key=lambda split: ours.by_split[split] == theirs.by_split[split])
 
 
 def _one_more(values: list[float]) -> tuple[float, float]:

@@ -22,9 +22,8 @@ from bench.train import devices
 from bench.train.batches import open_split
 from bench.train.loop import Progress, predict
 from results import metrics
-from results.evidence import Evidence
 from results.evidence_files import read_evidence
-from results.record import RunRecord
+from results.record import TEST, RunRecord
 from results.store import Store
 from safe_io.tensors import TensorFileError, read_content
 
@@ -56,7 +55,7 @@ def spot(judged: Judged, folder: Path, data: Path, count: int, seed: int, report
             continue
         protocol = Protocol.model_validate(record.settings["protocol"])
         board = (record.target, record.protocol, record.target_hash)
-        target = targets[board] = targets.get(board) or target_of(record, protocol, data)
+        target = targets[board] = targets.get(board) or target_of(record, protocol, data, judged.targets)
         net = network.build(find_backbone(record.backbone), len(record.classes))
         try:
             net.load_state_dict(tensors)
@@ -65,7 +64,7 @@ def spot(judged: Judged, folder: Path, data: Path, count: int, seed: int, report
             judged.faults.append(Fault("network.unreadable", why))
             continue
         where = f"{record.source} x {record.backbone} r{record.replicate}"
-        scored = _of_images(read_evidence(store, record), drawn[record.run])
+        scored = _of_images(store, record, drawn[record.run])
         with devices.computing(protocol):
             judged.faults += [fault.at(where) for fault in _prediction_faults(net, record, target, protocol, scored)]
         done += len(drawn[record.run])
@@ -75,13 +74,18 @@ def spot(judged: Judged, folder: Path, data: Path, count: int, seed: int, report
     return [f"{done} random test images predicted again (seed {seed})", compared]
 
 
-def _drawn(runs: Sequence[RunRecord], count: int, seed: int) -> tuple[Mapping[str, list[int]], int]:
-    """Draw images; return (run -> rows of its evidence, total)."""
-    pairs = [(record.run, image) for record in runs if record.scores for image in range(record.scores.test_images)]
-    drawn: dict[str, list[int]] = defaultdict(list)
+def _drawn(runs: Sequence[RunRecord], count: int, seed: int) -> tuple[Mapping[str, list[tuple[str, int]]], int]:
+    """Draw images from all test splits; return (run -> test split and row of its evidence, total)."""
+    pairs = [
+        (record.run, split, image)
+        for record in runs
+        for split, scores in record.by_split.items()
+        for image in range(scores.test_images)
+    ]
+    drawn: dict[str, list[tuple[str, int]]] = defaultdict(list)
     for place in np.random.default_rng(seed).permutation(len(pairs))[:count]:
-        run, image = pairs[place]
-        drawn[run].append(image)
+        run, split, image = pairs[place]
+        drawn[run].append((split, image))
     return dict(drawn), min(count, len(pairs))
 
 
@@ -112,8 +116,9 @@ def _compare(judged: Judged, sketches: Sequence[networks.Sketch]) -> int:
     return len(others)
 
 
-def _of_images(evidence: Evidence, images: list[int]) -> Scored:
-    return {str(evidence.image_ids[i]): (evidence.confusion[i], evidence.weighted_f[i]) for i in images}
+def _of_images(store: Store, record: RunRecord, images: list[tuple[str, int]]) -> Scored:
+    of = {split: read_evidence(store, record, split) for split in {split for split, _ in images}}
+    return {str(of[split].image_ids[i]): (of[split].confusion[i], of[split].weighted_f[i]) for split, i in images}
 
 
 def _prediction_faults(
@@ -122,9 +127,12 @@ def _prediction_faults(
     """Compare predictions with the evidence: pixels and weighted F-measure per image, IoU over all images."""
     k = len(record.classes)
     ours, theirs = np.zeros((k, k), np.int64), np.zeros((k, k), np.int64)
-    for frame, pred in predict(
-        net, open_split(target, "test", protocol, only=scored.keys()), protocol, lambda *_, **__: None
-    ):
+    frames = [
+        frame for split in (TEST, *target.further) for frame in open_split(target, split, protocol, only=scored.keys())
+    ]
+    if missing := sorted(scored.keys() - {frame.id for frame in frames}):
+        yield Fault("network.predictions", f"{missing[0]} is in no test split of {record.target} here")
+    for frame, pred in predict(net, frames, protocol, lambda *_, **__: None):
         confusion, weighted = scored[frame.id]
         predicted = confusion_matrix(pred, frame.label, k)
         ours, theirs = ours + predicted, theirs + confusion

@@ -75,7 +75,7 @@ def _read(judged: Judged) -> None:
 
 def _of_run(judged: Judged, record: RunRecord, store: Store, known: dict[str, Manifest]) -> list[Fault]:
     try:
-        return list(run_faults(record, store, judged.name, judged.cards, known))
+        return list(run_faults(record, store, judged, known))
     except ModuleNotFoundError:  # a fault of this installation, not of the bundle
         raise
     except Exception as error:  # untrusted files can fail in unforeseen ways

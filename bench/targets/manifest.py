@@ -13,12 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from bench import BenchError
 from bench.spec import Protocol
-from bench.targets import TARGETS, Target
-from bench.targets.frames import Frame
+from bench.targets import Target, shipped_targets
+from bench.targets.card import TargetSpec
+from bench.targets.frames import Frame, decode_mask
 from bench.targets.mapping import map_spec, merged, relabelling
-from pretrain_sources.image_files import Pixels, decode_label
+from pretrain_sources.image_files import Pixels
 from pretrain_sources.pool import evenly
 from results.metrics import WINDOW
+from results.record import TEST, SplitName
 from results.store import write_atomic
 from safe_io.files import read_regular
 
@@ -44,30 +46,39 @@ class ManifestImage(NamedTuple):
 
 
 class Manifest(BaseModel):
-    """The test split of a target, without its images."""
+    """The test splits of a target, without their images."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     target: str
     target_hash: str = Field(description="content hash of the target that it was made from")
     classes: list[str]
     test: list[ManifestImage] = Field(min_length=1, description="in the order in which they are scored")
+    further: dict[SplitName, Annotated[list[ManifestImage], Field(min_length=1)]] = Field(
+        default_factory=dict, description="images of the further test splits, by split"
+    )
 
     @model_validator(mode="after")
     def _is_whole(self) -> "Manifest":
-        if self.target in TARGETS and tuple(self.classes) != TARGETS[self.target].classes:
+        known = shipped_targets().get(self.target)
+        if known is not None and tuple(self.classes) != known.classes:
             raise ValueError(f"its classes are not those of {self.target}")
-        if any(len(image.pixels) != len(self.classes) + 1 for image in self.test):
+        images = [image for split in (self.test, *self.further.values()) for image in split]
+        if any(len(image.pixels) != len(self.classes) + 1 for image in images):
             raise ValueError("an image needs a pixel count for each class and for ignore")
-        if any(image.edge is not None and len(image.edge) != len(self.classes) for image in self.test):
+        if any(image.edge is not None and len(image.edge) != len(self.classes) for image in images):
             raise ValueError("an image needs an edge loss for each class")
-        if len({image.id for image in self.test}) != len(self.test):
+        if len({image.id for image in images}) != len(images):
             raise ValueError("duplicate image id")
         return self
+
+    def images_of(self, split: str) -> list[ManifestImage]:
+        """Return the images of a test split; none if it does not name the split."""
+        return self.test if split == TEST else self.further.get(split, [])
 
 
 @dataclass(frozen=True)
 class Truth:
-    """The test split under a protocol. pixels, edge: (N, K), without ignore; edge is None where the manifest has none."""
+    """A test split under a protocol. pixels, edge: (N, K), without ignore; edge is None where the manifest has none."""
 
     ids: list[str]
     groups: list[str]
@@ -77,14 +88,18 @@ class Truth:
 
 def make_manifest(target: Target) -> Manifest:
     """Make the manifest of an open target."""
-    rows = [_row(frame, target) for frame in target.splits["test"]]
+    rows = {split: [_row(frame, target) for frame in target.splits[split]] for split in (TEST, *target.further)}
     return Manifest(
-        target=target.spec.name, target_hash=target.content_hash, classes=list(target.spec.classes), test=rows
+        target=target.spec.name,
+        target_hash=target.content_hash,
+        classes=list(target.spec.classes),
+        test=rows.pop(TEST),
+        further=rows,
     )
 
 
 def _row(frame: Frame, target: Target) -> ManifestImage:
-    label = decode_label(frame.label.read_bytes())
+    label = decode_mask(frame.label.read_bytes(), target.coding)
     edge = edge_losses(label, len(target.spec.classes)).round(EDGE_DIGITS).tolist()
     return ManifestImage(frame.id, frame.group, list(target.facts[frame.id].pixels), edge)
 
@@ -102,9 +117,15 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
     Raises:
         StoreError: the file cannot be written.
     """
-    head = {name: value for name, value in manifest.model_dump().items() if name != "test"}
-    rows = ",\n  ".join(json.dumps(list(image), ensure_ascii=False) for image in manifest.test)
-    write_atomic(path, f'{json.dumps(head, indent=1)[:-2]},\n "test": [\n  {rows}\n ]\n}}\n'.encode())
+    head = json.dumps(manifest.model_dump(exclude={"test", "further"}), indent=1)[:-2]
+    further = ",\n ".join(f"{json.dumps(name)}: {_lines(images)}" for name, images in manifest.further.items())
+    more = f',\n "further": {{\n {further}\n }}' if further else ""
+    write_atomic(path, f'{head},\n "test": {_lines(manifest.test)}{more}\n}}\n'.encode())
+
+
+def _lines(images: Sequence[ManifestImage]) -> str:
+    rows = ",\n  ".join(json.dumps(list(image), ensure_ascii=False) for image in images)
+    return f"[\n  {rows}\n ]"
 
 
 def shipped_manifest(target: str) -> Path | None:
@@ -131,19 +152,20 @@ def read_manifest(path: Path) -> Manifest:
         ) from error
 
 
-def truth(manifest: Manifest, protocol: Protocol) -> Truth:
-    """Return what a run under this protocol is scored on, with its class map and its limit on frames applied.
+def truth(manifest: Manifest, protocol: Protocol, split: str = TEST) -> Truth:
+    """Return what a run under this protocol is scored on in a test split, with its class map and limit on frames applied.
 
     Raises:
         BenchError: the protocol's class map does not fit the target.
     """
-    images: Sequence[ManifestImage] = evenly(tuple(manifest.test), protocol.max_frames)
+    images: Sequence[ManifestImage] = evenly(tuple(manifest.images_of(split)), protocol.max_frames)
     pixels = [image.pixels for image in images]
     losses = [image.edge for image in images if image.edge is not None]
     edge = np.array(losses, dtype=np.float64) if len(losses) == len(images) else None
     if protocol.class_map is not None:
-        spec = map_spec(TARGETS[manifest.target], protocol.class_map)
-        relabel = relabelling(TARGETS[manifest.target], spec, protocol.class_map)
+        whole = TargetSpec(manifest.target, tuple(manifest.classes), "", "")
+        spec = map_spec(whole, protocol.class_map)
+        relabel = relabelling(whole, spec, protocol.class_map)
         pixels = [list(merged(row, relabel, len(spec.classes))) for row in pixels]
         edge = None if edge is None else _merged_columns(edge, relabel, len(spec.classes))
     counts = np.array(pixels, dtype=np.int64)[:, :-1]

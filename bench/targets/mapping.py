@@ -7,7 +7,9 @@ import numpy as np
 
 from bench import BenchError
 from bench.spec import IGNORED, MappedClass
-from bench.targets import Target, TargetSpec, unscorable
+from bench.targets import Target
+from bench.targets.card import TargetSpec
+from bench.targets.splits import unscorable
 from pretrain_sources.config_file import suggestion
 from pretrain_sources.image_files import IGNORE, Pixels
 

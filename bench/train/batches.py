@@ -18,9 +18,9 @@ from torchvision.transforms.v2 import functional as F
 
 from bench.spec import Augment, Loss, Protocol, Size
 from bench.targets import Target
-from bench.targets.frames import Frame, decode_image
+from bench.targets.frames import Frame, decode_image, decode_mask
 from pretrain_sources.hashing import derive_seed, fingerprint
-from pretrain_sources.image_files import IGNORE, Pixels, decode_label
+from pretrain_sources.image_files import IGNORE, Pixels
 from pretrain_sources.pool import evenly
 
 
@@ -55,12 +55,13 @@ def open_split(
     Images are resized to the protocol's size, and so are the labels of train; other labels keep their size.
     """
     frames = [frame for frame in choose(target, split, protocol, train_frac) if only is None or frame.id in only]
-    return [_decode(frame, protocol.image_px, split == "train", target.relabel) for frame in frames]
+    return [_decode(frame, protocol.image_px, split == "train", target) for frame in frames]
 
 
-def _decode(frame: Frame, size: Size | None, resize_label: bool, relabel: Pixels | None) -> Decoded:
-    image, label = decode_image(frame.image.read_bytes()), decode_label(frame.label.read_bytes())
-    label = label if relabel is None else relabel[label]
+def _decode(frame: Frame, size: Size | None, resize_label: bool, target: Target) -> Decoded:
+    image = decode_image(frame.image.read_bytes(), target.coding)
+    label = decode_mask(frame.label.read_bytes(), target.coding)
+    label = label if target.relabel is None else target.relabel[label]
     return Decoded(frame.id, frame.group, *fitted(image, label, size, resize_label))
 
 

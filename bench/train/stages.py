@@ -51,11 +51,12 @@ from pretrain_sources.teachers import TeacherError
 from results import metrics, prediction_samples
 from results.evidence import Evidence, sha256
 from results.locks import HeldError, LocksError
-from results.record import FAILED_STATUSES, Provenance, RunRecord, Tuning
+from results.record import FAILED_STATUSES, TEST, Further, Provenance, RunRecord, Tuning
 from results.record_files import write_record
 from results.store import Store, StoreError, cannot_write, is_unwritable, write_atomic
 
 Score = tuple[NDArray[np.int64], NDArray[np.float64]]  # (K, K) confusion matrix and (K,) weighted F-measure of a frame
+Sample = dict[str, tuple[Pixels, Pixels, Pixels]]  # image, truth and prediction, by image id
 
 
 def execute(unit: Unit, context: Context, report: Progress) -> Outcome:
@@ -137,7 +138,7 @@ def tune_schedule(unit: TuneUnit, context: Context, report: Progress) -> None:
 
 
 def final(unit: FinalUnit, context: Context, report: Progress) -> None:
-    """Finetune with the chosen schedule, score on the test split, and write the record."""
+    """Finetune with the chosen schedule, score on every test split, and write the record."""
     started, clock = now(), time.monotonic()
     store = Store(context.store)
     held = hold(store, unit)
@@ -150,7 +151,7 @@ def final(unit: FinalUnit, context: Context, report: Progress) -> None:
         unit, f"r{unit.replicate}", schedule, train, context, _shifted(report, 0, work), kept
     )
     train_s = time.monotonic() - clock
-    evidence, seen = score_on_test(net, unit, context.target, _shifted(report, unit.steps, work))
+    evidence, further, seen = score_on_all(net, unit, context.target, _shifted(report, unit.steps, work))
     device = devices.device_of(unit.protocol)
     made = Provenance(
         version=metadata.version("satir-bench"),
@@ -174,6 +175,7 @@ def final(unit: FinalUnit, context: Context, report: Progress) -> None:
         "pretraining": learned_by(unit, context),
         "provenance": made,
         "evidence_sha256": sha256(evidence.to_bytes()),
+        "further": {name: further_scores(one) for name, one in further.items()} or None,
         "network_sha256": state_sha256(net.state_dict()),
         "finished": now(),
     }
@@ -184,17 +186,32 @@ def final(unit: FinalUnit, context: Context, report: Progress) -> None:
         write_atomic(folder_of(store, unit) / NETWORK, safetensors.torch.save(tensors))
     extra = {"history.csv": history_csv(history), "trials.jsonl": trials}
     extra |= {"certificate.json": _json(certificate.to_json())} if certificate else {}
-    write_record(store, RunRecord(**known_fields(unit) | measured), evidence, extra)
+    write_record(store, RunRecord(**known_fields(unit, context.target.spec) | measured), evidence, extra, further)
 
 
-def score_on_test(
+def further_scores(evidence: Evidence) -> Further:
+    """Return the entry of a record for evidence on a further test split."""
+    return Further(scores=metrics.scores(evidence), evidence_sha256=sha256(evidence.to_bytes()))
+
+
+def score_on_all(
     net: Network, unit: FinalUnit, target: Target, report: Progress
-) -> tuple[Evidence, dict[str, tuple[Pixels, Pixels, Pixels]]]:
-    """Score a finetuned network; return (evidence, image, truth and prediction of the fixed sample by image id).
+) -> tuple[Evidence, dict[str, Evidence], Sample]:
+    """Score a finetuned network on every test split; return (evidence on `test`, further split -> evidence, sample of `test`)."""
+    evidence, seen = score_on(TEST, net, unit, target, report)
+    further, done = dict[str, Evidence](), len(evidence.image_ids)
+    for split in target.further:
+        further[split], _ = score_on(split, net, unit, target, _shifted(report, done, done))
+        done += len(further[split].image_ids)
+    return evidence, further, seen
 
-    Only this function reads the test split (except for protocols that select on it).
+
+def score_on(split: str, net: Network, unit: FinalUnit, target: Target, report: Progress) -> tuple[Evidence, Sample]:
+    """Score a finetuned network on a test split; return (evidence, a fixed sample of predictions).
+
+    Only this function reads test splits (except for protocols that select on `test`).
     """
-    frames = open_split(target, "test", unit.protocol)
+    frames = open_split(target, split, unit.protocol)
     sample, seen = prediction_samples.sample_ids([frame.id for frame in frames]), {}
 
     def kept() -> Iterator[tuple[Decoded, Pixels]]:
@@ -223,7 +240,7 @@ def scored(predicted: Iterable[tuple[Decoded, Pixels]], classes: int, protocol: 
         yield from [score.result() for score in [threads.submit(score, *pair) for pair in predicted]]
 
 
-def _keep_sample(store: Store, unit: FinalUnit, seen: dict[str, tuple[Pixels, Pixels, Pixels]]) -> None:
+def _keep_sample(store: Store, unit: FinalUnit, seen: Sample) -> None:
     images, labels = prediction_samples.truth_files(store, unit.target_hash, unit.protocol.identity_hash)
     for number, path in enumerate((images, labels, prediction_samples.predictions_file(store, unit.fingerprint))):
         if not prediction_samples.read(path):

@@ -31,7 +31,7 @@ def fresh_network(unit: PretrainUnit | TuneUnit | FinalUnit, replicate: str, num
 def load(net: Network, weights: EncoderWeights, target: Target) -> Certificate:
     """Load weights strictly; the certificate uses the target's first train frames of one size."""
     first, *others = target.splits["train"][:PROBE_FRAMES]
-    images = {frame.id: decode_image(frame.image.read_bytes()) for frame in (first, *others)}
+    images = {frame.id: decode_image(frame.image.read_bytes(), target.coding) for frame in (first, *others)}
     images = {name: image for name, image in images.items() if image.shape == images[first.id].shape}
     probe = torch.from_numpy(np.stack(list(images.values())))[:, None].float() / 255
     return load_encoder(net, weights, probe, list(images))

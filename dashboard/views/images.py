@@ -9,6 +9,7 @@ from dashboard.widgets import choice, plain, two_sources
 from results import charts, image_bootstrap, prediction_samples
 from results.board_choice import UnanswerableError
 from results.escape import without_paths
+from results.record import TEST
 from results.store import StoreError
 
 
@@ -16,6 +17,9 @@ def show(chosen: Chosen) -> None:
     """Draw the page."""
     st.title("Images")
     store, first = chosen.contents.store, chosen.whole.iloc[0]
+    if first["test_split"] != TEST:
+        st.info("The sample of predictions is of the split test: choose it in the sidebar.")
+        return
     pair = two_sources(chosen)
     if pair is None:
         return

@@ -14,6 +14,7 @@ from results.board import constant_note
 from results.board_choice import UnanswerableError
 from results.compare import CLASS_COLUMNS, classes_of
 from results.escape import unique
+from results.further import column_of, further_of
 from results.marks import marks
 from results.reference import paper
 from results.replicate_scores import METRICS, samples
@@ -101,6 +102,8 @@ def cell_rows(chosen: Chosen) -> pd.DataFrame:
         low, high = cells[f"{metric}_low"], cells[f"{metric}_high"]
         spans = [f"{a:.3f} – {b:.3f}" if pd.notna(a) else "" for a, b in zip(low, high, strict=True)]
         shown |= {metric: cells[metric], f"{metric}_95": pd.Series(spans, index=cells.index)}
+    further = further_of(chosen.whole_cells.dropna(axis="columns", how="all").columns)
+    shown |= {f"mIoU {name}": cells[column_of(name)] for name in further}
     shown |= {f"gain over {source}": gain(chosen, source) for source in ("none", "imagenet")}
     shown |= {name: cells[name] for name in ("n", "trials", "run_s", "cell")}
     return pd.DataFrame(shown).reset_index(drop=True)

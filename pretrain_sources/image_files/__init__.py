@@ -5,6 +5,7 @@ conversions are noted, and reported by `bench data check` and `bench corpus chec
 of a JPEG, which its decoder fills in without an error.
 """
 
+from pretrain_sources.image_files.coding import ImageCoding, LabelCoding
 from pretrain_sources.image_files.header import IGNORE, FileFacts, ImageError, ImageFile, Pixels, counted
 from pretrain_sources.image_files.label_maps import (
     MASK_MEND,
@@ -20,8 +21,10 @@ __all__ = [
     "IGNORE",
     "MASK_MEND",
     "FileFacts",
+    "ImageCoding",
     "ImageError",
     "ImageFile",
+    "LabelCoding",
     "Pixels",
     "SizeMismatchError",
     "UnknownLabelError",

@@ -3,6 +3,7 @@
 import numpy as np
 from PIL import Image
 
+from pretrain_sources.image_files.coding import LabelCoding
 from pretrain_sources.image_files.header import (
     IGNORE,
     OF_ANY_FILE,
@@ -17,10 +18,9 @@ from pretrain_sources.image_files.header import (
 
 MASK_MEND = "masks must be 8-bit index or palette PNGs"
 
-_OF_MASKS: tuple[Rule, ...] = (
+_OF_ANY_MASK: tuple[Rule, ...] = (
     (lambda f: not f.lossless, "{f.format}, whose compression can change labels", f"{MASK_MEND}; export them again"),
     *OF_ANY_FILE,
-    (lambda f: f.mode not in ("L", "P"), "mask of mode {f.mode}, not one 8-bit channel", MASK_MEND),
     (
         lambda f: f.mode == "L" and f.bits != 8,
         "grey {f.format} of {f.bits} bits: reading it would scale the labels",
@@ -32,6 +32,18 @@ _OF_MASKS: tuple[Rule, ...] = (
         "mask with EXIF orientation {f.orientation}: unclear whether it is aligned with its image",
         "if it is aligned as stored: exiftool -Orientation= FILE; otherwise: mogrify -auto-orient FILE",
     ),
+)
+# what holds the labels: an index of 8 bits; with a coding, an index of up to 16 bits, or colours
+_INDEX: Rule = (lambda f: f.mode not in ("L", "P"), "mask of mode {f.mode}, not one 8-bit channel", MASK_MEND)
+_VALUES: Rule = (
+    lambda f: f.mode not in ("L", "P", "I;16", "I"),
+    "mask of mode {f.mode}, which is no index",
+    "set `colours` in the target's card for coloured masks",
+)
+_COLOURS: Rule = (
+    lambda f: f.mode not in ("RGB", "RGBA", "P"),
+    "mask of mode {f.mode}, which has no colours",
+    MASK_MEND,
 )
 
 
@@ -48,20 +60,24 @@ def decode_label(data: bytes) -> Pixels:
     return read_label(data).pixels
 
 
-def read_label(data: bytes, name: str = "") -> ImageFile:
-    """Read an index PNG or a palette PNG, whose indices are the labels.
+def read_label(data: bytes, name: str = "", coding: LabelCoding | None = None) -> ImageFile:
+    """Read an index PNG or a palette PNG, whose indices are the labels; with a `coding`, values or colours that stand for them.
 
     Raises:
-        ImageError: it cannot be decoded, is not one 8-bit channel, or is refused by `_OF_MASKS`.
+        ImageError: it cannot be decoded, is not one 8-bit channel, or the coding lacks a value.
     """
     if not data:
         raise ImageError("the file is empty")
     with opened(data) as (image, facts):
         if image is None:
             raise ImageError("not a readable image", MASK_MEND)
-        refuse(facts, _OF_MASKS)
-        pixels = np.asarray(image)
         notes = [misnamed(facts, name)] if misnamed(facts, name) else []
+        if coding is not None:
+            refuse(facts, (*_OF_ANY_MASK, _COLOURS if coding.colours else _VALUES))
+            stored = np.asarray(image.convert("RGB") if coding.colours else image)
+            return ImageFile(coding.labels(stored), facts, tuple(notes))
+        refuse(facts, (*_OF_ANY_MASK, _INDEX))
+        pixels = np.asarray(image)
         if image.has_transparency_data:
             notes.append("have transparent pixels or colours, which are read as labels like others")
         if image.mode == "P" and _grey_palette_misleads(image, pixels):

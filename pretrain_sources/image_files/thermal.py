@@ -1,12 +1,14 @@
 """Decoding thermal images of any bit depth to grey values."""
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pretrain_sources.image_files.coding import ImageCoding
 from pretrain_sources.image_files.header import (
     OF_ANY_FILE,
     FileFacts,
@@ -39,13 +41,14 @@ def decode_thermal(data: bytes) -> Pixels:
     return read_image(data).pixels
 
 
-def read_image(data: bytes, name: str = "", side: int | None = None) -> ImageFile:
+def read_image(data: bytes, name: str = "", side: int | None = None, coding: ImageCoding | None = None) -> ImageFile:
     """Read an image or .npy array of any bit depth as grey values.
 
     8-bit images keep their values (colours become grey). Deeper images, 16 bits or float, are clipped to their own 0.5 and 99.5
     percentiles and scaled to 0..255; three channels are averaged first. EXIF orientation and white-is-zero are applied.
 
-    name: file name, to check its suffix. side: allow a JPEG to be reduced to sides of at least so many pixels.
+    name: file name, to check its suffix. side: allow a JPEG to be reduced to sides of at least so many pixels. coding: of this
+    data set, in place of these rules.
 
     Raises:
         ImageError: it cannot be decoded, has values that are not finite, or is refused by `_OF_IMAGES`.
@@ -53,10 +56,13 @@ def read_image(data: bytes, name: str = "", side: int | None = None) -> ImageFil
     if not data:
         raise ImageError("the file is empty")
     if data[:6] == _NPY:
-        return _read_array(data, name)
+        return _read_array(data, name, coding)
     with opened(data) as (image, facts):
-        refuse(facts, _OF_IMAGES)
+        one_of_many = coding is not None and coding.channel is not None
+        refuse(replace(facts, spare_channels=0) if one_of_many else facts, _OF_IMAGES)
         notes = _notes(facts, name)
+        if coding is not None:
+            return _coded(data, image, facts, coding, name)
         if image is None or facts.bits > 8:
             pixels, more = _deep(data, image, facts)
             return ImageFile(pixels, facts, (*notes, *more))
@@ -115,6 +121,48 @@ def _note_constant(pixels: Pixels) -> list[str]:
     return ["have a single grey value"] if pixels.size and pixels.min() == pixels.max() else []
 
 
+# -- images in the coding of their data set -----------------------------------------------------------------------------
+
+
+def _coded(data: bytes, image: Image.Image | None, facts: FileFacts, coding: ImageCoding, name: str) -> ImageFile:
+    if image is None or facts.bits > 8:
+        values = _deep_values(data, image, facts)
+        values = values[..., [2, 1, 0, *range(3, values.shape[2])]] if values.ndim == 3 else values  # OpenCV has BGR
+    else:
+        values = np.asarray(image.convert("RGB") if image.mode == "P" else image)
+    turned = 1 if facts.format == "TIFF" else facts.orientation  # both libraries rotate a TIFF themselves
+    pixels = _turned(_grey_of(values, coding, facts.white_is_zero and facts.bits > 8), turned)
+    scaling = "are scaled to 8 by each image's own percentiles"
+    notes = [note for note in _notes(facts, name) if scaling not in note]
+    return ImageFile(pixels, facts, (*notes, *_note_constant(pixels)))
+
+
+def _grey_of(values: Array, coding: ImageCoding, negative: bool = False) -> Pixels:
+    """Return the grey values (H, W) of an array (H, W) or (H, W, C)."""
+    count = values.shape[2] if values.ndim == 3 else 1
+    if values.ndim not in (2, 3) or values.size == 0:
+        raise ImageError(f"an array of shape {values.shape} is not an image")
+    if coding.channel is not None and coding.channel >= count:
+        raise ImageError(
+            f"it has {count} channel{'s' * (count > 1)}, so there is no channel {coding.channel}",
+            "correct `channel` in the target's card, which counts from 0",
+        )
+    if coding.channel is not None:
+        values = values[..., coding.channel] if values.ndim == 3 else values
+    elif count > 1:
+        raise ImageError(f"it has {count} channels", "set `channel` in the target's card")
+    if values.dtype == np.uint8 and coding.limits is None and coding.percentiles is None:
+        return np.ascontiguousarray(values)
+    if coding.limits is None and coding.percentiles is None:
+        raise ImageError(
+            f"values of type {values.dtype}, deeper than 8 bits", "set `range` or `percentiles` in the target's card"
+        )
+    real = values.astype(np.float64)
+    if not np.isfinite(real).all():
+        raise ImageError("it has values that are not finite")
+    return coding.scaled(-real if negative else real)
+
+
 # -- images of more than 8 bits -----------------------------------------------------------------------------------------
 
 
@@ -131,6 +179,11 @@ def _turned(pixels: Pixels, orientation: int) -> Pixels:
 
 def _deep(data: bytes, image: Image.Image | None, facts: FileFacts) -> tuple[Pixels, list[str]]:
     """Return (grey values, notes) of an image of more than 8 bits, or of one that only OpenCV can read."""
+    grey, notes = _to_grey(_deep_values(data, image, facts), facts.white_is_zero)
+    return (grey if facts.format == "TIFF" else _turned(grey, facts.orientation)), notes  # OpenCV rotates a TIFF itself
+
+
+def _deep_values(data: bytes, image: Image.Image | None, facts: FileFacts) -> Array:
     if image is not None and facts.format == "PNG" and image.mode == "I;16":
         pixels: Array | None = np.asarray(image)
     else:
@@ -139,8 +192,7 @@ def _deep(data: bytes, image: Image.Image | None, facts: FileFacts) -> tuple[Pix
         raise ImageError("not a readable image")
     if pixels.dtype == np.uint8 and facts.bits > 8:
         raise ImageError(f"{facts.bits} bits, of which only 8 would be read", "save it as a 16-bit grey PNG or TIFF")
-    grey, notes = _to_grey(pixels, facts.white_is_zero)
-    return (grey if facts.format == "TIFF" else _turned(grey, facts.orientation)), notes  # OpenCV rotates a TIFF itself
+    return pixels
 
 
 def _read_by_opencv(data: bytes) -> Array | None:
@@ -152,7 +204,7 @@ def _read_by_opencv(data: bytes) -> Array | None:
         raise ImageError(f"not a readable image: {error.err}") from error
 
 
-def _read_array(data: bytes, name: str) -> ImageFile:
+def _read_array(data: bytes, name: str, coding: ImageCoding | None) -> ImageFile:
     file = io.BytesIO(data)
     try:
         values = np.load(file, allow_pickle=False)
@@ -162,8 +214,10 @@ def _read_array(data: bytes, name: str) -> ImageFile:
         raise ImageError(str(error)) from error
     if file.read(1):
         raise ImageError("the file has data after its first array", "save one array per file")
-    grey, notes = _to_grey(values)
     facts = FileFacts("NPY", bits=8 * values.dtype.itemsize)
+    if coding is not None:
+        return ImageFile(_grey_of(values, coding), facts)
+    grey, notes = _to_grey(values)
     return ImageFile(grey, facts, (*_notes(facts, name), *notes))
 
 

@@ -54,12 +54,12 @@ def make_matrix(folder: Path, runs: int) -> Path:
 def fill(path: Path, store: Store, data: Path) -> int:
     """Writes a record for every run of the matrix; returns how many there are."""
     matrix = load_matrix(str(path))
-    _, _, plan = look(Sweep(matrix, store, data, Path("weights")), Watch(matrix, store.root))
+    target, _, plan = look(Sweep(matrix, store, data, Path("weights")), Watch(matrix, store.root))
     proof = examples.evidence()
     pattern = examples.record(seed=0).model_dump()
     tuning = json.dumps(pattern["tuning"]).encode()
     for unit in plan.finals:
-        record = RunRecord(**pattern | {k: v for k, v in known_fields(unit).items() if v is not None})
+        record = RunRecord(**pattern | {k: v for k, v in known_fields(unit, target.spec).items() if v is not None})
         write_record(store, record, proof)
         tune = store.unit_dir("tune", unit.needs[0].fingerprint)
         tune.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from bench.scenes import draw
-from bench.targets.soda import CLASSES
+from bench.scenes.painter import CLASSES
 
 ROWS, COLUMNS, SIZE = 6, 5, (240, 320)
 
