@@ -85,3 +85,19 @@ def test_source_is_built_where_no_wheel_is_published(tmp_path: Path, monkeypatch
     with pytest.raises(wheels.WheelsError, match=r"a-b==1\.0 has no wheel for Python 3\.99"):
         wheels.fetch("a-b", "1.0", tmp_path, "3.99")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("file", "python", "fits"),
+    [
+        ("a-1.0-py3-none-any.whl", "3.12", True),
+        ("a-1.0-cp311-cp311-manylinux_2_28_x86_64.whl", "3.11", True),
+        ("a-1.0-cp311-cp311-manylinux_2_28_x86_64.whl", "3.12", False),
+        ("a-1.0-cp39-abi3-manylinux_2_28_x86_64.whl", "3.12", True),
+        ("a-1.0-cp313-abi3-manylinux_2_28_x86_64.whl", "3.12", False),
+        ("a-1.1-py3-none-any.whl", "3.12", False),
+    ],
+)
+def test_a_wheel_for_another_python_is_fetched_again(file: str, python: str, fits: bool, tmp_path: Path) -> None:
+    (tmp_path / file).touch()
+    assert (wheels._found("a", "1.0", tmp_path, python) is not None) == fits

@@ -22,7 +22,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.specifiers import Specifier
-from packaging.utils import canonicalize_name
+from packaging.tags import Tag
+from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
@@ -184,7 +185,7 @@ def fetch(name: str, version: str, folder: Path, python: str) -> Path:
     Raises:
         WheelsError: neither works, or what was built is for this Python only.
     """
-    if file := _found(name, version, folder):
+    if file := _found(name, version, folder, python):
         return file
     package, own = f"{name}=={version}", ".".join(map(str, sys.version_info[:2]))
     words = ["--no-deps", "--quiet", "--disable-pip-version-check"]
@@ -195,7 +196,7 @@ def fetch(name: str, version: str, folder: Path, python: str) -> Path:
         if built.returncode:
             why = (done.stderr + built.stderr).strip().splitlines()[-1:]
             raise WheelsError(f"{package} cannot be fetched: {' '.join(why)}")
-    file = _found(name, version, folder)
+    file = _found(name, version, folder, python)
     if file is None:
         raise WheelsError(f"{package}: pip left no wheel of it in {folder}")
     if done.returncode and python != own and not file.name.endswith("-none-any.whl"):
@@ -204,13 +205,22 @@ def fetch(name: str, version: str, folder: Path, python: str) -> Path:
     return file
 
 
-def _found(name: str, version: str, folder: Path) -> Path | None:
-    """Return the wheel of a package in a folder, or None."""
+def _found(name: str, version: str, folder: Path, python: str) -> Path | None:
+    """Return the wheel of a package in a folder that this version of Python can use, or None."""
     for path in sorted(folder.glob("*.whl")):
         own, at = path.name.split("-")[:2]
-        if canonicalize_name(own) == name and at.partition("+")[0] == version:
+        same = canonicalize_name(own) == name and at.partition("+")[0] == version
+        if same and any(_runs_on(tag, python) for tag in parse_wheel_filename(path.name)[3]):
             return path
     return None
+
+
+def _runs_on(tag: Tag, python: str) -> bool:
+    """Return whether a wheel with this tag runs on a version of Python, such as 3.12."""
+    minor = int(python.split(".")[1])
+    if tag.interpreter.startswith("py"):
+        return True
+    return tag.interpreter == f"cp3{minor}" or (tag.abi == "abi3" and int(tag.interpreter[3:] or 0) <= minor)
 
 
 def _pip(*words: str) -> subprocess.CompletedProcess[str]:
