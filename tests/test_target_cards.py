@@ -432,6 +432,8 @@ def test_a_target_of_ones_own_reaches_the_board_and_verification(yard: Path, tmp
     assert "no manifest of yard" in packed.out
     manifest = tmp_path / "yard.json"
     assert bench("data", "manifest", yard, "--out", manifest).code == 0
+    packed = bench("submit", "pack", folder, "--out", tmp_path / "out", "--manifest", manifest)
+    assert packed.code == 0, packed.out
     verified = bench("submit", "verify", tmp_path / "out" / "mine", "--manifest", manifest)
     assert verified.code == 0, verified.out + verified.err
     assert str(yard.parent) not in "".join(

@@ -17,6 +17,13 @@ def submit() -> None:
     """Submit a source of your own, or verify a submission."""
 
 
+MANIFESTS = click.option(
+    "--manifest",
+    "manifests",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Manifest of a target, if none ships. May be repeated.",
+)
 SOURCE = click.argument("folder", type=click.Path(path_type=Path))
 
 
@@ -75,8 +82,9 @@ def submit_check(folder: Path, weights: Path, target: str | None, pool: Path | N
 @submit.command("pack")
 @SOURCE
 @click.option("--out", type=FOLDER, default="submissions", show_default=True, help="Folder to put the bundle in.")
+@MANIFESTS
 @STORE
-def submit_pack(folder: Path, out: Path, store: Path) -> int:
+def submit_pack(folder: Path, out: Path, manifests: tuple[Path, ...], store: Path) -> int:
     """Pack the card in FOLDER and its runs into a bundle to submit.
 
     A bundle holds records, evidence, certificates and checksums, but no images and no weights. It is verified at once.
@@ -88,7 +96,7 @@ def submit_pack(folder: Path, out: Path, store: Path) -> int:
     from results.store import Store
 
     made, notes = pack.pack(submit.card_folder(folder), out, Store(store))
-    judged = verify.judge(made)
+    judged = verify.judge(made, manifests)
     return _print_judgement(
         made, texts(judged.faults), [*notes, *judged.done, *judged.notes], "ready to submit; see CONTRIBUTING.md"
     )
@@ -96,13 +104,7 @@ def submit_pack(folder: Path, out: Path, store: Path) -> int:
 
 @submit.command("verify")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option(
-    "--manifest",
-    "manifests",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    help="Manifest of a target, if none ships. May be repeated.",
-)
+@MANIFESTS
 @click.option(
     "--spot", type=click.IntRange(1, 1_000_000), help="Predict this many random test images again with its networks."
 )
