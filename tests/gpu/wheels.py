@@ -196,7 +196,7 @@ def fetch(name: str, version: str, folder: Path, python: str) -> Path:
         if built.returncode:
             why = (done.stderr + built.stderr).strip().splitlines()[-1:]
             raise WheelsError(f"{package} cannot be fetched: {' '.join(why)}")
-    file = _found(name, version, folder, python)
+    file = _found(name, version, folder, own if done.returncode else python)
     if file is None:
         raise WheelsError(f"{package}: pip left no wheel of it in {folder}")
     if done.returncode and python != own and not file.name.endswith("-none-any.whl"):
