@@ -436,6 +436,14 @@ def test_faults_of_a_card_and_of_a_verdict(bench: Bench, tmp_path: Path) -> None
     is_shown(result.out + result.err)
 
 
+class Named(str):
+    """A hostile name of a cell and of its source."""
+
+    @property
+    def source(self) -> str:
+        return str(self)
+
+
 @dataclass(frozen=True)
 class Made:
     """A unit with a hostile name."""
@@ -457,7 +465,7 @@ def test_the_live_display(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> No
     text = f"[red]x[/red] :smile: [/] {HOSTILE}"
     unit: Any = Made(text)
     matrix: Any = SimpleNamespace(name=text, protocol=SimpleNamespace(name=text), cells=[])
-    plan: Any = SimpleNamespace(todo=[unit], finals=[], skipped=[(unit, text)], count=lambda *_: 1)
+    plan: Any = SimpleNamespace(todo=[unit], finals=[], skipped=[(Made(Named(text)), text)], count=lambda *_: 1)
     target: Any = SimpleNamespace(spec=SimpleNamespace(name=text), notes=[text])
     shown = progress.Watch(matrix, Path(text))
     with shown.display():

@@ -51,7 +51,7 @@ def listing(data: Path) -> str:
 def data_report(target: Target, pool_notes: Sequence[str] = ()) -> str:
     """Text of `bench data check`: counts, sizes, class balance and notes; `pool_notes` are about the unlabelled images."""
     spec, lines = target.spec, [f"{target.spec.name} in {target.root}: can be used"]
-    width = max(map(len, target.splits))
+    width = max(6, *map(len, target.splits))
     for split, frames in target.splits.items():
         groups = len({frame.group for frame in frames})
         sizes = Counter(f"{target.facts[f.id].width}x{target.facts[f.id].height}" for f in frames)
