@@ -29,8 +29,8 @@ def evidence_faults(
         return
     if manifest is None:
         why = (
-            f"no manifest of {record.target} is shipped: make one with `bench data manifest {record.target}` and pass it "
-            f"with --manifest"
+            f"no manifest of {record.target} is shipped: make one with `bench data manifest {record.target} --out FILE` (for a "
+            "target of your own, its card file in place of the name) and pass it with --manifest"
         )
         yield Fault("images.no_manifest", why)
         return
