@@ -21,11 +21,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from results.escape import visible
 from results.record import SPLIT
-from results.store import LEAKS, RUNS, SUBMISSIONS, slug
+from results.store import LEAKS, PLANS, RUNS, SUBMISSIONS, slug
 from safe_io.files import MOST_TEXT_BYTES, read_regular
 
 BUNDLE, CARD = "bundle.json", "card.yaml"
-PLANS = "plans"  # folder of a store; in a bundle it holds the cards of targets that do not ship
 OF_A_RUN = ("record.json", "evidence.npz", "history.csv", "certificate.json", "trials.jsonl")
 FURTHER_EVIDENCE = re.compile(rf"evidence-{SPLIT}\.npz")  # of a run, too: of a further test split
 MOST_FILES, MOST_BYTES = 20_000, 2**28  # per bundle; folders count as files

@@ -22,6 +22,7 @@ from results.record import RunRecord
 from safe_io.files import MOST_TEXT_BYTES, clear_leftovers, read_regular, write_whole
 
 LEAKS = "leaks"  # in a store: findings of `bench leaks`
+PLANS = "plans"  # in a store: plans of matrices, and cards of targets that do not ship
 SUBMISSIONS, RUNS = "submissions", "runs"  # next to a store: submissions/<source>/runs, each a store
 
 

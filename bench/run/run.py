@@ -9,7 +9,7 @@ from bench.plan.outcome import Context
 from bench.plan.plan import Plan, Sweep, make_plan
 from bench.plan.prepare import look
 from bench.plan.records import unfinished
-from bench.plan.saved_plans import keep_target, write_plan
+from bench.plan.saved_plans import write_plan
 from bench.plan.units import Unit
 from bench.run import slurm
 from bench.run.executors import inline, local
@@ -58,8 +58,7 @@ def run_matrix(sweep: Sweep, how: How, show: Show) -> Plan:
         if known is None or (known.status, known.reason) != ("skipped", reason):
             write_record(store, unfinished(unit, target.spec, "skipped", reason))
     if plan.todo:
-        write_plan(sweep.matrix, plan, store)
-        keep_target(target, store)
+        write_plan(sweep.matrix, plan, target, store)
         context = Context(
             store.root.absolute(), target, sweep.weights.absolute(), pool, provenance.commit(), sweep.keep
         )

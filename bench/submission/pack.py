@@ -12,6 +12,7 @@ import yaml
 from bench import BenchError
 from bench.plan.matrix import CARD
 from bench.plan.records import now
+from bench.plan.saved_plans import target_file
 from bench.plan.unit_folder import NETWORK, is_kept
 from pretrain_sources.card import SourceCard
 from pretrain_sources.catalog import catalog, collect
@@ -19,7 +20,7 @@ from pretrain_sources.config_file import read_yaml
 from results import bundle
 from results import known_leaks as findings
 from results.board import board
-from results.bundle import BUNDLE, OF_A_RUN, PLANS, Listing
+from results.bundle import BUNDLE, OF_A_RUN, Listing
 from results.record import RunRecord, evidence_name
 from results.record_files import read_records
 from results.store import LEAKS, RUNS, Store, slug, write_atomic
@@ -69,10 +70,10 @@ def _fill(folder: Path, card: SourceCard, records: list[RunRecord], store: Store
             if (here / name).is_file():
                 shutil.copyfile(here / name, there / name)
     for record in records:
-        name = f"target-{record.target}-{record.target_hash[:12]}.yaml"
-        if (path := store.root / PLANS / name).is_file():
-            (folder / RUNS / PLANS).mkdir(exist_ok=True)
-            shutil.copyfile(path, folder / RUNS / PLANS / name)
+        here, there = (target_file(root, record.target, record.target_hash) for root in (store.root, folder / RUNS))
+        if here.is_file():
+            there.parent.mkdir(exist_ok=True)
+            shutil.copyfile(here, there)
     for path in (store.root / LEAKS).glob("*/*.json"):
         if (finding := findings.read_one(path)) is not None and bundle.is_of(finding.source, card.name):
             findings.write(Store(folder / RUNS), finding)

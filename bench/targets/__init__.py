@@ -4,11 +4,11 @@ import functools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
 
 from bench import BenchError
+from bench.shipped import shipped_files
 from bench.targets.card import SPLITS, TargetCard, TargetSpec
 from bench.targets.frames import PLAIN, Coding, Frame, FrameFacts, LayoutError, examine_all
 from bench.targets.layout import pool_groups, read_listing
@@ -18,7 +18,6 @@ from pretrain_sources.hashing import fingerprint
 from pretrain_sources.image_files import Pixels, counted
 from pretrain_sources.pool import BLOCK, Pool, PoolError, look_through, read_pool
 
-UNLABELLED = "unlabelled"  # a target's folder of images without labels: the pool
 SHOWN = 5  # files named for one kind of problem
 
 
@@ -31,6 +30,7 @@ class Target:
             oddities. relabel: (256,) stored label -> new label, where the protocol maps classes.
     """
 
+    card: TargetCard
     spec: TargetSpec
     root: Path
     splits: Mapping[str, tuple[Frame, ...]]
@@ -38,13 +38,12 @@ class Target:
     content_hash: str
     notes: tuple[str, ...] = ()
     relabel: Pixels | None = None
-    card: TargetCard | None = None
     further: tuple[str, ...] = ()  # names of further test splits, which `splits` holds too
 
     @property
     def coding(self) -> Coding:
         """How its files code grey values and labels."""
-        return self.card.coding if self.card else PLAIN
+        return self.card.coding
 
 
 class DataError(BenchError):
@@ -54,8 +53,9 @@ class DataError(BenchError):
 @functools.cache
 def shipped_targets() -> Mapping[str, TargetCard]:
     """Return the cards that ship, by name."""
-    folder = Path(str(resources.files("bench"))) / "targets" / "cards"
-    return MappingProxyType({path.stem: read_yaml(path, TargetCard) for path in sorted(folder.glob("*.yaml"))})
+    return MappingProxyType(
+        {name: read_yaml(path, TargetCard) for name, path in shipped_files("targets/cards").items()}
+    )
 
 
 def find_target(name: str, beside: Path | None = None) -> TargetCard:
@@ -126,10 +126,9 @@ def open_target(
     if undefined := unscorable(spec, splits, by_id):
         raise DataError(f"{spec.name} in {root} cannot be used: {undefined}")
     notes = [*listed.notes, *notes, *_oddities(by_id)]
+    frames_of = {split: tuple(some) for split, some in splits.items()}
     content = _content_hash(card, splits, by_id)
-    return Target(
-        spec, root, {s: tuple(f) for s, f in splits.items()}, by_id, content, tuple(notes), None, card, card.further
-    )
+    return Target(card, spec, root, frames_of, by_id, content, tuple(notes), further=card.further)
 
 
 def _root(card: TargetCard, data: Path) -> Path:
@@ -163,12 +162,12 @@ def open_pool(
     Raises:
         DataError: the folder does not exist or holds no image.
     """
-    own = target.root / (target.card.unlabelled if target.card else UNLABELLED)
+    own = target.root / target.card.unlabelled
     root = folder or own
     if folder is None and not root.is_dir():
         return None
     try:
-        groups = pool_groups(target.card, target.root) if target.card and root.absolute() == own.absolute() else None
+        groups = pool_groups(target.card, target.root) if root.absolute() == own.absolute() else None
         return read_pool(root, groups, cache, report)
     except PoolError as error:
         raise DataError(f"the pool cannot be used: {error}") from error

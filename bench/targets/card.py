@@ -17,10 +17,10 @@ from pretrain_sources.config_file import Number, Whole
 from pretrain_sources.image_files import IGNORE, ImageCoding, LabelCoding
 from pretrain_sources.lists import SUFFIXES
 from pretrain_sources.pool import BLOCK
+from results.record import MOST_FURTHER, SPLIT, TEST, TRAIN, VAL
 
-SPLITS = ("train", "val", "test")
+SPLITS = (TRAIN, VAL, TEST)
 VAL_SHARE = 0.10
-MOST_FURTHER = 8  # further test splits
 Label = Annotated[Whole, Field(ge=0, le=65_535)]
 Below = Annotated[str, Field(min_length=1, max_length=500)]  # a path below the target's folder
 
@@ -185,7 +185,7 @@ class TargetCard(Frozen):
         missing = {"train", "test"} - self.split_values.keys()
         if missing:
             raise ValueError(f"there is no {' and no '.join(sorted(missing))} split")
-        if bad := [name for name in self.further if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,31}", name)]:
+        if bad := [name for name in self.further if not re.fullmatch(SPLIT, name)]:
             raise ValueError(f"'{bad[0]}' is no name of a split: use small letters, digits and '-'")
         if len(self.further) > MOST_FURTHER:
             raise ValueError(f"{len(self.further)} further test splits; at most {MOST_FURTHER}")

@@ -91,26 +91,23 @@ def read_listing(card: TargetCard, root: Path) -> Listing:
         LayoutError: a folder or list is missing, empty or wrong, two files have the same name, or a group crosses splits.
     """
     base = root / card.inside if card.inside and (root / card.inside).is_dir() else root
-    labels, problems = _label_patterns(card, base)
-    missing = [
-        place.folder
-        for split in card.split_values
-        if not (place := _place(card, base, card.images, split)).folder.is_dir()
-    ]
+    places = _Places(card, base)
+    labels, problems = _label_patterns(card, places)
+    missing = [place.folder for split in card.split_values if not (place := places[card.images, split]).folder.is_dir()]
     problems += [f"  no folder {folder}" for folder in dict.fromkeys(missing)]
-    listed, groups, faults = _listed(card, base)
+    listed, groups, faults = _listed(card, places)
     problems += [*faults, *_forms(card, base, listed)]
     if problems:
         raise LayoutError("\n".join(problems))
     splits: dict[str, list[Frame]] = {}
     wanted: dict[Place, dict[str, list[str]]] = defaultdict(dict)  # place -> split -> file names
     for split, stems in listed.items():
-        images, *drawn = (_place(card, base, pattern, split) for pattern in (card.images, *labels))
+        images, *drawn = (places[pattern, split] for pattern in (card.images, *labels))
         splits[split] = [_frame(stem, images, drawn, groups[split, stem]) for stem in stems]
         for place in (images, *drawn):
             wanted[place][split] = [place.name_of(stem) for stem in stems]
             problems += [f"  {fault}" for fault in place.doubles()]
-    notes = _notes_on_masks(card, labels, base)
+    notes = _notes_on_masks(card, labels, places)
     for place, names in wanted.items():
         beyond = f"are not listed in {next(iter(names))}" if len(names) == 1 else "are not listed"
         faults, more = place.files.differences((name for some in names.values() for name in some), beyond)
@@ -132,25 +129,33 @@ def _without_suffix(name: str) -> str:
     return stem if suffix.lower() in SUFFIXES else name
 
 
-def _place(card: TargetCard, base: Path, pattern: str, split: str) -> Place:
-    value = (card.folders or {}).get(split, split)
-    return Place.of(base, pattern, value)
+class _Places(dict[tuple[str, str], Place]):
+    """The places of a card's files by (pattern, split); each folder is listed once."""
+
+    def __init__(self, card: TargetCard, base: Path) -> None:
+        super().__init__()
+        self.base, self._folders = base, card.folders or {}
+
+    def __missing__(self, key: tuple[str, str]) -> Place:
+        pattern, split = key
+        self[key] = Place.of(self.base, pattern, self._folders.get(split, split))
+        return self[key]
 
 
-def _label_patterns(card: TargetCard, base: Path) -> tuple[list[str], list[str]]:
+def _label_patterns(card: TargetCard, places: _Places) -> tuple[list[str], list[str]]:
     """Return the patterns of label maps whose folder is there, and problems."""
-    there = [p for p in card.labels if all(_place(card, base, p, split).folder.is_dir() for split in card.split_values)]
+    there = [p for p in card.labels if all(places[p, split].folder.is_dir() for split in card.split_values)]
     if there:
         return there, []
     first = next(iter(card.split_values))
-    names = " or ".join(_place(card, Path(), pattern, first).folder.as_posix() for pattern in card.labels)
-    return [], [f"  no mask folder: {names} must be in {base}"]
+    names = " or ".join(places[pattern, first].folder.relative_to(places.base).as_posix() for pattern in card.labels)
+    return [], [f"  no mask folder: {names} must be in {places.base}"]
 
 
-def _notes_on_masks(card: TargetCard, labels: Sequence[str], base: Path) -> list[str]:
+def _notes_on_masks(card: TargetCard, labels: Sequence[str], places: _Places) -> list[str]:
     if len(labels) < 2:
         return []
-    first = _place(card, base, labels[0], next(iter(card.split_values))).folder.name
+    first = places[labels[0], next(iter(card.split_values))].folder.name
     return [f"both mask folders exist and hold the same labels; {first} is read"]
 
 
@@ -158,11 +163,11 @@ Listed = dict[str, list[str]]  # split -> frames
 GroupsOf = dict[tuple[str, str], str]  # (split, frame) -> group
 
 
-def _listed(card: TargetCard, base: Path) -> tuple[Listed, GroupsOf, list[str]]:
+def _listed(card: TargetCard, places: _Places) -> tuple[Listed, GroupsOf, list[str]]:
     """Return the frames of each split with their groups, and problems."""
     if card.index is not None:
-        return _from_index(card, base)
-    listed, problems = _from_lists(card, base) if card.lists is not None else _from_folders(card, base)
+        return _from_index(card, places.base)
+    listed, problems = _from_lists(card, places.base) if card.lists is not None else _from_folders(card, places)
     groups = {(split, stem): _group(card, stem) for split, stems in listed.items() for stem in stems}
     return listed, groups, problems
 
@@ -185,10 +190,10 @@ def _from_lists(card: TargetCard, base: Path) -> tuple[Listed, list[str]]:
     return listed, problems
 
 
-def _from_folders(card: TargetCard, base: Path) -> tuple[Listed, list[str]]:
-    listed = {split: list(_place(card, base, card.images, split).stems()) for split in card.split_values}
+def _from_folders(card: TargetCard, places: _Places) -> tuple[Listed, list[str]]:
+    listed = {split: list(places[card.images, split].stems()) for split in card.split_values}
     empty = [split for split, stems in listed.items() if not stems]
-    there = {split: _place(card, base, card.images, split) for split in empty}
+    there = {split: places[card.images, split] for split in empty}
     return listed, [
         f"  {place.folder} holds no file like {place.pattern}" for place in there.values() if place.folder.is_dir()
     ]

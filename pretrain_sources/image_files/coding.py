@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from pretrain_sources.image_files.header import IGNORE, ImageError, Pixels
+from pretrain_sources.image_files.header import ImageError, Pixels
 
 MOST_NAMED = 5  # unknown values in a message
 
@@ -76,8 +76,3 @@ class LabelCoding:
             raise ImageError(f"{shown}{more}: no class", f"add it to `{key}` or `ignore` in the target's card")
         table = np.array([known[int(v)] for v in found], dtype=np.uint8)
         return np.asarray(table[where.reshape(stored.shape)])
-
-
-def ignored(values: Mapping[int, int]) -> list[int]:
-    """Return the values that are ignored."""
-    return [value for value, label in values.items() if label == IGNORE]

@@ -1,10 +1,8 @@
 """What the steps share: the setting, rendered frames, and a row of the summary."""
 
 import contextlib
-import json
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,10 +79,6 @@ def row(what: str, value: object, aim: str = "-", met: bool | None = None) -> Ro
     return {"what": what, "value": str(value), "aim": aim, "met": met}
 
 
-def write_rows(path: Path, rows: list[Row]) -> None:
-    path.write_text(json.dumps(rows, indent=1) + "\n")
-
-
 def frames_of(target: Target, protocol: Protocol, split: str = "train") -> list[Decoded]:
     return open_split(target, split, protocol)
 
@@ -106,12 +100,3 @@ def data_of(target: Target, protocol: Protocol, steps: int) -> tuple[Batches, Se
     classes = len(target.spec.classes)
     batches = Batches(frames_of(target, protocol), protocol, classes, 0, steps)
     return batches, SegmentationLoss(protocol.loss, np.ones(classes))
-
-
-def seconds(work: Callable[[], object], device: str) -> float:
-    """Time work, including what it leaves for the GPU."""
-    begun = time.perf_counter()
-    work()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - begun
