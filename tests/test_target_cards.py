@@ -163,7 +163,9 @@ def test_a_card_survives_being_written_for_others(name: str, tmp_path: Path) -> 
 
 
 def test_a_card_for_others_does_not_say_where_the_data_are(yard: Path) -> None:
-    assert str(yard.parent) not in card_text(find_target(str(yard)))
+    card = find_target(str(yard))
+    assert card.folder == str(yard.parent)
+    assert "folder" not in yaml.safe_load(card_text(card))
 
 
 def test_two_faults_of_a_card_are_named_with_their_lines(yard: Path) -> None:
@@ -440,5 +442,6 @@ def test_a_target_of_ones_own_reaches_the_board_and_verification(yard: Path, tmp
         path.read_text() for path in (tmp_path / "out" / "mine").rglob("*") if path.suffix in (".yaml", ".json")
     )
     card = next((tmp_path / "out" / "mine" / "runs" / "plans").glob("target-yard-*.yaml"))
+    assert "folder" not in yaml.safe_load(card.read_text())
     card.write_text(card.read_text().replace("cart", "tree"))
     assert bench("submit", "verify", tmp_path / "out" / "mine", "--manifest", manifest).code == 2
