@@ -87,7 +87,7 @@ def test_masks_equal_the_packages_and_every_filter_drops_some(checkpoint: Path, 
     draw = teacher(checkpoint)
     for frame in frames[::2]:
         ours = draw(frame)
-        assert len(ours.masks) >= 20
+        assert len(ours.masks) >= 5
         assert ours.masks.shape[1:] == frame.shape
         assert_same(ours, stock(checkpoint, frame))
     last = len(ours.masks)

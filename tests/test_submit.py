@@ -20,7 +20,7 @@ from backbones import network
 from backbones.registry import BACKBONES
 from bench.submission import verify
 from bench.targets import open_target
-from bench.targets.manifest import make_manifest, read_manifest, shipped_manifest
+from bench.targets.manifest import make_manifest, read_manifest, shipped_manifests
 from pretrain_sources.card import SourceCard
 from pretrain_sources.config_file import read_yaml
 from pretrain_sources.template import KINDS, schema, template
@@ -28,6 +28,8 @@ from results import load_table
 from results.board import board
 from results.bundle import read_verdict
 from results.record import OF_SUBMISSIONS
+from results.record_files import read_records
+from results.store import Store
 
 ROOT = Path(__file__).parents[1]
 
@@ -347,9 +349,17 @@ def test_packing_again_replaces_the_bundle(packed: Packed, bench: Bench, tmp_pat
 
 
 def test_a_shipped_manifest_matches_the_files(hit_uav: Path) -> None:
-    path = shipped_manifest("hit-uav")
-    assert path is not None
-    assert read_manifest(path) == make_manifest(open_target("hit-uav", hit_uav))
+    made = make_manifest(open_target("hit-uav", hit_uav))
+    assert shipped_manifests()[made.key] == made
+
+
+def test_shipped_manifests_are_found_by_content() -> None:
+    """Runs of either cut of hit-uav are checked against their own images."""
+    cuts = {key: made for key, made in shipped_manifests().items() if key[0] == "hit-uav"}
+    assert sorted(len(made.test) for made in cuts.values()) == [180, 368]
+    shipped = {(one.target, one.target_hash) for one in read_records(Store(ROOT / "results" / "runs"))[0]}
+    assert shipped <= set(cuts)
+    assert len({len({image.group for image in made.test}) for made in cuts.values()}) == 2
 
 
 def test_the_shipped_store_passes() -> None:

@@ -12,6 +12,7 @@ from own_target import CARD, write_card, write_mfnet, write_own
 from PIL import Image
 
 from bench import BenchError
+from bench.plan.saved_plans import card_of, target_file
 from bench.targets import DataError, find_target, open_pool, open_target, shipped_targets
 from bench.targets.card import TargetCard, card_text
 from bench.targets.draft import draft
@@ -445,3 +446,22 @@ def test_a_target_of_ones_own_reaches_the_board_and_verification(yard: Path, tmp
     assert "folder" not in yaml.safe_load(card.read_text())
     card.write_text(card.read_text().replace("cart", "tree"))
     assert bench("submit", "verify", tmp_path / "out" / "mine", "--manifest", manifest).code == 2
+
+
+def test_a_store_keeps_a_card_for_each_content_of_one_name(yard: Path, tmp_path: Path) -> None:
+    """Two data sets of one name in one store: each run is judged by the card of its own data."""
+    card = read_yaml(yard, TargetCard)
+    other = card.model_copy(update={"label_note": "a second cut"})
+    for content, kept in (("b" * 64, card), ("a" * 64, other)):
+        path = target_file(tmp_path, "yard", content)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(card_text(kept))
+    assert card_of("yard", "b" * 64, tmp_path).label_note == card.label_note
+    assert card_of("yard", "a" * 64, tmp_path).label_note == "a second cut"
+    for unknown in ("c" * 64, "../" * 20):
+        with pytest.raises(BenchError, match="unknown target 'yard'"):
+            card_of("yard", unknown, tmp_path)
+    shutil.copy(path, tmp_path / "plans" / f"target-hit-uav-{'a' * 12}.yaml")
+    assert card_of("hit-uav", "a" * 64, tmp_path) == shipped_targets()["hit-uav"]
+    with pytest.raises(BenchError, match="unknown target"):
+        card_of("../plans/target-yard", "a" * 64, tmp_path)

@@ -1,12 +1,11 @@
 """Plans saved in a store: the cells and units of each matrix, one file a matrix."""
 
-import contextlib
 import gzip
 import json
 from pathlib import Path
 
 from bench import BenchError
-from bench.plan.matrix import Matrix
+from bench.plan.matrix import Matrix, lookup
 from bench.plan.plan import Plan
 from bench.plan.records import known_fields
 from bench.plan.unit import Json
@@ -14,8 +13,8 @@ from bench.plan.units import FinalUnit, all_needed
 from bench.spec import Cell
 from bench.targets import Target, shipped_targets
 from bench.targets.card import TargetCard, TargetSpec, card_text
-from pretrain_sources.config_file import FileError, read_yaml
-from results.store import PLANS, Store, write_atomic
+from pretrain_sources.config_file import read_yaml
+from results.store import PLANS, Store, slug, write_atomic
 
 NAMES = ("target", "protocol", "source", "backbone", "train_frac")  # of a cell
 INPUTS = ("target_hash", "result_version", "weights", "settings")  # inputs in a record
@@ -50,14 +49,19 @@ def target_file(root: Path, name: str, content_hash: str) -> Path:
     return root / PLANS / f"target-{name}-{content_hash[:12]}.yaml"
 
 
-def kept_targets(root: Path) -> dict[str, TargetCard]:
-    """Return the cards of targets in a store, and those that ship. A card that cannot be read is left out."""
-    cards = dict(shipped_targets())
-    for path in sorted((root / PLANS).glob("target-*.yaml")):
-        with contextlib.suppress(FileError):
-            card = read_yaml(path, TargetCard)
-            cards.setdefault(card.name, card)
-    return cards
+def card_of(name: str, content_hash: str, root: Path) -> TargetCard:
+    """Return the card of a target: the shipped one, or the one that the store keeps for this content.
+
+    Raises:
+        BenchError: there is none, or it cannot be read.
+    """
+    known = dict(shipped_targets())
+    # the name may come from a stranger's record, so no path is made of it
+    wanted = target_file(root, slug(name), content_hash).name
+    for path in (root / PLANS).glob("target-*.yaml"):
+        if path.name == wanted and (card := read_yaml(path, TargetCard)).name == name:
+            known.setdefault(name, card)
+    return lookup("target", name, known)
 
 
 def read_plan(path: Path) -> Json:

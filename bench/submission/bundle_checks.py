@@ -2,14 +2,13 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from bench.submission.faults import Fault
 from bench.submission.judged import Judged
-from bench.submission.record_checks import manifest_of
-from bench.targets.manifest import Manifest
+from bench.targets.manifest import Manifests
 from pretrain_sources.card import SourceCard
 from pretrain_sources.catalog import catalog
 from pretrain_sources.config_file import FileError, read_yaml
@@ -52,7 +51,7 @@ def _path_faults(card: SourceCard) -> Iterator[Fault]:
             yield Fault("card.path", why)
 
 
-def finding_faults(judged: Judged, manifests: Mapping[str, Manifest]) -> Iterator[Fault]:
+def finding_faults(judged: Judged, manifests: Manifests) -> Iterator[Fault]:
     """Check the leak findings of a bundle; note if there are none."""
     checked: set[tuple[str, str]] = set()
     for path in sorted((judged.runs / LEAKS).glob("*/*.json")):
@@ -64,7 +63,7 @@ def finding_faults(judged: Judged, manifests: Mapping[str, Manifest]) -> Iterato
             yield Fault("finding.misplaced", f"{where} is the finding of {finding.source} on {finding.target}")
         elif judged.name is not None and not bundle.is_of(finding.source, judged.name):
             yield Fault("finding.misplaced", f"{where} is of '{finding.source}', but the bundle is of '{judged.name}'")
-        elif (why := _mismatch(finding, manifests.get(finding.target) or manifest_of(finding.target))) is not None:
+        elif (why := _mismatch(finding, manifests)) is not None:
             yield Fault("finding.unlike", f"{where}: {why}")
         else:
             checked.add((finding.source, finding.target_hash))
@@ -76,10 +75,11 @@ def finding_faults(judged: Judged, manifests: Mapping[str, Manifest]) -> Iterato
         judged.notes.append("not checked for test images that it has seen: run `bench leaks`")
 
 
-def _mismatch(finding: LeakFinding, manifest: Manifest | None) -> str | None:
+def _mismatch(finding: LeakFinding, manifests: Manifests) -> str | None:
     """Why a finding does not match the manifest of its target, or None."""
-    if manifest is None or manifest.target_hash != finding.target_hash:
-        return f"its target_hash is not that of the manifest of {finding.target}"
+    manifest = manifests.get((finding.target, finding.target_hash))
+    if manifest is None:
+        return f"its target_hash is not that of a manifest of {finding.target}"
     ids = {image.id for image in manifest.test}
     if finding.test_images != len(ids):
         return f"it has {finding.test_images} test images, but {finding.target} has {len(ids)}"

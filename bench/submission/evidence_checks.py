@@ -10,7 +10,7 @@ import numpy as np
 from bench.spec import Protocol
 from bench.submission.bounds import weighted_f_bounds
 from bench.submission.faults import Fault
-from bench.targets.manifest import Manifest, Truth, truth
+from bench.targets.manifest import Manifests, Truth, truth
 from results import metrics
 from results.evidence import Evidence
 from results.record import TEST, RunRecord, Scores
@@ -19,7 +19,7 @@ CLOSE = 1e-9  # another numpy version may differ in the last digits
 
 
 def evidence_faults(
-    record: RunRecord, evidence: Mapping[str, Evidence], protocol: Protocol, manifest: Manifest | None
+    record: RunRecord, evidence: Mapping[str, Evidence], protocol: Protocol, manifests: Manifests
 ) -> Iterator[Fault]:
     """Check the evidence of each test split in stages; a stage with faults is the last, because later stages build on it."""
     scores = record.by_split
@@ -27,17 +27,19 @@ def evidence_faults(
     if wrong or (wrong := list(_split_faults(evidence))):
         yield from wrong
         return
-    if manifest is None:
+    manifest = manifests.get((record.target, record.target_hash))
+    hashes = [content_hash[:12] for target, content_hash in manifests if target == record.target]
+    if manifest is None and not hashes:
         why = (
             f"no manifest of {record.target} is shipped: make one with `bench data manifest {record.target} --out FILE` (for a "
             "target of your own, its card file in place of the name) and pass it with --manifest"
         )
         yield Fault("images.no_manifest", why)
         return
-    if manifest.target_hash != record.target_hash:
+    if manifest is None:
         why = (
-            f"target_hash is {record.target_hash[:12]}, but that of {record.target}'s manifest is "
-            f"{manifest.target_hash[:12]}: the run was scored on other files"
+            f"target_hash is {record.target_hash[:12]}, but manifests of {record.target} have "
+            f"{' or '.join(hashes)}: the run was scored on other files"
         )
         yield Fault("images.target", why)
         return

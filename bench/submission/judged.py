@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from bench.plan.saved_plans import kept_targets
+from bench.plan.saved_plans import card_of
 from bench.submission.copies import Place
 from bench.submission.faults import Fault
 from bench.targets.card import TargetCard
@@ -37,10 +37,13 @@ class Judged:
         """
         return catalog() if self.name is None else collect([self.folder / bundle.CARD], catalog())
 
-    @cached_property
-    def targets(self) -> Mapping[str, TargetCard]:
-        """The shipped cards of targets, and those of the bundle or store."""
-        return kept_targets(self.runs)
+    def target_of(self, record: RunRecord) -> TargetCard:
+        """The card of a run's target: shipped, or of the bundle or store.
+
+        Raises:
+            BenchError: there is none, or it cannot be read.
+        """
+        return card_of(record.target, record.target_hash, self.runs)
 
     @property
     def measured(self) -> list[RunRecord]:

@@ -1,7 +1,7 @@
 """Check one run of a bundle against card, protocol, identity, evidence and test images."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
@@ -18,7 +18,7 @@ from bench.submission.identity import Definitions, IdentityError, identity_fault
 from bench.submission.judged import Judged
 from bench.submission.training_checks import training_faults
 from bench.targets.card import TargetSpec
-from bench.targets.manifest import Manifest, read_manifest, shipped_manifest
+from bench.targets.manifest import Manifests
 from bench.targets.mapping import map_spec
 from pretrain_sources.catalog import UnknownSourceError, find_source
 from pretrain_sources.config_file import read_yaml, suggestion
@@ -33,7 +33,7 @@ FOLLOWING = (  # fields of a record that follow from its unit
 )
 
 
-def run_faults(record: RunRecord, store: Store, judged: Judged, manifests: Mapping[str, Manifest]) -> Iterator[Fault]:
+def run_faults(record: RunRecord, store: Store, judged: Judged, manifests: Manifests) -> Iterator[Fault]:
     """Check one run of a bundle or of a plain store."""
     name = judged.name
     if name is not None and not bundle.is_of(record.source, name):
@@ -73,14 +73,7 @@ def run_faults(record: RunRecord, store: Store, judged: Judged, manifests: Mappi
     except (StoreError, ValueError) as error:
         yield Fault("evidence.unreadable", str(error).replace(f"{store.root}/", ""))
         return
-    manifest = manifests.get(record.target) or manifest_of(record.target)
-    yield from evidence_faults(record, evidence, meant.protocol, manifest)
-
-
-def manifest_of(target: str) -> Manifest | None:
-    """The shipped manifest of a target, or None."""
-    path = shipped_manifest(target)
-    return read_manifest(path) if path else None
+    yield from evidence_faults(record, evidence, meant.protocol, manifests)
 
 
 def _definitions(record: RunRecord, judged: Judged) -> Definitions:
@@ -93,7 +86,7 @@ def _definitions(record: RunRecord, judged: Judged) -> Definitions:
     protocol = read_yaml(lookup("protocol", name.removesuffix(SMOKE), shipped.shipped_files("protocols")), Protocol)
     protocol = protocol.smoke() if name.endswith(SMOKE) else protocol
     card = find_source(record.source, judged.cards)
-    spec = map_spec(lookup("target", record.target, judged.targets).spec, protocol.class_map)
+    spec = map_spec(judged.target_of(record).spec, protocol.class_map)
     return Definitions(protocol, card, judged.cards, find_backbone(record.backbone), spec)
 
 

@@ -91,7 +91,7 @@ def reproduce(judged: Judged, sources: Sources, seed: int, report: Progress) -> 
     """
     record = judged.measured[int(np.random.default_rng(seed).integers(len(judged.measured)))]
     protocol = Protocol.model_validate(record.settings["protocol"])
-    target = target_of(record, protocol, sources.data, judged.targets)
+    target = target_of(record, protocol, sources.data, judged.target_of(record))
     cards = _cards(judged, record, sources.folder)
     store = Store(sources.scratch)
     store.make()

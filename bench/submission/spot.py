@@ -55,7 +55,7 @@ def spot(judged: Judged, folder: Path, data: Path, count: int, seed: int, report
             continue
         protocol = Protocol.model_validate(record.settings["protocol"])
         board = (record.target, record.protocol, record.target_hash)
-        target = targets[board] = targets.get(board) or target_of(record, protocol, data, judged.targets)
+        target = targets[board] = targets.get(board) or target_of(record, protocol, data, judged.target_of(record))
         net = network.build(find_backbone(record.backbone), len(record.classes))
         try:
             net.load_state_dict(tensors)

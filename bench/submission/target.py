@@ -1,6 +1,5 @@
 """The target that a bundle was scored on, from the local data."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from bench import BenchError
@@ -11,13 +10,13 @@ from bench.targets.mapping import map_target
 from results.record import RunRecord
 
 
-def target_of(record: RunRecord, protocol: Protocol, data: Path, cards: Mapping[str, TargetCard]) -> Target:
-    """Open the record's target. cards: of targets, by name.
+def target_of(record: RunRecord, protocol: Protocol, data: Path, card: TargetCard) -> Target:
+    """Open the record's target. card: its own.
 
     Raises:
         BenchError: the data cannot be used, or are not the files that the record was scored on.
     """
-    target = map_target(open_target(cards[record.target], data), protocol.class_map)
+    target = map_target(open_target(card, data), protocol.class_map)
     if target.content_hash != record.target_hash:
         raise BenchError(
             f"{record.target} in {data} has other files than the bundle was scored on: its content hash differs"

@@ -13,7 +13,7 @@ from bench.submission.copies import Comparison, places, read_known
 from bench.submission.faults import Fault
 from bench.submission.judged import Judged
 from bench.submission.record_checks import run_faults
-from bench.targets.manifest import Manifest, read_manifest
+from bench.targets.manifest import Manifests, read_manifest, shipped_manifests
 from results import bundle
 from results.record import RunRecord
 from results.record_files import read_records, run_folders
@@ -34,7 +34,7 @@ def judge(folder: Path, manifests: Sequence[Path] = (), others: Path | None = No
         _read(judged)
     if judged.faults:
         return judged  # changed files cannot be checked further
-    known = {manifest.target: manifest for manifest in map(read_manifest, manifests)}
+    known = {**shipped_manifests(), **{made.key: made for made in map(read_manifest, manifests)}}
     store = Store(judged.runs)
     for record in judged.records:
         where = store.folder_of(record).relative_to(store.root).as_posix()
@@ -73,7 +73,7 @@ def _read(judged: Judged) -> None:
         judged.faults.append(Fault("bundle.empty", "no successful run in the bundle"))
 
 
-def _of_run(judged: Judged, record: RunRecord, store: Store, known: dict[str, Manifest]) -> list[Fault]:
+def _of_run(judged: Judged, record: RunRecord, store: Store, known: Manifests) -> list[Fault]:
     try:
         return list(run_faults(record, store, judged, known))
     except ModuleNotFoundError:  # a fault of this installation, not of the bundle

@@ -1,7 +1,7 @@
 """A target's manifest: the ids of its test images and their pixel counts. It allows checking evidence without the images."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -57,6 +57,11 @@ class Manifest(BaseModel):
         default_factory=dict, description="images of the further test splits, by split"
     )
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """Target and content hash. One target has a manifest for each cut of its data."""
+        return self.target, self.target_hash
+
     @model_validator(mode="after")
     def _is_whole(self) -> "Manifest":
         known = shipped_targets().get(self.target)
@@ -74,6 +79,9 @@ class Manifest(BaseModel):
     def images_of(self, split: str) -> list[ManifestImage]:
         """Return the images of a test split; none if it does not name the split."""
         return self.test if split == TEST else self.further.get(split, [])
+
+
+Manifests = Mapping[tuple[str, str], Manifest]  # by target and content hash
 
 
 @dataclass(frozen=True)
@@ -128,10 +136,10 @@ def _lines(images: Sequence[ManifestImage]) -> str:
     return f"[\n  {rows}\n ]"
 
 
-def shipped_manifest(target: str) -> Path | None:
-    """Return the path of the manifest shipped for a target, or None (SODA's has to be made from the images)."""
-    path = Path(str(resources.files("bench"))) / "targets" / "manifests" / f"{target}.json"
-    return path if path.is_file() else None
+def shipped_manifests() -> Manifests:
+    """Read the manifests that ship (SODA's has to be made from the images)."""
+    folder = Path(str(resources.files("bench"))) / "targets" / "manifests"
+    return {made.key: made for made in map(read_manifest, sorted(folder.glob("*.json")))}
 
 
 def read_manifest(path: Path) -> Manifest:
