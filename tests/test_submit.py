@@ -20,7 +20,7 @@ from backbones import network
 from backbones.registry import BACKBONES
 from bench.submission import verify
 from bench.targets import open_target
-from bench.targets.manifest import make_manifest, read_manifest, shipped_manifests
+from bench.targets.manifest import make_manifest, shipped_manifests
 from pretrain_sources.card import SourceCard
 from pretrain_sources.config_file import read_yaml
 from pretrain_sources.template import KINDS, schema, template
