@@ -4,8 +4,8 @@
     python tests/benchmarks/ablations.py ROWS.csv                                  print the table
 
 TABLE.yaml: target, base (a protocol), variants (name -> changes of the base), backbone, starts (none, imagenet), seeds. A run is a
-row: val mIoU, IoU of each class, and predicted / true area of each class, over the whole split. Seeds come last, so that a table that
-was stopped early is even. Training is the harness's own.
+row: val mIoU, IoU of each class, and predicted / true area of each class, over the whole split. Seeds come last, so that a table
+that was stopped early is even. Training is the harness's own.
 """
 
 import argparse
