@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones.heads import AuxiliaryHead, LinearHead, widths
 from backbones.spec import BackboneSpec, Colour
 
 STRIDE = 32  # inputs are padded to a multiple of it: encoders halve five times, and odd sizes fail nearly everywhere
@@ -16,7 +17,10 @@ STRIDE = 32  # inputs are padded to a multiple of it: encoders halve five times,
 
 @final
 class Network(nn.Module):
-    """`.encoder` maps (B, 3, H, W) to a list of feature maps, `.decoder` maps those to logits of any smaller size."""
+    """`.encoder` maps (B, 3, H, W) to a list of feature maps, `.decoder` maps those to logits of any smaller size.
+
+    `.auxiliary`: a second head on the same features for a training's loss, or None. Only `with_auxiliary` uses it.
+    """
 
     mean: Tensor
     std: Tensor
@@ -26,6 +30,7 @@ class Network(nn.Module):
         self.spec = spec
         self.encoder = encoder
         self.decoder = decoder
+        self.auxiliary: nn.Module | None = None
         self.register_buffer("mean", torch.empty(1, 3, 1, 1))
         self.register_buffer("std", torch.empty(1, 3, 1, 1))
         self.set_normalisation(spec.mean, spec.std)
@@ -46,15 +51,34 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, K, H, W) for thermal images (B, 1, H, W) in 0..1, any H and W."""
+        return self._cut(self.decoder(self.features(images)), images)
+
+    def with_auxiliary(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits of decoder and auxiliary head, both (B, K, H, W)."""
+        assert self.auxiliary is not None
+        features = self.features(images)
+        return self._cut(self.decoder(features), images), self._cut(self.auxiliary(features), images)
+
+    def _cut(self, logits: Tensor, images: Tensor) -> Tensor:
+        """Resize logits to the padded images and cut the padding off."""
         height, width = images.shape[-2:]
-        logits: Tensor = self.decoder(self.features(images))
         padded = (height + -height % STRIDE, width + -width % STRIDE)
         if logits.shape[-2:] != padded:
             logits = F.interpolate(logits, size=padded, mode="bilinear", align_corners=False)
         return logits[..., :height, :width]
 
 
-def build(spec: BackboneSpec, num_classes: int) -> Network:
-    """Build a network with random weights from torch's global generator (seed it first)."""
+def build(spec: BackboneSpec, num_classes: int, linear: bool = False, auxiliary: bool = False) -> Network:
+    """Build a network with random weights from torch's global generator (seed it first).
+
+    linear: a linear head in place of the decoder. auxiliary: with an auxiliary head. The encoder's weights do not depend on either.
+    """
     encoder, decoder = importlib.import_module(f"backbones.{spec.builder}").build(spec, num_classes)
-    return Network(spec, encoder, decoder).to(memory_format=torch.channels_last)
+    network = Network(spec, encoder, decoder)
+    if linear or auxiliary:
+        with torch.no_grad():
+            channels = widths(network.eval().features(torch.zeros(1, 1, 64, 64)))
+        network.train()
+        network.decoder = LinearHead(channels, num_classes) if linear else network.decoder
+        network.auxiliary = AuxiliaryHead(channels, num_classes) if auxiliary else None
+    return network.to(memory_format=torch.channels_last)

@@ -10,7 +10,7 @@ import streamlit as st
 from dashboard.filters import Chosen, family, is_control
 from results import charts
 from results.escape import cell, cells, for_csv, for_streamlit, for_terminal
-from results.marks import split_words
+from results.marks import board_marks, split_words
 from results.record import column_docs
 from results.replicate_scores import Samples, samples
 
@@ -96,12 +96,8 @@ def two_sources(chosen: Chosen) -> tuple[Samples, str, str] | None:
 def board_notes(run: "pd.Series[Any]") -> None:
     """Draw the notes that apply to all scores of a board."""
     st.caption(plain(f"{run['target']}{split_words(run['test_split'])}: {run['label_note']}"))
-    if not run["ranked"]:
-        st.warning("Too short to rank anything: this protocol only checks that every part works.")
-    if run["selected_on_test"]:
-        st.warning(
-            "Selected on test: this protocol chose the schedule on the test split, so its scores are optimistic."
-        )
+    for mark in board_marks(run.to_dict()):
+        st.warning(plain(mark))
 
 
 def held_equal(protocol: object, label_note: str) -> None:

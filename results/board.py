@@ -18,7 +18,7 @@ CELL_NAMES = ["source", "backbone", "train_frac"]
 Run = Mapping[Hashable, Any]  # a row of the table
 
 _SAME = [*BOARD, *CELL_NAMES, "cell"]  # the same for all runs of a cell
-_ALSO_SAME = ["ranked", "selected_on_test", "label_note", "weights", "leak", "badge", "test_split"]
+_ALSO_SAME = ["ranked", "selected_on_test", "transfer", "label_note", "weights", "leak", "badge", "test_split"]
 _TUNING = {  # board column: run column
     "val_miou_tuned": "tuned_val_miou",
     "val_miou_default": "default_val_miou",
@@ -31,7 +31,17 @@ _USED = [*_SAME, *_ALSO_SAME, *_HELD_OUT, *_TUNING.values(), *_OF_A_RUN]
 _BOARD_COLUMNS = [
     *("rank", "target", "protocol", *CELL_NAMES, "n", "replicates", "miou", "miou_low", "miou_high", "interval_note"),
     *("weighted_f", "weighted_f_low", "weighted_f_high", "val_miou_tuned", "val_miou_default", "trials", "schedule"),
-    *("heldout_miou", "heldout_miou_constant", "run_s", "status", "reason", "ranked", "selected_on_test", "label_note"),
+    *(
+        "heldout_miou",
+        "heldout_miou_constant",
+        "run_s",
+        "status",
+        "reason",
+        "ranked",
+        "selected_on_test",
+        "transfer",
+        "label_note",
+    ),
     *("weights", "leak", "touched", "says_touched", "badge", "cell", *BOARD[2:], "finished", "test_split"),
 ]
 # text columns, even where every value is missing

@@ -5,6 +5,11 @@ from typing import Any
 
 from results.record import TEST
 
+TRANSFERS = {
+    "frozen": "FROZEN ENCODER: only decoder and head were trained on the target.",
+    "linear": "LINEAR PROBE: the encoder is frozen; a 1 x 1 convolution on its feature maps was trained on the target.",
+}
+
 
 def marks(cell: Mapping[Any, Any]) -> list[str]:
     """Return the marks of a row of `results.board.board`: leak, share of seen test images (verified or declared), badge."""
@@ -14,6 +19,15 @@ def marks(cell: Mapping[Any, Any]) -> list[str]:
     shown += [f"has seen {touched:.0%} of the test"] if touched else []
     shown += [f"declares {declared:.0%} of the test seen"] if declared else []
     return shown + ([] if badge is None else [f"submitted, {badge}"])
+
+
+def board_marks(run: Mapping[Any, Any]) -> list[str]:
+    """Return what holds for all scores of a board and must stand beside them. run: any of its runs or cells."""
+    shown = [TRANSFERS[run["transfer"]]] if run["transfer"] in TRANSFERS else []
+    shown += [] if run["ranked"] else ["TOO SHORT TO RANK ANYTHING: this protocol only shows that everything runs."]
+    if run["selected_on_test"]:
+        shown.append("SELECTED ON TEST: this protocol selects on the test split, so its scores are optimistic.")
+    return shown
 
 
 def split_words(split: object) -> str:

@@ -35,6 +35,7 @@ MOST_SETTINGS = 2**18  # limit for `settings` as JSON; the longest chain takes 2
 HEX = r"^[0-9a-f]{64}$"
 TRAIN, VAL, TEST = "train", "val", "test"  # splits of every target; a target may have further test splits
 SPLIT = r"[a-z0-9][a-z0-9-]{0,31}"  # name of a further test split; part of a file name
+LATER = {"further": None, "transfer": "finetune"}  # fields of a run that are younger than the first records
 MOST_FURTHER = 8  # limit for further test splits
 
 Text = Annotated[str, Field(max_length=MOST_CHARACTERS)]
@@ -165,6 +166,10 @@ class RunRecord(_Part):
     replicates: int = Field(ge=1, le=MOST, description="number of replicates that the protocol requires")
     ranked: bool = Field(description="false if the protocol is too short for a ranking (demo, smoke)")
     selected_on_test: bool = Field(description="true if the protocol chose the schedule on the test split")
+    transfer: Literal["finetune", "frozen", "linear"] = Field(
+        default="finetune",
+        description="what was trained on the target: all (finetune), decoder and head (frozen), or a 1 x 1 convolution (linear)",
+    )
     leak: Text | None = Field(
         default=None, description="what the source has seen of the target; such runs are marked and never ranked"
     )
@@ -231,10 +236,10 @@ class RunRecord(_Part):
         return self
 
     @model_serializer(mode="wrap")
-    def _without_empty_further(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave `further` out where there is none, so that records of other targets stay as they are."""
+    def _without_later_defaults(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave younger fields out where they say nothing, so that older records stay as they are."""
         fields: dict[str, Any] = serialise(self)
-        return {name: value for name, value in fields.items() if name != "further" or value is not None}
+        return {name: value for name, value in fields.items() if LATER.get(name, ...) != value}
 
     @property
     def by_split(self) -> dict[str, Scores]:

@@ -17,7 +17,7 @@ from results import known_leaks
 from results.board import board
 from results.board_choice import UnanswerableError
 from results.known_leaks import LEAST_CLEAN, KnownLeaks, clean_row, scored_images
-from results.marks import split_words
+from results.marks import board_marks, split_words
 from results.record import TEST
 
 METRICS = {"miou": "mIoU", "weighted_f": "weighted F-measure"}
@@ -142,10 +142,7 @@ def _left_out(cells: pd.DataFrame) -> dict[tuple[str, str], str]:
 def _board_notes(first: "pd.Series[Any]", attrs: Mapping[Hashable, Any]) -> list[str]:
     """Return the notes on a board. first: one of its cells. attrs: of the table of its runs."""
     notes = [f"{first['target']}, {first['protocol']}{split_words(first['test_split'])}: {first['label_note']}"]
-    notes += [] if first["ranked"] else ["TOO SHORT TO RANK ANYTHING: this protocol only checks that every part works."]
-    notes += (
-        ["SELECTED ON TEST: this protocol chose the schedule on the test split."] if first["selected_on_test"] else []
-    )
+    notes += board_marks(first.to_dict())
     notes += attrs.get("notes", ())
     unreadable = len(attrs.get("unreadable", ()))
     return notes + ([f"{unreadable} records or submissions are left out; see `bench table`"] if unreadable else [])

@@ -67,7 +67,7 @@ def _board_of(run: Run) -> tuple[str, ...]:
 
 
 def _shared(run: Run) -> tuple[object, ...]:
-    return tuple(run["classes"]), bool(run["ranked"]), bool(run["selected_on_test"])
+    return tuple(run["classes"]), bool(run["ranked"]), bool(run["selected_on_test"]), str(run["transfer"])
 
 
 def _submitted(store: Store, one: Submission, known: _Shown) -> pd.DataFrame:
@@ -84,7 +84,7 @@ def _submitted(store: Store, one: Submission, known: _Shown) -> pd.DataFrame:
     merged.add(runs)
     if not all(map(merged.accepts, runs.to_dict("records"))):
         raise BundleError(
-            "its runs differ from the other runs of their board in `classes`, `ranked` or `selected_on_test`"
+            "its runs differ from the other runs of their board in `classes`, `ranked`, `selected_on_test` or `transfer`"
         )
     return runs
 

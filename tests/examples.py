@@ -144,6 +144,7 @@ def runs_table(
                         "heldout_miou_constant": None,
                         "badge": None,
                         "test_split": "test",
+                        "transfer": "finetune",
                         "further": None,
                     }
                 )

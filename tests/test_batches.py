@@ -5,7 +5,8 @@ import pytest
 import torch
 from conftest import protocol_fields
 
-from bench.spec import Loss, Protocol
+from bench.spec import Protocol
+from bench.spec.parts import Loss
 from bench.targets import Target, open_target
 from bench.train.batches import Batches, Decoded, choose, class_pixels, class_weights, open_split
 from pretrain_sources.image_files import IGNORE

@@ -27,7 +27,8 @@ from bench.plan.units import Unit
 from bench.run import executors
 from bench.run.run import How, _places
 from bench.shipped import load_protocol
-from bench.spec import Loss, Protocol, Schedule
+from bench.spec import Protocol
+from bench.spec.parts import Loss, Schedule
 from bench.targets import open_target
 from bench.train import devices, repeatable
 from bench.train.batches import Decoded

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from backbones.network import Network, build
 from backbones.registry import BACKBONES
 from bench import DivergedError
-from bench.spec import Loss, Protocol, Schedule
+from bench.spec import Protocol
+from bench.spec.parts import Loss, Schedule
 from bench.targets import open_target
 from bench.train.batches import Batches, Decoded, open_split
-from bench.train.loop import Progress, SegmentationLoss, Training, _offsets, fit, lr_factor, predict
+from bench.train.loop import Progress, SegmentationLoss, Training, _offsets, fit, predict
+from bench.train.optimiser import lr_factor
 
 LOSS = Loss(dice_background=False, class_weight_power=0.5, class_weight_cap=5)
 

@@ -21,7 +21,10 @@ def test_every_shipped_protocol_has_the_name_of_its_file(name: str) -> None:
 
 
 def test_only_the_peer_protocol_selects_on_test() -> None:
-    assert [name for name in shipped_files("protocols") if load_protocol(name).select_on == "test"] == ["soda-unip-v1"]
+    assert [name for name in shipped_files("protocols") if load_protocol(name).select_on == "test"] == [
+        "soda-unip-v1",
+        "soda-unip-v2",
+    ]
 
 
 def test_smoke_is_small_and_never_ranked() -> None:
@@ -80,7 +83,7 @@ PLACES = list(numbers(Protocol))
 
 
 def test_every_number_of_a_protocol_is_found() -> None:
-    assert len(PLACES) == 36
+    assert len(PLACES) == 40
     assert ("search", "warmup_frac", "high") in PLACES
 
 
@@ -92,7 +95,14 @@ def test_invalid_numbers_are_refused_everywhere(place: tuple[str, ...], bad: obj
     for name in place[:-1]:
         inner = inner[name]
     is_size = place[-1] == "scale" or place[-1].endswith("_px")
-    if bad is None and place[-1] in ("image_px", "window_px", "stride_px", "max_frames", "pretrain_epochs"):
+    if bad is None and place[-1] in (
+        "image_px",
+        "window_px",
+        "stride_px",
+        "max_frames",
+        "pretrain_epochs",
+        "grad_clip",
+    ):
         return  # the field is optional
     inner[place[-1]] = [bad, bad] if is_size and not isinstance(bad, list) else bad
     with pytest.raises(ValidationError):

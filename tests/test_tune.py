@@ -9,7 +9,8 @@ from conftest import protocol_fields
 
 from bench import DivergedError
 from bench.plan.candidates import candidates
-from bench.spec import Protocol, Range, Schedule
+from bench.spec import Protocol
+from bench.spec.parts import Range, Schedule
 from bench.train.tune import Trial, best, propose, read_trials, tune
 from pretrain_sources.hashing import derive_seed
 
@@ -99,6 +100,7 @@ def test_candidates_equal_those_of_optuna(edges: dict[str, object]) -> None:
         if isinstance(values, Range)
         else optuna.distributions.CategoricalDistribution(values)
         for name, values in settings.search
+        if values is not None
     }
     seed = derive_seed(settings.seed, "candidates") % 2**32
     study = optuna.create_study(sampler=optuna.samplers.QMCSampler(scramble=True, seed=seed))

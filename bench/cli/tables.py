@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from results.escape import for_csv, for_json
 from results.known_leaks import unproven, unsearched
-from results.marks import marks, split_words
+from results.marks import board_marks, marks, split_words
 from results.record import TEST
 from results.text_tables import page
 
@@ -87,12 +87,7 @@ def _board_head(first: Mapping[str, Any], several: bool) -> list[str]:
     """Lines above a board: which one it is, and warnings."""
     which = f" (data {first['target_hash'][:6]}, settings {first['protocol_hash'][:6]}, {first['result_version']})"
     named = f"{first['target']}, {first['protocol']}{split_words(first['test_split'])}"
-    head = [f"{named}{which if several else ''}: {first['label_note']}"]
-    if not first["ranked"]:
-        head.append("TOO SHORT TO RANK ANYTHING: this only shows that everything runs.")
-    if first["selected_on_test"]:
-        head.append("SELECTED ON TEST: like comparable work, this protocol selects on the test split.")
-    return head
+    return [f"{named}{which if several else ''}: {first['label_note']}", *board_marks(first)]
 
 
 def _row_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:

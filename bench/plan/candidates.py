@@ -5,7 +5,8 @@ import math
 import numpy as np
 from scipy.stats import qmc
 
-from bench.spec import Protocol, Range, Schedule
+from bench.spec import Protocol
+from bench.spec.parts import Range, Schedule
 from pretrain_sources.hashing import derive_seed
 
 TPE_FROM_TRIALS = 16  # from here on Optuna's TPE sampler proposes
@@ -14,12 +15,12 @@ TPE_FROM_TRIALS = 16  # from here on Optuna's TPE sampler proposes
 def candidates(protocol: Protocol) -> list[Schedule]:
     """Return every schedule of a short study. They are the same for every cell, and those of Optuna's `QMCSampler`."""
     seed = derive_seed(protocol.seed, "candidates") % 2**32
-    space = dict(protocol.search)
+    space = {name: values for name, values in protocol.search if values is not None}
     count = protocol.trials - 1
     # seed, not rng: only seed seeds the legacy generator that stored trials were drawn with
     points = qmc.Sobol(len(space), scramble=True, seed=seed).random_base2(count.bit_length())[:count]
     drawn = [
-        Schedule.model_validate({name: _value(space[name], share) for name, share in zip(space, point, strict=True)})
+        protocol.default.model_copy(update={n: _value(space[n], share) for n, share in zip(space, point, strict=True)})
         for point in points.tolist()
     ]
     return [protocol.default, *drawn]

@@ -16,8 +16,10 @@ from pydantic import Field, ValidationError, field_validator
 from backbones.registry import BACKBONES, DECODERS, find_backbone
 from backbones.spec import BackboneError, BackboneSpec
 from bench import BenchError
+from bench.plan.unfit import refuse_unfit
 from bench.shipped import find_file, load_protocol
-from bench.spec import Cell, Frozen, Protocol
+from bench.spec import Cell, Protocol
+from bench.spec.parts import Frozen
 from bench.targets import find_target
 from bench.targets.card import TargetCard
 from bench.targets.mapping import map_spec
@@ -122,6 +124,7 @@ def load_matrix(
     specs = {n: _backbone(n, path) for n in _unique(written.backbones, path)}
     cards = _keep("source", cards, [name for name in sources if name not in added_by], always=own)
     _refuse_without_steps(cards.values(), protocol, path)
+    refuse_unfit(specs.values(), protocol, path)
     everything = closure(cards.values(), known)
     _refuse_without_backbone(everything.values(), specs, f"{path} has", OTHER_MATRIX)
     specs = _keep("backbone", specs, backbones)
@@ -129,13 +132,12 @@ def load_matrix(
     data = find_target(target) if target else find_target(written.target, path.parent)
     _refuse_above(len(cards), written, protocol, path)
     map_spec(data.spec, protocol.class_map)  # raises if the map does not fit
-    fracs = _unique(written.train_fracs, path)
     cells = tuple(
         Cell(target=data.name, protocol=protocol.name, source=source, backbone=backbone, train_frac=frac)
-        for backbone, source, frac in itertools.product(specs, cards, fracs)
+        for backbone, source, frac in itertools.product(specs, cards, _unique(written.train_fracs, path))
     )
-    pool = pool or _pool_beside(path, written.pool, everything.values())
-    return Matrix(path.stem, data, protocol, cells, everything, specs, pool)
+    beside = None if pool else _pool_beside(path, written.pool, everything.values())
+    return Matrix(path.stem, data, protocol, cells, everything, specs, pool or beside)
 
 
 def _refuse_missing_files(written: MatrixFile, path: Path) -> None:

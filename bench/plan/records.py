@@ -45,6 +45,7 @@ def known_fields(unit: FinalUnit, spec: TargetSpec) -> dict[str, Any]:
         "replicate": unit.replicate,
         "replicates": unit.protocol.replicates,
         "ranked": unit.protocol.ranked,
+        "transfer": unit.protocol.transfer,
         "selected_on_test": unit.protocol.select_on == "test",
         "leak": leak_of(unit, unit.cell.target),
         "finetune_steps": unit.steps,

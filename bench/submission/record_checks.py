@@ -28,7 +28,16 @@ from results.record import RunRecord, evidence_name
 from results.store import Store, StoreError
 
 FOLLOWING = (  # fields of a record that follow from its unit
-    *("classes", "label_note", "ranked", "selected_on_test", "replicates", "finetune_steps", "result_version"),
+    *(
+        "classes",
+        "label_note",
+        "ranked",
+        "selected_on_test",
+        "transfer",
+        "replicates",
+        "finetune_steps",
+        "result_version",
+    ),
     *("protocol_hash", "weights"),
 )
 

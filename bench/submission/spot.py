@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from backbones import network
+from backbones.network import Network
 from backbones.registry import find_backbone
 from backbones.transfer import state_sha256
 from bench.score import confusion_matrix, weighted_fmeasure
@@ -21,6 +21,7 @@ from bench.targets import Target
 from bench.train import devices
 from bench.train.batches import open_split
 from bench.train.loop import Progress, predict
+from bench.train.weights import build_for
 from results import metrics
 from results.evidence_files import read_evidence
 from results.record import TEST, RunRecord
@@ -56,7 +57,7 @@ def spot(judged: Judged, folder: Path, data: Path, count: int, seed: int, report
         protocol = Protocol.model_validate(record.settings["protocol"])
         board = (record.target, record.protocol, record.target_hash)
         target = targets[board] = targets.get(board) or target_of(record, protocol, data, judged.target_of(record))
-        net = network.build(find_backbone(record.backbone), len(record.classes))
+        net = build_for(protocol, find_backbone(record.backbone), len(record.classes))
         try:
             net.load_state_dict(tensors)
         except RuntimeError as error:
@@ -122,7 +123,7 @@ def _of_images(store: Store, record: RunRecord, images: list[tuple[str, int]]) -
 
 
 def _prediction_faults(
-    net: network.Network, record: RunRecord, target: Target, protocol: Protocol, scored: Scored
+    net: Network, record: RunRecord, target: Target, protocol: Protocol, scored: Scored
 ) -> Iterator[Fault]:
     """Compare predictions with the evidence: pixels and weighted F-measure per image, IoU over all images."""
     k = len(record.classes)

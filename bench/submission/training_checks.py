@@ -16,7 +16,8 @@ from bench.plan.candidates import TPE_FROM_TRIALS, candidates
 from bench.plan.records import final_loss
 from bench.plan.trials import Trial, best, read_trials
 from bench.plan.units import FinalUnit
-from bench.spec import Protocol, Schedule
+from bench.spec import Protocol
+from bench.spec.parts import Schedule
 from bench.submission.faults import Fault
 from results.record import RunRecord
 from safe_io.files import MOST_TEXT_BYTES, read_regular

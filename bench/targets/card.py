@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from bench.spec import Frozen
+from bench.spec.parts import Frozen
 from bench.targets.frames import Coding
 from pretrain_sources.config_file import Number, Whole
 from pretrain_sources.image_files import IGNORE, ImageCoding, LabelCoding

@@ -16,12 +16,15 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from bench.spec import Augment, Loss, Protocol, Size
+from bench.spec import Protocol
+from bench.spec.parts import Augment, Loss, Size
 from bench.targets import Target
 from bench.targets.frames import Frame, decode_image, decode_mask
 from pretrain_sources.hashing import derive_seed, fingerprint
 from pretrain_sources.image_files import IGNORE, Pixels
 from pretrain_sources.pool import evenly
+
+REDRAWN = 10  # times at most, a crop that one class fills
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,7 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         self._augment = protocol.augment
         self._seed = seed
         self._steps = steps
+        self._distorts = protocol.augment.photometric_distortion
         self._jitter = v2.Compose(
             [
                 v2.RandomHorizontalFlip(protocol.augment.hflip),
@@ -136,11 +140,16 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         frame, centre = self._aim()
         window = _window(self._augment, self._size)
         corner = _corner(frame.label.shape, window, centre)
+        for _ in range(REDRAWN if self._augment.most_of_one_class < 1 else 0):
+            if _is_mixed(_cut(frame.label, corner, window, fill=IGNORE), self._augment.most_of_one_class):
+                break
+            corner = _corner(frame.label.shape, window, centre)
         image = tv_tensors.Image(torch.from_numpy(_cut(frame.image, corner, window, fill=0))[None])
         label = tv_tensors.Mask(torch.from_numpy(_cut(frame.label, corner, window, fill=IGNORE)))
         image, label = F.resize(image, list(self._size), antialias=True), F.resize(label, list(self._size))
         jittered: tuple[Tensor, Tensor] = self._jitter(image, label)
-        return jittered[0].as_subclass(Tensor), jittered[1].as_subclass(Tensor)
+        image, label = (each.as_subclass(Tensor) for each in jittered)
+        return _distorted(image) if self._distorts else image, label
 
     def _aim(self) -> tuple[Decoded, tuple[int, int] | None]:
         """Draw (frame, pixel to aim at or None): a share of the crops aims at a pixel of a uniformly drawn foreground class."""
@@ -161,8 +170,11 @@ def _draw(n: int) -> int:
 
 def _window(augment: Augment, size: Size) -> Size:
     """Draw the height and width, in frame pixels, of a crop that `scale` enlarges to `size`."""
-    low, high = (math.log(s) for s in augment.scale)
-    scale = math.exp(low + (high - low) * float(torch.rand(())))
+    low, high = augment.scale
+    if augment.scale_draw == "uniform":
+        scale = low + (high - low) * float(torch.rand(()))
+    else:
+        scale = math.exp(math.log(low) + (math.log(high) - math.log(low)) * float(torch.rand(())))
     return max(1, round(size[0] / scale)), max(1, round(size[1] / scale))
 
 
@@ -173,6 +185,21 @@ def _corner(shape: tuple[int, ...], window: Size, centre: tuple[int, int] | None
         return _draw(room[0] + 1), _draw(room[1] + 1)
     top, left = (c - _draw(cut) for c, cut in zip(centre, window, strict=True))
     return min(max(top, 0), room[0]), min(max(left, 0), room[1])
+
+
+def _is_mixed(label: Pixels, most: float) -> bool:
+    """Return whether a crop has two classes at least and none that covers `most` of it, ignored pixels apart."""
+    counts = np.bincount(label.ravel(), minlength=IGNORE + 1)[:IGNORE]
+    return bool(np.count_nonzero(counts) > 1 and counts.max() < most * counts.sum())
+
+
+def _distorted(image: Tensor) -> Tensor:
+    """Change brightness and contrast of a grey uint8 image, each with probability 1/2."""
+    added, factor = (float(torch.empty(()).uniform_(*limits)) for limits in ((-32, 32), (0.5, 1.5)))
+    for times, plus in ((1.0, added), (factor, 0.0)):
+        if float(torch.rand(())) < 0.5:
+            image = (image.float() * times + plus).clamp(0, 255).to(torch.uint8)
+    return image
 
 
 def _cut(pixels: Pixels, corner: tuple[int, int], window: Size, fill: int) -> Pixels:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.plan.units import Learned
-from bench.spec import Protocol, Size
+from bench.spec import Protocol
+from bench.spec.parts import Size
 from bench.train.batches import Batches, Decoded, fitted, resized_label
 from bench.train.needs import NeedsLostError
 from pretrain_sources.corpus import Corpus, CorpusImage, deranged, random_ranks

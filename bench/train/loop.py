@@ -24,11 +24,14 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from backbones.network import Network
+from backbones.transfer import state_sha256
 from bench import DivergedError
-from bench.spec import Loss, Protocol, Schedule
+from bench.spec import Protocol
+from bench.spec.parts import Loss, Schedule
 from bench.train import devices
 from bench.train.batches import Decoded
 from bench.train.devices import Device
+from bench.train.optimiser import lr_factor, parameter_groups
 from pretrain_sources.hashing import derive_seed
 from pretrain_sources.image_files import IGNORE, Pixels
 from results.store import write_atomic
@@ -81,24 +84,16 @@ class SegmentationLoss(nn.Module):
         return torch.where(counted.any(), loss, logits.sum() * 0.0)
 
 
-def lr_factor(schedule: Schedule, step: int, steps: int) -> float:
-    """Return the learning rate as a share of the peak, in (0, 1]: linear warm-up, then poly (1 - t)^0.9 or half a cosine."""
-    warmup = round(schedule.warmup_frac * steps)
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    t = (step - warmup) / max(1, steps - warmup)
-    return float((1 - t) ** 0.9) if schedule.decay == "poly" else 0.5 * (1 + math.cos(math.pi * t))
-
-
 @dataclass(frozen=True)
 class Training:
-    """The settings of a training. loss: over logits (B, K, H, W) and labels (B, H, W)."""
+    """The settings of a training. loss: over logits (B, K, H, W) and labels (B, H, W). frozen: the encoder stays as it is."""
 
     protocol: Protocol
     schedule: Schedule
     loss: nn.Module
     steps: int
     seed: int
+    frozen: bool = False
 
 
 def fit(
@@ -118,9 +113,10 @@ def fit(
     protocol, schedule, steps = training.protocol, training.schedule, training.steps
     device = devices.device_of(protocol)
     network.to(device.torch).train()
+    before = _freeze(network.encoder) if training.frozen else None
     training.loss.to(device.torch)
-    optimiser = torch.optim.AdamW(_parameter_groups(network, schedule), fused=True)
-    decay = LambdaLR(optimiser, lambda step: lr_factor(schedule, step, steps))
+    optimiser = torch.optim.AdamW(parameter_groups(network, schedule), fused=True)
+    decay = LambdaLR(optimiser, lambda step: lr_factor(schedule, step, steps, protocol.poly_power))
     parts = {"network": network, "optimiser": optimiser, "decay": decay}
     history = _resumed(checkpoint, parts, device.torch)
     pending: list[tuple[int, Tensor, float]] = []  # steps whose loss has not been looked at
@@ -135,7 +131,8 @@ def fit(
             looked = time.monotonic()
         optimiser.zero_grad(set_to_none=True)
         value.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(network.parameters(), protocol.grad_clip)
+        if protocol.grad_clip is not None:
+            nn.utils.clip_grad_norm_(network.parameters(), protocol.grad_clip)
         optimiser.step()
         decay.step()
         if not pending:
@@ -143,7 +140,15 @@ def fit(
                 _keep(checkpoint, parts, history)
                 kept = time.monotonic()
             report(step + 1, steps, loss=history[-1][1])
+    if before is not None and state_sha256(network.encoder.state_dict()) != before:
+        raise RuntimeError("the encoder was frozen, and its weights changed")
     return history
+
+
+def _freeze(encoder: nn.Module) -> str:
+    """Stop an encoder from learning, BatchNorm's statistics and dropout included; return the hash of its weights."""
+    encoder.requires_grad_(False).eval()
+    return state_sha256(encoder.state_dict())
 
 
 def _looked_at(pending: list[tuple[int, Tensor, float]], training: Training) -> History:
@@ -172,10 +177,14 @@ def _loss_of(network: Network, loss: nn.Module, batch: Batch, protocol: Protocol
     """Compute the loss of a batch: images (B, 1, H, W) uint8, labels (B, H, W)."""
     images, labels = batch
     images = images.to(device, non_blocking=True).float() / 255
+    labels, extra = labels.to(device, non_blocking=True).long(), None
     with devices.autocast(protocol, device):
-        logits = network(images)
-    value: Tensor = loss(logits.float(), labels.to(device, non_blocking=True).long())
-    return value
+        if network.training and network.auxiliary is not None:
+            logits, extra = network.with_auxiliary(images)
+        else:
+            logits = network(images)
+    value: Tensor = loss(logits.float(), labels)
+    return value if extra is None else value + protocol.loss.auxiliary_weight * loss(extra.float(), labels)
 
 
 def history_csv(history: History) -> str:
@@ -209,18 +218,6 @@ def mean_loss(network: Network, batches: Dataset[Batch], count: int, loss: nn.Mo
     network.to(device).eval()
     loss.to(device)
     return sum(float(_loss_of(network, loss, batches[i], protocol, device)) for i in range(count)) / count
-
-
-def _parameter_groups(network: Network, schedule: Schedule) -> list[dict[str, object]]:
-    """Group parameters: encoder and decoder with their learning rates; vectors (biases, norms) without weight decay."""
-    groups: list[dict[str, object]] = []
-    for part, lr in ((network.encoder, schedule.lr * schedule.encoder_lr_scale), (network.decoder, schedule.lr)):
-        parameters = list(part.parameters())
-        groups.append({"params": [p for p in parameters if p.ndim < 2], "lr": lr, "weight_decay": 0.0})
-        groups.append(
-            {"params": [p for p in parameters if p.ndim >= 2], "lr": lr, "weight_decay": schedule.weight_decay}
-        )
-    return groups
 
 
 @torch.inference_mode()

@@ -27,7 +27,8 @@ from bench.plan.unit import Kind
 from bench.plan.unit_folder import CHECKPOINT, NETWORK, folder_of
 from bench.plan.units import FinalUnit, TuneUnit, Unit
 from bench.score import confusion_matrix, weighted_fmeasure
-from bench.spec import Protocol, Schedule
+from bench.spec import Protocol
+from bench.spec.parts import Schedule
 from bench.targets import Target
 from bench.train import devices, provenance, tune
 from bench.train.batches import Batches, Decoded, choose, class_pixels, class_weights, open_split
@@ -265,13 +266,13 @@ def _finetuned(
     """Finetune one replicate on train alone; return (network, history, certificate or None for random weights)."""
     net = fresh_network(unit, replicate, len(context.target.spec.classes))
     start = unit.pretrained
-    certificate = None if start is None else load(net, left_by(start, context), context.target)
+    certificate = None if start is None else load(net, left_by(start, context), context.target, unit.protocol)
     frames = choose(context.target, "train", unit.protocol, unit.cell.train_frac)
     weights = class_weights(class_pixels(context.target, frames), unit.protocol.loss)
     seed = derive_seed(unit.protocol.seed, "finetune", replicate)
     batches = Batches(train, unit.protocol, len(context.target.spec.classes), seed, unit.steps)
     loss = SegmentationLoss(unit.protocol.loss, weights)
-    training = Training(unit.protocol, schedule, loss, unit.steps, seed)
+    training = Training(unit.protocol, schedule, loss, unit.steps, seed, frozen=unit.protocol.transfer != "finetune")
     history = fit(net, batches, training, report, checkpoint)
     return net, history, certificate
 

@@ -18,7 +18,8 @@ from optuna.trial import TrialState, create_trial
 from bench import DivergedError
 from bench.plan.candidates import TPE_FROM_TRIALS, candidates
 from bench.plan.trials import Trial, best, read_trials
-from bench.spec import Protocol, Range, Schedule
+from bench.spec import Protocol
+from bench.spec.parts import Range, Schedule
 from pretrain_sources.hashing import derive_seed
 from results.store import write_atomic
 
@@ -56,20 +57,21 @@ def propose(protocol: Protocol, done: list[Trial]) -> Schedule:
     study = optuna.create_study(direction="maximize", sampler=sampler)
     for trial in done:
         study.add_trial(_frozen(protocol, trial))
-    return Schedule(**study.ask(_space(protocol)).params)
+    return Schedule.model_validate(protocol.default.model_dump() | study.ask(_space(protocol)).params)
 
 
 def _space(protocol: Protocol) -> dict[str, BaseDistribution]:
     space: dict[str, BaseDistribution] = {}
     for name, values in protocol.search:
-        space[name] = (
-            FloatDistribution(values.low, values.high, log=values.log)
-            if isinstance(values, Range)
-            else CategoricalDistribution(values)
-        )
+        if isinstance(values, Range):
+            space[name] = FloatDistribution(values.low, values.high, log=values.log)
+        elif values is not None:
+            space[name] = CategoricalDistribution(values)
     return space
 
 
 def _frozen(protocol: Protocol, trial: Trial) -> optuna.trial.FrozenTrial:
     result: dict[str, Any] = {"state": TrialState.FAIL} if trial.val_miou is None else {"value": trial.val_miou}
-    return create_trial(params=trial.schedule, distributions=_space(protocol), **result)
+    space = _space(protocol)
+    params = {name: value for name, value in trial.schedule.items() if name in space}
+    return create_trial(params=params, distributions=space, **result)

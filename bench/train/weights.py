@@ -1,6 +1,7 @@
 """Encoder weights passed between units, and the network that loads them."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -8,10 +9,12 @@ from safetensors import SafetensorError, safe_open
 
 from backbones import network
 from backbones.network import Network
+from backbones.spec import BackboneSpec
 from backbones.transfer import Certificate, EncoderWeights, load_encoder, state_sha256
 from bench.plan.outcome import Context
 from bench.plan.unit_folder import folder_of
 from bench.plan.units import FinalUnit, PretrainUnit, TuneUnit
+from bench.spec import Protocol
 from bench.targets import Target
 from bench.targets.frames import decode_image
 from bench.train.needs import NeedsLostError
@@ -25,11 +28,22 @@ PROBE_FRAMES = 2  # train frames on which a certificate measures how far the fea
 def fresh_network(unit: PretrainUnit | TuneUnit | FinalUnit, replicate: str, num_classes: int) -> Network:
     """Build a network with the random weights of a replicate, equal for all sources."""
     torch.manual_seed(derive_seed(unit.protocol.seed, "init", replicate))
-    return network.build(unit.backbone, num_classes)
+    return build_for(unit.protocol, unit.backbone, num_classes, on_target=not isinstance(unit, PretrainUnit))
 
 
-def load(net: Network, weights: EncoderWeights, target: Target) -> Certificate:
+def build_for(protocol: Protocol, backbone: BackboneSpec, num_classes: int, on_target: bool = True) -> Network:
+    """Build a network with random weights and the heads that a protocol wants. on_target: False for a pretraining."""
+    linear = on_target and protocol.transfer == "linear"
+    net = network.build(backbone, num_classes, linear, auxiliary=protocol.loss.auxiliary_weight > 0)
+    if protocol.normalisation is not None:
+        net.set_normalisation((protocol.normalisation.mean,) * 3, (protocol.normalisation.std,) * 3)
+    return net
+
+
+def load(net: Network, weights: EncoderWeights, target: Target, protocol: Protocol) -> Certificate:
     """Load weights strictly; the certificate uses the target's first train frames of one size."""
+    if protocol.normalisation is not None:
+        weights = replace(weights, mean=(protocol.normalisation.mean,) * 3, std=(protocol.normalisation.std,) * 3)
     first, *others = target.splits["train"][:PROBE_FRAMES]
     images = {frame.id: decode_image(frame.image.read_bytes(), target.coding) for frame in (first, *others)}
     images = {name: image for name, image in images.items() if image.shape == images[first.id].shape}

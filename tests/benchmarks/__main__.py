@@ -50,6 +50,17 @@ def training(options: argparse.Namespace) -> Iterable[Row]:
         yield what, took, f"the bare model {row['bare_ms']:.0f} ms", f"{above:+.1%}", "<= +10 %", above <= 0.1
 
 
+def transfer(options: argparse.Namespace) -> Iterable[Row]:
+    for row in measured("transfer.py"):
+        what, faster, linear = (
+            f"training step, {row['backbone']}, {row['transfer']}",
+            row["times_finetune"],
+            row["transfer"] == "linear",
+        )
+        aim, reached = (">= 2 x", faster >= 2) if linear else ("-", None)
+        yield what, f"{row['ms']:.0f} ms", f"finetuning {row['finetune_ms']:.0f} ms", f"{faster:.1f} x", aim, reached
+
+
 def scenes(options: argparse.Namespace) -> Iterable[Row]:
     for row in measured("scenes_speed.py"):
         speed = row["frames_per_s"]
@@ -254,6 +265,7 @@ def print_table(options: argparse.Namespace) -> None:
     parts: list[Callable[[argparse.Namespace], Iterable[Row]]] = [
         weighted_f,
         training,
+        transfer,
         scenes,
         corpora,
         sam,

@@ -6,37 +6,28 @@ Every new setting belongs to one of the three; which one is a question of method
 import difflib
 import functools
 import math
-from typing import Annotated, Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    field_validator,
-    model_serializer,
-    model_validator,
+from pydantic import Field, field_validator, model_validator
+
+from bench.spec.parts import (
+    MOST,
+    MOST_STEPS,
+    Augment,
+    Frozen,
+    Loss,
+    Normalisation,
+    Precision,
+    Schedule,
+    SearchSpace,
+    Size,
+    Transfer,
 )
-
 from pretrain_sources.config_file import Number, Whole
 from pretrain_sources.hashing import Identified, fingerprint
 
-Side = Annotated[Whole, Field(ge=1, le=16_384)]
-Size = tuple[Side, Side]  # height, width in pixels
-Share = Annotated[Number, Field(ge=0, le=1)]
-Factor = Annotated[Number, Field(gt=0, le=32)]
-MOST = 3e38  # larger numbers overflow to infinity in float32
-MOST_STEPS = 100_000_000  # of one training; guards against typing errors
-Decay = Literal["poly", "cosine"]
-Precision = Literal["fp32", "bf16"]
 SMOKE = "~smoke"  # suffix of the name of a smoke protocol
-
-
-class Frozen(BaseModel):
-    """A validated, immutable model."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Cell(Frozen):
@@ -53,90 +44,6 @@ class Cell(Frozen):
         return f"{self.source} x {self.backbone}{part}"
 
 
-class Schedule(Frozen):
-    """The settings that are tuned for each cell."""
-
-    lr: Number = Field(gt=0, le=MOST, description="peak learning rate of decoder and head")
-    encoder_lr_scale: Number = Field(gt=0, le=MOST, description="the encoder's learning rate as a multiple of lr")
-    weight_decay: Number = Field(ge=0, le=MOST)
-    warmup_frac: Number = Field(
-        ge=0, lt=1, description="share of the steps over which the learning rate rises linearly"
-    )
-    decay: Decay = Field(description="poly: (1 - t)^0.9; cosine: half a period")
-
-
-class Range(Frozen):
-    """A closed interval, searched on a linear or a logarithmic scale."""
-
-    low: Number
-    high: Number
-    log: bool = False
-
-    @model_validator(mode="after")
-    def _is_a_range(self) -> "Range":
-        if self.low > self.high or (self.log and self.low <= 0):
-            raise ValueError("low must not exceed high, and must be positive on a log scale")
-        return self
-
-
-class SearchSpace(Frozen):
-    """The search space of schedules: one entry for each field of Schedule."""
-
-    lr: Range
-    encoder_lr_scale: Range
-    weight_decay: Range
-    warmup_frac: Range
-    decay: tuple[Decay, ...] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _proposes_schedules(self) -> "SearchSpace":
-        for end in ("low", "high"):
-            values = {name: getattr(value, end) for name, value in self if isinstance(value, Range)}
-            try:
-                Schedule.model_validate({**values, "decay": self.decay[0]})
-            except ValidationError as error:
-                first = error.errors(include_url=False)[0]
-                raise ValueError(f"{first['loc'][0]}.{end} {first['input']}: {first['msg']}") from error
-        return self
-
-    def holds(self, schedule: Schedule) -> bool:
-        """Return whether the schedule lies in the search space."""
-        values = schedule.model_dump()
-        ranges = {name: value for name, value in self if isinstance(value, Range)}
-        return schedule.decay in self.decay and all(r.low <= values[name] <= r.high for name, r in ranges.items())
-
-
-class Augment(Frozen):
-    """Random augmentation of training frames, drawn at every step."""
-
-    scale: tuple[Factor, Factor] = Field(description="factor by which a frame is enlarged before the crop, log-uniform")
-    rare_crop_share: Share = Field(
-        description="share of crops centred near a pixel of a uniformly drawn foreground class"
-    )
-    hflip: Share
-    vflip: Share = 0
-    brightness: Number = Field(ge=0, lt=1, description="gain jitter: factor in 1 +- this")
-    contrast: Number = Field(ge=0, lt=1, description="contrast jitter: factor in 1 +- this")
-
-    @field_validator("scale")
-    @classmethod
-    def _is_ordered(cls, scale: tuple[float, float]) -> tuple[float, float]:
-        if scale[0] > scale[1]:
-            raise ValueError("must be [smallest, largest]: the first number is larger than the second")
-        return scale
-
-
-class Loss(Frozen):
-    """Cross-entropy plus Dice; class weights are computed from the pixels of the train split."""
-
-    dice_weight: Number = Field(default=1.0, ge=0, le=1000)
-    dice_background: bool = Field(description="whether Dice includes class 0")
-    class_weight_power: Number = Field(
-        ge=0, le=10, description="weight = (pixels of the largest class / pixels of the class) ^ power"
-    )
-    class_weight_cap: Number = Field(ge=1, le=MOST, description="upper bound of the weights")
-
-
 IGNORED = "ignore"  # in a class map: pixels of these classes are excluded
 
 
@@ -147,15 +54,17 @@ class MappedClass(Frozen):
     of: tuple[str, ...] = Field(min_length=1)
 
 
-# Fields that are younger than the first results: at their defaults they are no part of a protocol's identity and records.
-LATER = {"precision": "fp32"}
-
-
 class Protocol(Frozen, Identified):
     """Everything that is held equal between cells: named, versioned, never edited once results exist."""
 
+    later = MappingProxyType({"precision": "fp32", "transfer": "finetune", "poly_power": 0.9, "normalisation": None})
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._~-]*$")
     description: str
+    transfer: Transfer = Field(
+        default="finetune",
+        description="what is trained on the target. finetune: all; frozen: decoder and head; linear: a 1 x 1 convolution on the "
+        "encoder's last four feature maps, in place of the decoder",
+    )
     device: Literal["cpu", "cuda", "any"] = Field(
         description="processor type; any: a CUDA GPU where there is one, else the CPU"
     )
@@ -198,7 +107,11 @@ class Protocol(Frozen, Identified):
     )
     ranked: bool = Field(default=True, description="false if training is too short to rank anything")
     beta_squared: Number = Field(default=1.0, gt=0, le=1e6, description="of the weighted F-measure")
-    grad_clip: Number = Field(gt=0, le=MOST, description="largest norm of the gradient")
+    grad_clip: Number | None = Field(gt=0, le=MOST, description="largest norm of the gradient; null: not limited")
+    poly_power: Number = Field(default=0.9, gt=0, le=10, description="of the poly decay")
+    normalisation: Normalisation | None = Field(
+        default=None, description="input normalisation of all sources; null: that of the weights"
+    )
     seed: Whole = Field(default=0, ge=0, lt=2**63)
     augment: Augment
     loss: Loss
@@ -254,11 +167,6 @@ class Protocol(Frozen, Identified):
             little |= {"device": "any", "precision": "fp32"}
         return self.model_copy(update={"name": f"{self.name}{SMOKE}", "ranked": False, **little})
 
-    @model_serializer(mode="wrap")
-    def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields: dict[str, Any] = dump(self)
-        return {name: value for name, value in fields.items() if LATER.get(name, ...) != value}
-
     def identity(self) -> dict[str, Any]:
         """Return the fields that affect a result: all but the description and the number of replicates."""
         return self.model_dump(mode="json", exclude={"description", "replicates"})
@@ -267,6 +175,7 @@ class Protocol(Frozen, Identified):
     def pretraining_hash(self) -> str:
         """Hash of the fields that affect pretraining; protocols that differ only elsewhere share pretrainings."""
         elsewhere = {"name", "finetune_steps", "trials", "class_map", "window_px", "stride_px", "select_on", "ranked"}
+        elsewhere |= {"transfer"}
         elsewhere |= {"description", "replicates", "beta_squared", "search", "max_frames"}
         return fingerprint(self.model_dump(mode="json", exclude=elsewhere))
 

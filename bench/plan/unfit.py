@@ -1,0 +1,23 @@
+"""Pairs of backbone and protocol that cannot be trained, refused before anything is."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from backbones.spec import BackboneSpec
+from backbones.vit_layers import layers_above
+from bench import BenchError
+from bench.spec import Protocol
+
+
+def refuse_unfit(backbones: Iterable[BackboneSpec], protocol: Protocol, path: Path) -> None:
+    """Raise a BenchError if the protocol decays learning rates by layer and a backbone has no such layers. path: of the matrix."""
+    if protocol.default.layer_decay == 1 and protocol.search.layer_decay is None:
+        return
+    from backbones.encoder_layouts import encoder_of
+
+    for spec in backbones:
+        if not layers_above(encoder_of(spec).tensors):
+            raise BenchError(
+                f"{path}: the layer_decay of {protocol.name} needs a plain ViT, and '{spec.name}' is none: name one such as "
+                "'upernet:vit_small_patch16_224', or choose another protocol"
+            )
