@@ -139,3 +139,8 @@ def test_layer_decay_on_a_pyramid_is_refused_before_anything_trains(tmp_path: An
 def test_poly_of_power_one_is_a_straight_line() -> None:
     factors = [lr_factor(UNIP.default, step, 14400, UNIP.poly_power) for step in (1500, 1500 + 6450)]
     assert factors == pytest.approx([1.0, 0.5])
+
+
+def test_another_layer_decay_than_the_protocols_is_not_of_its_search() -> None:
+    assert UNIP.proposes(UNIP.default)
+    assert not UNIP.proposes(UNIP.default.model_copy(update={"layer_decay": 0.9}))

@@ -152,6 +152,11 @@ class Protocol(Frozen, Identified):
             raise ValueError("stride_px exceeds window_px: pixels between windows would have no prediction")
         return self
 
+    def proposes(self, schedule: Schedule) -> bool:
+        """Return whether the search can propose the schedule."""
+        layers_fit = self.search.layer_decay is not None or schedule.layer_decay == self.default.layer_decay
+        return layers_fit and self.search.holds(schedule)
+
     def smoke(self) -> "Protocol":
         """Return a copy with two steps, one trial and small crops, to test that everything runs. Never ranked."""
         little: dict[str, Any] = {

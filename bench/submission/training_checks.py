@@ -69,7 +69,7 @@ def _proposed(protocol: Protocol, trials: Sequence[Trial]) -> bool:
     except ValueError:
         return False
     alike = all(_alike(a, b) for a, b in zip(given, shared, strict=False))
-    return alike and all(protocol.search.holds(schedule) for schedule in given)
+    return alike and all(protocol.proposes(schedule) for schedule in given)
 
 
 def _alike(a: Schedule, b: Schedule) -> bool:
