@@ -94,6 +94,8 @@ def parse(text: str) -> Claim:
     by = float(match["by"] or 0)
     if by >= 1 or (sign == "~" and by == 0):
         raise UnanswerableError(f"invalid margin in '{text}': it must be between 0 and 1, like the scores")
+    if match["a"] == match["b"]:
+        raise UnanswerableError(f"cannot judge '{text}': it compares '{match['a']}' with itself; name two sources")
     return Claim(match["a"], sign, match["b"], by, metric, match["backbone"])  # type: ignore[arg-type]
 
 

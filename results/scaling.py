@@ -18,11 +18,13 @@ from results.board_choice import UnanswerableError
 from results.replicate_scores import samples
 from results.stats import Floats
 
-Verdict = Literal["still rising", "plateau", "non-monotone", "unclear", "not enough points"]
+Verdict = Literal[
+    "still rising", "saturated within the range", "plateau", "non-monotone", "unclear", "not enough points"
+]
 RATES = np.geomspace(0.05, 4, 48)  # grid of exponents
 LEAST_SIZES = 4
 DRAWS = 1000
-FLAT = 0.005  # a smaller gain per doubling is a plateau
+FLAT = 0.005  # margin: a smaller gain per doubling does not count as rising
 FALL_ALPHA = 0.05  # a larger size is established worse if the Holm-adjusted p is below this
 BEYOND = "the interval ends beyond the measured range"
 
@@ -95,11 +97,11 @@ def _verdict(
     gain, low, high = doubling
     expected = f"twice the largest size: {gain:+.4f} ({low:+.4f} to {high:+.4f})"
     better = abs(left_out[0]) < abs(left_out[1])
-    if low > 0 and better:
-        return "still rising", expected
     last = differences[sizes[-2], sizes[-1]]  # the fitted curve alone is overconfident about a plateau
     if high < FLAT and last.high is not None and last.high / np.log2(sizes[-1] / sizes[-2]) < FLAT:
         return "plateau", expected
+    if low > 0 and better:
+        return ("still rising" if gain >= FLAT else "saturated within the range"), expected
     reason = "" if better else "; a constant predicts the largest size at least as well as the power law"
     return "unclear", expected + reason
 

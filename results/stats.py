@@ -73,7 +73,11 @@ def difference(pairs: Sequence[tuple[Sequence[float], Sequence[float]]], level: 
         return Difference(effect, why_not=AGREE)
     parts = [_variance(sample) / len(sample) for sample in samples]
     dof = math.fsum(parts) ** 2 / math.fsum(v**2 / (len(s) - 1) for v, s in zip(parts, samples, strict=True))
-    error = math.sqrt(math.fsum(parts)) / len(pairs)
+    return t_difference(effect, math.sqrt(math.fsum(parts)) / len(pairs), dof, level)
+
+
+def t_difference(effect: float, error: float, dof: float, level: float = LEVEL) -> Difference:
+    """Return an effect with the t-interval, p and minimum detectable effect of its standard error and degrees of freedom."""
     half = _critical(dof, level) * error
     p = min(1.0, 2 * _tail(dof, abs(effect) / error))
     least = _noncentrality(dof, level, power=0.8) * error

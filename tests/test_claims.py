@@ -74,6 +74,8 @@ def test_not_shown_reports_needed_replicates() -> None:
         ("satir ~ none within 0", "between 0 and 1"),
         ("satir > none by 0.1 accuracy", "unknown metric 'accuracy'"),
         ("", "cannot parse the claim"),
+        ("none > none", "compares 'none' with itself"),
+        ("none ~ none within 0.01", "compares 'none' with itself"),
     ],
 )
 def test_invalid_claim(text: str, why: str) -> None:

@@ -83,7 +83,12 @@ def test_the_smallest_difference_is_in_miou_before_anything_is_measured(bench: B
         "    for a standard deviation of 0.009 mIoU between replicates, that of the shipped runs on hit-uav, because this store "
         "has no such runs yet",
     ]
-    assert "a single replicate says nothing about how much runs vary" in bench("plan", "--matrix", path, "--smoke").out
+    assert "a test needs 3 replicates, and test-v1~smoke has 1" in bench("plan", "--matrix", path, "--smoke").out
+    path = write_matrix(tmp_path, replicates=2)
+    assert "a test needs 3 replicates, and test-v1 has 2" in bench("plan", "--matrix", path).out
+    path = write_matrix(tmp_path, ("none", "none/long", "imagenet"), replicates=5)
+    family = "or by about 0.024 mIoU to be established first among all 3 pairs (Holm)"
+    assert family in bench("plan", "--matrix", path).out
 
 
 def test_the_typical_deviation_is_that_of_the_shipped_runs() -> None:
@@ -95,7 +100,7 @@ def test_the_typical_deviation_is_that_of_the_shipped_runs() -> None:
 
 
 def test_the_smallest_difference_goes_by_what_was_measured(bench: Bench, tmp_path: Path) -> None:
-    path = write_matrix(tmp_path)
+    path = write_matrix(tmp_path, replicates=3)
     assert bench("run", "--matrix", path, "--executor", "inline").code == 0
     scores = [record.scores.miou for record in read_records(Store(tmp_path / "store"))[0] if record.scores]
     last = bench("plan", "--matrix", path).out.splitlines()[-1]

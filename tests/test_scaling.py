@@ -29,6 +29,26 @@ def test_verdicts_on_synthetic_curves(of: object, verdict: Verdict) -> None:
     assert verdicts.count(verdict) >= 17, verdicts
 
 
+def test_a_curve_that_has_flattened_is_not_still_rising() -> None:
+    """Means of 0.20, 0.248, 0.25, 0.25: an audit found it called still rising, by +0.0000."""
+    for noise in (1e-4, 1e-3, 3e-3):
+        for seed in range(10):
+            rng = np.random.default_rng(seed)
+            means = zip((10.0, 40.0, 160.0, 640.0), (0.20, 0.248, 0.25, 0.25), strict=True)
+            flat = curve({size: (mean + rng.normal(0, noise, 5)).tolist() for size, mean in means}, rng)
+            assert flat.verdict in ("plateau", "saturated within the range", "unclear"), (noise, seed, flat.why)
+            assert noise > 1e-3 or flat.verdict != "unclear"
+
+
+def test_a_small_but_sure_gain_is_saturated_within_the_range() -> None:
+    made_of = [
+        curve(made(lambda x: 0.5 - 0.05 * x**-0.15, noise=2e-4, seed=seed), np.random.default_rng(0))
+        for seed in range(10)
+    ]
+    assert {one.verdict for one in made_of} <= {"plateau", "saturated within the range"}
+    assert all(one.doubling is not None and one.doubling[0] < 0.005 for one in made_of)
+
+
 def test_noise_gives_no_trend() -> None:
     verdicts = [
         curve(made(lambda x: 0.5, noise=0.1, seed=seed), np.random.default_rng(0)).verdict for seed in range(20)

@@ -1,6 +1,7 @@
 """Text of `bench plan`: units to run, expected time and detectable difference. Loads no torch."""
 
 import json
+import math
 import shutil
 import tempfile
 from collections import Counter, defaultdict
@@ -132,9 +133,12 @@ def _rates(store: Store) -> Rates:
 def _power(matrix: Matrix, plan: Plan) -> Iterable[str]:
     """The smallest difference between two sources that these replicates can show."""
     replicates, backbones = matrix.protocol.replicates, len({cell.backbone for cell in matrix.cells})
-    one = stats.detectable(replicates)
+    one = stats.detectable(replicates) if replicates >= stats.MIN_REPLICATES else None
     if one is None:
-        yield "  no difference can be shown: a single replicate says nothing about how much runs vary"
+        yield (
+            f"  no difference can be shown: a test needs {stats.MIN_REPLICATES} replicates, "
+            f"and {matrix.protocol.name} has {replicates}"
+        )
         return
     sds = _deviations(plan.records.values())
     sd = median(sds) if sds else TYPICAL_SD
@@ -142,6 +146,11 @@ def _power(matrix: Matrix, plan: Plan) -> Iterable[str]:
         f"  two sources must differ by about {one * sd:.3f} mIoU on one backbone for {replicates} replicates to show it "
         "(in 4 of 5 studies, p < 5 %)"
     )
+    sources = len({cell.source for cell in matrix.cells})
+    if (family := math.comb(sources, 2)) > 1:
+        first = stats.detectable(replicates, level=1 - (1 - stats.LEVEL) / family)
+        assert first is not None
+        yield f"    or by about {first * sd:.3f} mIoU to be established first among all {family} pairs (Holm)"
     if backbones > 1:
         pooled = stats.detectable(replicates, backbones)
         assert pooled is not None

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT)]
 
 from results import stats  # noqa: E402
+from results.crossed import over_both  # noqa: E402
 from results.image_bootstrap import LEAST_GROUPS, Counts, over_groups  # noqa: E402
 
 REPLICATES = (3, 5, 10)
@@ -96,6 +97,60 @@ def images(experiments: int, rng: np.random.Generator) -> None:
     assert min(GROUPS) >= LEAST_GROUPS
 
 
+LEGS, DATES, RUNS = 9, 2, 5
+SPREADS = {
+    "images 25 %": 0.5,
+    "images 50 %": 1.0,
+    "images 75 %": 1.7,
+}  # sd over groups, where that of a run's mean is 1
+
+
+def crossed(experiments: int, rng: np.random.Generator) -> None:
+    """Runs and groups of images both vary: does the interval over both cover the difference of the populations?
+
+    Each source has its own run effects, group effects and their interaction; in the nested case groups of a date share half of
+    the variance between groups, and there are two dates, as in hit-uav.
+    """
+    times = max(2000, experiments // 4)
+    for name, spread in SPREADS.items():
+        for nested in (False, True):
+            covered = dict.fromkeys(("trainings", "images", "both"), 0)
+            false = 0
+            for _ in range(times):
+                scores = [_scores(0.02 * spread, nested, rng) for _ in range(2)]
+                runs = [[_counts(0.5 + row, rng) for row in one] for one in scores]
+                pair = [(runs[0], runs[1])]
+                alone = stats.difference([tuple(one.mean(1).tolist() for one in scores)])
+                both = over_both(alone, pair, "miou")
+                over = over_groups(pair, "miou", seed=int(rng.integers(2**31)), draws=300)
+                for what, low, high in (
+                    ("trainings", alone.low, alone.high),
+                    ("images", over.low, over.high),
+                    ("both", both.low, both.high),
+                ):
+                    assert low is not None
+                    assert high is not None
+                    covered[what] += low <= 0 <= high
+                assert both.p is not None
+                false += both.p < 0.05
+            facts = {"share of variance": name, "nested in two dates": nested, "replicates": RUNS, "groups": LEGS}
+            for what, count in covered.items():
+                aim = (0.93, 0.97) if what == "both" and not nested else None
+                result(f"95 % interval over {what} covers", count / times, aim, **facts)
+            result("false positives at 5 %, over both", false / times, None if nested else (0, 0.07), **facts)
+
+
+def _scores(between: float, nested: bool, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Draw (runs, groups) scores of a source around 0. between: sd of the mean over the groups, next to 0.02 of that over runs."""
+    run = rng.normal(0, 0.02 * np.sqrt(RUNS), (RUNS, 1))
+    scale = between * np.sqrt(LEGS)
+    group = rng.normal(0, scale, (1, LEGS))
+    if nested:
+        date = rng.normal(0, scale / np.sqrt(2), DATES)
+        group = group / np.sqrt(2) + date[np.arange(LEGS) % DATES]
+    return run + group + rng.normal(0, 0.02, (RUNS, LEGS))
+
+
 def _counts(quality: NDArray[np.float64], rng: np.random.Generator) -> Counts:
     """One class; each group has some images, of which a share `quality` is hit, and no false pixels: IoU is that share."""
     size = (rng.integers(3, 8, len(quality)) * 0 + 5.0).astype(np.float64)
@@ -107,7 +162,7 @@ def _counts(quality: NDArray[np.float64], rng: np.random.Generator) -> Counts:
 def main() -> None:
     experiments = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     rng = np.random.default_rng(7)
-    for part in (replicates, families, images, skewed):
+    for part in (replicates, families, images, crossed, skewed):
         part(experiments, rng)
 
 
