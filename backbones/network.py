@@ -16,7 +16,10 @@ STRIDE = 32  # inputs are padded to a multiple of it: encoders halve five times,
 
 @final
 class Network(nn.Module):
-    """`.encoder` maps (B, 3, H, W) to a list of feature maps, `.decoder` maps those to logits of any smaller size."""
+    """`.encoder` maps (B, 3, H, W) to a list of feature maps, `.decoder` maps those to logits of any smaller size.
+
+    An encoder with other squares than 32 x 32 px has an attribute `stride`: the side in px.
+    """
 
     mean: Tensor
     std: Tensor
@@ -26,6 +29,7 @@ class Network(nn.Module):
         self.spec = spec
         self.encoder = encoder
         self.decoder = decoder
+        self.stride: int = getattr(encoder, "stride", STRIDE)
         self.register_buffer("mean", torch.empty(1, 3, 1, 1))
         self.register_buffer("std", torch.empty(1, 3, 1, 1))
         self.set_normalisation(spec.mean, spec.std)
@@ -36,11 +40,11 @@ class Network(nn.Module):
         self.std.copy_(torch.tensor(std).view(1, 3, 1, 1))
 
     def features(self, images: Tensor) -> Sequence[Tensor]:
-        """Return the encoder's feature maps for thermal images (B, 1, H, W) in 0..1, padded to a multiple of 32."""
+        """Return the encoder's feature maps for thermal images (B, 1, H, W) in 0..1, padded to a multiple of the stride."""
         coloured = (images.expand(-1, 3, -1, -1) - self.mean) / self.std
         height, width = images.shape[-2:]
         # zeros after normalisation: the padding is the mean grey
-        padded = F.pad(coloured, (0, -width % STRIDE, 0, -height % STRIDE))
+        padded = F.pad(coloured, (0, -width % self.stride, 0, -height % self.stride))
         features: Sequence[Tensor] = self.encoder(padded.contiguous(memory_format=torch.channels_last))
         return features
 
@@ -48,7 +52,7 @@ class Network(nn.Module):
         """Return logits (B, K, H, W) for thermal images (B, 1, H, W) in 0..1, any H and W."""
         height, width = images.shape[-2:]
         logits: Tensor = self.decoder(self.features(images))
-        padded = (height + -height % STRIDE, width + -width % STRIDE)
+        padded = (height + -height % self.stride, width + -width % self.stride)
         if logits.shape[-2:] != padded:
             logits = F.interpolate(logits, size=padded, mode="bilinear", align_corners=False)
         return logits[..., :height, :width]
