@@ -11,6 +11,7 @@ from torch import Tensor
 
 from backbones.layout_rules import Layout, Part
 from backbones.layouts import FAMILIES, MIT
+from backbones.position_embeddings import Positions, positions_of
 from backbones.spec import BackboneSpec
 
 
@@ -21,6 +22,8 @@ class Encoder:
     tensors: Mapping[str, Tensor]  # by our names, on the meta device: shapes and types, no values
     parts: Mapping[str, Mapping[str, Part]]  # layout -> our name -> its source
     elsewhere: Mapping[str, frozenset[str]]  # layout -> names of the full model that are not part of the encoder
+    layouts: Mapping[str, Layout]
+    positions: Positions | None
 
 
 @cache
@@ -29,7 +32,7 @@ def encoder_of(spec: BackboneSpec) -> Encoder:
     with torch.device("meta"):
         encoder, _ = importlib.import_module(f"backbones.{spec.builder}").build(spec, 2)
     tensors: dict[str, Tensor] = encoder.state_dict()
-    if spec.builder == "timm_decoders":
+    if spec.builder in ("timm_decoders", "plain_vit"):
         from backbones.timm_decoders import encoder_names
 
         names = encoder_names(spec)
@@ -46,7 +49,8 @@ def encoder_of(spec: BackboneSpec) -> Encoder:
     bare = {own: Part((own.removeprefix("model."),)) for own in tensors}  # `model.` is a prefix like any other
     if bare not in parts.values():  # timm's feature extractor split a list into modules
         parts["the encoder's own names"], elsewhere["the encoder's own names"] = bare, frozenset()
-    return Encoder(tensors, parts, elsewhere)
+    by_name = {name: Layout(name) for name in parts} | {layout.name: layout for layout in layouts}
+    return Encoder(tensors, parts, elsewhere, by_name, positions_of(encoder))
 
 
 def _timm_layouts(architecture: str, names: Sequence[str]) -> tuple[Layout, ...]:

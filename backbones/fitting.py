@@ -13,7 +13,8 @@ from torch import Tensor
 
 from backbones.checkpoint_file import CheckpointError, listed
 from backbones.encoder_layouts import Encoder, encoder_of
-from backbones.layout_rules import Part
+from backbones.layout_rules import Layout, Part
+from backbones.position_embeddings import fit_positions
 from backbones.renaming import renamed
 from backbones.spec import BackboneSpec
 
@@ -21,7 +22,11 @@ _COUNTER = "num_batches_tracked"
 _RECOMPUTED = r"(^|\.)(relative_position_index|attn_mask|num_batches_tracked)$"  # buffers without weights
 _HEADS = r"^(heads?|fc|classifier|decode_head|auxiliary_head|decoder\w*|neck|projector|predictor|pooler)\b"
 # top-level tensors of other architectures
-_OTHER_TOP = r"(embeddings\.)?(reg(ister)?_tokens?|dist(illation)?_token|absolute_pos_embed|position_embeddings)"
+_OTHER_TOP = (
+    r"(embeddings\.)?((reg(ister)?|storage)_tokens?|dist(illation)?_token|absolute_pos_embed|pos_embed|position_embeddings)"
+    r"|norm_pre\.\w+|rel_pos_bias\.relative_position_bias_table"
+)
+_PATCHES = "model.patch_embed.proj.weight"  # a transformer without it does not take images
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,8 @@ def fit(tensors: Mapping[str, Tensor], spec: BackboneSpec, renamings: Mapping[st
     if prefix:
         notes.append(f"prefix '{prefix}' removed from {len(behind)} names")
     parts = encoder.parts[layout]
-    fitted = _converted({name: tensors[was] for name, was in behind.items()}, encoder, parts, notes)
+    there = {name: tensors[was] for name, was in behind.items()}
+    fitted = _converted(there, encoder, parts, notes)
     used = {prefix + name for own in fitted for name in parts.get(own, Part(())).names}
     left = {name: was for name, was in original.items() if name not in used}
     if missing := [own for own in encoder.tensors if own not in fitted]:
@@ -64,7 +70,13 @@ def fit(tensors: Mapping[str, Tensor], spec: BackboneSpec, renamings: Mapping[st
         kept = [was for name, was in left.items() if not re.match(_HEADS, name.removeprefix(prefix))]
         return Fitted(fitted | {was: tensors[was] for was in kept if was not in encoder.tensors}, tuple(notes))
     inside = {name.removeprefix(prefix): was for name, was in left.items() if name.startswith(prefix)}
-    _refuse_a_sibling(inside, parts, encoder.elsewhere[layout], spec)
+    extra = {name: tensors[was] for name, was in inside.items() if name not in encoder.elsewhere[layout]}
+    if changing := _changing(extra, encoder.layouts[layout], parts):
+        raise CheckpointError(
+            f"weights of another architecture, such as a larger sibling: {len(changing)} tensors that {spec.encoder} "
+            f"does not have, {listed(inside[name] for name in changing)}; choose the backbone that they belong to, "
+            "or drop them by a renaming to null"
+        )
     if left:
         notes.append(f"{len(left)} tensors dropped, not part of the encoder: {listed(left.values())}")
     return Fitted(fitted, tuple(notes))
@@ -76,29 +88,23 @@ def _converted(
     """Convert the tensors that a checkpoint has to the encoder's names and types."""
     made = {own: _make(own, part, there) for own, part in parts.items() if all(name in there for name in part.names)}
     _fill_counters(made, encoder, notes)
-    return _as_floats(made, encoder, notes)
+    return _as_floats(fit_positions(made, encoder.positions, notes), encoder, notes)
 
 
-def _refuse_a_sibling(
-    left: Mapping[str, str], parts: Mapping[str, Part], elsewhere: frozenset[str], spec: BackboneSpec
-) -> None:
-    """Refuse a checkpoint with a complete encoder and more of the same: additional blocks or tokens.
+def _changing(extra: Mapping[str, Tensor], layout: Layout, parts: Mapping[str, Part]) -> list[str]:
+    """Return the names of extra tensors without which the encoder is another function: further blocks, tokens, ...
 
-    left: name without the prefix -> original name, of tensors that the encoder did not use. elsewhere: other names of the model.
-
-    Raises:
-        CheckpointError: there is such a tensor.
+    extra: tensors of a checkpoint that has all of the encoder's, under their names without the prefix.
     """
-    extra = [
-        was
-        for name, was in left.items()
-        if name not in elsewhere and not re.search(_RECOMPUTED, name) and _looks_like_a_part(name, parts)
-    ]
-    if extra:
-        raise CheckpointError(
-            f"weights of another architecture, such as a larger sibling: {len(extra)} tensors that {spec.encoder} "
-            f"does not have, {listed(extra)}; choose the backbone that they belong to, or drop them by a renaming to null"
-        )
+
+    def matters(name: str, tensor: Tensor) -> bool:
+        for pattern, changes_nothing in layout.unused:
+            if re.fullmatch(pattern, name):
+                return not changes_nothing(tensor)
+        adds_nothing = name.endswith("bias") and not tensor.any()
+        return not adds_nothing and not re.search(_RECOMPUTED, name) and _looks_like_a_part(name, parts)
+
+    return [name for name, tensor in extra.items() if matters(name, tensor)]
 
 
 def _recognise(names: Iterable[str], encoder: Encoder, spec: BackboneSpec) -> tuple[str, str]:
@@ -117,14 +123,19 @@ def _recognise(names: Iterable[str], encoder: Encoder, spec: BackboneSpec) -> tu
             f"no layout of {spec.encoder} matches ({', '.join(encoder.parts)}): the checkpoint has "
             f"{listed(sorted(names))}, the encoder {listed(encoder.tensors)}; map the names with `rename` in the card"
         )
-    whole = [prefix for prefix, count in prefixes.items() if 2 * count >= wanted_count]
+    patches = encoder.parts[layout].get(_PATCHES)
+    whole = [
+        prefix
+        for prefix, count in prefixes.items()
+        if 2 * count >= wanted_count and (patches is None or prefix + patches.names[0] in names)
+    ]
     if len(whole) > 1:
         some = next(prefix for prefix in reversed(whole) if prefix)
         raise CheckpointError(
             f"{len(whole)} encoders, behind the prefixes {listed(whole, quote=True)}; drop all but one with `rename`, "
             f"e.g. '{some}': null"
         )
-    prefix = max(prefixes, key=lambda one: prefixes[one])
+    prefix = max(whole or prefixes, key=lambda one: prefixes[one])
     return layout, prefix
 
 

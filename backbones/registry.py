@@ -1,5 +1,6 @@
 """The table of backbones, and look-up by name. Does not import torch."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -25,6 +26,27 @@ def find_backbone(name: str) -> BackboneSpec:
 
     wheel = next((row.wheel for row in BACKBONES.values() if row.wheel and row.encoder == encoder), None)
     return replace(make_spec(decoder, encoder), wheel=wheel)
+
+
+def refuse_small_crop(spec: BackboneSpec, crop_px: tuple[int, int]) -> None:
+    """Refuse a crop that is smaller than a patch of the encoder: each would be one patch that is mostly padding.
+
+    crop_px: height, width. Imports torch for a plain ViT whose name does not say the size of its patches.
+
+    Raises:
+        BackboneError: a side of the crop is smaller.
+    """
+    named = re.search(r"patch(\d+)", spec.encoder)
+    patch = int(named[1]) if named else None
+    if patch is None and (spec.builder == "plain_vit" or spec.decoder == "dpt"):
+        from backbones.timm_decoders import patch_px
+
+        patch = patch_px(spec.encoder)
+    if patch is not None and patch > min(crop_px):
+        raise BackboneError(
+            f"its patches have {patch} x {patch} px, more than the crop of {crop_px[0]} x {crop_px[1]} px; "
+            "choose a protocol with larger crops"
+        )
 
 
 def _segformer(size: str) -> BackboneSpec:

@@ -1,7 +1,8 @@
 """timm encoders with decoders from segmentation-models-pytorch.
 
 Pyramid encoders (features at 1/4, 1/8, 1/16, 1/32) go with FPN, U-Net and UPerNet; those that can be dilated, such as CNNs,
-also with DeepLabV3+. Plain ViTs of patch 16 or 32, with features of one scale, go with DPT only.
+also with DeepLabV3+. Plain ViTs, with features of one scale, go with DPT if their patches have 8, 16 or 32 px; `plain_vit` puts
+them under FPN and UPerNet.
 """
 
 import difflib
@@ -16,6 +17,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from backbones import network
 from backbones.spec import BackboneError, BackboneSpec
 
 _DECODERS = {
@@ -26,6 +28,8 @@ _DECODERS = {
     "deeplabv3plus": smp.DeepLabV3Plus,
     "dpt": smp.DPT,
 }
+_DPT_PATCHES = (8, 16, 32)  # px; its scales are powers of two
+_FOR_PLAIN_VITS = ("fpn", "upernet")  # besides dpt, which is built here
 _MORE_DATA = (
     r"^ft_|in12k|in2[12]k|inw21k|jft|swag|seer|ig1b|yfcc|laion|lvd|webli|openai|clip|m3[08]m|ssld|indomain|goog_teacher"
 )
@@ -69,7 +73,7 @@ class _DPT(_Decoder):
 
 def build(spec: BackboneSpec, num_classes: int) -> tuple[nn.Module, nn.Module]:
     """Return (encoder, decoder) with random weights. Encoder tensors have timm's names behind `model.`."""
-    settings = _settings(spec.encoder)
+    settings = any_size(spec.encoder)
     if spec.decoder == "dpt":
         settings |= {"num_classes": 0, "decoder_readout": "cat" if _has_tokens(spec.encoder) else "ignore"}
     whole = _DECODERS[spec.decoder](
@@ -86,9 +90,9 @@ def encoder_names(spec: BackboneSpec) -> dict[str, str | None]:
     The encoder's names begin with `model.`, and have `_` for the first dot where timm's feature extractor split a list.
     """
     with torch.device("meta"):
-        encoder, _ = build(spec, 2)
+        encoder = network.build(spec, 2).encoder
     own = {re.sub(r"^(model\.)+", "", name): name for name in encoder.state_dict()}
-    return {name: own.get(name, own.get(name.replace(".", "_", 1))) for name in _on_meta(spec.encoder).state_dict()}
+    return {name: own.get(name, own.get(name.replace(".", "_", 1))) for name in on_meta(spec.encoder).state_dict()}
 
 
 def make_spec(decoder: str, encoder: str) -> BackboneSpec:
@@ -105,17 +109,12 @@ def make_spec(decoder: str, encoder: str) -> BackboneSpec:
     if not timm.is_model(architecture) or (dot and encoder not in known):
         close = difflib.get_close_matches(encoder, known or timm.list_models(), n=3)
         raise BackboneError(f"timm has no encoder '{encoder}'" + (f"; nearest: {', '.join(close)}" if close else ""))
-    rows: Any = _on_meta(encoder).feature_info
-    pyramid = len({row["reduction"] for row in rows}) > 1
-    if pyramid and decoder == "dpt":
-        raise BackboneError(f"dpt needs a plain ViT and {encoder} is a pyramid; use fpn, unet or upernet")
-    if not pyramid and decoder != "dpt":
-        raise BackboneError(f"{decoder} needs a pyramid and {encoder} has features of one scale; use dpt")
+    builder = _builder(decoder, encoder)
     weights = next((name for name in ([encoder] if tag else known) if _saw_imagenet_1k_only(name)), None)
     config = timm.get_pretrained_cfg(weights or encoder)
     spec = BackboneSpec(
         f"{decoder}:{encoder}",
-        "timm_decoders",
+        builder,
         encoder,
         decoder,
         tuple(config.mean),
@@ -126,13 +125,32 @@ def make_spec(decoder: str, encoder: str) -> BackboneSpec:
     return spec
 
 
+def _builder(decoder: str, encoder: str) -> str:
+    """Return the module that builds this pair.
+
+    Raises:
+        BackboneError: the decoder needs other features than the encoder has.
+    """
+    patch = patch_px(encoder)
+    if patch is None and decoder == "dpt":
+        raise BackboneError(f"dpt needs a plain ViT and {encoder} is a pyramid; use fpn, unet or upernet")
+    if patch is None or decoder == "dpt":
+        if patch is not None and patch not in _DPT_PATCHES:
+            raise BackboneError(f"dpt needs patches of 8, 16 or 32 px and {encoder} has {patch}; use upernet or fpn")
+        return "timm_decoders"
+    if decoder not in _FOR_PLAIN_VITS:
+        raise BackboneError(
+            f"{decoder} needs a pyramid and {encoder} has features of one scale; use dpt, fpn or upernet"
+        )
+    return "plain_vit"
+
+
 def _try(spec: BackboneSpec) -> None:
     """Build and run the network on the meta device, which has shapes but no values."""
     try:
         with torch.device("meta"), torch.no_grad():
-            encoder, decoder = build(spec, 2)
             # neither square nor the size that a transformer was trained with
-            decoder.eval()(encoder.eval()(torch.empty(1, 3, 64, 96)))
+            network.build(spec, 2).eval()(torch.empty(1, 1, 64, 96))
     except Exception as error:  # encoders fail in many ways
         text = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         why = "the encoder cannot be dilated" if "output_stride" in text else "tried on an image of 64 x 96 px"
@@ -140,19 +158,33 @@ def _try(spec: BackboneSpec) -> None:
 
 
 @cache
-def _on_meta(encoder: str) -> nn.Module:
+def on_meta(encoder: str) -> nn.Module:
+    """Return timm's whole model on the meta device, which has shapes but no values."""
     with torch.device("meta"):
         model: nn.Module = timm.create_model(encoder)
     return model
 
 
-def _settings(encoder: str) -> dict[str, Any]:
-    known = inspect.signature(type(_on_meta(encoder)).__init__).parameters
+def any_size(encoder: str) -> dict[str, Any]:
+    """Return the settings of timm's model that let it take images of any size."""
+    known: set[str] = set()
+    for kind in type(on_meta(encoder)).__mro__:
+        parameters = inspect.signature(kind).parameters
+        known |= parameters.keys()
+        if not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+            break  # it passes no others on to its base class
     return {name: value for name, value in _ANY_SIZE.items() if name in known}
 
 
+def patch_px(encoder: str) -> int | None:
+    """Return the side of a plain ViT's patches in px; None for an encoder with features of several scales."""
+    rows: Any = on_meta(encoder).feature_info
+    sides = {row["reduction"] for row in rows}
+    return sides.pop() if len(sides) == 1 else None
+
+
 def _has_tokens(encoder: str) -> bool:
-    return getattr(_on_meta(encoder), "num_prefix_tokens", 0) > 0
+    return getattr(on_meta(encoder), "num_prefix_tokens", 0) > 0
 
 
 def _saw_imagenet_1k_only(name: str) -> bool:

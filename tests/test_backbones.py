@@ -1,10 +1,12 @@
-"""Requirements on every backbone of the registry."""
+"""Requirements on every backbone of the registry, and on plain ViTs of every family."""
 
+import functools
 import re
 from itertools import pairwise
 
 import pytest
 import torch
+from small_vits import FAMILIES
 
 from backbones.network import Network, build
 from backbones.registry import BACKBONES, find_backbone
@@ -13,14 +15,22 @@ from backbones.timm_decoders import _saw_imagenet_1k_only
 from backbones.transfer import EncoderWeights, load_encoder
 
 LARGER = {f"segformer-b{size}" for size in range(2, 6)}  # b1 with more channels or blocks: their sizes are tested below
+SMALL_VITS = [f"{decoder}:{name}" for name in FAMILIES for decoder in ("upernet", "fpn")]
 rows = pytest.mark.parametrize(
     "spec",
     [
-        pytest.param(spec, id=name, marks=[pytest.mark.stress] if name in LARGER else [])
-        for name, spec in BACKBONES.items()
+        pytest.param(name, id=name, marks=[pytest.mark.stress] if name in LARGER else [])
+        for name in [*BACKBONES, *SMALL_VITS]
     ],
+    indirect=True,
 )
 CLASSES = 5
+found = functools.cache(find_backbone)
+
+
+@pytest.fixture
+def spec(request: pytest.FixtureRequest) -> BackboneSpec:
+    return found(request.param)
 
 
 def network(spec: BackboneSpec, seed: int = 0) -> Network:
@@ -50,7 +60,7 @@ def test_the_gradient_reaches_every_parameter(spec: BackboneSpec) -> None:
 def test_encoder_weights_are_transferred_strictly(spec: BackboneSpec) -> None:
     """Their normalisation is transferred, too: another mean and std give other features."""
     giver, taker = network(spec, 0), network(spec, 1).eval()
-    images = torch.rand(1, 1, 64, 64)
+    images = torch.rand(1, 1, 2 * taker.stride, 2 * taker.stride)
     before = taker.features(images)[-1].clone()
     weights = EncoderWeights(giver.encoder.state_dict(), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "test")
     certificate = load_encoder(taker, weights, images, ["probe"])
@@ -73,11 +83,11 @@ def test_a_seed_determines_the_network(spec: BackboneSpec) -> None:
 
 @rows
 def test_the_image_reaches_every_scale(spec: BackboneSpec) -> None:
-    """Every feature map passed to a decoder depends on the image."""
+    """Every feature map passed to a decoder depends on the image. FPN gets one map of a plain ViT."""
     net = network(spec).eval()
     with torch.no_grad():
         one, other = (net.features(images) for images in torch.rand(2, 1, 1, 64, 96))
-    assert len(one) >= 3
+    assert len(one) >= (1 if (spec.builder, spec.decoder) == ("plain_vit", "fpn") else 3)
     for a, b in zip(one, other, strict=True):
         assert a.numel() == 0 or not torch.equal(a, b)
     sizes = [feature.shape[-2:].numel() for feature in one if feature.ndim == 4]
@@ -138,6 +148,20 @@ def test_a_name_without_a_tag_gets_weights_that_saw_imagenet_1k_only() -> None:
         assert find_backbone(more).hub is None, more
 
 
+@pytest.mark.parametrize(
+    ("encoder", "hub"),
+    [
+        ("vit_small_patch14_dinov2", None),  # 142 million images
+        ("vit_base_patch16_224.mae", None),  # ImageNet-1k without its labels
+        ("vit_base_patch16_224.dino", None),
+        ("vit_base_patch16_224", "timm/vit_base_patch16_224.augreg_in1k"),
+        ("deit_small_patch16_224", "timm/deit_small_patch16_224.fb_in1k"),
+    ],
+)
+def test_imagenet_means_its_images_with_its_labels(encoder: str, hub: str | None) -> None:
+    assert find_backbone(f"upernet:{encoder}").hub == hub
+
+
 def test_no_tag_that_counts_as_imagenet_1k_names_more_data() -> None:
     import timm
 
@@ -156,13 +180,14 @@ def test_a_named_encoder_finds_its_installed_weights() -> None:
     ("name", "message"),
     [
         (
-            "fpn:vit_small_patch16_224",
-            "fpn needs a pyramid and vit_small_patch16_224 has features of one scale; use dpt",
+            "unet:vit_small_patch16_224",
+            "unet needs a pyramid and vit_small_patch16_224 has features of one scale; use dpt, fpn or upernet",
         ),
         ("dpt:resnet34", "dpt needs a plain ViT and resnet34 is a pyramid"),
         ("deeplabv3plus:swin_tiny_patch4_window7_224", "cannot be dilated"),
         ("unet:maxvit_tiny_tf_224", "maxvit_tiny_tf_224 does not run with unet: tried on an image of 64 x 96 px"),
-        ("dpt:vit_small_patch14_dinov2", "dinov2 does not run with dpt: tried on an image of 64 x 96 px"),
+        ("dpt:vit_small_patch14_dinov2", "of 8, 16 or 32 px and vit_small_patch14_dinov2 has 14; use upernet or fpn"),
+        ("upernet:beit_base_patch16_224", "does not run with upernet: tried on an image of 64 x 96 px"),
         ("fpn:resnet18.", "no encoder 'resnet18.'"),
         ("fpn:resnet5", "no encoder 'resnet5'; nearest: resnet50"),
         ("fpn:resnet50.nope_in1k", "no encoder 'resnet50.nope_in1k'; nearest: resnet50."),

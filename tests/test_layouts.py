@@ -22,11 +22,12 @@ from backbones.checkpoint_file import read_tensors
 from backbones.encoder_layouts import encoder_of
 from backbones.fitting import fit
 from backbones.layout_rules import Layout
-from backbones.layouts import CONVNEXT, MIT, SWIN, VIT, _unfolded_rows
+from backbones.layouts import CONVNEXT, MIT, SWIN, _unfolded_rows
 from backbones.network import build
 from backbones.registry import BACKBONES
 from backbones.spec import BackboneSpec
 from backbones.timm_decoders import encoder_names
+from backbones.vit_layouts import VIT
 
 Tensors = dict[str, Tensor]
 MIT_B0 = BACKBONES["segformer-b0"]

@@ -32,8 +32,8 @@ def test_globs_keep_a_part(tmp_path: Path) -> None:
         (("none", "none"), ("tiny",), "duplicate name 'none'"),
         (
             ("none",),
-            ("fpn:vit_tiny_patch16_224",),
-            "'fpn:vit_tiny_patch16_224': fpn needs a pyramid and vit_tiny_patch16_224 has features of one",
+            ("unet:vit_tiny_patch16_224",),
+            "'unet:vit_tiny_patch16_224': unet needs a pyramid and vit_tiny_patch16_224 has features of one",
         ),
         (("none",), ("psp:resnet18",), "'psp:resnet18': unknown decoder 'psp'"),
     ],
@@ -44,6 +44,17 @@ def test_wrong_names_are_named(sources: tuple[str, ...], backbones: tuple[str, .
         load_matrix(str(path))
     assert says in str(wrong.value)
     assert str(path) in str(wrong.value)
+
+
+def test_a_patch_larger_than_the_crop_is_refused_before_anything_trains(tmp_path: Path) -> None:
+    path = write_matrix(tmp_path, backbones=("tiny", "upernet:vit_small_patch14_dinov2"), crop_px=[32, 12])
+    with pytest.raises(BenchError) as refused:
+        load_matrix(str(path))
+    assert str(refused.value) == (
+        f"{path}: backbone 'upernet:vit_small_patch14_dinov2': its patches have 14 x 14 px, more than the crop of 32 x 12 px; "
+        "choose a protocol with larger crops"
+    )
+    assert len(load_matrix(str(write_matrix(tmp_path, backbones=("fpn:vit_small_patch14_dinov2",)))).cells) == 1
 
 
 def test_a_space_after_the_colon_is_named(tmp_path: Path) -> None:

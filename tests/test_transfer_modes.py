@@ -21,7 +21,7 @@ from bench.train.loop import SegmentationLoss, Training, fit, predict
 from bench.train.weights import build_for
 from pretrain_sources.image_files import IGNORE
 
-BACKBONE_NAMES = ["tiny", "segformer-b0", "fpn-efficientnet-lite0", "dpt:vit_tiny_patch16_224"]
+BACKBONE_NAMES = ["tiny", "segformer-b0", "fpn-efficientnet-lite0", "upernet:vit_tiny_patch16_224"]
 
 
 def protocol(**changes: object) -> Protocol:

@@ -94,7 +94,7 @@ def rates_of(net: Any, schedule: Schedule) -> dict[str, tuple[float, float]]:
 
 def test_learning_rates_equal_the_published_constructors() -> None:
     with torch.device("meta"):
-        net = build(find_backbone("dpt:vit_small_patch16_224"), 21)
+        net = build(find_backbone("upernet:vit_small_patch16_224"), 21)
     found = rates_of(net, UNIP.default)
     assert len(found) == len(list(net.parameters()))
     expected = published_rates()
@@ -115,7 +115,7 @@ def test_learning_rates_equal_the_published_constructors() -> None:
 
 def test_a_decay_of_one_moves_nothing() -> None:
     with torch.device("meta"):
-        net = build(find_backbone("dpt:vit_tiny_patch16_224"), 3)
+        net = build(find_backbone("upernet:vit_tiny_patch16_224"), 3)
     schedule = UNIP.default.model_copy(update={"layer_decay": 1.0})
     assert {rate for rate, _ in rates_of(net, schedule).values()} == {1.0}
     assert len(parameter_groups(net, schedule)) == 4
@@ -131,7 +131,7 @@ def test_an_impossible_decay_is_refused(decay: object) -> None:
 def test_layer_decay_on_a_pyramid_is_refused_before_anything_trains(tmp_path: Any) -> None:
     with pytest.raises(BenchError, match=r"needs a plain ViT, and 'tiny' is none: name one such as"):
         refuse_unfit([find_backbone("tiny")], UNIP, tmp_path)
-    refuse_unfit([find_backbone("dpt:vit_tiny_patch16_224")], UNIP, tmp_path)
+    refuse_unfit([find_backbone("upernet:vit_tiny_patch16_224")], UNIP, tmp_path)
     with pytest.raises(ValueError, match="needs a plain ViT"):
         parameter_groups(build(find_backbone("tiny"), 3), UNIP.default)
 

@@ -13,7 +13,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import Field, ValidationError, field_validator
 
-from backbones.registry import BACKBONES, DECODERS, find_backbone
+from backbones.registry import BACKBONES, DECODERS, find_backbone, refuse_small_crop
 from backbones.spec import BackboneError, BackboneSpec
 from bench import BenchError
 from bench.plan.unfit import refuse_unfit
@@ -121,7 +121,7 @@ def load_matrix(
     listed += [card for name, card in own.items() if name not in {each.name for each in listed}]
     # with another teacher, a source of the study may equal another one; they count as one
     cards = {card.name: card for card in (listed if teacher else _unique(listed, path))}
-    specs = {n: _backbone(n, path) for n in _unique(written.backbones, path)}
+    specs = {n: _backbone(n, protocol, path) for n in _unique(written.backbones, path)}
     cards = _keep("source", cards, [name for name in sources if name not in added_by], always=own)
     _refuse_without_steps(cards.values(), protocol, path)
     refuse_unfit(specs.values(), protocol, path)
@@ -259,9 +259,11 @@ def _pool_beside(path: Path, folder: Path | None, cards: Iterable[SourceCard]) -
     return path.parent / folder
 
 
-def _backbone(name: str, path: Path) -> BackboneSpec:
+def _backbone(name: str, protocol: Protocol, path: Path) -> BackboneSpec:
     try:
-        return find_backbone(name)
+        spec = find_backbone(name)
+        refuse_small_crop(spec, protocol.crop_px)
+        return spec
     except KeyError:
         return lookup("backbone", name, BACKBONES, path)  # raises, with a suggestion
     except BackboneError as error:
