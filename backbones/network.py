@@ -56,5 +56,21 @@ class Network(nn.Module):
 
 def build(spec: BackboneSpec, num_classes: int) -> Network:
     """Build a network with random weights from torch's global generator (seed it first)."""
+    return Network(spec, *parts(spec, num_classes)).to(memory_format=torch.channels_last)
+
+
+def encoder_tensors(spec: BackboneSpec) -> dict[str, Tensor]:
+    """Return the encoder's tensors on the meta device: names, shapes and types, no values."""
+    if spec.builder != "own":
+        with torch.device("meta"):
+            return dict(parts(spec, 2)[0].state_dict())
+    # a user's own code may read values while it builds, which the meta device does not have
+    with torch.random.fork_rng(devices=[]):
+        tensors = parts(spec, 2)[0].state_dict()
+    return {name: tensor.to("meta") for name, tensor in tensors.items()}
+
+
+def parts(spec: BackboneSpec, num_classes: int) -> tuple[nn.Module, nn.Module]:
+    """Return (encoder, decoder) as the backbone's builder makes them, with random weights."""
     encoder, decoder = importlib.import_module(f"backbones.{spec.builder}").build(spec, num_classes)
-    return Network(spec, encoder, decoder).to(memory_format=torch.channels_last)
+    return encoder, decoder
