@@ -1,16 +1,15 @@
 """The tensors that a backbone's encoder needs from a checkpoint, in each known layout."""
 
-import importlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-import torch
 from torch import Tensor
 
 from backbones.layout_rules import Layout, Part
 from backbones.layouts import FAMILIES, MIT
+from backbones.network import encoder_on_meta
 from backbones.position_embeddings import Positions, positions_of
 from backbones.spec import BackboneSpec
 
@@ -29,8 +28,7 @@ class Encoder:
 @cache
 def encoder_of(spec: BackboneSpec) -> Encoder:
     """Return the encoder of this backbone with all known layouts."""
-    with torch.device("meta"):
-        encoder, _ = importlib.import_module(f"backbones.{spec.builder}").build(spec, 2)
+    encoder = encoder_on_meta(spec)
     tensors: dict[str, Tensor] = encoder.state_dict()
     if spec.builder in ("timm_decoders", "plain_vit"):
         from backbones.timm_decoders import encoder_names

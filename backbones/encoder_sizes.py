@@ -4,7 +4,6 @@ The table is written by `python -m backbones.encoder_sizes > backbones/encoder_s
 """
 
 import functools
-import importlib
 import json
 from collections.abc import Mapping
 from importlib import resources
@@ -29,15 +28,12 @@ def encoder_sizes(spec: BackboneSpec) -> Sizes:
 
 
 def built_sizes(spec: BackboneSpec) -> Sizes:
-    """Return the same from a network built on the meta device."""
-    import torch
-
+    """Return the same from a network that is built for it."""
+    from backbones.network import encoder_on_meta
     from backbones.transfer import stage_of
 
-    with torch.device("meta"):
-        encoder, _ = importlib.import_module(f"backbones.{spec.builder}").build(spec, 2)
     sizes: dict[str, tuple[int, int]] = {}
-    for name, tensor in encoder.state_dict().items():
+    for name, tensor in encoder_on_meta(spec).state_dict().items():
         tensors, values = sizes.get(stage_of(name), (0, 0))
         sizes[stage_of(name)] = (tensors + 1, values + tensor.numel())
     return sizes

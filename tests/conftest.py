@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from own_backbone import code  # noqa: F401 - a fixture
 
 from bench.cli.app import main
 from bench.scenes import make

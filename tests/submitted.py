@@ -14,7 +14,7 @@ import yaml
 from conftest import protocol_fields
 
 from backbones import network
-from backbones.registry import BACKBONES
+from backbones.registry import find_backbone
 from bench import shipped
 from bench.plan.matrix import load_matrix
 from bench.plan.plan import Sweep
@@ -45,11 +45,12 @@ def fingerprints(tree: Mapping[str, Any]) -> tuple[str, str]:
     return fingerprint(run), fingerprint(own | {"needs": [cell for _, cell in below]})
 
 
-def card_folder(folder: Path, **changes: object) -> Path:
+def card_folder(folder: Path, backbone: str = "tiny", **changes: object) -> Path:
     """A folder with a card and weights whose names have a data-parallel prefix."""
     folder.mkdir(parents=True)
     torch.manual_seed(7)
-    tensors = network.build(BACKBONES["tiny"], 2).encoder.state_dict()
+    tensors = network.build(find_backbone(backbone), 2).encoder.state_dict()
+    changes = {"checkpoints": [CARD["checkpoints"][0] | {"backbones": [backbone]}]} | changes
     safetensors.torch.save_file(
         {f"module.encoder.{name}": tensor.contiguous() for name, tensor in tensors.items()},
         folder / "weights.safetensors",
@@ -105,12 +106,12 @@ class Packed:
             folder.rename(there)
 
 
-def pack_one(data: Path, here: Path) -> Packed:
+def pack_one(data: Path, here: Path, backbone: str = "tiny") -> Packed:
     """Run and pack it. `ship` adds the protocol to the shipped ones."""
     matrix = here / "test-matrix.yaml"
-    fields = {"target": "scenes", "protocol": "test-v1", "sources": ["none"], "backbones": ["tiny"]}
+    fields = {"target": "scenes", "protocol": "test-v1", "sources": ["none"], "backbones": [backbone]}
     matrix.write_text(yaml.safe_dump(fields))
-    folder, store = card_folder(here / "mine"), Store(here / "store")
+    folder, store = card_folder(here / "mine", backbone), Store(here / "store")
     manifest = here / "scenes.json"
     write_manifest(make_manifest(open_target("scenes", data)), manifest)
     sweep = Sweep(load_matrix(str(matrix), sources=[str(folder)]), store, data, here / "weights", keep=True)

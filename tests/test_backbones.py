@@ -2,12 +2,12 @@
 
 import functools
 import re
-from itertools import pairwise
 
 import pytest
 import torch
 from small_vits import FAMILIES
 
+from backbones import contract
 from backbones.network import Network, build
 from backbones.registry import BACKBONES, find_backbone
 from backbones.spec import BackboneError, BackboneSpec
@@ -39,59 +39,33 @@ def network(spec: BackboneSpec, seed: int = 0) -> Network:
 
 
 @rows
-def test_logits_have_the_size_of_the_image_at_odd_sizes_too(spec: BackboneSpec) -> None:
-    net = network(spec).eval()
-    for size in ((64, 96), (50, 75), (33, 31)):
-        with torch.no_grad():
-            logits = net(torch.rand(2, 1, *size))
-        assert logits.shape == (2, CLASSES, *size)
-        assert torch.isfinite(logits).all()
-        assert logits.std() > 0
+def test_it_keeps_the_contract(spec: BackboneSpec) -> None:
+    assert [(clause.name, why) for clause, why in contract.problems(spec) if why is not None] == []
 
 
-@rows
-def test_the_gradient_reaches_every_parameter(spec: BackboneSpec) -> None:
-    net = network(spec).train()
-    net(torch.rand(2, 1, 64, 64)).square().mean().backward()
-    assert not [name for name, p in net.named_parameters() if p.grad is None]
-
-
-@rows
-def test_encoder_weights_are_transferred_strictly(spec: BackboneSpec) -> None:
-    """Their normalisation is transferred, too: another mean and std give other features."""
-    giver, taker = network(spec, 0), network(spec, 1).eval()
-    images = torch.rand(1, 1, 2 * taker.stride, 2 * taker.stride)
-    before = taker.features(images)[-1].clone()
+@pytest.mark.parametrize("name", ["tiny", "segformer-b0", "unet-efficientnet-lite1", "dpt-vit-small"])
+def test_normalisation_comes_with_the_weights(name: str) -> None:
+    """Another mean and std give other features, those of images that were normalised by hand."""
+    giver, taker = network(BACKBONES[name], 0), network(BACKBONES[name], 1).eval()
+    images = torch.rand(1, 1, 64, 64)
     weights = EncoderWeights(giver.encoder.state_dict(), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "test")
     certificate = load_encoder(taker, weights, images, ["probe"])
     assert certificate.passed
     assert certificate.tensors_matched == certificate.tensors_expected == len(giver.encoder.state_dict())
-    received = taker.encoder.state_dict()
-    assert not [name for name, tensor in weights.tensors.items() if not torch.equal(tensor, received[name])]
-    after = taker.eval().features(images)[-1]
+    after = taker.features(images)[-1]
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)))
     by_hand = ((images.expand(-1, 3, -1, -1) - mean) / std).contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(after, taker.encoder(by_hand)[-1])
-    assert not torch.equal(before, after)
+    taker.set_normalisation(BACKBONES[name].mean, BACKBONES[name].std)
+    assert not torch.equal(after, taker.features(images)[-1])
 
 
 @rows
-def test_a_seed_determines_the_network(spec: BackboneSpec) -> None:
-    a, b = network(spec, 3).state_dict(), network(spec, 3).state_dict()
-    assert all(torch.equal(a[name], b[name]) for name in a)
-
-
-@rows
-def test_the_image_reaches_every_scale(spec: BackboneSpec) -> None:
-    """Every feature map passed to a decoder depends on the image. FPN gets one map of a plain ViT."""
-    net = network(spec).eval()
+def test_a_decoder_gets_three_scales_or_more(spec: BackboneSpec) -> None:
+    """FPN on a plain ViT gets one map, of which its decoder makes four."""
     with torch.no_grad():
-        one, other = (net.features(images) for images in torch.rand(2, 1, 1, 64, 96))
-    assert len(one) >= (1 if (spec.builder, spec.decoder) == ("plain_vit", "fpn") else 3)
-    for a, b in zip(one, other, strict=True):
-        assert a.numel() == 0 or not torch.equal(a, b)
-    sizes = [feature.shape[-2:].numel() for feature in one if feature.ndim == 4]
-    assert all(fine >= coarse for fine, coarse in pairwise(sizes))
+        count = len(network(spec).eval().features(torch.rand(1, 1, 64, 96)))
+    assert count >= (1 if (spec.builder, spec.decoder) == ("plain_vit", "fpn") else 3)
 
 
 def test_the_registry_is_complete() -> None:
@@ -194,7 +168,8 @@ def test_a_named_encoder_finds_its_installed_weights() -> None:
         ("fpn:", "no encoder ''"),
         ("fpn:../resnet50", "no encoder"),
         ("fpn:hf-hub:someone/resnet50", "no encoder"),
-        ("pspnet:resnet50", "unknown decoder 'pspnet'; timm encoders go with fpn, unet"),
+        ("pspnet:resnet50", "No module named 'pspnet'; searched the installed packages"),
+        ("pspnet:resnet50.a1_in1k", "is neither module:function nor DECODER:ENCODER; timm encoders go with fpn, unet"),
     ],
 )
 def test_incompatible_pairs_are_refused(name: str, message: str) -> None:

@@ -35,7 +35,12 @@ def test_globs_keep_a_part(tmp_path: Path) -> None:
             ("unet:vit_tiny_patch16_224",),
             "'unet:vit_tiny_patch16_224': unet needs a pyramid and vit_tiny_patch16_224 has features of one",
         ),
-        (("none",), ("psp:resnet18",), "'psp:resnet18': unknown decoder 'psp'"),
+        (("none",), ("psp:resnet18",), "'psp:resnet18': No module named 'psp'"),
+        (
+            ("none",),
+            ("psp:resnet18.a1_in1k",),
+            "'psp:resnet18.a1_in1k' is neither module:function nor DECODER:ENCODER; timm encoders go with fpn",
+        ),
     ],
 )
 def test_wrong_names_are_named(sources: tuple[str, ...], backbones: tuple[str, ...], says: str, tmp_path: Path) -> None:

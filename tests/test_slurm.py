@@ -13,6 +13,7 @@ from cluster import Cluster, cluster, obstacle, run
 from conftest import Bench, write_matrix
 from examples import record_paths
 from kills import environment, finished, matrix, table
+from own_backbone import Code
 
 from bench import BenchError
 from bench.plan.unit_folder import CLAIM
@@ -52,6 +53,16 @@ def test_jobs_give_the_table_of_an_inline_run(slurm: Cluster, bench: Bench, tmp_
     assert "nothing to do" in called(bench, *words)
     assert finished(store) == before
     assert not list(store.glob("units/*/*/checkpoint.pt"))
+
+
+def test_jobs_find_a_users_own_backbone_beside_the_matrix(
+    slurm: Cluster, code: Code, bench: Bench, tmp_path: Path
+) -> None:
+    code.write("own_net")
+    path, store = write_matrix(tmp_path, backbones=("own_net:build",), replicates=1), tmp_path / "jobs"
+    called(bench, "run", "--matrix", path, "--store", store, "--executor", "slurm")
+    slurm.wait_until_empty()
+    assert len(table(store)) == 1
 
 
 def test_a_cancelled_job_is_submitted_again(slurm: Cluster, bench: Bench, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import click
 
 from bench import STOPPED, BenchError, StoppedEarlyError
 from bench.cli import extras
+from bench.cli.backbone_commands import backbone
 from bench.cli.board_commands import claim, compare, dashboard, leaks_command, report, scaling, table
 from bench.cli.corpus_commands import corpus
 from bench.cli.data_commands import data, ls
@@ -32,6 +33,7 @@ def cli() -> None:
 for command in (
     ls,
     data,
+    backbone,
     corpus,
     plan,
     run,

@@ -1,10 +1,11 @@
-"""Text for `bench ls`, `bench data check` and `bench corpus check`. Loads no torch."""
+"""Text for `bench ls`, `bench data check`, `bench backbone check` and `bench corpus check`. Loads no torch on import."""
 
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from backbones.registry import BACKBONES, DECODERS
+from backbones.registry import BACKBONES, installed, package_of
+from backbones.spec import DECODERS, BackboneSpec
 from bench.plan.matrix import MatrixFile
 from bench.shipped import load_protocol, shipped_files
 from bench.targets import Target, find_root, shipped_targets
@@ -40,11 +41,17 @@ def listing(data: Path) -> str:
         for spec in BACKBONES.values()
         if not spec.for_tests
     ]
+    lines += [
+        _entry(name, f"{point.value}, of {package_of(point)}")
+        for name, points in installed().items()
+        for point in points
+    ]
     lines.append(
         _entry(
             "DECODER:ENCODER", f"any other timm encoder with decoder {' or '.join(DECODERS)}, for example fpn:resnet18"
         )
     )
+    lines.append(_entry("module:function", "one of your own, see backbones/README.md and `bench backbone check`"))
     return "\n".join(map(for_terminal, lines))
 
 
@@ -72,6 +79,22 @@ def data_report(target: Target, pool_notes: Sequence[str] = ()) -> str:
     lines += [f"  not in test, so not scored: {', '.join(absent)}"] if absent else []
     notes = [f"  note: {note}" for note in (*target.notes, *pool_notes)]
     return "\n".join(map(for_terminal, [*lines, *notes, f"  content hash {target.content_hash}"]))
+
+
+def contract_report(spec: BackboneSpec) -> tuple[str, int]:
+    """Text of `bench backbone check`, and the number of broken clauses. Loads torch."""
+    from backbones.contract import CLAUSES, problems
+
+    lines, broken, tried = [], 0, 0
+    for clause, why in problems(spec):
+        lines.append(f"{'ok' if why is None else 'broken':7} {clause.name:11} {clause.rule}")
+        lines += [] if why is None else [f"{'':19} {why}"]
+        broken, tried = broken + (why is not None), tried + 1
+    if rest := [clause.name for clause in CLAUSES[tried:]]:
+        lines.append(f"not tried: {', '.join(rest)}")
+    count = f"{broken} of {len(CLAUSES)} clauses broken" if broken else f"keeps all {len(CLAUSES)} clauses"
+    shown = f" ({spec.encoder}, mean {spec.mean}, std {spec.std})" if spec.builder == "own" else ""
+    return "\n".join(map(for_terminal, [*lines, f"{spec.name}{shown}: {count}"])), broken
 
 
 def corpus_report(folder: Path, corpus: Corpus, notes: Sequence[str]) -> str:

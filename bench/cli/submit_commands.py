@@ -24,6 +24,13 @@ MANIFESTS = click.option(
     multiple=True,
     help="Manifest of a target, if none ships. May be repeated.",
 )
+TRUSTED = click.option(
+    "--backbone",
+    "trusted",
+    multiple=True,
+    metavar="MODULE:FUNCTION",
+    help="A backbone whose code you have and trust: it is imported. May be repeated.",
+)
 SOURCE = click.argument("folder", type=click.Path(path_type=Path))
 
 
@@ -51,8 +58,17 @@ def submit_init(name: str, kind: Any) -> None:  # noqa: ANN401
 @click.option(
     "--pool", type=FOLDER, help="With --target: images that the source was made from, if the card names none."
 )
+@TRUSTED
 @with_(WEIGHTS, DATA, STORE)
-def submit_check(folder: Path, weights: Path, target: str | None, pool: Path | None, data: Path, store: Path) -> int:
+def submit_check(
+    folder: Path,
+    weights: Path,
+    target: str | None,
+    pool: Path | None,
+    data: Path,
+    store: Path,
+    trusted: tuple[str, ...],
+) -> int:
     """Check the card in FOLDER before submitting it.
 
     Lists every fault of the card and of the files that it names.
@@ -63,7 +79,7 @@ def submit_check(folder: Path, weights: Path, target: str | None, pool: Path | N
     from results.store import Store
 
     folder = submit.card_folder(folder)
-    faults, good = submit.check(folder, weights, _scene)
+    faults, good = submit.check(folder, weights, _scene, _trusted(trusted))
     if target is not None and not faults:
         from bench.cli import leak_check
 
@@ -83,8 +99,9 @@ def submit_check(folder: Path, weights: Path, target: str | None, pool: Path | N
 @SOURCE
 @click.option("--out", type=FOLDER, default="submissions", show_default=True, help="Folder to put the bundle in.")
 @MANIFESTS
+@TRUSTED
 @STORE
-def submit_pack(folder: Path, out: Path, manifests: tuple[Path, ...], store: Path) -> int:
+def submit_pack(folder: Path, out: Path, manifests: tuple[Path, ...], trusted: tuple[str, ...], store: Path) -> int:
     """Pack the card in FOLDER and its runs into a bundle to submit.
 
     A bundle holds records, evidence, certificates and checksums, but no images and no weights. It is verified at once.
@@ -96,7 +113,7 @@ def submit_pack(folder: Path, out: Path, manifests: tuple[Path, ...], store: Pat
     from results.store import Store
 
     made, notes = pack.pack(submit.card_folder(folder), out, Store(store))
-    judged = verify.judge(made, manifests)
+    judged = verify.judge(made, manifests, trusted=_trusted(trusted))
     return _print_judgement(
         made, texts(judged.faults), [*notes, *judged.done, *judged.notes], "ready to submit; see CONTRIBUTING.md"
     )
@@ -105,6 +122,7 @@ def submit_pack(folder: Path, out: Path, manifests: tuple[Path, ...], store: Pat
 @submit.command("verify")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @MANIFESTS
+@TRUSTED
 @click.option(
     "--spot", type=click.IntRange(1, 1_000_000), help="Predict this many random test images again with its networks."
 )
@@ -117,7 +135,14 @@ def submit_pack(folder: Path, out: Path, manifests: tuple[Path, ...], store: Pat
 @click.option("--seed", type=SEED, help="Random seed. Default: a new one each time.")
 @click.option("--by", help="Name of the reviewer, recorded in the verdict.")
 @with_(DATA, STORE, WEIGHTS)
-def submit_verify(bundle: Path, store: Path, weights: Path, data: Path, **how: Any) -> int:  # noqa: ANN401
+def submit_verify(
+    bundle: Path,
+    store: Path,
+    weights: Path,
+    data: Path,
+    trusted: tuple[str, ...],
+    **how: Any,  # noqa: ANN401
+) -> int:
     """Verify a bundle by recomputing its scores.
 
     Recomputes every score from the evidence and checks all else against protocol, manifest and card. The verdict is written
@@ -129,8 +154,24 @@ def submit_verify(bundle: Path, store: Path, weights: Path, data: Path, **how: A
     from bench.submission.faults import texts
     from bench.submission.verdict import Check, Here, verify_bundle
 
-    judged, level = verify_bundle(bundle, Here(store, checked_weights(weights), data), Check(**how), counting)
+    check = Check(**how, trusted=_trusted(trusted))
+    judged, level = verify_bundle(bundle, Here(store, checked_weights(weights), data), check, counting)
     return 2 if _print_judgement(bundle, texts(judged.faults), [*judged.done, *judged.notes], level) else 0
+
+
+def _trusted(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names, each of a backbone that can be imported, from the working directory too.
+
+    Raises:
+        BenchError: one cannot be.
+    """
+    from bench.plan.backbone_names import named_backbone
+    from safe_io.user_code import search_in
+
+    search_in([Path.cwd()] if names else [])
+    for name in names:
+        named_backbone(name, "--backbone: ")
+    return names
 
 
 def _scene() -> "Pixels":

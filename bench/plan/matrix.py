@@ -13,9 +13,9 @@ from typing import Annotated, TypeVar
 
 from pydantic import Field, ValidationError, field_validator
 
-from backbones.registry import BACKBONES, DECODERS, find_backbone, refuse_small_crop
-from backbones.spec import BackboneError, BackboneSpec
+from backbones.spec import BackboneSpec
 from bench import BenchError
+from bench.plan.backbone_names import backbones_of, refuse_without_backbone
 from bench.plan.unfit import refuse_unfit
 from bench.shipped import find_file, load_protocol
 from bench.spec import Cell, Protocol
@@ -33,7 +33,6 @@ T = TypeVar("T")  # Python 3.11 has no def f[T]
 
 
 MOST_RUNS = 100_000  # of one matrix; the board is designed for this many
-MOST_NAMES = 8  # in a message
 OTHER_MATRIX = "write a matrix with a shipped protocol and one of the card's backbones (--backbone only filters)"
 OTHER_BACKBONE = "choose one that the card lists"
 CARD = "card.yaml"  # in the folder of a submission
@@ -60,7 +59,7 @@ class MatrixFile(Frozen):
     @classmethod
     def _no_space_after_the_colon(cls, names: object) -> object:
         for name in names if isinstance(names, list) else []:
-            if isinstance(name, dict) and len(name) == 1 and next(iter(name)) in DECODERS:
+            if isinstance(name, dict) and len(name) == 1 and all(isinstance(one, str) for one in name.values()):
                 raise ValueError(f"write {':'.join(map(str, *name.items()))}, without a space after the colon")
         return names
 
@@ -76,6 +75,7 @@ class Matrix:
     cards: Mapping[str, SourceCard]  # of all cells, and of the sources they start from
     backbones: Mapping[str, BackboneSpec]
     pool: Path | None  # replaces the target's unlabelled images
+    code: tuple[Path, ...] = ()  # folders of the user's own backbones
 
     @property
     def target(self) -> str:
@@ -104,7 +104,7 @@ def load_matrix(
     teacher: the source whose recipe replaces satir's: satir/points-16 becomes satir/felzenszwalb/points-16, for example.
 
     Raises:
-        BenchError: a name is unknown or a duplicate, a glob matches nothing, a file is missing, or no backbone fits a source.
+        BenchError: a name is unknown or a duplicate, a glob matches nothing, a file is missing, or no backbone can be used.
         FileError: the file is wrong.
     """
     path = find_file("matrix", name, "matrices")
@@ -121,14 +121,14 @@ def load_matrix(
     listed += [card for name, card in own.items() if name not in {each.name for each in listed}]
     # with another teacher, a source of the study may equal another one; they count as one
     cards = {card.name: card for card in (listed if teacher else _unique(listed, path))}
-    specs = {n: _backbone(n, protocol, path) for n in _unique(written.backbones, path)}
+    specs, code = backbones_of(_unique(written.backbones, path), path)
     cards = _keep("source", cards, [name for name in sources if name not in added_by], always=own)
     _refuse_without_steps(cards.values(), protocol, path)
     refuse_unfit(specs.values(), protocol, path)
     everything = closure(cards.values(), known)
-    _refuse_without_backbone(everything.values(), specs, f"{path} has", OTHER_MATRIX)
+    refuse_without_backbone(everything.values(), specs, f"{path} has", OTHER_MATRIX)
     specs = _keep("backbone", specs, backbones)
-    _refuse_without_backbone(closure(own.values(), known).values(), specs, "--backbone leaves", OTHER_BACKBONE)
+    refuse_without_backbone(closure(own.values(), known).values(), specs, "--backbone leaves", OTHER_BACKBONE)
     data = find_target(target) if target else find_target(written.target, path.parent)
     _refuse_above(len(cards), written, protocol, path)
     map_spec(data.spec, protocol.class_map)  # raises if the map does not fit
@@ -137,7 +137,7 @@ def load_matrix(
         for backbone, source, frac in itertools.product(specs, cards, _unique(written.train_fracs, path))
     )
     beside = None if pool else _pool_beside(path, written.pool, everything.values())
-    return Matrix(path.stem, data, protocol, cells, everything, specs, pool or beside)
+    return Matrix(path.stem, data, protocol, cells, everything, specs, pool or beside, code)
 
 
 def _refuse_missing_files(written: MatrixFile, path: Path) -> None:
@@ -148,21 +148,6 @@ def _refuse_missing_files(written: MatrixFile, path: Path) -> None:
                 f"{path}: cannot read '{name}' of `{key}`: there is no file {path.parent / name}; "
                 "correct its path, which starts at the folder of the matrix"
             )
-
-
-def _refuse_without_backbone(cards: Iterable[SourceCard], backbones: Collection[str], has: str, advice: str) -> None:
-    """Raise a BenchError if a source has checkpoints for none of these backbones: all its cells would be skipped."""
-    for card in cards:
-        if card.checkpoints and not any(map(card.checkpoint_for, backbones)):
-            wanted = dict.fromkeys(name for one in card.checkpoints for name in one.backbones)
-            raise BenchError(
-                f"no backbone fits '{card.name}': its card lists {_shortened(wanted)}; {has} {_shortened(backbones)}; {advice}"
-            )
-
-
-def _shortened(names: Collection[str]) -> str:
-    more = len(names) - MOST_NAMES
-    return ", ".join(list(names)[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _refuse_without_steps(cards: Iterable[SourceCard], protocol: Protocol, path: Path) -> None:
@@ -257,17 +242,6 @@ def _pool_beside(path: Path, folder: Path | None, cards: Iterable[SourceCard]) -
             "correct its path, which starts at the folder of the matrix, or name a folder with --pool DIR"
         )
     return path.parent / folder
-
-
-def _backbone(name: str, protocol: Protocol, path: Path) -> BackboneSpec:
-    try:
-        spec = find_backbone(name)
-        refuse_small_crop(spec, protocol.crop_px)
-        return spec
-    except KeyError:
-        return lookup("backbone", name, BACKBONES, path)  # raises, with a suggestion
-    except BackboneError as error:
-        raise BenchError(f"{path}: backbone '{name}': {error}") from error
 
 
 def lookup(kind: str, name: str, known: Mapping[str, T], where: Path | None = None) -> T:

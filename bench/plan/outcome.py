@@ -20,6 +20,7 @@ class Context:
     pool: Pool | None = None
     commit: str | None = None  # of the code, at the start of the run
     keep: bool = False  # keep the finetuned networks
+    code: tuple[Path, ...] = ()  # folders of the user's own backbones
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,27 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from backbones.spec import BackboneSpec
+from backbones.registry import refuse_small_crop
+from backbones.spec import BackboneError, BackboneSpec
 from backbones.vit_layers import layers_above
 from bench import BenchError
 from bench.spec import Protocol
 
 
 def refuse_unfit(backbones: Iterable[BackboneSpec], protocol: Protocol, path: Path) -> None:
-    """Raise a BenchError if the protocol decays learning rates by layer and a backbone has no such layers. path: of the matrix."""
+    """Refuse crops below the size of a patch, and a decay of learning rates by layer where a backbone has no layers.
+
+    path: of the matrix.
+
+    Raises:
+        BenchError: the protocol does not fit a backbone.
+    """
+    backbones = list(backbones)
+    for spec in backbones:
+        try:
+            refuse_small_crop(spec, protocol.crop_px)
+        except BackboneError as error:
+            raise BenchError(f"{path}: backbone '{spec.name}': {error}") from error
     if protocol.default.layer_decay == 1 and protocol.search.layer_decay is None:
         return
     from backbones.encoder_layouts import encoder_of

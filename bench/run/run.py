@@ -60,7 +60,13 @@ def run_matrix(sweep: Sweep, how: How, show: Show) -> Plan:
     if plan.todo:
         write_plan(sweep.matrix, plan, target, store)
         context = Context(
-            store.root.absolute(), target, sweep.weights.absolute(), pool, provenance.commit(), sweep.keep
+            store.root.absolute(),
+            target,
+            sweep.weights.absolute(),
+            pool,
+            provenance.commit(),
+            sweep.keep,
+            sweep.matrix.code,
         )
         _run_units(plan.todo, context, how, show, options, places)
     again = replace(sweep, retry=(), keep=False)

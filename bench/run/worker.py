@@ -27,6 +27,7 @@ from pretrain_sources.sockets import shorten_socket_paths
 from results.locks import HeldError, LocksError, locked
 from results.record_files import write_record
 from results.store import Store, StoreError, cannot_write, write_atomic
+from safe_io.user_code import search_in
 
 SAVED_EVERY_S = 5.0  # between two updates of progress.json
 
@@ -37,6 +38,7 @@ def perform(unit: Unit, context: Context, report: Progress) -> Outcome:
 
     store = Store(context.store)
     folder = folder_of(store, unit)
+    search_in(context.code)
     try:
         shorten_socket_paths()
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,12 @@
 """The result of checking a bundle; each check adds to it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from backbones.registry import known_backbone
+from backbones.spec import BackboneSpec
 from bench.plan.saved_plans import card_of
 from bench.submission.copies import Place
 from bench.submission.faults import Fault
@@ -27,6 +29,7 @@ class Judged:
     notes: list[str] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
     places: list[Place] = field(default_factory=list)  # stores to compare with
+    trusted: Collection[str] = ()  # backbones whose code the reviewer has and trusts
 
     @cached_property
     def cards(self) -> Mapping[str, SourceCard]:
@@ -44,6 +47,14 @@ class Judged:
             BenchError: there is none, or it cannot be read.
         """
         return card_of(record.target, record.target_hash, self.runs)
+
+    def backbone_of(self, record: RunRecord) -> BackboneSpec:
+        """The backbone of a run. Code that the reviewer has not named is not imported.
+
+        Raises:
+            KeyError: it is unknown. BackboneError: it cannot be used, or is code of someone else.
+        """
+        return known_backbone(record.backbone, self.trusted)
 
     @property
     def measured(self) -> list[RunRecord]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
-from backbones.registry import BACKBONES, find_backbone
+from backbones.registry import BACKBONES
 from backbones.spec import BackboneError
 from bench import BenchError, shipped
 from bench.plan.matrix import lookup
@@ -96,7 +96,7 @@ def _definitions(record: RunRecord, judged: Judged) -> Definitions:
     protocol = protocol.smoke() if name.endswith(SMOKE) else protocol
     card = find_source(record.source, judged.cards)
     spec = map_spec(judged.target_of(record).spec, protocol.class_map)
-    return Definitions(protocol, card, judged.cards, find_backbone(record.backbone), spec)
+    return Definitions(protocol, card, judged.cards, judged.backbone_of(record), spec)
 
 
 def _settings_faults(record: RunRecord, meant: Definitions) -> Iterator[Fault]:
@@ -113,7 +113,7 @@ def _settings_faults(record: RunRecord, meant: Definitions) -> Iterator[Fault]:
         why = f"the card in its settings differs from that of '{meant.card.name}' in {bundle.CARD}"
         yield Fault("settings.card", why)
     if settings.get("backbone") != json.loads(json.dumps(asdict(meant.backbone))):
-        why = f"the backbone in its settings differs from {record.backbone} as defined here"
+        why = f"the backbone in its settings differs from {record.backbone} as defined here, {meant.backbone.encoder}"
         yield Fault("settings.backbone", why)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from backbones.registry import find_backbone
+from backbones.registry import known_backbone
 from backbones.transfer import LoadError, state_sha256
 from bench import BenchError
 from bench.plan import card_weights
@@ -71,7 +71,7 @@ def load_weights(judged: Judged, source: Path, weights: Path) -> str:
         if not card.checkpoints:
             continue
         try:
-            sha256 = state_sha256(card_weights.brought(card, find_backbone(backbone), weights).tensors)
+            sha256 = state_sha256(card_weights.brought(card, known_backbone(backbone, judged.trusted), weights).tensors)
         except LoadError as error:
             raise BenchError(str(error)) from error
         loaded += 1
@@ -97,7 +97,7 @@ def reproduce(judged: Judged, sources: Sources, seed: int, report: Progress) -> 
     store.make()
     pool = open_pool(target, sources.pool) if any(card.recipe for card in cards.values()) else None
     inputs = InputsHere(record.target, pool, sources.weights, store)
-    backbone = find_backbone(record.backbone)
+    backbone = judged.backbone_of(record)
     final = Graph(cards, protocol, target.content_hash, inputs).final(cell_of(record), backbone, record.replicate)
     what = f"{final.cell} r{record.replicate}"
     if final.fingerprint != record.run:

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backbones.network import Network
-from backbones.registry import find_backbone
 from backbones.transfer import state_sha256
 from bench.score import confusion_matrix, weighted_fmeasure
 from bench.spec import Protocol
@@ -57,7 +56,7 @@ def spot(judged: Judged, folder: Path, data: Path, count: int, seed: int, report
         protocol = Protocol.model_validate(record.settings["protocol"])
         board = (record.target, record.protocol, record.target_hash)
         target = targets[board] = targets.get(board) or target_of(record, protocol, data, judged.target_of(record))
-        net = build_for(protocol, find_backbone(record.backbone), len(record.classes))
+        net = build_for(protocol, judged.backbone_of(record), len(record.classes))
         try:
             net.load_state_dict(tensors)
         except RuntimeError as error:

@@ -1,11 +1,12 @@
 """Prepare a submission: create the folder with its card, and check it."""
 
+import fnmatch
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from backbones.registry import BACKBONES, find_backbone
+from backbones.registry import BACKBONES, known_backbone
 from backbones.spec import BackboneError, BackboneSpec
 from bench import BenchError
 from bench.plan import card_weights
@@ -58,10 +59,13 @@ def card_folder(path: Path) -> Path:
     return path.parent
 
 
-def check(folder: Path, weights: Path, draw: Callable[[], Pixels]) -> tuple[list[str], list[str]]:
+def check(
+    folder: Path, weights: Path, draw: Callable[[], Pixels], trusted: Collection[str] = ()
+) -> tuple[list[str], list[str]]:
     """Check a folder before it is submitted; return (all faults, each with its fix, and what passed).
 
-    draw: returns a thermal image (H, W) to try networks with the weights on.
+    draw: returns a thermal image (H, W) to try networks with the weights on. trusted: backbones `module:function` that may be
+    imported.
     """
     try:
         cards = collect([folder / CARD], catalog())
@@ -72,7 +76,7 @@ def check(folder: Path, weights: Path, draw: Callable[[], Pixels]) -> tuple[list
     faults = list(_missing(card))
     good: list[str] = []
     for one in card.checkpoints:
-        more, passed = _checkpoint(card, one, weights, draw)
+        more, passed = _checkpoint(card, one, weights, draw, trusted)
         faults, good = [*faults, *more], [*good, *passed]
     if card.corpus is not None:
         try:
@@ -107,7 +111,7 @@ def _missing(card: SourceCard) -> Iterator[str]:
 
 
 def _checkpoint(
-    card: SourceCard, one: Checkpoint, weights: Path, draw: Callable[[], Pixels]
+    card: SourceCard, one: Checkpoint, weights: Path, draw: Callable[[], Pixels], trusted: Collection[str]
 ) -> tuple[list[str], list[str]]:
     faults, good, names = [], [], list[str]()
     specs: dict[tuple[str, str], BackboneSpec] = {}
@@ -116,7 +120,8 @@ def _checkpoint(
             matches = [
                 spec for name, spec in BACKBONES.items() if one.model_copy(update={"backbones": (wanted,)}).is_for(name)
             ]
-            matches = matches or [find_backbone(wanted)]
+            own = [name for name in trusted if fnmatch.fnmatchcase(name, wanted)]
+            matches += [known_backbone(name, trusted) for name in (own if own or matches else [wanted])]
             names += [spec.name for spec in matches if spec.name not in names]
             specs |= {(spec.builder, spec.encoder): spec for spec in matches}  # the decoder does not matter
         except (KeyError, BackboneError) as error:

@@ -38,7 +38,7 @@ class Check:
         manifests: of targets without a shipped one. spot: number of random test images to predict again, None for none.
             networks: folder of its networks, None for the one beside the bundle. reproduce: train one run again. source: the
             submitter's folder. pool: unlabelled images instead of the target's. seed: None for a new one each time. by: name of
-            the reviewer.
+            the reviewer. trusted: backbones `module:function` that may be imported.
     """
 
     manifests: tuple[Path, ...] = ()
@@ -49,6 +49,7 @@ class Check:
     pool: Path | None = None
     seed: int | None = None
     by: str | None = None
+    trusted: tuple[str, ...] = ()
 
     @property
     def tried(self) -> Level:
@@ -68,7 +69,7 @@ def verify_bundle(bundle: Path, here: Here, check: Check, counting: Counting) ->
     networks = check.networks or bundle.with_name(f"{bundle.name}-networks")
     if check.spot and not networks.is_dir():
         raise BenchError(f"no folder {networks} with the bundle's networks: give it with --networks")
-    judged = verify.judge(bundle, check.manifests, here.store)
+    judged = verify.judge(bundle, check.manifests, here.store, check.trusted)
     seed = secrets.randbelow(2**32) if check.seed is None else check.seed
     _load_weights(judged, here, check)
     if check.spot and not judged.faults:

@@ -5,12 +5,14 @@ Only predicting (`spot`) or training (`reproduce`) again shows that the evidence
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
+from backbones.registry import known_backbone, stranger_code
 from bench.submission.bundle_checks import card_faults, cell_faults, finding_faults
 from bench.submission.copies import Comparison, places, read_known
 from bench.submission.faults import Fault
+from bench.submission.identity import SHOWN
 from bench.submission.judged import Judged
 from bench.submission.record_checks import run_faults
 from bench.targets.manifest import Manifests, read_manifest, shipped_manifests
@@ -20,23 +22,29 @@ from results.record_files import read_records, run_folders
 from results.store import RUNS, Store, StoreError
 
 
-def judge(folder: Path, manifests: Sequence[Path] = (), others: Path | None = None) -> Judged:
+def judge(
+    folder: Path, manifests: Sequence[Path] = (), others: Path | None = None, trusted: Collection[str] = ()
+) -> Judged:
     """Check the bundle or store in this folder, without executing anything in it or trusting its paths.
 
     manifests: of targets without a shipped one. others: a further store whose runs and submissions the bundle must not copy,
-    besides those that are shipped or beside it.
+    besides those that are shipped or beside it. trusted: backbones `module:function` that may be imported.
 
     Raises:
         BundleError: it cannot be opened. BenchError: a manifest cannot be read.
     """
     judged = _opened(folder)
+    judged.trusted = trusted
     if not judged.faults:
         _read(judged)
     if judged.faults:
         return judged  # changed files cannot be checked further
     known = {**shipped_manifests(), **{made.key: made for made in map(read_manifest, manifests)}}
     store = Store(judged.runs)
+    judged.faults += list(_code_faults(judged))
     for record in judged.records:
+        if stranger_code(record.backbone, trusted) is not None:
+            continue
         where = store.folder_of(record).relative_to(store.root).as_posix()
         judged.faults += [fault.at(where) for fault in _of_run(judged, record, store, known)]
     if not judged.faults:
@@ -83,6 +91,13 @@ def _of_run(judged: Judged, record: RunRecord, store: Store, known: Manifests) -
         return [Fault("bundle.unforeseen", why)]
 
 
+def _code_faults(judged: Judged) -> Iterator[Fault]:
+    """One fault for each backbone that is code of its author, however many runs it has."""
+    for name, count in Counter(record.backbone for record in judged.records).items():
+        if (why := stranger_code(name, judged.trusted)) is not None:
+            yield Fault("record.unknown_name", f"{count} runs of backbone {name!r:.{SHOWN}}, not known here: {why}")
+
+
 def _copy_faults(judged: Judged) -> Iterator[Fault]:
     """Find runs that copy the predictions, network or initial weights of another run."""
     targets = {record.target for record in judged.records}
@@ -98,5 +113,8 @@ def _sum_up(judged: Judged) -> None:
         judged.notes.append("some runs declare that they used a part of the labels: only --reproduce can confirm it")
     judged.notes += [f"{n} runs ended as {status}" for status, n in count.items() if status != "ok"]
     if not judged.faults:
+        for name in sorted({record.backbone for record in judged.records} & {*judged.trusted}):
+            code = known_backbone(name, judged.trusted).encoder
+            judged.notes.append(f"the code of {name} is the reviewer's own copy, {code}")
         done = f"{count['ok']} runs recomputed from their evidence: scores, replicates, budgets, images, identity"
         judged.done.append(done)

@@ -17,6 +17,7 @@ from PIL import Image
 
 from backbones import imagenet
 from backbones.network import Network
+from backbones.spec import BackboneError
 from backbones.transfer import Certificate, LoadError, state_sha256
 from bench import DivergedError
 from bench.plan.cost import work_of
@@ -94,7 +95,7 @@ def _attempt(unit: Unit, context: Context, report: Progress) -> Outcome:
         return Outcome("skipped", str(error))
     except StoreError as error:
         return Outcome("failed", str(error), fatal=True)
-    except (CorpusError, TeacherError, FileChangedError) as error:
+    except (BackboneError, CorpusError, TeacherError, FileChangedError) as error:
         return Outcome("failed", str(error))
     except OSError as error:
         if is_unwritable(error):

@@ -2,22 +2,19 @@
 
 import ast
 import hashlib
-import importlib
 import importlib.util
 import re
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.machinery import PathFinder
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pretrain_sources.recipe import ENTRY_POINT, PythonTeacher, SamTeacher
+from pretrain_sources.recipe import PythonTeacher, SamTeacher
 from pretrain_sources.teachers.contract import Masks, Settings, Teacher, TeacherError, UnsuitableError
 from safe_io.files import read_regular
+from safe_io.user_code import ENTRY_POINT, UserCodeError, import_code, raised, source_file
 
 MOST_SOURCE_BYTES = 2**20
 HOW_MARKED = "the function must be decorated where it is defined"
@@ -41,9 +38,9 @@ def entry_point(name: str) -> Callable[..., Any]:
         raise TeacherError(stop)
     module, function = name.split(":")
     try:
-        value = getattr(importlib.import_module(module), function, None)
-    except (Exception, SystemExit) as error:  # a user's own module can raise anything
-        raise TeacherError(f"{module} cannot be imported: {type(error).__name__}: {error}") from error
+        value = getattr(import_code(module), function, None)
+    except UserCodeError as error:
+        raise TeacherError(str(error)) from error
     if getattr(value, "offered_to_cards", None) is not True:
         raise TeacherError(f"{name} is not offered to cards: {module} replaces it when imported")
     return cast("Callable[..., Any]", value)
@@ -59,7 +56,7 @@ def own(entry: str) -> PythonTeacher:
         raise TeacherError(f"'{entry}' is not a teacher: write module:function, such as mymodule:hot")
     if stop := entry_obstacle(entry):
         raise TeacherError(stop)
-    path = _source_file(entry.partition(":")[0])
+    path = source_file(entry.partition(":")[0])
     assert path is not None
     source = importlib.util.decode_source(read_regular(path, MOST_SOURCE_BYTES))
     return PythonTeacher(entry=entry, version=f"source {hashlib.sha256(source.encode()).hexdigest()[:12]}")
@@ -72,7 +69,7 @@ def entry_obstacle(name: str) -> str | None:
         return f"{module} is a program, not a module to import; name the module that defines the function"
     not_offered = f"{name} is not offered to cards: decorate it with @pretrain_sources.teachers.offered; {HOW_MARKED}"
     try:
-        path = _source_file(module)
+        path = source_file(module)
         tree = None if path is None else ast.parse(read_regular(path, MOST_SOURCE_BYTES))
     except ImportError as error:
         return f"no function {name}: {error}; the module must be installed or on PYTHONPATH"
@@ -86,27 +83,6 @@ def entry_obstacle(name: str) -> str | None:
         return f"no function {name}: {path} has no such function at its top level; {HOW_MARKED}"
     marks = [ast.unparse(mark) for mark in definitions[-1].decorator_list]
     return None if {"offered", "teachers.offered", "pretrain_sources.teachers.offered"} & {*marks} else not_offered
-
-
-def _source_file(module: str) -> Path | None:
-    """Return the file of a module, without importing its packages; None if it is not a Python file.
-
-    Raises:
-        ImportError: there is no such module.
-    """
-    places: Sequence[str] | None = None
-    spec, name = None, ""
-    for part in module.split("."):
-        if name and places is None:
-            raise ImportError(f"No module named '{module}': '{name}' is not a package")
-        name = f"{name}.{part}" if name else part
-        # importlib.util.find_spec would import the parent packages
-        spec = PathFinder.find_spec(name, places) if places else importlib.util.find_spec(name)
-        if spec is None:
-            raise ImportError(f"No module named '{name}'")
-        places = spec.submodule_search_locations
-    path = Path(spec.origin) if spec and spec.has_location and spec.origin else None
-    return path if path is not None and path.suffix == ".py" else None
 
 
 def call_entry(name: str, **arguments: Any) -> Any:  # noqa: ANN401
@@ -127,10 +103,7 @@ def told_as_its_own(settings: Settings, what: str) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         if isinstance(error, TeacherError | UnsuitableError) or not isinstance(settings, PythonTeacher):
             raise
-        at = traceback.extract_tb(error.__traceback__)[-1]
-        raise TeacherError(
-            f"{settings.entry} {what}: {type(error).__name__}: {error} ({at.filename}, line {at.lineno})"
-        ) from error
+        raise TeacherError(f"{settings.entry} {what}: {raised(error, settings.entry.partition(':')[0])}") from error
 
 
 def checked(teacher: Teacher, name: str) -> Teacher:
