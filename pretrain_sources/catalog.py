@@ -38,6 +38,7 @@ Cards = Mapping[str, SourceCard]
 STUDIES = (
     *("satir/points-16", "satir/points-64", "satir/boxes", "satir/points-and-boxes", "satir/iou-0.8", "satir/iou-0.95"),
     *("satir/top-4", "satir/top-16", "satir/top-32", "satir/better-wins", "satir/uncovered-ignore", "satir/binary"),
+    "satir/max-area-0.5",
     *("satir/rank-stability", "satir/rank-area", "satir/rank-area-ascending", "satir/rank-random"),
     *("satir/n-1pct", "satir/n-3pct", "satir/n-10pct", "satir/n-30pct"),
     *("satir/n-10pct-groups-1", "satir/n-10pct-groups-2"),

@@ -7,11 +7,12 @@ its thresholds) are segment-anything's defaults.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from pretrain_sources.config_file import Number, Whole
 from safe_io.user_code import ENTRY_POINT
 
+LATER = {"max_area_frac": 1.0}  # settings that are younger than the first labels
 MAX_RANKS = 254  # label values 1..254: 0 is "no mask", 255 is ignore
 META_MODELS = ("vit_h", "vit_l", "vit_b")
 SAM_TINY = "sam_tiny"  # ships with this project: segment_anything's classes, not Meta's SAM
@@ -123,6 +124,10 @@ class Recipe(_Settings):
         default="zero", description="pixels outside of masks: class 0, or ignored"
     )
     min_area_px: Whole = Field(default=0, ge=0, le=MOST_PX, description="drop smaller masks before ranking")
+    max_area_frac: Annotated[Number, Field(gt=0, le=1)] = Field(
+        default=1.0,
+        description="drop masks that cover more of the frame before ranking; 1, the authors' script: keep all",
+    )
     binary: bool = Field(default=False, description="give every mask class 1")
 
     @model_validator(mode="after")
@@ -130,6 +135,12 @@ class Recipe(_Settings):
         if self.uncovered == "ignore" and (self.binary or self.top_k == 1):
             raise ValueError("there is only one class: uncovered 'ignore' needs at least two ranks")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave younger settings out at their defaults, so that the identity of older labels stays."""
+        fields: dict[str, Any] = dump(self)
+        return {name: value for name, value in fields.items() if LATER.get(name, ...) != value}
 
     @property
     def num_classes(self) -> int:

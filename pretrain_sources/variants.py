@@ -19,6 +19,7 @@ _SHORT = {
     "top_k": "top",
     "rank_by": "rank",
     "min_area_px": "area",
+    "max_area_frac": "max-area",
 }
 _WORDS: Mapping[str, tuple[str, Value]] = {
     "boxes": ("prompts", "boxes"),
@@ -135,5 +136,5 @@ def _changed_recipe(recipe: Recipe, changes: Mapping[str, Value]) -> Recipe:
             value.replace("-", "_") if isinstance(value, str) and name in ("rank_by", "overlap", "uncovered") else value
         )
         listed = str(value).split("x") if name in ("scales", "box_scales") else text
-        (values if name in values else teacher)[name] = listed
+        (values if name in Recipe.model_fields else teacher)[name] = listed
     return Recipe.model_validate(values | {"teacher": teacher})

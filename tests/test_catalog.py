@@ -45,6 +45,7 @@ def test_satir_is_metas_sam_with_the_authors_recipe() -> None:
         ("satir/uncovered-ignore", "uncovered", "ignore"),
         ("satir/binary", "binary", True),
         ("satir/area-100", "min_area_px", 100),
+        ("satir/max-area-0.5", "max_area_frac", 0.5),
         ("satir/vit-b", "model", "vit_b"),
         ("satir/crop-n-layers-1", "crop_n_layers", 1),
         ("satir/points-per-batch-16", "points_per_batch", 16),

@@ -86,6 +86,23 @@ def test_random_ranks_depend_on_the_image_alone() -> None:
     assert all(sorted(rank) == [1, 2, 3] for rank in ranks.values())
 
 
+@pytest.mark.parametrize(("most", "kept"), [(1.0, (B, A, C)), (0.5, (B, C)), (0.2, (C,))])
+def test_masks_above_a_share_of_the_frame_are_dropped_before_ranking(most: float, kept: tuple[int, ...]) -> None:
+    """A covers 4 of 6 pixels, B 3, C 1."""
+    made = make_label(strip(), Recipe(max_area_frac=most), "image")
+    assert made is not None
+    assert made.rank.tolist() == [kept.index(m) + 1 if m in kept else 0 for m in (A, B, C)]
+    assert make_label(strip(), Recipe(max_area_frac=0.1), "image") is None
+
+
+def test_the_share_is_no_part_of_an_older_identity() -> None:
+    assert "max_area_frac" not in Recipe().labelling()
+    assert Recipe(max_area_frac=0.5).labelling()["max_area_frac"] == 0.5
+    for impossible in (0, 1.5, float("nan")):
+        with pytest.raises(ValueError, match="max_area_frac"):
+            Recipe(max_area_frac=impossible)
+
+
 def test_no_mask_gives_no_label() -> None:
     assert make_label(strip(), Recipe(min_area_px=5), "image") is None
     nothing = Masks(np.zeros((1, 2, 2), bool), np.ones(1, np.float32), np.ones(1, np.float32), ((),))

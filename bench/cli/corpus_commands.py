@@ -34,6 +34,7 @@ LABELLING = (
     _choice("overlap", "overlap", "Which mask wins where two overlap."),
     _choice("uncovered", "uncovered", "Pixels outside all masks: class 0, or ignored."),
     click.option("--min-area", "min_area_px", type=int, help="Drop masks smaller than this, in pixels."),
+    click.option("--max-area", "max_area_frac", type=float, help="Drop masks larger than this share of the frame."),
     click.option("--binary/--ranked", default=None, help="Label every mask 1, or by its rank."),
 )
 

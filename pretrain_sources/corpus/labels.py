@@ -38,8 +38,8 @@ class LabelMap:
     """A label map (H, W), and the rank of every mask in the teacher's order."""
 
     label: Pixels
-    rank_key: NDArray[np.float64]  # (N,) higher is better; NaN for masks that are too small
-    rank: NDArray[np.int32]  # (N,) 1 is best; 0 for masks that are too small or beyond top_k
+    rank_key: NDArray[np.float64]  # (N,) higher is better; NaN for masks that are too small or too large
+    rank: NDArray[np.int32]  # (N,) 1 is best; 0 for masks that are too small, too large or beyond top_k
     visible_px: NDArray[np.int32]  # (N,) pixels of the mask in the label map
 
 
@@ -61,7 +61,7 @@ def encode_masks(masks: Masks) -> EncodedMasks:
 
 
 def make_label(masks: EncodedMasks, recipe: Recipe, image_sha256: str) -> LabelMap | None:
-    """Make the label map of a recipe from these masks; None if no mask is large enough.
+    """Make the label map of a recipe from these masks; None if no mask has a size that the recipe keeps.
 
     Masks are ranked by `rank_by`, ties by the teacher's order. `random` is seeded by the image's hash, so that an image gets the
     same ranks in any pool.
@@ -94,7 +94,9 @@ def _rank_key(masks: EncodedMasks, recipe: Recipe, image_sha256: str) -> NDArray
         key = area if recipe.rank_by == "area" else -area
     else:
         key = masks.table[recipe.rank_by].to_numpy().astype(np.float64)
-    return np.where(area >= max(1, recipe.min_area_px), key, np.nan)  # empty masks are always dropped
+    most = recipe.max_area_frac * masks.size[0] * masks.size[1]
+    fits = (area >= max(1, recipe.min_area_px)) & (area <= most)  # empty masks are always dropped
+    return np.where(fits, key, np.nan)
 
 
 def _box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:

@@ -128,7 +128,10 @@ class CorpusWriter:
         made = make_label(masks, self.recipe, image.sha256)
         if made is None:
             zeros = np.zeros(n, np.int32)
-            why = f"none of {n} masks has {self.recipe.min_area_px} pixels"
+            most = self.recipe.max_area_frac
+            why = f"none of {n} masks has {self.recipe.min_area_px} pixels" + (
+                f" to {most:.0%} of them" if most < 1 else ""
+            )
             nothing = {"rank_key": np.full(n, np.nan), "rank": zeros, "visible_px": zeros}
             return row | {"masks": n, "refused": "no mask", "why": why}, _mask_rows(image.id, masks, nothing)
         data = _png(made.label)
