@@ -15,7 +15,9 @@ from bench.plan.unit import KINDS, Json
 from bench.plan.unit_folder import CLAIM, LOG, OUTCOME, PROGRESS, is_left
 from pretrain_sources.config_file import suggestion
 from results.escape import for_terminal
-from results.record import MOST, RunRecord
+from results.limits import MOST
+from results.marks import schedule_words
+from results.record import RunRecord
 from results.record_files import read_records
 from results.store import Store
 
@@ -157,7 +159,7 @@ def _short(value: object) -> str:
 
 def _title(fields: Json) -> str:
     share = "" if fields["train_frac"] == 1 else f" at {fields['train_frac']:g}"
-    return f"{fields['source']} x {fields['backbone']}{share}"
+    return f"{fields['source']} x {fields['backbone']}{share}{schedule_words(fields['schedule_kind'])}"
 
 
 def _json(path: Path) -> Json:

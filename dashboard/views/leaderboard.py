@@ -19,6 +19,8 @@ from results.marks import marks
 from results.reference import paper
 from results.replicate_scores import METRICS, samples
 from results.tiers import tier_notes, tiers
+from results.tuned_against_default import TUNED_NOTE, difference_text
+from results.tuning_gain import gain_notes, gain_text
 
 FEW = 5  # up to so many reasons are shown expanded
 MOST_SOURCES = 60  # comparing all pairs of more sources takes seconds
@@ -48,6 +50,10 @@ def show(chosen: Chosen) -> None:
     table(pd.concat([rows, extra], axis=1), "cells", names, download=chosen.cells)
     if (note := constant_note(chosen.whole)) is not None:
         st.caption(plain(note))
+    notes = gain_notes(chosen.whole_cells.to_dict("records"))
+    notes += [TUNED_NOTE] if "tuned_minus_default" in chosen.cells else []
+    if notes:
+        st.caption(plain(*(f"{note}." for note in notes)))
     cells = chosen.cells.assign(why=chosen.cells["leak"].fillna(chosen.cells["reason"])).dropna(subset="why")
     is_ranked = cells["rank"].notna()
     lines(_remarks(cells[is_ranked]))
@@ -105,8 +111,17 @@ def cell_rows(chosen: Chosen) -> pd.DataFrame:
     further = further_of(chosen.whole_cells.dropna(axis="columns", how="all").columns)
     shown |= {f"mIoU {name}": cells[column_of(name)] for name in further}
     shown |= {f"gain over {source}": gain(chosen, source) for source in ("none", "imagenet")}
+    shown |= {name: pd.Series(texts, index=cells.index) for name, texts in _tuning(cells).items()}
     shown |= {name: cells[name] for name in ("n", "trials", "run_s", "cell")}
     return pd.DataFrame(shown).reset_index(drop=True)
+
+
+def _tuning(cells: pd.DataFrame) -> dict[str, list[str]]:
+    """Return a column on what tuning gained: on val, or with the default schedule how the tuned runs differ on test."""
+    rows = cells.to_dict("records")
+    if "tuned_minus_default" in cells:
+        return {"tuned - default": list(map(difference_text, rows))}
+    return {"gain on val": [gain_text(row["trials"], row["tuning_gain"], row["tuning_gain_se"]) for row in rows]}
 
 
 def gain(chosen: Chosen, over: str) -> "pd.Series[float]":
