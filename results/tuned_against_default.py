@@ -16,7 +16,7 @@ from results.tiers import TIER_ALPHA
 TUNED_NOTE = (
     "tuned - default: mean test mIoU with the tuned schedule minus that with the default one; Welch's 95 % interval"
 )
-SAME_SCHEDULE = "the same schedule: trial 0 won the tuning"
+SAME_SCHEDULE = "trial 0 won, so both are the same trainings"
 PLACE = [name for name in BOARD if name != "schedule_kind"]  # the same for both schedules
 _COLUMNS = {"tuned_minus_default": "effect", "tuned_minus_default_low": "low", "tuned_minus_default_high": "high"}
 _Cells = dict[
@@ -64,6 +64,8 @@ def difference_text(cell: Mapping[Any, Any]) -> str:
     effect, low, high = (cell[name] for name in _COLUMNS)
     if pd.isna(effect):
         return "-"
+    if cell["tuned_note"] == SAME_SCHEDULE:
+        return f"{effect:+.4f} (trial 0 won)" if effect else "0 (trial 0 won)"
     return f"{effect:+.4f}" + ("" if pd.isna(low) else f" ({low:+.4f}..{high:+.4f})")
 
 
@@ -86,12 +88,18 @@ def conclusions_note(run: Mapping[Any, Any], runs: pd.DataFrame) -> str | None:
     if not tested:
         return None
     alone = [
-        f"only with the {kind} schedule: {', '.join(f'{a} > {b}' for a, b in sorted(pairs))}"
+        f"{', '.join(f'{a} > {b}' for a, b in sorted(pairs))} only with the {kind} schedule"
         for kind, pairs in ((TUNED, tuned - default), (DEFAULT, default - tuned))
         if pairs
     ]
-    said = f"established better (Holm-adjusted p < {TIER_ALPHA:.0%}, mIoU), of {tested} pairs"
-    return f"{said}: {'; '.join(alone)}" if alone else f"{said}: the same {len(tuned)} with both schedules"
+    said = "; ".join(alone) or f"the same {len(tuned)} of {tested} pairs with either schedule"
+    return f"established better (mIoU, Holm-adjusted p < {100 * TIER_ALPHA:g} %): {said}"
+
+
+def other_note(run: Mapping[Any, Any], runs: pd.DataFrame) -> str | None:
+    """Say that the sources of a board with the tuned schedule were also run with the default one; None if they were not."""
+    same = (runs[PLACE] == [run[name] for name in PLACE]).all(axis=1) & (runs["schedule_kind"] == DEFAULT)
+    return "the default schedule was also run: --schedule default" if same.any() else None
 
 
 def _established(data: Samples) -> tuple[set[tuple[str, str]], int]:

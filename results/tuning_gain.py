@@ -12,6 +12,7 @@ from results.schedule_names import DEFAULT, TPE_FROM_TRIALS
 if TYPE_CHECKING:
     import pandas as pd
 
+NO_GAIN = "-"
 BY_CHANCE = "the best of {trials} equal candidates is ahead of trial 0 by {error:.1f} SE on average, by chance alone"
 
 
@@ -59,7 +60,7 @@ def gain_text(trials: float | None, gain: float | None, error: float | None) -> 
     """Format a gain: `+0.0120 (1.3 SE)`, or why there is none."""
     trials, gain, error = _number(trials), _number(gain), _number(error)
     if trials is None or trials < 2:
-        return "-"
+        return NO_GAIN
     if gain is None:
         return "trial 0 diverged"
     if gain == 0:
@@ -94,7 +95,7 @@ def gain_notes(cells: Iterable[Mapping[Any, Any]]) -> list[str]:
     measured = "SE: the standard error of a gain, from the variance between trainings of one trial"
     unknown = "SE unknown: each trial was trained once, so the noise was not measured (tune_replicates of the protocol)"
     return [
-        "gain on val: validation mIoU of the chosen trial - of trial 0, the default schedule; used for selection only",
+        "gain of tuning: validation mIoU of the chosen trial - of trial 0, the default schedule; used for selection only",
         f"schedules: {proposals(trials, trainings)}; {BY_CHANCE.format(trials=trials, error=by_chance(trials))}",
         unknown if trainings < 2 else measured,
     ]

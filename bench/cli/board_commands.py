@@ -71,7 +71,7 @@ def table(store: Path, form: str, views: tuple[str, ...], metric: str, backbone:
         raise BenchError(
             "no runs match --target, --protocol, --train-frac, --backbone, --schedule and --test; leave them out to show all runs"
         )
-    say(tables.table_text(cells, runs, form, whole if schedule == DEFAULT else None))
+    say(tables.table_text(cells, runs, form, whole))
 
 
 @click.command(cls=Command)

@@ -54,7 +54,7 @@ def _lines(matrix: Matrix, target: Target, plan: Plan, store: Store) -> Iterable
     if tuned:
         each = protocol.trials * protocol.tune_replicates
         made = proposals(protocol.trials, protocol.tune_replicates)
-        yield f"  schedules: {made}: {each} training{'s' * (each > 1)} to tune a cell"
+        yield f"  schedules: {made}; {each} training{'s' * (each > 1)} to tune a cell"
     if tuned < len(matrix.cells):
         yield f"  {len(matrix.cells) - tuned} of the cells have the default schedule, without tuning"
     if protocol.device == "cuda":

@@ -21,6 +21,7 @@ from results.marks import board_words
 from results.record import TEST, Scores
 from results.record_files import record_of_row
 from results.replicate_scores import METRICS, Samples, samples
+from results.schedule_names import TUNED
 from results.store import Store, write_atomic
 from results.table import runs_frame
 
@@ -42,7 +43,7 @@ def write_report(store: Store, out: Path) -> Path:
         StoreError: there is no store, or the folder cannot be written.
     """
     runs = runs_frame(store)
-    boards = [rows for _, rows in runs.groupby(BOARD, sort=True)]
+    boards = [rows for _, rows in sorted(runs.groupby(BOARD), key=_place)]
     sections = [part for rows in boards for split in splits_of(rows) for part in _board(store, on_split(rows, split))]
     page = [
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>",
@@ -58,6 +59,11 @@ def write_report(store: Store, out: Path) -> Path:
     write_atomic(out / "runs.csv", for_csv(runs.assign(**lists)).encode())
     write_atomic(out / "index.html", "\n".join(page).encode())
     return out / "index.html"
+
+
+def _place(board: tuple[Any, pd.DataFrame]) -> tuple[Any, ...]:
+    """Return what boards are sorted by: their names, the tuned schedule before the default one."""
+    return (*board[0][:-1], board[0][-1] != TUNED)
 
 
 def _board(store: Store, rows: pd.DataFrame) -> Iterable[str]:

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def table_text(cells: "pd.DataFrame", runs: "pd.DataFrame", form: str, both: "pd.DataFrame | None" = None) -> str:
+def table_text(cells: "pd.DataFrame", runs: "pd.DataFrame", form: str, both: "pd.DataFrame") -> str:
     """Format the board as csv, json (a list of rows), md, latex or table; the last three end with the paper's rows.
 
-    cells: rows of `board(runs)`, all or some. both: with the default schedule, the runs with either schedule.
+    cells: rows of `board(runs)`, all or some. both: the runs with either schedule.
     """
     from results.board import BOARD, constant_note
 
@@ -36,7 +36,7 @@ def table_text(cells: "pd.DataFrame", runs: "pd.DataFrame", form: str, both: "pd
     for key, of_board in boards.items():
         note = constant_note(runs[(runs[BOARD] == list(key)).all(axis=1)])
         notes = [] if note is None else [note]
-        notes += [] if both is None else _against_default(of_board, both)
+        notes += _other_schedule(of_board, both)
         parts.append(_board_text(of_board, form, names[key[:2]] > 1, notes))
     return "\n\n".join([*parts, _paper_text(form)])
 
@@ -62,7 +62,7 @@ def _board_text(rows: list[dict[str, Any]], form: str, several: bool, notes: Seq
     compared = "tuned_minus_default" in rows[0]
     columns = ["rank", "source", "backbone", "mIoU", "95 %", "weighted F", "95 %", "n"]
     columns[7:7] = [f"mIoU {name}" for name in further]
-    columns += ["tuned - default"] if compared else ["val default", "gain on val"]
+    columns += ["tuned - default"] if compared else ["val default", "gain of tuning"]
     columns += [*(["pseudo-labels"] if learned else []), "status"]
     body = [
         (
@@ -103,14 +103,16 @@ def _row_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return notes
 
 
-def _against_default(rows: Sequence[Mapping[str, Any]], both: "pd.DataFrame") -> list[str]:
-    """Notes on what tuning changed on the test images."""
-    from results.tuned_against_default import TUNED_NOTE, conclusions_note
+def _other_schedule(rows: Sequence[Mapping[str, Any]], both: "pd.DataFrame") -> list[str]:
+    """Notes on what tuning changed on the test images; with the tuned schedule, that a table shows it."""
+    from results.tuned_against_default import SAME_SCHEDULE, TUNED_NOTE, conclusions_note, other_note
 
+    if "tuned_minus_default" not in rows[0]:
+        return [note for note in [other_note(rows[0], both)] if note]
     of_shares = {row["train_frac"]: row for row in rows}
     notes = [conclusions_note(row, both) for row in of_shares.values()]
-    whys = dict.fromkeys(row["tuned_note"] for row in rows)
-    return [TUNED_NOTE, *(f"tuned - default: {why}" for why in whys if why), *(note for note in notes if note)]
+    whys = dict.fromkeys(row["tuned_note"] for row in rows if row["tuned_note"] not in (None, SAME_SCHEDULE))
+    return [TUNED_NOTE, *(f"tuned - default: {why}" for why in whys), *(note for note in notes if note)]
 
 
 def _tuning(row: Mapping[str, Any]) -> list[str]:

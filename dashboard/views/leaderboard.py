@@ -19,8 +19,8 @@ from results.marks import marks
 from results.reference import paper
 from results.replicate_scores import METRICS, samples
 from results.tiers import tier_notes, tiers
-from results.tuned_against_default import TUNED_NOTE, difference_text
-from results.tuning_gain import gain_notes, gain_text
+from results.tuned_against_default import TUNED_NOTE
+from results.tuning_gain import NO_GAIN, gain_notes, gain_text
 
 FEW = 5  # up to so many reasons are shown expanded
 MOST_SOURCES = 60  # comparing all pairs of more sources takes seconds
@@ -110,18 +110,22 @@ def cell_rows(chosen: Chosen) -> pd.DataFrame:
         shown |= {metric: cells[metric], f"{metric}_95": pd.Series(spans, index=cells.index)}
     further = further_of(chosen.whole_cells.dropna(axis="columns", how="all").columns)
     shown |= {f"mIoU {name}": cells[column_of(name)] for name in further}
+    shown |= _tuning(cells)
     shown |= {f"gain over {source}": gain(chosen, source) for source in ("none", "imagenet")}
-    shown |= {name: pd.Series(texts, index=cells.index) for name, texts in _tuning(cells).items()}
     shown |= {name: cells[name] for name in ("n", "trials", "run_s", "cell")}
     return pd.DataFrame(shown).reset_index(drop=True)
 
 
-def _tuning(cells: pd.DataFrame) -> dict[str, list[str]]:
-    """Return a column on what tuning gained: on val, or with the default schedule how the tuned runs differ on test."""
-    rows = cells.to_dict("records")
+def _tuning(cells: pd.DataFrame) -> "dict[str, pd.Series[Any]]":
+    """Return columns on what tuning gained: on val, or with the default schedule how the tuned runs differ on test."""
     if "tuned_minus_default" in cells:
-        return {"tuned - default": list(map(difference_text, rows))}
-    return {"gain on val": [gain_text(row["trials"], row["tuning_gain"], row["tuning_gain_se"]) for row in rows]}
+        names = {"tuned - default": "", "tuned - default, low": "_low", "tuned - default, high": "_high"}
+        return {name: cells[f"tuned_minus_default{end}"] for name, end in names.items()}
+    rows = cells[["trials", "tuning_gain", "tuning_gain_se"]].itertuples(index=False, name=None)
+    texts = [
+        gain_text(*row).lstrip("+").removeprefix(NO_GAIN) for row in rows
+    ]  # a cell that begins with + is a formula
+    return {"gain of tuning": pd.Series(texts, index=cells.index, dtype="str")}
 
 
 def gain(chosen: Chosen, over: str) -> "pd.Series[float]":
