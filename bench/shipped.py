@@ -5,8 +5,9 @@ from importlib import resources
 from pathlib import Path
 
 from bench import BenchError
-from bench.spec import Protocol
+from bench.spec import SMOKE, Protocol
 from pretrain_sources.config_file import read_yaml, suggestion
+from results.schedule_names import split_name
 
 
 def shipped_files(folder: str) -> Mapping[str, Path]:
@@ -36,3 +37,21 @@ def find_file(kind: str, name: str, folder: str, beside: Path | None = None) -> 
 def load_protocol(name: str, beside: Path | None = None) -> Protocol:
     """Load a protocol by name or from a file."""
     return read_yaml(find_file("protocol", name, "protocols", beside), Protocol)
+
+
+def named_protocol(name: str) -> Protocol:
+    """Return the protocol that a name in a record stands for: a shipped one, with raised trials and smoke as the name says.
+
+    Raises:
+        BenchError: there is no such protocol, or it cannot have this many trials.
+    """
+    base, trials = split_name(name.removesuffix(SMOKE))
+    known = shipped_files("protocols")
+    if base not in known:
+        raise BenchError(f"unknown protocol '{base}'{suggestion(base, known)}")
+    protocol = read_yaml(known[base], Protocol)
+    try:
+        protocol = protocol if trials is None else protocol.with_trials(trials)
+    except ValueError as error:
+        raise BenchError(f"unknown protocol '{name}': {error}") from error
+    return protocol.smoke() if name.endswith(SMOKE) else protocol

@@ -7,10 +7,13 @@ import streamlit as st
 
 from dashboard import store_cache
 from dashboard.store_cache import StoreContents
-from results.board import BOARD
+from results.board_choice import schedules_of
 from results.escape import for_terminal, unique
 from results.further import splits_of
+from results.record import TEST
 from results.replicate_scores import METRICS
+from results.schedule_names import TUNED
+from results.tuned_against_default import PLACE
 
 
 @dataclass(frozen=True)
@@ -60,16 +63,7 @@ def choose(contents: StoreContents) -> Chosen:
         metric = st.segmented_control(
             "Metric", list(METRICS), default="miou", format_func=METRICS.__getitem__, key="metric", bind="query-params"
         )
-        splits = splits_of(contents.runs[_same(contents.runs, boards[name])])
-        if len(splits) > 1:
-            split = st.selectbox(
-                "Test split",
-                splits,
-                key="test",
-                bind="query-params",
-                help="The same runs, scored on further images: another place or another camera.",
-            )
-            contents = store_cache.on(contents, split)
+        contents = store_cache.on(contents, *_split_and_schedule(contents.runs[_same(contents.runs, boards[name])]))
         cells = contents.cells[_same(contents.cells, boards[name])]
         shares = sorted(cells["train_frac"].unique(), reverse=True)
         share = st.selectbox(
@@ -93,12 +87,35 @@ def choose(contents: StoreContents) -> Chosen:
     return Chosen(contents, metric or "miou", every, whole, cells, filtered(whole), filtered(cells), tuple(backbones))
 
 
+def _split_and_schedule(runs: pd.DataFrame) -> tuple[str, str]:
+    """Draw a box for the schedule and one for the test split, each only where the runs of a board leave a choice."""
+    kinds, kind, split = schedules_of(runs), str(TUNED), TEST
+    if kinds != [TUNED]:
+        kind = st.selectbox(
+            "Schedule",
+            kinds,
+            key="schedule",
+            bind="query-params",
+            help="tuned: chosen for each cell on the validation split. default: the protocol's own, the same for all cells.",
+        )
+    splits = splits_of(runs[runs["schedule_kind"] == kind])
+    if len(splits) > 1:
+        split = st.selectbox(
+            "Test split",
+            splits,
+            key="test",
+            bind="query-params",
+            help="The same runs, scored on further images: another place or another camera.",
+        )
+    return split, kind
+
+
 def _boards(cells: pd.DataFrame) -> dict[str, tuple[str, ...]]:
-    """Return name -> identity, newest first, boards with only submissions last because their times are not trusted.
+    """Return name -> PLACE, newest first, boards with only submissions last because their times are not trusted.
 
     Names contain hashes if target and protocol are ambiguous.
     """
-    by_board = cells.assign(own=cells["badge"].isna()).groupby(BOARD)
+    by_board = cells.assign(own=cells["badge"].isna()).groupby(PLACE)
     newest = by_board.agg({"own": "any", "finished": "max"}).sort_values(["own", "finished"], ascending=False)
     several = pd.Series([key[:2] for key in newest.index]).value_counts()
     names = []
@@ -110,7 +127,7 @@ def _boards(cells: pd.DataFrame) -> dict[str, tuple[str, ...]]:
 
 def _same(rows: pd.DataFrame, identity: tuple[str, ...]) -> "pd.Series[bool]":
     same = pd.Series(True, index=rows.index)
-    for column, value in zip(BOARD, identity, strict=True):
+    for column, value in zip(PLACE, identity, strict=True):
         same &= rows[column] == value
     return same
 

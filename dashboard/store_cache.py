@@ -14,12 +14,15 @@ import streamlit as st
 
 import results
 from results.board import board
+from results.board_choice import on_schedule
 from results.bundle import submissions
 from results.further import on_split, with_further
 from results.record import TEST
 from results.record_files import record_of_row, run_folders
+from results.schedule_names import DEFAULT, TUNED
 from results.store import Store, StoreError
 from results.table import runs_frame
+from results.tuned_against_default import with_tuned
 
 SHIPPED = Path(results.__file__).parent / "runs"
 CHECK_EVERY_S = 10.0  # interval between checks for changes
@@ -97,16 +100,20 @@ def _read(root: str, stamp: str, notes: tuple[str, ...]) -> StoreContents:
     return StoreContents(store, stamp, runs, cells, tuple(runs.attrs.get("unreadable", ())), notes)
 
 
-def on(contents: StoreContents, split: str) -> StoreContents:
-    """Return the contents with the scores on a test split."""
-    return contents if split == TEST else _on(str(contents.store.root), contents.stamp, contents.notes, split)
+def on(contents: StoreContents, split: str, schedule: str) -> StoreContents:
+    """Return the contents with the scores on a test split, of the runs with the tuned or with the default schedule."""
+    if split == TEST and (contents.runs["schedule_kind"] == TUNED).all():
+        return contents
+    return _on(str(contents.store.root), contents.stamp, contents.notes, split, schedule)
 
 
 @st.cache_resource(show_spinner=False, max_entries=8)
-def _on(root: str, stamp: str, notes: tuple[str, ...], split: str) -> StoreContents:
+def _on(root: str, stamp: str, notes: tuple[str, ...], split: str, schedule: str) -> StoreContents:
     whole = _read(root, stamp, notes)
-    runs = on_split(whole.runs, split)
-    return replace(whole, runs=runs, cells=board(runs))
+    both = on_split(whole.runs, split)
+    runs = on_schedule(both, schedule)
+    cells = with_further(board(runs), runs) if split == TEST else board(runs)
+    return replace(whole, runs=runs, cells=with_tuned(cells, both) if schedule == DEFAULT else cells)
 
 
 def _store(root: str) -> Store:

@@ -10,7 +10,7 @@ import streamlit as st
 from dashboard.filters import Chosen, family, is_control
 from results import charts
 from results.escape import cell, cells, for_csv, for_streamlit, for_terminal
-from results.marks import board_marks, split_words
+from results.marks import board_marks, board_words
 from results.record import column_docs
 from results.replicate_scores import Samples, samples
 
@@ -95,7 +95,7 @@ def two_sources(chosen: Chosen) -> tuple[Samples, str, str] | None:
 
 def board_notes(run: "pd.Series[Any]") -> None:
     """Draw the notes that apply to all scores of a board."""
-    st.caption(plain(f"{run['target']}{split_words(run['test_split'])}: {run['label_note']}"))
+    st.caption(plain(f"{run['target']}{board_words(run.to_dict())}: {run['label_note']}"))
     for mark in board_marks(run.to_dict()):
         st.warning(plain(mark))
 

@@ -11,9 +11,10 @@ import pandas as pd
 from results import known_leaks, metrics, stats
 from results.evidence_files import EvidenceKey
 from results.store import Store, StoreError
+from results.tuning_gain import Gain, gain_of
 
 # only cells with the same values are compared
-BOARD = ["target", "protocol", "target_hash", "protocol_hash", "result_version"]
+BOARD = ["target", "protocol", "target_hash", "protocol_hash", "result_version", "schedule_kind"]
 CELL_NAMES = ["source", "backbone", "train_frac"]
 Run = Mapping[Hashable, Any]  # a row of the table
 
@@ -27,10 +28,11 @@ _TUNING = {  # board column: run column
 }
 _HELD_OUT = ("heldout_miou", "heldout_miou_constant")
 _OF_A_RUN = ("miou", "weighted_f", "status", "reason", "replicates", "finished", "train_s", "score_s", "gpu")
-_USED = [*_SAME, *_ALSO_SAME, *_HELD_OUT, *_TUNING.values(), *_OF_A_RUN]
+_USED = [*_SAME, *_ALSO_SAME, *_HELD_OUT, *_TUNING.values(), "training_val_mious", *_OF_A_RUN]
 _BOARD_COLUMNS = [
     *("rank", "target", "protocol", *CELL_NAMES, "n", "replicates", "miou", "miou_low", "miou_high", "interval_note"),
-    *("weighted_f", "weighted_f_low", "weighted_f_high", "val_miou_tuned", "val_miou_default", "trials", "schedule"),
+    *("weighted_f", "weighted_f_low", "weighted_f_high", "val_miou_tuned", "val_miou_default"),
+    *("tuning_gain", "tuning_gain_se", "trials", "trainings", "schedule"),
     *(
         "heldout_miou",
         "heldout_miou_constant",
@@ -45,6 +47,7 @@ _BOARD_COLUMNS = [
     *("weights", "leak", "touched", "says_touched", "badge", "cell", *BOARD[2:], "finished", "test_split"),
 ]
 # text columns, even where every value is missing
+_NUMBER_OR_MISSING = ("val_miou_tuned", "val_miou_default", "tuning_gain", "tuning_gain_se")
 _TEXT_OR_MISSING = ("interval_note", "reason", "weights", "schedule", "leak", "badge")
 
 
@@ -58,7 +61,8 @@ def board(runs: pd.DataFrame) -> pd.DataFrame:
     for run in runs[_USED].to_dict("records"):  # faster than slicing the frame for each cell
         by_cell[tuple(run[name] for name in _SAME)].append(run)
     rows = [_cell_row(cell_runs) for cell_runs in by_cell.values()]
-    cells = pd.DataFrame(rows, columns=_BOARD_COLUMNS).astype(dict.fromkeys(_TEXT_OR_MISSING, "str"))
+    types = dict.fromkeys(_TEXT_OR_MISSING, "str") | dict.fromkeys(_NUMBER_OR_MISSING, "float64")
+    cells = pd.DataFrame(rows, columns=_BOARD_COLUMNS).astype(types)
     cells = _mark_stale(cells)
     touched = runs.attrs.get("known_leaks", known_leaks.KnownLeaks())
     for name, share in (("touched", touched.share), ("says_touched", touched.said_share)):
@@ -110,6 +114,8 @@ def _cell_row(runs: Sequence[Run]) -> dict[str, Any]:
         row |= {name: stats.mean(values) if values else None}
     row |= {"run_s": stats.mean([run["train_s"] + run["score_s"] for run in ok]) if ok else None}
     row |= {name: ok[0][column] if ok else None for name, column in _TUNING.items()}
+    gain = gain_of(ok[0]) if ok else Gain(None, None, 0)
+    row |= {"tuning_gain": gain.value, "tuning_gain_se": gain.standard_error, "trainings": gain.trainings}
     return row | _cell_status(runs, row["n"], row["replicates"])
 
 

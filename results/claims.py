@@ -11,9 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from results import stats
 from results.board_choice import UnanswerableError, one_board
 from results.further import on_split
-from results.marks import split_words
+from results.marks import schedule_words, split_words
 from results.record import TEST
 from results.replicate_scores import METRICS, Samples, find_source, samples
+from results.schedule_names import TUNED, ScheduleKind
 from results.stats import Difference
 
 Verdict = Literal["SUPPORTED", "NOT SHOWN", "CONTRADICTED"]
@@ -45,7 +46,7 @@ class Judgement:
         difference: between a and b. replicates: the smallest number in any cell. needed: replicates per cell that would show such
             an effect with a power of 80 %; None if no number would, or if the verdict is final. why: why the claim cannot be
             tested. even: whether all cells have the same number of replicates. about: notes on the two sources. test_split: of
-            the scores.
+            the scores. schedule_kind: of the runs.
     """
 
     claim: Claim
@@ -58,6 +59,7 @@ class Judgement:
     even: bool = True
     about: tuple[str, ...] = ()
     test_split: str = TEST
+    schedule_kind: str = TUNED
 
 
 class Expected(BaseModel):
@@ -71,6 +73,7 @@ class Expected(BaseModel):
     protocol: str | None = None
     train_frac: float | None = Field(default=None, gt=0, le=1, strict=True)  # strict: `true` is not a number
     test: str | None = Field(default=None, description="further test split, if the claim is about one")
+    schedule: ScheduleKind | None = Field(default=None, description="default: the runs with the default schedule")
     says: str | None = Field(default=None, description="the sentence in a report that this claim supports")
     about: str | None = Field(default=None, description="the question that this entry and the following ones answer")
 
@@ -127,7 +130,17 @@ def judge(claim: Claim, data: Samples) -> Judgement:
     even = len({len(sample) for pair in pairs for sample in pair}) == 1
     about = tuple(data.about[name] for name in (claim.a, claim.b) if name in data.about)
     return Judgement(
-        claim, verdict, difference, tuple(backbones), replicates, needed, why, even, about, data.test_split
+        claim,
+        verdict,
+        difference,
+        tuple(backbones),
+        replicates,
+        needed,
+        why,
+        even,
+        about,
+        data.test_split,
+        data.schedule_kind,
     )
 
 
@@ -147,7 +160,7 @@ def _verdict(claim: Claim, difference: Difference) -> Verdict:
 def judge_entry(entry: Expected, table: pd.DataFrame) -> Judgement:
     """Judge an entry of a claims file on the board that it names."""
     claim = parse(entry.claim)
-    runs = on_split(one_board(table, entry.target, entry.protocol, entry.train_frac), entry.test)
+    runs = on_split(one_board(table, entry.target, entry.protocol, entry.train_frac, entry.schedule), entry.test)
     return judge(claim, samples(runs, claim.metric))
 
 
@@ -159,7 +172,7 @@ def sentence(judgement: Judgement) -> str:
         if len(judgement.backbones) == 1
         else f"over {len(judgement.backbones)} backbones"
     )
-    where += split_words(judgement.test_split)
+    where += split_words(judgement.test_split) + schedule_words(judgement.schedule_kind)
     asked = f" ({claim.a} ~ {claim.b} within {claim.by:g})" if claim.sign == "~" else ""
     asked = f" (by {claim.by:g})" if claim.sign == ">" and claim.by else asked
     text = f"{judgement.verdict}{asked}: {claim.a} is {abs(difference.effect):.4f} {METRICS[claim.metric]} "

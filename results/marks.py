@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from results.record import TEST
+from results.schedule_names import DEFAULT
 
 TRANSFERS = {
     "frozen": "FROZEN ENCODER: only decoder and head were trained on the target.",
@@ -33,3 +34,13 @@ def board_marks(run: Mapping[Any, Any]) -> list[str]:
 def split_words(split: object) -> str:
     """Return what to add to the name of a board of a further test split; nothing for `test`."""
     return "" if split == TEST else f", test split {split}"
+
+
+def schedule_words(kind: object) -> str:
+    """Return what to add to the name of a board of runs with the default schedule; nothing for tuned ones."""
+    return ", default schedule" if kind == DEFAULT else ""
+
+
+def board_words(run: Mapping[Any, Any]) -> str:
+    """Return what to add to the target and protocol in the name of a board. run: any of its runs or cells."""
+    return split_words(run["test_split"]) + schedule_words(run["schedule_kind"])

@@ -16,6 +16,10 @@ from pydantic import (
     model_validator,
 )
 
+from results.limits import MOST, MOST_S, MOST_SETTINGS, Fraction, Text
+from results.schedule_names import DEFAULT, TUNED, ScheduleKind
+from results.tuning import Tuning
+
 SCHEMA_VERSION = 1
 
 Status = Literal["ok", "failed", "oom", "diverged", "load_failed", "skipped"]
@@ -27,18 +31,16 @@ RETRIED: tuple[Status, ...] = (
     "load_failed",
 )  # choices of `bench run --retry`; a diverged run would diverge again
 
-Fraction = float | None
-MOST = 2**31 - 1  # limit for counts: 32-bit integers
-MOST_S = 1e9  # seconds: thirty years
-MOST_CHARACTERS = 2_000  # limit per text in a record; longer reasons are shortened before writing
-MOST_SETTINGS = 2**18  # limit for `settings` as JSON; the longest chain takes 20,000 characters
 HEX = r"^[0-9a-f]{64}$"
 TRAIN, VAL, TEST = "train", "val", "test"  # splits of every target; a target may have further test splits
 SPLIT = r"[a-z0-9][a-z0-9-]{0,31}"  # name of a further test split; part of a file name
-LATER = {"further": None, "transfer": "finetune"}  # fields of a run that are younger than the first records
+LATER = {
+    "further": None,
+    "transfer": "finetune",
+    "schedule_kind": TUNED,
+}  # fields of a run that are younger than the first records
 MOST_FURTHER = 8  # limit for further test splits
 
-Text = Annotated[str, Field(max_length=MOST_CHARACTERS)]
 SplitName = Annotated[str, Field(pattern=f"^{SPLIT}$")]
 
 
@@ -80,22 +82,6 @@ class Further(_Part):
 
     scores: Scores
     evidence_sha256: str = Field(pattern=HEX, description="sha256 of evidence-SPLIT.npz next to the record")
-
-
-class Tuning(_Part):
-    """How the schedule was chosen. Validation scores are used for selection and never reported as results."""
-
-    schedule: dict[Text, float | Text] = Field(description="the schedule of this run; JSON text in a table")
-    trials: int = Field(ge=1, le=MOST, description="number of trials, including the default schedule")
-    default_val_miou: Fraction = Field(
-        description="validation mIoU of the default schedule (trial 0); null if it diverged"
-    )
-    tuned_val_miou: float = Field(
-        description="validation mIoU of the best trial; biased upwards by the selection, not a result"
-    )
-    trial_val_mious: list[Fraction] = Field(
-        default_factory=list, description="validation mIoU of every trial, in order; null if it diverged"
-    )
 
 
 class Pretraining(_Part):
@@ -170,6 +156,10 @@ class RunRecord(_Part):
         default="finetune",
         description="what was trained on the target: all (finetune), decoder and head (frozen), or a 1 x 1 convolution (linear)",
     )
+    schedule_kind: ScheduleKind = Field(
+        default=TUNED,
+        description="tuned: chosen on the validation split; default: the protocol's default schedule, not tuned",
+    )
     leak: Text | None = Field(
         default=None, description="what the source has seen of the target; such runs are marked and never ranked"
     )
@@ -231,6 +221,8 @@ class RunRecord(_Part):
         complete = None not in (self.scores, self.tuning, self.provenance, self.evidence_sha256)
         if self.status == "ok" and not complete:
             raise ValueError("status is ok, so scores, tuning, provenance and evidence_sha256 must not be null")
+        if self.tuning and (self.tuning.trials == 0) != (self.schedule_kind == DEFAULT):
+            raise ValueError("a run with the default schedule has 0 trials, and a tuned one at least 1")
         if self.status != "ok" and (self.scores or self.further or not self.reason):
             raise ValueError(f"status is {self.status}: scores must be null and a reason must be given")
         return self

@@ -17,8 +17,9 @@ from results import known_leaks
 from results.board import board
 from results.board_choice import UnanswerableError
 from results.known_leaks import LEAST_CLEAN, KnownLeaks, clean_row, scored_images
-from results.marks import board_marks, split_words
+from results.marks import board_marks, board_words
 from results.record import TEST
+from results.schedule_names import TUNED
 
 METRICS = {"miou": "mIoU", "weighted_f": "weighted F-measure"}
 Metric = str | Callable[[Any], float]  # column of a run, or function from row to score (NaN: absent)
@@ -41,6 +42,7 @@ class Samples:
     touched: Mapping[str, frozenset[str]] = field(default_factory=dict)  # source -> test images that it has seen
     about: Mapping[str, str] = field(default_factory=dict)
     test_split: str = TEST
+    schedule_kind: str = TUNED
     scored: frozenset[str] = frozenset()  # all test images, if a source has seen some
     rescore: Callable[[str, str, frozenset[str]], tuple[float, ...]] | None = (
         None  # source, backbone, excluded images -> (R,)
@@ -98,7 +100,8 @@ def samples(runs: pd.DataFrame, metric: Metric = "miou", cells: pd.DataFrame | N
     about = _about(good, seen, scored, _leak_notes(leaks, data, split, scores))
     rescore = None if root is None else functools.partial(_rescore, Path(str(root)), rows, metric)
     notes = (*_board_notes(first, runs.attrs), *about.values())
-    return Samples(scores, left_out, notes, bool(first["ranked"]), rows, seen, about, split, scored, rescore)
+    kind = str(first["schedule_kind"])
+    return Samples(scores, left_out, notes, bool(first["ranked"]), rows, seen, about, split, kind, scored, rescore)
 
 
 def _scores(
@@ -141,7 +144,7 @@ def _left_out(cells: pd.DataFrame) -> dict[tuple[str, str], str]:
 
 def _board_notes(first: "pd.Series[Any]", attrs: Mapping[Hashable, Any]) -> list[str]:
     """Return the notes on a board. first: one of its cells. attrs: of the table of its runs."""
-    notes = [f"{first['target']}, {first['protocol']}{split_words(first['test_split'])}: {first['label_note']}"]
+    notes = [f"{first['target']}, {first['protocol']}{board_words(first.to_dict())}: {first['label_note']}"]
     notes += board_marks(first.to_dict())
     notes += attrs.get("notes", ())
     unreadable = len(attrs.get("unreadable", ()))

@@ -102,6 +102,19 @@ def expected_best(scores: Sequence[float], trials: int) -> float:
 
 
 @functools.cache
+def expected_maximum(count: int) -> float:
+    """Return the expected maximum of `count` independent standard normal values (Tippett, Biometrika 1925).
+
+    The integral of x * count * phi(x) * Phi(x)^(count - 1): x over the density of the maximum.
+    """
+    from scipy.special import ndtr
+
+    x, step = np.linspace(-12, 12, 24_001, retstep=True)
+    density = np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
+    return float((x * count * density * ndtr(x) ** (count - 1)).sum() * step)
+
+
+@functools.cache
 def detectable(replicates: int, backbones: int = 1, power: float = 0.8, level: float = LEVEL) -> float | None:
     """Return the minimum detectable difference of two sources, in standard deviations of a replicate.
 

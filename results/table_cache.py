@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from results.record import TEST, RunRecord, column_docs
+from results.record import LATER, TEST, RunRecord, column_docs
 from results.record_files import Unreadable, read_records
 from results.store import Store, StoreError, write_atomic
 from safe_io.files import read_regular, sealed, unsealed
@@ -20,7 +20,7 @@ MOST_CACHED_BYTES = 2**31
 COLUMNS = tuple(column_docs())
 _OF_FILE = ("_folder", "_seen")  # cache columns: folder of the run, and the state of its files
 Check = Callable[[Store, RunRecord], RunRecord | Unreadable]  # of a submitted record
-_AS_JSON = ("schedule", "packages", "normalisation", "further")  # mappings become JSON text in the table
+_AS_JSON = ("schedule", "packages", "normalisation", "further", "training_val_mious")  # become JSON text in the table
 
 
 def cached_runs(store: Store, seen: Mapping[str, str], check: Check | None = None) -> pd.DataFrame:
@@ -69,13 +69,14 @@ def _read_parts(store: Store, seen: Mapping[str, str], check: Check | None) -> t
 
 
 def _row(record: RunRecord) -> dict[str, Any]:
-    flat = record.model_dump(exclude={"scores", "tuning", "pretraining", "provenance", "settings", "schema_version"})
+    parts = {"scores", "tuning", "pretraining", "provenance", "settings", "schema_version"}
+    flat = LATER | record.model_dump(exclude=parts)
     for part in (record.scores, record.tuning, record.pretraining, record.provenance):
         flat |= part.model_dump() if part is not None else {}
     return flat | {name: json.dumps(flat[name], sort_keys=True) for name in _AS_JSON if flat.get(name) is not None}
 
 
-_VERSION = f"runs 1 {','.join(COLUMNS)}"  # increase when the conversion from record to row changes
+_VERSION = f"runs 2 {','.join(COLUMNS)}"  # increase when the conversion from record to row changes
 
 
 def _cache(store: Store) -> Path:

@@ -146,6 +146,8 @@ def runs_table(
                         "test_split": "test",
                         "transfer": "finetune",
                         "further": None,
+                        "schedule_kind": "tuned",
+                        "training_val_mious": None,
                     }
                 )
     return pd.DataFrame(rows)

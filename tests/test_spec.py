@@ -83,7 +83,7 @@ PLACES = list(numbers(Protocol))
 
 
 def test_every_number_of_a_protocol_is_found() -> None:
-    assert len(PLACES) == 40
+    assert len(PLACES) == 41
     assert ("search", "warmup_frac", "high") in PLACES
 
 

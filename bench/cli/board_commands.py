@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from bench import BenchError
-from bench.cli.options import BACKBONE, BOARD, DATA, FOLDER, METRIC, STORE, TEST_SPLIT, Command, say, with_
+from bench.cli.options import BACKBONE, BOARD, DATA, FOLDER, METRIC, SCHEDULE, STORE, TEST_SPLIT, Command, say, with_
 
 
 @click.command(cls=Command)
@@ -29,12 +29,13 @@ from bench.cli.options import BACKBONE, BOARD, DATA, FOLDER, METRIC, STORE, TEST
 )
 @click.option("--per-class", "views", flag_value="per-class", multiple=True, help="Show the score of each class.")
 @click.option("--tuning", "views", flag_value="tuning", multiple=True, help="Show what tuning gained.")
-@with_(METRIC, BACKBONE, *BOARD, TEST_SPLIT)
+@with_(METRIC, BACKBONE, *BOARD, SCHEDULE, TEST_SPLIT)
 def table(store: Path, form: str, views: tuple[str, ...], metric: str, backbone: str | None, **names: Any) -> None:  # noqa: ANN401
     """Show the leaderboard of a store.
 
     Each cell has the mean and the 95 % interval over its replicates for both metrics; a failed or skipped cell has its reason.
     Where a target has further test splits, a column has the mean mIoU on each; --test shows the board of one.
+    --schedule default shows the runs with the default schedule, and how the tuned ones differ from them.
     --tiers, --per-class and --tuning show other tables of one board instead.
     """
     if len(views) > 1 and form in ("csv", "json"):
@@ -48,31 +49,36 @@ def table(store: Path, form: str, views: tuple[str, ...], metric: str, backbone:
     from bench.cli import tables
     from results import load_table
     from results.board import board
+    from results.board_choice import on_schedule
     from results.escape import for_terminal
     from results.further import on_split, with_further
+    from results.schedule_names import DEFAULT
+    from results.tuned_against_default import with_tuned
 
     if metric != "miou":
         raise BenchError("--metric applies only to --tiers and --per-class: the board shows both metrics")
     runs = load_table(store)
     for line in runs.attrs["unreadable"]:
         say(for_terminal(f"left out: {line}"), err=True)
-    split = names.pop("test")
-    runs = on_split(runs, split)
+    split, schedule = names.pop("test"), names.pop("schedule")
+    whole = on_split(runs, split)
+    runs = on_schedule(whole, schedule)
     cells = board(runs) if split is not None else with_further(board(runs), runs)
+    cells = with_tuned(cells, whole) if schedule == DEFAULT else cells
     for column, value in {"backbone": backbone, **names}.items():
         cells = cells if value is None else cells[cells[column] == value]
     if len(runs) and cells.empty:
         raise BenchError(
-            "no runs match --target, --protocol, --train-frac, --backbone and --test; leave them out to show all runs"
+            "no runs match --target, --protocol, --train-frac, --backbone, --schedule and --test; leave them out to show all runs"
         )
-    say(tables.table_text(cells, runs, form))
+    say(tables.table_text(cells, runs, form, whole))
 
 
 @click.command(cls=Command)
 @click.argument("a")
 @click.argument("b")
 @STORE
-@with_(METRIC, BACKBONE, *BOARD, TEST_SPLIT)
+@with_(METRIC, BACKBONE, *BOARD, SCHEDULE, TEST_SPLIT)
 @click.option("--per-class", is_flag=True, help="Compare each class, too.")
 def compare(a: str, b: str, store: Path, metric: str, backbone: str | None, per_class: bool, **board: Any) -> None:  # noqa: ANN401
     """Compare source A with source B.
@@ -90,7 +96,7 @@ def compare(a: str, b: str, store: Path, metric: str, backbone: str | None, per_
 @click.option("--file", type=click.Path(path_type=Path, dir_okay=False), help="YAML file: a list of {claim, expect}.")
 @click.option("--format", "form", type=click.Choice(["text", "md"]), default="text", help="Output format with --file.")
 @STORE
-@with_(*BOARD, TEST_SPLIT)
+@with_(*BOARD, SCHEDULE, TEST_SPLIT)
 def claim(text: str | None, file: Path | None, form: str, store: Path, **board: Any) -> int:  # noqa: ANN401
     """Judge a claim about two sources.
 
@@ -106,7 +112,7 @@ def claim(text: str | None, file: Path | None, form: str, store: Path, **board: 
     if file is not None:
         if any(value is not None for value in board.values()):
             raise BenchError(
-                "leave out --target, --protocol, --train-frac and --test: each claim in --file names its own"
+                "leave out --target, --protocol, --train-frac, --schedule and --test: each claim in --file names its own"
             )
         output, as_expected = claims_text(Store(store), file, form)
         say(output)
@@ -123,7 +129,7 @@ def claim(text: str | None, file: Path | None, form: str, store: Path, **board: 
     "--out", type=click.Path(path_type=Path, dir_okay=False), help="Also draw the curve into this file, .png or .svg."
 )
 @STORE
-@with_(METRIC, *BOARD[:2], TEST_SPLIT)
+@with_(METRIC, *BOARD[:2], SCHEDULE, TEST_SPLIT)
 def scaling(axis: str, source: str, out: Path | None, store: Path, metric: str, **board: str | None) -> None:
     """Show how a source scales with images, groups or labels.
 

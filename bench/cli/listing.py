@@ -6,7 +6,7 @@ from pathlib import Path
 
 from backbones.registry import BACKBONES, installed, package_of
 from backbones.spec import DECODERS, BackboneSpec
-from bench.plan.matrix import MatrixFile
+from bench.plan.matrix_file import MatrixFile
 from bench.shipped import load_protocol, shipped_files
 from bench.targets import Target, find_root, shipped_targets
 from pretrain_sources.catalog import STUDIES, catalog
@@ -30,7 +30,9 @@ def listing(data: Path) -> str:
         protocol = load_protocol(name)
         flags = [] if protocol.ranked else ["not ranked"]
         flags += ["selects on test"] if protocol.select_on == "test" else []
-        size = f"{protocol.finetune_steps} steps, {protocol.trials} trials, {protocol.replicates} replicates, {protocol.device}"
+        each = f" of {protocol.tune_replicates} trainings" if protocol.tune_replicates > 1 else ""
+        size = f"{protocol.finetune_steps} steps, {protocol.trials} trials{each}, {protocol.replicates} replicates, "
+        size += protocol.device
         lines.append(_entry(name, ", ".join([size, *flags])))
     lines.append("sources")
     lines += [_entry(card.name, card.description) for card in catalog().values()]

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from bench import BenchError
+from results.schedule_names import SCHEDULES
 
 DEFAULT_WEIGHTS = Path("weights")
 MOST_CHARACTERS = 4096  # of an option's value: the longest path
@@ -79,6 +80,11 @@ BOARD = (
 )
 TEST_SPLIT = click.option(
     "--test", metavar="SPLIT", help="Scores on this further test split of the target, such as another place."
+)
+SCHEDULE = click.option(
+    "--schedule",
+    type=click.Choice(SCHEDULES),
+    help="Runs with the tuned schedule, or with the default one. Default: tuned.",
 )
 WEIGHTS = folder_option("weights", DEFAULT_WEIGHTS, "Folder of downloaded weights.")
 

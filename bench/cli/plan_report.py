@@ -21,7 +21,9 @@ from bench.plan.units import FinalUnit, Unit, all_needed
 from bench.targets import Target
 from results import stats
 from results.escape import for_terminal
+from results.schedule_names import TUNED
 from results.store import Store
+from results.tuning_gain import proposals
 
 READ = 300  # timed units to read per kind
 TYPICAL_OF, TYPICAL_SD = "the shipped runs on hit-uav", 0.009  # median over the cells of results/runs; a test compares
@@ -49,6 +51,13 @@ def _lines(matrix: Matrix, target: Target, plan: Plan, store: Store) -> Iterable
         f"{matrix.name}: {protocol.name} on {matrix.target}, {len(matrix.cells)} cells, "
         f"{protocol.replicates} replicates each: {len(plan.finals)} runs"
     )
+    tuned = sum(cell.schedule == TUNED for cell in matrix.cells)
+    if tuned:
+        each = protocol.trials * protocol.tune_replicates
+        made = proposals(protocol.trials, protocol.tune_replicates)
+        yield f"  schedules: {made}; {each} training{'s' * (each > 1)} to tune a cell"
+    if tuned < len(matrix.cells):
+        yield f"  {len(matrix.cells) - tuned} of the cells have the default schedule, without tuning"
     if protocol.device == "cuda":
         yield f"  {protocol.name} needs a CUDA GPU; on a machine without one, --smoke tries the matrix on the CPU"
     users: dict[str, set[str]] = defaultdict(set)

@@ -8,19 +8,21 @@ import numpy as np
 import pandas as pd
 
 from pretrain_sources.config_file import read_yaml_list
-from results import image_bootstrap, scaling, stats
+from results import image_bootstrap, scaling
 from results.board_choice import UnanswerableError, one_board, one_protocol
 from results.claims import Claim, Expected, Judgement, judge, judge_entry, parse, sentence
 from results.compare import CLASS_COLUMNS, POOLED, classes_of, compare, compare_classes
 from results.escape import ascii_json, for_csv, for_terminal, unique
 from results.further import on_split
-from results.marks import split_words
+from results.marks import schedule_words, split_words
 from results.record import TEST
 from results.replicate_scores import METRICS, Samples, samples
+from results.schedule_names import DEFAULT
 from results.store import Store
 from results.table import runs_frame
 from results.text_tables import CLEAN, grid, page
 from results.tiers import tier_notes, tiers
+from results.tuning_gain import gains
 
 HOW = """95 % intervals over replicates: Welch's on one backbone, of the mean difference over backbones for 'all'. p Holm corrects
 for all pairs of the board. 'could show': the smallest difference that such data detects in 80 % of experiments."""
@@ -40,6 +42,7 @@ class Filters(TypedDict, total=False):
     target: str | None
     protocol: str | None
     train_frac: float | None
+    schedule: str | None
     test: str | None
 
 
@@ -199,7 +202,7 @@ def scaling_text(
     if out is not None:
         from results.charts import scaling_chart, write_chart
 
-        score = f"{METRICS[metric]}{split_words(test or TEST)}"
+        score = f"{METRICS[metric]}{split_words(test or TEST)}{schedule_words(filters.get('schedule'))}"
         write_chart(scaling_chart(curves, scaling.AXES[axis], score, source), out)
         parts += ["", for_terminal(f"picture: {out}")]
     return "\n".join(parts)
@@ -231,23 +234,12 @@ def classes_view(runs: pd.DataFrame, metric: str) -> View:
 
 
 def tuning_view(runs: pd.DataFrame, metric: str) -> View:
-    """What tuning gained: default and tuned schedule of each cell, and the expected best of fewer trials."""
+    """What tuning gained: default and tuned schedule of each cell, noise, and the expected best of fewer trials."""
+    if (runs["schedule_kind"] == DEFAULT).any():
+        raise UnanswerableError("the default schedule is not tuned: leave out --schedule default")
     measured = samples(runs, metric)
-    counted = measured.runs.drop_duplicates("cell")
-    most = 0 if counted.empty else int(counted["trials"].max())
-    counts = sorted({k for k in (1, 2, 4, 8, 16, 32, 64) if k < most} | ({most} if most else set()))
-    rows = []
-    for row in counted.to_dict("records"):
-        # a diverged trial scores 0
-        tried = [0.0 if value is None or pd.isna(value) else float(value) for value in row["trial_val_mious"]]
-        best = [stats.expected_best(tried, k) if k <= len(tried) else np.nan for k in counts]
-        gain = row["tuned_val_miou"] - row["default_val_miou"]
-        rows.append((row["source"], row["backbone"], row["default_val_miou"], gain, *best))
-    columns = ["source", "backbone", "default", "tuned - default", *(f"best of {k}" for k in counts)]
-    why = "Validation mIoU, used for selection only; 'best of k': expected best of k random trials."
-    lost = any(len(tried) == 0 for tried in counted["trial_val_mious"])
-    notes = [why, *(["'-' under 'best of': recorded before trials were stored one by one"] if lost else [])]
-    return View(measured.notes, pd.DataFrame(rows, columns=columns), [*_left_out(measured), *notes])
+    rows, notes = gains(measured.runs.drop_duplicates("cell").to_dict("records"))
+    return View(measured.notes, rows, [*_left_out(measured), *notes])
 
 
 VIEWS = {"tiers": _tiers, "per-class": classes_view, "tuning": tuning_view}

@@ -17,10 +17,11 @@ from results.charts import scaling_chart, svg, tiers_chart
 from results.compare import POOLED, all_pairs
 from results.escape import for_csv, for_html, without_paths
 from results.further import column_of, further_of, on_split, splits_of, with_further
-from results.marks import split_words
-from results.record import Scores
+from results.marks import board_words
+from results.record import TEST, Scores
 from results.record_files import record_of_row
 from results.replicate_scores import METRICS, Samples, samples
+from results.schedule_names import TUNED
 from results.store import Store, write_atomic
 from results.table import runs_frame
 
@@ -42,7 +43,7 @@ def write_report(store: Store, out: Path) -> Path:
         StoreError: there is no store, or the folder cannot be written.
     """
     runs = runs_frame(store)
-    boards = [rows for _, rows in runs.groupby(BOARD, sort=True)]
+    boards = [rows for _, rows in sorted(runs.groupby(BOARD), key=_place)]
     sections = [part for rows in boards for split in splits_of(rows) for part in _board(store, on_split(rows, split))]
     page = [
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>",
@@ -60,15 +61,20 @@ def write_report(store: Store, out: Path) -> Path:
     return out / "index.html"
 
 
+def _place(board: tuple[Any, pd.DataFrame]) -> tuple[Any, ...]:
+    """Return what boards are sorted by: their names, the tuned schedule before the default one."""
+    return (*board[0][:-1], board[0][-1] != TUNED)
+
+
 def _board(store: Store, rows: pd.DataFrame) -> Iterable[str]:
     first = rows.iloc[0]
-    where = split_words(first["test_split"])
+    where = board_words(first.to_dict())
     yield f"<h2>{for_html(first['target'])}, {for_html(first['protocol'])}{for_html(where)}</h2>"
     which = f"Data {first['target_hash'][:8]}, settings {first['protocol_hash'][:8]}."
     yield f"<p class=note>{for_html(first['label_note'])}. {for_html(which)}"
     if (note := constant_note(rows)) is not None:
         yield f"<p class=note>{for_html(note)}"
-    cells = board(rows) if where else with_further(board(rows), rows)
+    cells = board(rows) if first["test_split"] != TEST else with_further(board(rows), rows)
     further = further_of(cells.columns)
     names = ["rank", "source", "backbone", "labels", "mIoU", "95 %", "weighted F", "95 %", "replicates", "status"]
     yield _table(

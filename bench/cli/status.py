@@ -15,8 +15,11 @@ from bench.plan.unit import KINDS, Json
 from bench.plan.unit_folder import CLAIM, LOG, OUTCOME, PROGRESS, is_left
 from pretrain_sources.config_file import suggestion
 from results.escape import for_terminal
-from results.record import MOST, RunRecord
+from results.limits import MOST
+from results.marks import schedule_words
+from results.record import RunRecord
 from results.record_files import read_records
+from results.schedule_names import TUNED
 from results.store import Store
 
 LINES = 8  # of a log to show
@@ -41,7 +44,7 @@ def store_status(store: Store) -> Json:
         reasons = list(dict.fromkeys(f"{run['status']}: {run['reason']}" for run in runs if run["status"] != "ok"))
         names = {name: runs[0][name] for name in (*NAMES, "replicates")}
         cells.append(names | {"cell": cell, "runs": dict(counts), "reasons": reasons})
-    cells.sort(key=lambda row: [row[name] for name in NAMES])
+    cells.sort(key=lambda row: [row[name] if name != "schedule_kind" else row[name] != TUNED for name in NAMES])
     at_work = [row for kind in KINDS for row in _unfinished(store, kind)]
     return {"cells": cells, "at_work": at_work, "unreadable": frame.attrs["unreadable"]}
 
@@ -157,7 +160,7 @@ def _short(value: object) -> str:
 
 def _title(fields: Json) -> str:
     share = "" if fields["train_frac"] == 1 else f" at {fields['train_frac']:g}"
-    return f"{fields['source']} x {fields['backbone']}{share}"
+    return f"{fields['source']} x {fields['backbone']}{share}{schedule_words(fields['schedule_kind'])}"
 
 
 def _json(path: Path) -> Json:

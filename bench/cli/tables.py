@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from results.escape import for_csv, for_json
 from results.known_leaks import unproven, unsearched
-from results.marks import board_marks, marks, split_words
+from results.marks import board_marks, board_words, marks
 from results.record import TEST
 from results.text_tables import page
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def table_text(cells: "pd.DataFrame", runs: "pd.DataFrame", form: str) -> str:
+def table_text(cells: "pd.DataFrame", runs: "pd.DataFrame", form: str, both: "pd.DataFrame") -> str:
     """Format the board as csv, json (a list of rows), md, latex or table; the last three end with the paper's rows.
 
-    cells: rows of `board(runs)`, all or some.
+    cells: rows of `board(runs)`, all or some. both: the runs with either schedule.
     """
     from results.board import BOARD, constant_note
 
@@ -35,7 +35,9 @@ def table_text(cells: "pd.DataFrame", runs: "pd.DataFrame", form: str) -> str:
     parts = []
     for key, of_board in boards.items():
         note = constant_note(runs[(runs[BOARD] == list(key)).all(axis=1)])
-        parts.append(_board_text(of_board, form, names[key[:2]] > 1, [] if note is None else [note]))
+        notes = [] if note is None else [note]
+        notes += _other_schedule(of_board, both)
+        parts.append(_board_text(of_board, form, names[key[:2]] > 1, notes))
     return "\n\n".join([*parts, _paper_text(form)])
 
 
@@ -45,7 +47,6 @@ def _rows(cells: "pd.DataFrame") -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in plain.to_dict(orient="records")]
 
 
-VAL_NOTE = "val: validation mIoU of the default schedule and of the best trial; used for selection only"
 LEARNED_NOTE = (
     "pseudo-labels: mIoU on held-out pseudo-labels after pretraining / of the best constant prediction; nothing was "
     "learned unless the first is higher"
@@ -54,11 +55,14 @@ LEARNED_NOTE = (
 
 def _board_text(rows: list[dict[str, Any]], form: str, several: bool, notes: Sequence[str]) -> str:
     from results.further import column_of, further_of
+    from results.tuning_gain import gain_notes
 
     learned = any(row["heldout_miou"] is not None for row in rows)
     further = [name for name in further_of(rows[0]) if any(row[column_of(name)] is not None for row in rows)]
-    columns = ["rank", "source", "backbone", "mIoU", "95 %", "weighted F", "95 %", "n", "val default", "val tuned"]
+    compared = "tuned_minus_default" in rows[0]
+    columns = ["rank", "source", "backbone", "mIoU", "95 %", "weighted F", "95 %", "n"]
     columns[7:7] = [f"mIoU {name}" for name in further]
+    columns += ["tuned - default"] if compared else ["val default", "gain of tuning"]
     columns += [*(["pseudo-labels"] if learned else []), "status"]
     body = [
         (
@@ -71,14 +75,13 @@ def _board_text(rows: list[dict[str, Any]], form: str, several: bool, notes: Seq
             _interval(row, "weighted_f"),
             *(_number(row[column_of(name)]) for name in further),
             f"{row['n']}/{row['replicates']}",
-            _number(row["val_miou_default"]),
-            _number(row["val_miou_tuned"]),
+            *_tuning(row),
             *([_learned(row)] if learned else []),
             row["status"],
         )
         for row in rows
     ]
-    notes = [*_row_notes(rows), *notes, VAL_NOTE, *([LEARNED_NOTE] if learned else [])]
+    notes = [*_row_notes(rows), *notes, *gain_notes(rows), *([LEARNED_NOTE] if learned else [])]
     notes += [f"further test splits: {', '.join(further)}; --test shows the board of one"] if further else []
     return page(_board_head(rows[0], several), columns, body, notes, form)
 
@@ -86,7 +89,7 @@ def _board_text(rows: list[dict[str, Any]], form: str, several: bool, notes: Seq
 def _board_head(first: Mapping[str, Any], several: bool) -> list[str]:
     """Lines above a board: which one it is, and warnings."""
     which = f" (data {first['target_hash'][:6]}, settings {first['protocol_hash'][:6]}, {first['result_version']})"
-    named = f"{first['target']}, {first['protocol']}{split_words(first['test_split'])}"
+    named = f"{first['target']}, {first['protocol']}{board_words(first)}"
     return [f"{named}{which if several else ''}: {first['label_note']}", *board_marks(first)]
 
 
@@ -98,6 +101,28 @@ def _row_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     notes += dict.fromkeys(unproven(row["source"], row["says_touched"]) for row in rows if row["says_touched"])
     notes += dict.fromkeys(str(row["interval_note"]) for row in rows if row["interval_note"] and row["n"])
     return notes
+
+
+def _other_schedule(rows: Sequence[Mapping[str, Any]], both: "pd.DataFrame") -> list[str]:
+    """Notes on what tuning changed on the test images; with the tuned schedule, that a table shows it."""
+    from results.tuned_against_default import SAME_SCHEDULE, TUNED_NOTE, conclusions_note, other_note
+
+    if "tuned_minus_default" not in rows[0]:
+        return [note for note in [other_note(rows[0], both)] if note]
+    of_shares = {row["train_frac"]: row for row in rows}
+    notes = [conclusions_note(row, both) for row in of_shares.values()]
+    whys = dict.fromkeys(row["tuned_note"] for row in rows if row["tuned_note"] not in (None, SAME_SCHEDULE))
+    return [TUNED_NOTE, *(f"tuned - default: {why}" for why in whys), *(note for note in notes if note)]
+
+
+def _tuning(row: Mapping[str, Any]) -> list[str]:
+    """Format what tuning gained on val, or with the default schedule how the tuned runs differ on test."""
+    from results.tuned_against_default import difference_text
+    from results.tuning_gain import gain_text
+
+    if "tuned_minus_default" in row:
+        return [difference_text(row)]
+    return [_number(row["val_miou_default"]), gain_text(row["trials"], row["tuning_gain"], row["tuning_gain_se"])]
 
 
 def _touched(row: Mapping[str, Any]) -> str:

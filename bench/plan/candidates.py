@@ -9,8 +9,6 @@ from bench.spec import Protocol
 from bench.spec.parts import Range, Schedule
 from pretrain_sources.hashing import derive_seed
 
-TPE_FROM_TRIALS = 16  # from here on Optuna's TPE sampler proposes
-
 
 def candidates(protocol: Protocol) -> list[Schedule]:
     """Return every schedule of a short study. They are the same for every cell, and those of Optuna's `QMCSampler`."""

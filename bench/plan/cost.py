@@ -15,7 +15,7 @@ def work_of(unit: Unit, target: Target) -> int:
     most = unit.protocol.max_frames
     frames = {split: min(len(members), most or len(members)) for split, members in target.splits.items()}
     if isinstance(unit, TuneUnit):
-        return unit.protocol.trials * (unit.steps + frames[unit.protocol.select_on])
+        return unit.protocol.trials * unit.protocol.tune_replicates * (unit.steps + frames[unit.protocol.select_on])
     return unit.steps + sum(frames[split] for split in (TEST, *target.further))
 
 

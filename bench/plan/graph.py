@@ -29,6 +29,7 @@ from pretrain_sources import teachers
 from pretrain_sources.card import SourceCard
 from pretrain_sources.corpus import Corpus, CorpusError, check_corpus, read_manifest
 from pretrain_sources.pool import Pool, PoolError, choose, evenly, images_hash
+from results.schedule_names import TUNED
 from results.store import Store
 
 
@@ -62,10 +63,10 @@ class Graph:
         return [self.final(cell, backbone, replicate) for replicate in range(self._protocol.replicates)]
 
     def final(self, cell: Cell, backbone: BackboneSpec, replicate: int) -> FinalUnit:
-        """Return one run of a cell. Tuning shares the pretraining of the first replicate."""
+        """Return one run of a cell. Tuning, if the cell is tuned, shares the pretraining of the first replicate."""
         card = self._cards[cell.source]
         shared = (cell, card, backbone, self._protocol, self._target_hash)
-        tuned = TuneUnit(*shared, self._pretrained(backbone, card, 0))
+        tuned = TuneUnit(*shared, self._pretrained(backbone, card, 0)) if cell.schedule == TUNED else None
         return FinalUnit(*shared, self._pretrained(backbone, card, replicate), tuned, replicate)
 
     def _pretrained(self, backbone: BackboneSpec, card: SourceCard, replicate: int) -> PretrainUnit | None:

@@ -9,23 +9,23 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import ValidationError
 
 from backbones.spec import BackboneSpec
 from bench import BenchError
 from bench.plan.backbone_names import backbones_of, refuse_without_backbone
+from bench.plan.matrix_file import Grid, MatrixFile
 from bench.plan.unfit import refuse_unfit
 from bench.shipped import find_file, load_protocol
 from bench.spec import Cell, Protocol
-from bench.spec.parts import Frozen
 from bench.targets import find_target
 from bench.targets.card import TargetCard
 from bench.targets.mapping import map_spec
 from pretrain_sources.card import SourceCard
 from pretrain_sources.catalog import STUDIES, UnknownSourceError, catalog, closure, collect, find_source, grid, own_card
-from pretrain_sources.config_file import Number, read_yaml, suggestion
+from pretrain_sources.config_file import read_yaml, suggestion
 from pretrain_sources.recipe import Recipe
 from pretrain_sources.teachers import own
 
@@ -36,32 +36,6 @@ MOST_RUNS = 100_000  # of one matrix; the board is designed for this many
 OTHER_MATRIX = "write a matrix with a shipped protocol and one of the card's backbones (--backbone only filters)"
 OTHER_BACKBONE = "choose one that the card lists"
 CARD = "card.yaml"  # in the folder of a submission
-Grid = dict[str, dict[str, list[bool | int | float | str]]]  # source -> setting -> values
-
-
-class MatrixFile(Frozen):
-    """The content of a matrix file."""
-
-    description: str = ""
-    target: str
-    protocol: str
-    pool: Path | None = Field(
-        default=None, description="folder of unlabelled images, relative to this file; null: the target's"
-    )
-    sources: tuple[str | Grid, ...] = Field(
-        min_length=1,
-        description="names, globs of shipped names, card files (.yaml), or sources with a grid of settings",
-    )
-    backbones: tuple[str, ...] = Field(min_length=1)
-    train_fracs: tuple[Annotated[Number, Field(gt=0, le=1)], ...] = Field(default=(1.0,), min_length=1)
-
-    @field_validator("backbones", mode="before")
-    @classmethod
-    def _no_space_after_the_colon(cls, names: object) -> object:
-        for name in names if isinstance(names, list) else []:
-            if isinstance(name, dict) and len(name) == 1 and all(isinstance(one, str) for one in name.values()):
-                raise ValueError(f"write {':'.join(map(str, *name.items()))}, without a space after the colon")
-        return names
 
 
 @dataclass(frozen=True)
@@ -110,8 +84,7 @@ def load_matrix(
     path = find_file("matrix", name, "matrices")
     written = read_yaml(path, MatrixFile)
     _refuse_missing_files(written, path)
-    protocol = load_protocol(written.protocol, beside=path.parent)
-    protocol = protocol.smoke() if smoke else protocol
+    protocol = _protocol(written, path, smoke)
     added_by = {name: file for name in sources if (file := card_file(name)) is not None}
     added = tuple(str(file.absolute()) for file in added_by.values())
     _refuse_above(sum(map(_combinations, written.sources)), written, protocol, path)
@@ -132,12 +105,30 @@ def load_matrix(
     data = find_target(target) if target else find_target(written.target, path.parent)
     _refuse_above(len(cards), written, protocol, path)
     map_spec(data.spec, protocol.class_map)  # raises if the map does not fit
-    cells = tuple(
-        Cell(target=data.name, protocol=protocol.name, source=source, backbone=backbone, train_frac=frac)
-        for backbone, source, frac in itertools.product(specs, cards, _unique(written.train_fracs, path))
-    )
+    cells = _cells(written, data.name, protocol.name, (specs, cards), path)
     beside = None if pool else _pool_beside(path, written.pool, everything.values())
     return Matrix(path.stem, data, protocol, cells, everything, specs, pool or beside, code)
+
+
+def _cells(
+    written: MatrixFile, target: str, protocol: str, names: tuple[Iterable[str], Iterable[str]], path: Path
+) -> tuple[Cell, ...]:
+    """Cross backbones, sources (names), shares of the labels and schedules."""
+    crossed = itertools.product(*names, _unique(written.train_fracs, path), _unique(written.schedules, path))
+    return tuple(
+        Cell(target=target, protocol=protocol, source=source, backbone=backbone, train_frac=frac, schedule=kind)
+        for backbone, source, frac, kind in crossed
+    )
+
+
+def _protocol(written: MatrixFile, path: Path, smoke: bool) -> Protocol:
+    """Return the protocol of a matrix, with the trials that it asks for."""
+    protocol = load_protocol(written.protocol, beside=path.parent)
+    try:
+        protocol = protocol if written.trials is None else protocol.with_trials(written.trials)
+    except ValueError as error:
+        raise BenchError(f"{path}: `trials`: {error}") from error
+    return protocol.smoke() if smoke else protocol
 
 
 def _refuse_missing_files(written: MatrixFile, path: Path) -> None:
@@ -168,7 +159,7 @@ def _combinations(entry: str | Grid) -> int:
 
 def _refuse_above(sources: int, written: MatrixFile, protocol: Protocol, path: Path) -> None:
     """Raise a BenchError if this many sources exceed the maximum number of runs; called before they are built."""
-    cells = sources * len(written.backbones) * len(written.train_fracs)
+    cells = sources * len(written.backbones) * len(written.train_fracs) * len(written.schedules)
     if cells * protocol.replicates > MOST_RUNS:
         raise BenchError(
             f"{path}: {cells:,} cells x {protocol.replicates:,} replicates = {cells * protocol.replicates:,} runs; "

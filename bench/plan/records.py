@@ -19,7 +19,8 @@ from bench.plan.units import (
 )
 from bench.targets.card import TargetSpec
 from pretrain_sources.recipe import HAS_SEEN
-from results.record import MOST_CHARACTERS, RunRecord, Status
+from results.limits import MOST_CHARACTERS
+from results.record import RunRecord, Status
 
 
 def now() -> str:
@@ -42,6 +43,7 @@ def known_fields(unit: FinalUnit, spec: TargetSpec) -> dict[str, Any]:
         "source": unit.cell.source,
         "backbone": unit.cell.backbone,
         "train_frac": unit.cell.train_frac,
+        "schedule_kind": unit.cell.schedule,
         "replicate": unit.replicate,
         "replicates": unit.protocol.replicates,
         "ranked": unit.protocol.ranked,

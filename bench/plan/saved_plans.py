@@ -14,9 +14,10 @@ from bench.spec import Cell
 from bench.targets import Target, shipped_targets
 from bench.targets.card import TargetCard, TargetSpec, card_text
 from pretrain_sources.config_file import read_yaml
+from results.schedule_names import TUNED
 from results.store import PLANS, Store, slug, write_atomic
 
-NAMES = ("target", "protocol", "source", "backbone", "train_frac")  # of a cell
+NAMES = ("target", "protocol", "source", "backbone", "train_frac", "schedule_kind")  # of a cell, as in its records
 INPUTS = ("target_hash", "result_version", "weights", "settings")  # inputs in a record
 
 
@@ -71,8 +72,11 @@ def read_plan(path: Path) -> Json:
         BenchError: the file is missing or damaged.
     """
     try:
-        return json.loads(gzip.decompress(path.read_bytes()))  # type: ignore[no-any-return]
-    except (OSError, ValueError, EOFError) as error:
+        plan: Json = json.loads(gzip.decompress(path.read_bytes()))
+        for cell in plan["cells"]:
+            cell["expected"].setdefault("schedule_kind", TUNED)  # plans that are older than this field
+        return plan
+    except (OSError, ValueError, EOFError, LookupError, TypeError, AttributeError) as error:
         raise BenchError(
             f"{path} cannot be read: {error}; the next `bench run` of that matrix writes it again"
         ) from error

@@ -12,9 +12,10 @@ from bench import DivergedError
 from bench.plan.trials import read_trials, tuning_of
 from bench.plan.units import FinalUnit, PretrainUnit, Unit
 from pretrain_sources.corpus import CorpusError, read_corpus
-from results.record import Pretraining, RunRecord, Tuning
+from results.record import Pretraining, RunRecord
 from results.record_files import find_record
 from results.store import Store
+from results.tuning import Tuning, untuned
 
 # besides the result of the unit
 CHECKPOINT = "checkpoint.pt"  # of an unfinished training
@@ -23,6 +24,7 @@ PROGRESS = "progress.json"  # for other processes, such as `bench status`
 LOG = "log.txt"  # output of the worker
 OUTCOME = "outcome.json"  # the failure, for the units that need this one
 SPENT = "spent.json"  # run time, for estimates in plans
+TUNING_FILE, TRIALS_FILE = "tune.json", "trials.jsonl"  # of a tuning
 NETWORK = "network.safetensors"  # the finetuned network of a final, with --keep-weights
 TABLES = ("images.parquet", "masks.parquet")  # of a corpus
 
@@ -39,6 +41,16 @@ def record_of(store: Store, unit: FinalUnit) -> RunRecord | None:
     return find_record(store, folder, unit.fingerprint)
 
 
+def tuning_for(store: Store, unit: FinalUnit) -> tuple[Tuning, dict[str, str]]:
+    """Return (tuning of a run, file name -> text to store with its record); the default schedule has no trials."""
+    if unit.tuned is None:
+        return untuned(unit.protocol.default.model_dump()), {}
+    folder = folder_of(store, unit.tuned)
+    return Tuning.model_validate_json((folder / TUNING_FILE).read_bytes()), {
+        TRIALS_FILE: (folder / TRIALS_FILE).read_text()
+    }
+
+
 def is_done(store: Store, unit: Unit) -> bool:
     """Return whether the result of a unit other than a final is complete; damaged results are made again."""
     # pretrain.json of permuted weights is in the folder of another unit
@@ -52,8 +64,8 @@ def is_left(store: Store, kind: str, fingerprint: str) -> bool:
     folder = store.unit_dir(kind, fingerprint)
     try:
         if kind == "tune":
-            tuning = Tuning.model_validate_json((folder / "tune.json").read_bytes())
-            return tuning == tuning_of(read_trials(folder / "trials.jsonl"))
+            tuning = Tuning.model_validate_json((folder / TUNING_FILE).read_bytes())
+            return tuning == tuning_of(read_trials(folder / TRIALS_FILE))
         if kind == "corpus":
             return _is_corpus(folder, *(_state(folder / name) for name in ("manifest.json", *TABLES)))
         certificate = json.loads((folder / "certificate.json").read_bytes())

@@ -228,16 +228,19 @@ class TuneUnit(_OnTarget):
 
 @dataclass(frozen=True, eq=False)
 class FinalUnit(_OnTarget):
-    """A replicate of a cell: finetuned with the tuned schedule, scored on the test split."""
+    """A replicate of a cell: finetuned with the cell's schedule, scored on the test split. tuned: None for the default schedule."""
 
     kind = "final"
-    tuned: TuneUnit
+    tuned: TuneUnit | None
     replicate: int
 
     @property
     def needs(self) -> "tuple[Unit, ...]":
-        """Its own pretraining, and the tuning of its cell."""
-        return (*((self.pretrained,) if self.pretrained else ()), self.tuned)
+        """Its own pretraining, and the tuning of its cell, if it is tuned."""
+        return (*((self.pretrained,) if self.pretrained else ()), *((self.tuned,) if self.tuned else ()))
+
+    def _shaping(self) -> Json:
+        return super()._shaping() | ({} if self.tuned else {"schedule": self.cell.schedule})
 
 
 Unit = CorpusUnit | PretrainUnit | TuneUnit | FinalUnit

@@ -26,6 +26,8 @@ from bench.spec.parts import (
 )
 from pretrain_sources.config_file import Number, Whole
 from pretrain_sources.hashing import Identified, fingerprint
+from results.marks import schedule_words
+from results.schedule_names import TRIALS, TUNED, ScheduleKind
 
 SMOKE = "~smoke"  # suffix of the name of a smoke protocol
 
@@ -33,17 +35,22 @@ SMOKE = "~smoke"  # suffix of the name of a smoke protocol
 class Cell(Frozen):
     """One comparison: a source on a backbone, finetuned on a target under a protocol."""
 
+    later = MappingProxyType({"schedule": TUNED})
     target: str
     protocol: str
     source: str
     backbone: str
     train_frac: Number = Field(default=1.0, gt=0, le=1)
+    schedule: ScheduleKind = Field(
+        default=TUNED, description="tuned for the cell on val, or the protocol's default schedule, not tuned"
+    )
 
     def __str__(self) -> str:
         part = "" if self.train_frac == 1 else f" at {self.train_frac:.0%}"
-        return f"{self.source} x {self.backbone}{part}"
+        return f"{self.source} x {self.backbone}{part}{schedule_words(self.schedule)}"
 
 
+MOST_TRIALS = 10_000
 IGNORED = "ignore"  # in a class map: pixels of these classes are excluded
 
 
@@ -57,7 +64,9 @@ class MappedClass(Frozen):
 class Protocol(Frozen, Identified):
     """Everything that is held equal between cells: named, versioned, never edited once results exist."""
 
-    later = MappingProxyType({"precision": "fp32", "transfer": "finetune", "poly_power": 0.9, "normalisation": None})
+    later = MappingProxyType(
+        {"precision": "fp32", "transfer": "finetune", "poly_power": 0.9, "normalisation": None, "tune_replicates": 1}
+    )
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._~-]*$")
     description: str
     transfer: Transfer = Field(
@@ -90,7 +99,15 @@ class Protocol(Frozen, Identified):
         le=100_000,
         description="alternative to steps: passes over the corpus, so that a larger corpus gets more steps",
     )
-    trials: Whole = Field(ge=1, le=10_000, description="tuning trials for each cell; trial 0 is the default schedule")
+    trials: Whole = Field(
+        ge=1, le=MOST_TRIALS, description="tuning trials for each cell; trial 0 is the default schedule"
+    )
+    tune_replicates: Whole = Field(
+        default=1,
+        ge=1,
+        le=1000,
+        description="trainings of each trial, with other seeds; the mean of their validation mIoU picks the trial",
+    )
     replicates: Whole = Field(ge=1, le=1000)
     class_map: tuple[MappedClass, ...] | None = Field(
         default=None,
@@ -157,6 +174,22 @@ class Protocol(Frozen, Identified):
         layers_fit = self.search.layer_decay is not None or schedule.layer_decay == self.default.layer_decay
         return layers_fit and self.search.holds(schedule)
 
+    def with_trials(self, trials: int) -> "Protocol":
+        """Return a copy with more tuning trials, whose name says so; a copy with as many is the protocol itself.
+
+        Raises:
+            ValueError: fewer trials than the protocol has, or too many.
+        """
+        if not self.trials <= trials <= MOST_TRIALS:
+            raise ValueError(
+                f"{self.name} has {self.trials} trials; choose {self.trials} to {MOST_TRIALS:,}, not {trials:,}"
+            )
+        return (
+            self
+            if trials == self.trials
+            else self.model_copy(update={"name": f"{self.name}{TRIALS}{trials}", "trials": trials})
+        )
+
     def smoke(self) -> "Protocol":
         """Return a copy with two steps, one trial and small crops, to test that everything runs. Never ranked."""
         little: dict[str, Any] = {
@@ -164,6 +197,7 @@ class Protocol(Frozen, Identified):
             "finetune_steps": 2,
             **({"pretrain_epochs": 0.5} if self.pretrain_epochs else {"pretrain_steps": 2}),
             "trials": 1,
+            "tune_replicates": 1,
             "replicates": 1,
             "max_frames": 4,
             "batch": 2,
@@ -180,7 +214,7 @@ class Protocol(Frozen, Identified):
     def pretraining_hash(self) -> str:
         """Hash of the fields that affect pretraining; protocols that differ only elsewhere share pretrainings."""
         elsewhere = {"name", "finetune_steps", "trials", "class_map", "window_px", "stride_px", "select_on", "ranked"}
-        elsewhere |= {"transfer"}
+        elsewhere |= {"transfer", "tune_replicates"}
         elsewhere |= {"description", "replicates", "beta_squared", "search", "max_frames"}
         return fingerprint(self.model_dump(mode="json", exclude=elsewhere))
 

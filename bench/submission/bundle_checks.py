@@ -15,6 +15,7 @@ from pretrain_sources.config_file import FileError, read_yaml
 from results import bundle
 from results import known_leaks as findings
 from results.known_leaks import LeakFinding
+from results.marks import schedule_words
 from results.record import RunRecord
 from results.store import LEAKS, Store, slug
 
@@ -91,9 +92,10 @@ def cell_faults(judged: Judged) -> Iterator[Fault]:
     """Check replicates and schedules of each cell. Only a bundle must be complete: incomplete cells are not ranked."""
     cells: dict[tuple[Any, ...], list[RunRecord]] = defaultdict(list)
     for record in judged.records:
-        cells[record.target, record.protocol, record.source, record.backbone, record.train_frac].append(record)
+        names = (record.target, record.protocol, record.source, record.backbone, record.train_frac)
+        cells[*names, record.schedule_kind].append(record)
     for key, records in cells.items():
-        where = " x ".join(map(str, key[2:4]))
+        where = f"{key[2]} x {key[3]}{schedule_words(key[-1])}"
         if len({record.cell for record in records}) > 1:
             yield Fault("cell.identities", f"{where}: its runs have two cell identities; pack only the newer one")
         numbers = sorted(record.replicate for record in records)

@@ -196,28 +196,30 @@ class Comparison:
         if a.record.run == b.record.run or not _comparable(a, b):
             return
         yield from _weight_faults(a, b)
-        if (fault := self._copied(a, b)) is None:
+        found = self._copied(a, b)
+        if found is None:
             return
-        if explained(a.record, b.record):
+        fault, equal = found
+        if explained(a.record, b.record, equal=equal):
             self.notes.append(f"{a}: {fault} {b}, as expected from the same weights")
         else:
             yield Fault(fault.code, f"{a}: {fault} {b}")
 
-    def _copied(self, a: Known, b: Known) -> Fault | None:
-        """How `a` copies `b`, or None; the text is completed with the name of `b`."""
+    def _copied(self, a: Known, b: Known) -> tuple[Fault, bool] | None:
+        """How `a` copies `b`, and whether they are equal, or None; the text is completed with the name of `b`."""
         if a.record.network_sha256 is not None and a.record.network_sha256 == b.record.network_sha256:
-            return Fault("copy.network", "same network as")
+            return Fault("copy.network", "same network as"), True
         near = nearness(a.errors, b.errors)
         if near is None:
             return None
         if near.distance == 0:
-            return Fault("copy.errors", "same errors, pixel for pixel, as")
+            return Fault("copy.errors", "same errors, pixel for pixel, as"), True
         if near.distance < self.threshold:
             why = f"errors differ by {near.distance:.2%} (independent trainings: more than {self.threshold:.1%}) from"
-            return Fault("copy.errors", why)
+            return Fault("copy.errors", why), False
         if near.copied > COPIED_SHARE:
             why = f"{near.copied:.0%} of its errors are on images with nearly the same predictions as"
-            return Fault("copy.errors", why)
+            return Fault("copy.errors", why), False
         return None
 
 
@@ -240,17 +242,23 @@ def _comparable(a: Known, b: Known) -> bool:
     return (a.record.target_hash, a.record.classes) == (b.record.target_hash, b.record.classes)
 
 
-def explained(a: RunRecord, b: RunRecord) -> bool:
-    """Whether equal predictions are legitimate: two names of the same weights, by identity, in the same replicate.
+def explained(a: RunRecord, b: RunRecord, *, equal: bool = False) -> bool:
+    """Whether like predictions are legitimate: the same weights, by identity, in the same replicate.
 
-    A weights_sha256 alone explains nothing: a copy would declare it as well.
+    They have two names, or the run has two schedules, the tuned and the default one, which share their seeds. Then predictions may
+    be alike, but equal ones (equal: True) follow only from equal schedules. A weights_sha256 alone explains nothing: a copy would
+    declare it as well.
     """
     same = ("target_hash", "backbone", "replicate", "train_frac", "finetune_steps", "weights_sha256")
-    return (
-        (a.source, a.protocol) != (b.source, b.protocol)
-        and all(getattr(a, name) == getattr(b, name) for name in same)
-        and weights_of(a) == weights_of(b)
-    )
+    if not all(getattr(a, name) == getattr(b, name) for name in same) or weights_of(a) != weights_of(b):
+        return False
+    if (a.source, a.protocol) != (b.source, b.protocol):
+        return True
+    return a.schedule_kind != b.schedule_kind and (not equal or _schedule_of(a) == _schedule_of(b))
+
+
+def _schedule_of(record: RunRecord) -> Mapping[str, Any] | None:
+    return record.tuning.schedule if record.tuning else None
 
 
 def weights_of(record: RunRecord) -> list[Mapping[str, Any]] | None:

@@ -63,7 +63,8 @@ def unit_of(record: RunRecord, meant: Definitions) -> FinalUnit:
 
 def cell_of(record: RunRecord) -> Cell:
     """Return the cell that a record names."""
-    return Cell(**{name: getattr(record, name) for name in Cell.model_fields})
+    names = Cell.model_fields.keys() - {"schedule"}
+    return Cell(**{name: getattr(record, name) for name in names}, schedule=record.schedule_kind)
 
 
 class RecordedInputs:

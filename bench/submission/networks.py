@@ -48,7 +48,8 @@ def read_others(places: Sequence[Place], backbones: Iterable[str]) -> Iterator[S
     """Yield the networks of these backbones that are kept in other stores; unreadable ones are skipped."""
     wanted = set(backbones)
     for place in places:
-        kept = place.store.root.parent.with_name(f"{place.store.root.parent.name}-networks")  # beside a bundle
+        above = place.store.root.absolute().parent
+        kept = above.with_name(f"{above.name}-networks")  # beside a bundle
         for record in read_records(place.store)[0]:
             if record.status == "ok" and record.backbone in wanted:
                 for path in (place.store.unit_dir("final", record.run) / NETWORK, kept / f"{record.run}.safetensors"):

@@ -8,10 +8,9 @@ from datetime import UTC, datetime, timedelta
 from backbones.registry import BACKBONES
 from backbones.spec import BackboneError
 from bench import BenchError, shipped
-from bench.plan.matrix import lookup
 from bench.plan.records import known_fields
 from bench.plan.units import FinalUnit
-from bench.spec import SMOKE, Protocol
+from bench.spec import Protocol
 from bench.submission.evidence_checks import evidence_faults
 from bench.submission.faults import Fault
 from bench.submission.identity import Definitions, IdentityError, identity_faults, unit_of
@@ -21,7 +20,7 @@ from bench.targets.card import TargetSpec
 from bench.targets.manifest import Manifests
 from bench.targets.mapping import map_spec
 from pretrain_sources.catalog import UnknownSourceError, find_source
-from pretrain_sources.config_file import read_yaml, suggestion
+from pretrain_sources.config_file import suggestion
 from results import bundle
 from results.evidence_files import read_evidence
 from results.record import RunRecord, evidence_name
@@ -91,9 +90,7 @@ def _definitions(record: RunRecord, judged: Judged) -> Definitions:
     Raises:
         KeyError: unknown backbone. BenchError, UnknownSourceError, BackboneError, ValueError: another unknown name.
     """
-    name = record.protocol
-    protocol = read_yaml(lookup("protocol", name.removesuffix(SMOKE), shipped.shipped_files("protocols")), Protocol)
-    protocol = protocol.smoke() if name.endswith(SMOKE) else protocol
+    protocol = shipped.named_protocol(record.protocol)
     card = find_source(record.source, judged.cards)
     spec = map_spec(judged.target_of(record).spec, protocol.class_map)
     return Definitions(protocol, card, judged.cards, judged.backbone_of(record), spec)

@@ -14,7 +14,7 @@ from bench import BenchError
 from bench.plan import card_weights
 from bench.plan.graph import Graph, InputsHere
 from bench.plan.outcome import Context
-from bench.plan.unit_folder import folder_of
+from bench.plan.unit_folder import TRIALS_FILE, TUNING_FILE, folder_of
 from bench.plan.units import FinalUnit, Unit, all_needed
 from bench.run.worker import perform
 from bench.spec import Protocol
@@ -178,11 +178,13 @@ def _one_more(values: list[float]) -> tuple[float, float]:
 
 
 def _copy_tuning(judged: Judged, record: RunRecord, final: FinalUnit, store: Store) -> None:
+    if final.tuned is None:
+        return
     assert record.tuning is not None
     folder = folder_of(store, final.tuned)
-    trials = Store(judged.runs).folder_of(record) / "trials.jsonl"
-    write_atomic(folder / "trials.jsonl", read_regular(trials, MOST_TEXT_BYTES))
-    write_atomic(folder / "tune.json", record.tuning.model_dump_json().encode())
+    trials = Store(judged.runs).folder_of(record) / TRIALS_FILE
+    write_atomic(folder / TRIALS_FILE, read_regular(trials, MOST_TEXT_BYTES))
+    write_atomic(folder / TUNING_FILE, record.tuning.model_dump_json().encode())
 
 
 def _differing(final: FinalUnit, record: RunRecord) -> str:

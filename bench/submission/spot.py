@@ -109,7 +109,7 @@ def _compare(judged: Judged, sketches: Sequence[networks.Sketch]) -> int:
     others = list(networks.read_others(judged.places, {record.backbone for record in judged.measured}))
     for a, b, apart in networks.copies(sketches, others):
         near = f"weights of {a} are {apart:.2g} away from those of {b}; independent trainings are more than {networks.NEAR} apart"
-        if explained(a.record, b.record):
+        if explained(a.record, b.record, equal=apart == 0):
             judged.notes.append(f"{near}; expected, as both start from the same weights with the same seed")
         else:
             judged.faults.append(Fault("copy.network", near))

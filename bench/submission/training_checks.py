@@ -12,14 +12,18 @@ import numpy as np
 
 from backbones.encoder_sizes import encoder_sizes
 from backbones.spec import BackboneSpec
-from bench.plan.candidates import TPE_FROM_TRIALS, candidates
+from bench import DivergedError
+from bench.plan.candidates import candidates
 from bench.plan.records import final_loss
-from bench.plan.trials import Trial, best, read_trials
+from bench.plan.trials import Trial, read_trials, tuning_of
+from bench.plan.unit_folder import TRIALS_FILE
 from bench.plan.units import FinalUnit
 from bench.spec import Protocol
 from bench.spec.parts import Schedule
 from bench.submission.faults import Fault
 from results.record import RunRecord
+from results.schedule_names import TPE_FROM_TRIALS
+from results.tuning import Tuning
 from safe_io.files import MOST_TEXT_BYTES, read_regular
 
 CLOSE = 1e-9  # another numpy version may differ in the last digits
@@ -27,7 +31,7 @@ CLOSE = 1e-9  # another numpy version may differ in the last digits
 
 def training_faults(record: RunRecord, final: FinalUnit, folder: Path) -> Iterator[Fault]:
     """Check how a successful run was tuned, trained and initialised."""
-    yield from _trial_faults(record, final.protocol, folder)
+    yield from _trial_faults(record, final, folder)
     yield from _step_faults(record, final, folder)
     path = folder / "certificate.json"
     if final.pretrained is not None:
@@ -38,12 +42,17 @@ def training_faults(record: RunRecord, final: FinalUnit, folder: Path) -> Iterat
         )
 
 
-def _trial_faults(record: RunRecord, protocol: Protocol, folder: Path) -> Iterator[Fault]:
-    """Check the trials and the choice among them."""
+def _trial_faults(record: RunRecord, final: FinalUnit, folder: Path) -> Iterator[Fault]:
+    """Check the trials and the choice among them; the default schedule has none."""
     assert record.tuning is not None
-    tuning = record.tuning
+    tuning, protocol = record.tuning, final.protocol
+    if final.tuned is None:
+        if tuning.schedule != protocol.default.model_dump() or tuning.trials or (folder / TRIALS_FILE).exists():
+            why = f"a run with the default schedule must have that of {protocol.name}, and no trials"
+            yield Fault("budget.choice", why)
+        return
     try:
-        trials = read_trials(folder / "trials.jsonl")
+        trials = read_trials(folder / TRIALS_FILE)
     except (TypeError, OSError, RecursionError):
         trials = []
     if not len(trials) == tuning.trials == protocol.trials:
@@ -52,13 +61,20 @@ def _trial_faults(record: RunRecord, protocol: Protocol, folder: Path) -> Iterat
     elif not _proposed(protocol, trials):
         why = f"its trials are not those that {protocol.name} proposes for every cell"
         yield Fault("budget.proposals", why)
-    else:
-        chosen, value = best(trials)
-        values = [trial.val_miou for trial in trials]
-        same = (tuning.schedule, tuning.tuned_val_miou, tuning.default_val_miou) == (chosen.schedule, value, values[0])
-        if not same or tuning.trial_val_mious != values:
-            why = "its schedule is not the best of its trials, or their validation scores were edited"
-            yield Fault("budget.choice", why)
+    elif not _is_summary(tuning, trials):
+        why = "its schedule is not the best of its trials, or their validation scores were edited"
+        yield Fault("budget.choice", why)
+    elif not all(trial.follows_from(protocol.tune_replicates) for trial in trials):
+        why = f"its trials are not the mean of {protocol.tune_replicates} trainings each, as {protocol.name} has them"
+        yield Fault("budget.trials", why)
+
+
+def _is_summary(tuning: Tuning, trials: list[Trial]) -> bool:
+    """Whether a record's tuning follows from its trials."""
+    try:
+        return tuning == tuning_of(trials)
+    except (ValueError, DivergedError):
+        return False
 
 
 def _proposed(protocol: Protocol, trials: Sequence[Trial]) -> bool:

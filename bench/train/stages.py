@@ -25,7 +25,7 @@ from bench.plan.outcome import Context, Outcome, held_by
 from bench.plan.records import final_loss, known_fields, now
 from bench.plan.trials import tuning_of
 from bench.plan.unit import Kind
-from bench.plan.unit_folder import CHECKPOINT, NETWORK, folder_of
+from bench.plan.unit_folder import CHECKPOINT, NETWORK, TRIALS_FILE, TUNING_FILE, folder_of, tuning_for
 from bench.plan.units import FinalUnit, TuneUnit, Unit
 from bench.score import confusion_matrix, weighted_fmeasure
 from bench.spec import Protocol
@@ -53,7 +53,7 @@ from pretrain_sources.teachers import TeacherError
 from results import metrics, prediction_samples
 from results.evidence import Evidence, sha256
 from results.locks import HeldError, LocksError
-from results.record import FAILED_STATUSES, TEST, Further, Provenance, RunRecord, Tuning
+from results.record import FAILED_STATUSES, TEST, Further, Provenance, RunRecord
 from results.record_files import write_record
 from results.store import Store, StoreError, cannot_write, is_unwritable, write_atomic
 
@@ -116,7 +116,7 @@ def _bug(error: Exception) -> Outcome:
 
 
 def tune_schedule(unit: TuneUnit, context: Context, report: Progress) -> None:
-    """Write tune.json: the schedule with the best validation mIoU, on a separate replicate that is never reported."""
+    """Write tune.json: the schedule with the best validation mIoU, on separate replicates that are never reported."""
     held = hold(Store(context.store), unit)
     folder = folder_of(Store(context.store), unit)
     protocol, classes = unit.protocol, len(context.target.spec.classes)
@@ -124,9 +124,9 @@ def tune_schedule(unit: TuneUnit, context: Context, report: Progress) -> None:
     judged = open_split(context.target, protocol.select_on, protocol)
     each = unit.steps + len(judged)
 
-    def score(number: int, schedule: Schedule) -> float:
-        begin, whole = number * each, protocol.trials * each
-        net, _, _ = _finetuned(unit, "tune", schedule, train, context, _shifted(report, begin, whole))
+    def score(training: int, schedule: Schedule) -> float:
+        begin, whole, seeds = training * each, work_of(unit, context.target), tune.seed_name(protocol, training)
+        net, _, _ = _finetuned(unit, seeds, schedule, train, context, _shifted(report, begin, whole))
         total = np.zeros((classes, classes), dtype=np.int64)
         for frame, pred in predict(net, judged, protocol, _shifted(report, begin + unit.steps, whole)):
             total += confusion_matrix(pred, frame.label, classes)
@@ -134,9 +134,9 @@ def tune_schedule(unit: TuneUnit, context: Context, report: Progress) -> None:
         report(begin + each, whole, val_miou=value)
         return value
 
-    tuning = tuning_of(tune.tune(protocol, folder / "trials.jsonl", score))
+    tuning = tuning_of(tune.tune(protocol, folder / TRIALS_FILE, score))
     held.check()
-    write_atomic(folder / "tune.json", (tuning.model_dump_json(indent=1) + "\n").encode())
+    write_atomic(folder / TUNING_FILE, (tuning.model_dump_json(indent=1) + "\n").encode())
 
 
 def final(unit: FinalUnit, context: Context, report: Progress) -> None:
@@ -144,7 +144,7 @@ def final(unit: FinalUnit, context: Context, report: Progress) -> None:
     started, clock = now(), time.monotonic()
     store = Store(context.store)
     held = hold(store, unit)
-    tuning, trials = _tuned(unit, store)
+    tuning, files = tuning_for(store, unit)
     work = work_of(unit, context.target)
     train = open_split(context.target, "train", unit.protocol, unit.cell.train_frac)
     schedule = Schedule.model_validate(tuning.schedule)
@@ -186,7 +186,7 @@ def final(unit: FinalUnit, context: Context, report: Progress) -> None:
     if context.keep:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
         write_atomic(folder_of(store, unit) / NETWORK, safetensors.torch.save(tensors))
-    extra = {"history.csv": history_csv(history), "trials.jsonl": trials}
+    extra = {"history.csv": history_csv(history), **files}
     extra |= {"certificate.json": _json(certificate.to_json())} if certificate else {}
     write_record(store, RunRecord(**known_fields(unit, context.target.spec) | measured), evidence, extra, further)
 
@@ -247,12 +247,6 @@ def _keep_sample(store: Store, unit: FinalUnit, seen: Sample) -> None:
     for number, path in enumerate((images, labels, prediction_samples.predictions_file(store, unit.fingerprint))):
         if not prediction_samples.read(path):
             prediction_samples.write(path, {name: pictures[number] for name, pictures in seen.items()})
-
-
-def _tuned(unit: FinalUnit, store: Store) -> tuple[Tuning, str]:
-    """Return the tuning of a run, and the text of its trials."""
-    folder = folder_of(store, unit.tuned)
-    return Tuning.model_validate_json((folder / "tune.json").read_bytes()), (folder / "trials.jsonl").read_text()
 
 
 def _finetuned(

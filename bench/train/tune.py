@@ -3,11 +3,12 @@
 A seeded sampler restarts its sequence when it is rebuilt, so a resumed study would repeat its first trials. Therefore finished
 trials are stored as JSON lines, and the study is rebuilt from them in memory for each trial. Below 16 trials every cell
 has the same quasi-random candidates; from 16 on each trial gets a fresh TPE sampler.
+
+A trial may be several trainings (`tune_replicates`). Those of an unfinished trial are stored as a last line without `val_miou`.
 """
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,22 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState, create_trial
 
 from bench import DivergedError
-from bench.plan.candidates import TPE_FROM_TRIALS, candidates
-from bench.plan.trials import Trial, best, read_trials
+from bench.plan.candidates import candidates
+from bench.plan.trials import Trial, best, read_trials, read_unfinished, trial_of
 from bench.spec import Protocol
 from bench.spec.parts import Range, Schedule
 from pretrain_sources.hashing import derive_seed
+from results.schedule_names import TPE_FROM_TRIALS
 from results.store import write_atomic
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 def tune(protocol: Protocol, path: Path, score: Callable[[int, Schedule], float]) -> list[Trial]:
-    """Run the missing trials of a study; return all. `path`: stored trials. `score`: validation mIoU of (number, schedule).
+    """Run the missing trainings of a study; return all trials.
+
+    path: stored trials. score: validation mIoU of (number of the training in the study, schedule). A training that diverges ends
+    its trial.
 
     Raises:
         DivergedError: every trial diverged.
@@ -36,15 +41,30 @@ def tune(protocol: Protocol, path: Path, score: Callable[[int, Schedule], float]
     if len(trials) == protocol.trials and all(trial.val_miou is None for trial in trials):
         trials = []  # only --retry runs a failed study again
     while len(trials) < protocol.trials:
-        schedule = propose(protocol, trials)
-        try:
-            value: float | None = score(len(trials), schedule)
-        except DivergedError:
-            value = None
-        trials = [*trials, Trial(len(trials), schedule.model_dump(), value)]
-        write_atomic(path, "".join(json.dumps(asdict(trial)) + "\n" for trial in trials).encode())
+        number, schedule = len(trials), propose(protocol, trials)
+        values: list[float | None] = [*read_unfinished(path, number, schedule.model_dump(), protocol.tune_replicates)]
+        while len(values) < protocol.tune_replicates and None not in values:
+            try:
+                values.append(score(number * protocol.tune_replicates + len(values), schedule))
+            except DivergedError:
+                values.append(None)
+            if len(values) < protocol.tune_replicates and None not in values:
+                begun = {"number": number, "schedule": schedule.model_dump(), "val_mious": values}
+                _write(path, [*(trial.to_json() for trial in trials), begun])
+        trials = [*trials, trial_of(number, schedule.model_dump(), values, protocol.tune_replicates)]
+        _write(path, [trial.to_json() for trial in trials])
     best(trials)
     return trials
+
+
+def seed_name(protocol: Protocol, training: int) -> str:
+    """Return what the seeds of a training of a study derive from: the same for every trial, `tune` first."""
+    which = training % protocol.tune_replicates
+    return f"tune-{which}" if which else "tune"
+
+
+def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
 
 def propose(protocol: Protocol, done: list[Trial]) -> Schedule:

@@ -19,6 +19,8 @@ from results.marks import marks
 from results.reference import paper
 from results.replicate_scores import METRICS, samples
 from results.tiers import tier_notes, tiers
+from results.tuned_against_default import TUNED_NOTE
+from results.tuning_gain import NO_GAIN, gain_notes, gain_text
 
 FEW = 5  # up to so many reasons are shown expanded
 MOST_SOURCES = 60  # comparing all pairs of more sources takes seconds
@@ -48,6 +50,10 @@ def show(chosen: Chosen) -> None:
     table(pd.concat([rows, extra], axis=1), "cells", names, download=chosen.cells)
     if (note := constant_note(chosen.whole)) is not None:
         st.caption(plain(note))
+    notes = gain_notes(chosen.whole_cells.to_dict("records"))
+    notes += [TUNED_NOTE] if "tuned_minus_default" in chosen.cells else []
+    if notes:
+        st.caption(plain(*(f"{note}." for note in notes)))
     cells = chosen.cells.assign(why=chosen.cells["leak"].fillna(chosen.cells["reason"])).dropna(subset="why")
     is_ranked = cells["rank"].notna()
     lines(_remarks(cells[is_ranked]))
@@ -104,9 +110,22 @@ def cell_rows(chosen: Chosen) -> pd.DataFrame:
         shown |= {metric: cells[metric], f"{metric}_95": pd.Series(spans, index=cells.index)}
     further = further_of(chosen.whole_cells.dropna(axis="columns", how="all").columns)
     shown |= {f"mIoU {name}": cells[column_of(name)] for name in further}
+    shown |= _tuning(cells)
     shown |= {f"gain over {source}": gain(chosen, source) for source in ("none", "imagenet")}
     shown |= {name: cells[name] for name in ("n", "trials", "run_s", "cell")}
     return pd.DataFrame(shown).reset_index(drop=True)
+
+
+def _tuning(cells: pd.DataFrame) -> "dict[str, pd.Series[Any]]":
+    """Return columns on what tuning gained: on val, or with the default schedule how the tuned runs differ on test."""
+    if "tuned_minus_default" in cells:
+        names = {"tuned - default": "", "tuned - default, low": "_low", "tuned - default, high": "_high"}
+        return {name: cells[f"tuned_minus_default{end}"] for name, end in names.items()}
+    rows = cells[["trials", "tuning_gain", "tuning_gain_se"]].itertuples(index=False, name=None)
+    texts = [
+        gain_text(*row).lstrip("+").removeprefix(NO_GAIN) for row in rows
+    ]  # a cell that begins with + is a formula
+    return {"gain of tuning": pd.Series(texts, index=cells.index, dtype="str")}
 
 
 def gain(chosen: Chosen, over: str) -> "pd.Series[float]":

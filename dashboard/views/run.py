@@ -17,7 +17,10 @@ from dashboard.filters import Chosen
 from dashboard.widgets import choice, figure, lines, plain, shown_json, table
 from results import charts
 from results.escape import unique, without_paths
-from results.record import MOST, column_docs
+from results.limits import MOST
+from results.record import column_docs
+from results.schedule_names import DEFAULT, TUNED, split_name
+from results.tuning_gain import gain_notes, gain_of, gain_text
 from safe_io.files import read_regular
 
 T = TypeVar("T")
@@ -44,7 +47,7 @@ def show(chosen: Chosen) -> None:
         value = row.get(name)
         column.metric(name, "–" if pd.isna(value) else f"{value:.4g}", help=column_docs()[name])
     _history(folder)
-    _trials(folder)
+    _trials(folder, row)
     _command(chosen, row)
     for title, name in (("Certificate of the weights", "certificate.json"), ("Record", "record.json")):
         if (content := _read(folder / name, lambda data: shown_json(json.loads(data)))) is not None:
@@ -92,10 +95,13 @@ class Trial(BaseModel):
     model_config = ConfigDict(allow_inf_nan=False)
     schedule: dict[str, float | str]
     val_miou: float | None = None
+    val_mious: list[float | None] | None = None
 
 
 def trials_of(data: bytes) -> pd.DataFrame:
-    """Return one row per trial: trial, settings of the schedule, val_miou. A truncated last line is skipped.
+    """Return one row per trial: trial, settings of the schedule, val_miou, and the val_mious of its trainings if it has several.
+
+    A truncated last line is skipped.
 
     Raises:
         ValueError: a line is not a trial, or a setting has both numbers and strings.
@@ -107,17 +113,32 @@ def trials_of(data: bytes) -> pd.DataFrame:
     frame = pd.DataFrame([one.schedule for one in trials])
     if mixed := [name for name in frame if frame[name].map(type).nunique() > 1]:
         raise ValueError(f"{mixed[0]} is a number in some trials and a string in others")
-    frame = frame.set_axis(unique(frame.columns, ("trial", "val_miou")), axis="columns")
+    frame = frame.set_axis(unique(frame.columns, ("trial", "val_miou", "val_mious")), axis="columns")
     scores = pd.Series([one.val_miou for one in trials], dtype="float64")
-    return frame.assign(val_miou=scores).rename_axis("trial").reset_index()
+    frame = frame.assign(val_miou=scores)
+    if any(one.val_mious is not None for one in trials):
+        frame = frame.assign(val_mious=[", ".join(map(_score, one.val_mious or ())) for one in trials])
+    return frame.rename_axis("trial").reset_index()
 
 
-def _trials(folder: Path) -> None:
+def _score(value: float | None) -> str:
+    return "diverged" if value is None else f"{value:.4f}"
+
+
+def _trials(folder: Path, row: dict[str, Any]) -> None:
     frame = _read(folder / "trials.jsonl", trials_of)
+    if row["schedule_kind"] == DEFAULT:
+        st.subheader("Tuning")
+        st.caption("None: this run has the protocol's default schedule.")
     if frame is None or frame.empty:
         return
     st.subheader("Tuning")
     st.caption("Validation mIoU is used to choose the schedule and is not a result. Trial 0 is the default schedule.")
+    if pd.notna(row["trials"]):
+        gain = gain_of(row)
+        st.markdown(f"Gain on val: **{plain(gain_text(row['trials'], gain.value, gain.standard_error))}**")
+        notes = gain_notes([row | {"trainings": gain.trainings}])
+        st.caption(plain(*(f"{note}." for note in notes)))
     table(frame, "trials")
     try:
         shares = importance(frame)
@@ -132,7 +153,7 @@ def _trials(folder: Path) -> None:
 
 def importance(trials: pd.DataFrame, least: int = 10) -> pd.Series | None:
     """Return the importance of each setting for the validation mIoU (PED-ANOVA of Optuna); None for fewer than `least` trials."""
-    trials = trials.dropna()
+    trials = trials.drop(columns="val_mious", errors="ignore").dropna()
     if len(trials) < least or trials["val_miou"].nunique() < 2:
         return None
     import optuna
@@ -158,7 +179,10 @@ def importance(trials: pd.DataFrame, least: int = 10) -> pd.Series | None:
 def _command(chosen: Chosen, row: dict[str, Any]) -> None:
     st.subheader("Run it again")
     matrix = {name: row[name] for name in ("target", "protocol")}
+    protocol, trials = split_name(str(row["protocol"]))
+    matrix |= {"protocol": protocol} | ({} if trials is None else {"trials": trials})
     matrix |= {"sources": [row["source"]], "backbones": [row["backbone"]], "train_fracs": [float(row["train_frac"])]}
+    matrix |= {} if row["schedule_kind"] == TUNED else {"schedules": [row["schedule_kind"]]}
     st.code(f"# one.yaml\n{yaml.safe_dump(matrix, sort_keys=False)}", language="yaml")
     st.code("bench run --matrix one.yaml --data DIR", language="sh")
     packages = json.loads(row["packages"]) if isinstance(row.get("packages"), str) else {}
