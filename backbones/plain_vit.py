@@ -2,8 +2,8 @@
 
 The encoder is timm's model up to its last block. The decoder makes four scales out of its maps, so only the ViT is transferred:
 
-- `upernet`: maps after four blocks, BEiT's neck, and UPerNet as in mmsegmentation with the ViT's width (Bao et al. 2022, as UNIP
-  and PAD have it, but with no auxiliary head);
+- `upernet`: maps after four blocks, BEiT's neck, and UPerNet as in mmsegmentation with the ViT's width (Bao et al. 2022; PAD and
+  UNIP compare ViTs with it), but with no auxiliary head;
 - `fpn`: the last block's map alone, ViTDet's simple feature pyramid (Li et al. 2022, arXiv 2203.16527), and the FPN of
   segmentation-models-pytorch at half of its default widths.
 """
@@ -78,7 +78,7 @@ class _SimpleFPN(nn.Module):
 def taps_of(depth: int) -> tuple[int, ...]:
     """Return the blocks, counted from 0, whose maps UPerNet gets: those at 1/3, 1/2, 2/3 and the end of the depth.
 
-    1/3 and 1/2 are rounded down, 2/3 up. That is 3, 5, 7, 11 of 12 and 7, 11, 15, 23 of 24, as in BEiT, PAD and UNIP.
+    1/3 and 1/2 are rounded down, 2/3 up. That is 3, 5, 7, 11 of 12 and 7, 11, 15, 23 of 24, as in BEiT and PAD.
 
     Raises:
         ValueError: there are fewer than four blocks.
