@@ -197,4 +197,4 @@ def test_a_tuned_run_has_trials_and_one_with_the_default_schedule_has_none() -> 
 
 def test_a_gain_of_a_run_without_tuning_is_unknown() -> None:
     assert gain_of(row(None, trials=0)) == Gain(None, None, 0)
-    assert gain_of(row([[None, 0.2], [0.3, 0.4]][::-1]) | {"default_val_miou": None}).value is None
+    assert gain_of(row(TRAININGS) | {"default_val_miou": None}).value is None
