@@ -106,11 +106,11 @@ class Packed:
             folder.rename(there)
 
 
-def pack_one(data: Path, here: Path, backbone: str = "tiny") -> Packed:
-    """Run and pack it. `ship` adds the protocol to the shipped ones."""
+def pack_one(data: Path, here: Path, backbone: str = "tiny", **changes: object) -> Packed:
+    """Run and pack it. `ship` adds the protocol to the shipped ones. changes: of the matrix."""
     matrix = here / "test-matrix.yaml"
     fields = {"target": "scenes", "protocol": "test-v1", "sources": ["none"], "backbones": [backbone]}
-    matrix.write_text(yaml.safe_dump(fields))
+    matrix.write_text(yaml.safe_dump(fields | changes))
     folder, store = card_folder(here / "mine", backbone), Store(here / "store")
     manifest = here / "scenes.json"
     write_manifest(make_manifest(open_target("scenes", data)), manifest)
@@ -127,9 +127,10 @@ class Silent:
         return lambda *_, **__: None
 
 
-def ship(folder: Path) -> Callable[[str], dict[str, Path]]:
+def ship(folder: Path, **changes: object) -> Callable[[str], dict[str, Path]]:
     """Replacement of `bench.shipped.shipped_files` that adds the protocol of the tests."""
-    path = folder / "test-v1.yaml"
-    path.write_text(yaml.safe_dump(protocol_fields()))
+    fields = protocol_fields(**changes)
+    path = folder / f"{fields['name']}.yaml"
+    path.write_text(yaml.safe_dump(fields))
     real = shipped.shipped_files
-    return lambda kind: {**real(kind), **({"test-v1": path} if kind == "protocols" else {})}
+    return lambda kind: {**real(kind), **({path.stem: path} if kind == "protocols" else {})}

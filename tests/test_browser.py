@@ -25,6 +25,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from test_dashboard import PAGES
 from test_questions import filled  # noqa: F401 - a fixture
+from test_schedule_boards import fill as fill_both
 
 from results.record_files import write_record
 from results.store import Store
@@ -189,6 +190,23 @@ def test_a_box_chooses_the_test_split(browser: webdriver.Chrome, serve: Serve, t
     box.send_keys("elsewhere\n")
     wait(lambda: "test=elsewhere" in browser.current_url)
     wait(lambda: "soda, test split elsewhere: people-made masks" in text(browser))
+    wait(lambda: rows_of(browser) and rows_of(browser) != before)
+    after = rows_of(browser)
+    address = browser.current_url
+    browser.get("about:blank")
+    drawn(browser, address, TITLES["Leaderboard"])
+    wait(lambda: rows_of(browser) == after)
+    assert not faults(browser)
+
+
+def test_a_box_chooses_the_schedule(browser: webdriver.Chrome, serve: Serve, tmp_path: Path) -> None:
+    store = fill_both(tmp_path / "store")
+    drawn(browser, serve(store), TITLES["Leaderboard"])
+    wait(lambda: rows_of(browser))
+    before = rows_of(browser)
+    browser.find_element(By.CSS_SELECTOR, 'input[aria-label*="Schedule"]').send_keys("default\n")
+    wait(lambda: "schedule=default" in browser.current_url)
+    wait(lambda: "soda, default schedule: people-made masks" in text(browser))
     wait(lambda: rows_of(browser) and rows_of(browser) != before)
     after = rows_of(browser)
     address = browser.current_url

@@ -136,7 +136,7 @@ def _trials(folder: Path, row: dict[str, Any]) -> None:
     st.caption("Validation mIoU is used to choose the schedule and is not a result. Trial 0 is the default schedule.")
     if pd.notna(row["trials"]):
         gain = gain_of(row)
-        st.markdown(f"Gain on val: **{plain(gain_text(row['trials'], gain.value, gain.standard_error))}**")
+        st.markdown(f"Gain of tuning: **{plain(gain_text(row['trials'], gain.value, gain.standard_error))}**")
         notes = gain_notes([row | {"trainings": gain.trainings}])
         st.caption(plain(*(f"{note}." for note in notes)))
     table(frame, "trials")

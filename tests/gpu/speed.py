@@ -201,17 +201,18 @@ def hours(setting: Setting) -> list[Row]:
             rates[step] = rates.get(step) or float(one["value"].split()[0].rstrip("x%"))
     matrix = load_matrix("soda-satir")
     protocol, steps, drawn = matrix.protocol, 0, set()
+    trials = protocol.trials * protocol.tune_replicates
     for cell in matrix.cells:
         card = matrix.cards[cell.source]
         tuned = protocol.finetune_steps + (protocol.pretrain_steps or 0 if card.long else 0)
-        steps += (protocol.trials + protocol.replicates) * tuned
+        steps += (trials + protocol.replicates) * tuned
         if card.pretrains:
             steps += protocol.replicates * protocol.steps_on(POOL)
         if card.recipe is not None and card.recipe.teacher.kind == "sam":
             drawn.add(card.recipe.teacher)
     train_h = steps * protocol.batch / rates["training"] / 3600
     label_h = len(drawn) * POOL * rates["labels"] / 3600
-    scored_n = len(matrix.cells) * (protocol.trials * TEST["val"] + protocol.replicates * TEST["test"])
+    scored_n = len(matrix.cells) * (trials * TEST["val"] + protocol.replicates * TEST["test"])
     score_h = scored_n / rates["scoring"] / 3600
     what = f"soda-satir, {len(matrix.cells)} cells, {POOL:,} images"
     model = "a small SAM" if setting.small else "vit_b"
