@@ -4,12 +4,15 @@ Each is timm's own model of the family with fewer and narrower blocks, so that w
 registers, rotary embeddings, a norm before the blocks.
 """
 
+import functools
 from collections import deque
 from dataclasses import replace
 
 import timm
 from timm.models import DefaultCfg, register_model
 from torch import nn
+
+from backbones.registry import find_backbone
 
 WIDTH, DEPTH, HEADS = 32, 4, 2
 SMALL = {"embed_dim": WIDTH, "depth": DEPTH, "num_heads": HEADS}
@@ -28,6 +31,7 @@ FAMILIES = {
     "vit_wee_patch16_dinov3_qkvb": ("vit_small_patch16_dinov3_qkvb", 64),
     "vit_wee_plus_patch16_dinov3_qkvb": ("vit_small_plus_patch16_dinov3_qkvb", 64),
 }
+found = functools.cache(find_backbone)  # each is built and tried once
 default_cfgs: dict[str, DefaultCfg] = {}
 
 

@@ -7,7 +7,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
-from small_vits import WIDTH
+from small_vits import WIDTH, found
 from test_layouts import Tensors, same, stirred
 
 from backbones import imagenet
@@ -15,7 +15,6 @@ from backbones.checkpoint_file import CheckpointError
 from backbones.encoder_layouts import encoder_of
 from backbones.fitting import fit
 from backbones.network import build
-from backbones.registry import find_backbone
 from backbones.spec import HALF, BackboneSpec
 from backbones.transfer import Certificate, EncoderWeights, LoadError, load_encoder
 
@@ -41,7 +40,7 @@ def load(tensors: Tensors, spec: BackboneSpec) -> Certificate:
 def test_another_grid_is_resampled_as_timm_does_it_and_recorded(name: str, decoder: str) -> None:
     from timm.models.vision_transformer import checkpoint_filter_fn
 
-    tensors, spec = whole(name, 42), find_backbone(f"{decoder}:{name}")
+    tensors, spec = whole(name, 42), found(f"{decoder}:{name}")
     by_timm = checkpoint_filter_fn(dict(tensors), timm.create_model(name, num_classes=0))
     fitted = fit(tensors, spec)
     assert same(fitted.tensors, {own: by_timm[own.removeprefix("model.")] for own in encoder_of(spec).tensors})
@@ -52,20 +51,20 @@ def test_another_grid_is_resampled_as_timm_does_it_and_recorded(name: str, decod
 
 
 def test_the_own_grid_stays_as_it_is() -> None:
-    fitted = fit(whole(), find_backbone(f"upernet:{DINOV2}"))
+    fitted = fit(whole(), found(f"upernet:{DINOV2}"))
     assert torch.equal(fitted.tensors["model.pos_embed"], whole()["pos_embed"])
     assert [note for note in fitted.notes if note.startswith("position")] == [DYNAMIC]
 
 
 def test_a_vit_under_dpt_is_read_alike() -> None:
-    fitted = fit(whole("vit_wee_patch16_64", 96), find_backbone("dpt:vit_wee_patch16_64"))
+    fitted = fit(whole("vit_wee_patch16_64", 96), found("dpt:vit_wee_patch16_64"))
     assert "position embeddings resampled from 6 x 6 to 4 x 4" in fitted.notes
     assert "position embeddings of 4 x 4 are resampled to each image" in fitted.notes
 
 
 @pytest.mark.parametrize("name", ["upernet:vit_wee_patch16_dinov3", "upernet:convnext_atto"])
 def test_encoders_without_position_embeddings_say_nothing_of_them(name: str) -> None:
-    spec = find_backbone(name)
+    spec = found(name)
     assert not any("position" in note for note in fit(dict(timm.create_model(spec.encoder).state_dict()), spec).notes)
 
 
@@ -77,7 +76,7 @@ def test_no_square_grid_with_a_class_token_is_refused(rows: int, width: int) -> 
     with pytest.raises(
         LoadError, match=rf"model.pos_embed has shape \(1, {rows}, {width}\), the encoder's has \(1, 26"
     ):
-        load(tensors, find_backbone(f"upernet:{DINOV2}"))
+        load(tensors, found(f"upernet:{DINOV2}"))
 
 
 @pytest.mark.parametrize("victim", ["cls_token", "patch_embed.proj.weight", "blocks.1.attn.qkv.weight"])
@@ -85,7 +84,7 @@ def test_no_other_tensor_is_resampled(victim: str) -> None:
     tensors = whole()
     tensors[victim] = torch.cat([tensors[victim], tensors[victim]], 1)
     with pytest.raises(LoadError, match=f"{victim} has shape"):
-        load(tensors, find_backbone(f"upernet:{DINOV2}"))
+        load(tensors, found(f"upernet:{DINOV2}"))
 
 
 @pytest.mark.parametrize("change", ["depth", "width"])
@@ -94,7 +93,7 @@ def test_a_larger_sibling_on_another_grid_is_refused(change: str) -> None:
     tensors = dict(stirred(timm.create_model(DINOV2, num_classes=0, img_size=42, **larger)).state_dict())
     says = {"depth": r"larger sibling: 28 tensors .* blocks\.4", "width": "has shape"}[change]
     with pytest.raises((CheckpointError, LoadError), match=says):
-        load(tensors, find_backbone(f"fpn:{DINOV2}"))
+        load(tensors, found(f"fpn:{DINOV2}"))
 
 
 def hub_folder(folder: Path, tensors: Tensors, **model_args: object) -> None:
@@ -109,7 +108,7 @@ def hub_folder(folder: Path, tensors: Tensors, **model_args: object) -> None:
 @pytest.mark.parametrize("said", [True, False], ids=["config.json says it", "config.json does not say it"])
 def test_a_folder_with_another_grid_is_resampled_and_recorded(said: bool, tmp_path: Path) -> None:
     """timm itself resamples the second, without a word."""
-    tensors, spec = whole(side=42), find_backbone(f"upernet:{DINOV2}")
+    tensors, spec = whole(side=42), found(f"upernet:{DINOV2}")
     hub_folder(tmp_path, tensors, **({"img_size": 42} if said else {}))
     origin = imagenet.locate(spec, tmp_path)
     assert origin is not None

@@ -4,14 +4,13 @@ import re
 
 import pytest
 import torch
-from small_vits import WIDTH
+from small_vits import WIDTH, found
 from test_layouts import Tensors, same
 from test_vit_layouts import facebooks_dinov2, facebooks_dinov3, random, renamed
 
 from backbones.checkpoint_file import CheckpointError
 from backbones.encoder_layouts import encoder_of
 from backbones.fitting import fit
-from backbones.registry import find_backbone
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +19,7 @@ def seeded() -> None:
 
 
 def test_a_dropped_mask_token_is_recorded() -> None:
-    notes = fit(facebooks_dinov2("vit_wee_patch14_dinov2"), find_backbone("fpn:vit_wee_patch14_dinov2")).notes
+    notes = fit(facebooks_dinov2("vit_wee_patch14_dinov2"), found("fpn:vit_wee_patch14_dinov2")).notes
     assert "3 tensors dropped, not part of the encoder: norm.weight, norm.bias, mask_token" in notes
 
 
@@ -37,7 +36,7 @@ def mae(tensors: Tensors) -> Tensors:
 
 
 def test_mae_and_its_descendants_have_timms_names() -> None:
-    tensors, spec = random("vit_wee_patch16_64"), find_backbone("upernet:vit_wee_patch16_64")
+    tensors, spec = random("vit_wee_patch16_64"), found("upernet:vit_wee_patch16_64")
     expected = fit(tensors, spec).tensors
     fitted = fit(mae(tensors), spec)
     assert "layout: timm's" in fitted.notes
@@ -50,7 +49,7 @@ def test_mae_and_its_descendants_have_timms_names() -> None:
 
 def test_mmpretrains_mae_which_pad_starts_from() -> None:
     """Against PAD's published converter (pre-training/mae/change_mae_mm.py), done backwards; not run against the library."""
-    tensors, spec = random("vit_wee_patch16_64"), find_backbone("upernet:vit_wee_patch16_64")
+    tensors, spec = random("vit_wee_patch16_64"), found("upernet:vit_wee_patch16_64")
     theirs = renamed(
         tensors,
         (r"^blocks", "layers"),
@@ -83,7 +82,7 @@ def test_mmpretrains_mae_which_pad_starts_from() -> None:
 def test_tensors_that_change_the_function_are_refused(extra: str, whose: str) -> None:
     tensors = random("vit_wee_patch16_64") | {extra: torch.ones(1, 4, WIDTH)}
     with pytest.raises(CheckpointError, match=f"another architecture.*does not have, {re.escape(extra)}"):
-        fit(tensors, find_backbone("upernet:vit_wee_patch16_64"))
+        fit(tensors, found("upernet:vit_wee_patch16_64"))
 
 
 def test_infmae_is_no_vit() -> None:
@@ -93,13 +92,13 @@ def test_infmae_is_no_vit() -> None:
         "blocks1.0.conv1.weight": torch.randn(8, 8, 1, 1),
         "patch_embed1.proj.weight": torch.randn(8, 3, 4, 4),
     }
-    fitted = fit(blocks | convolutions, find_backbone("upernet:vit_wee_patch16_64"))
+    fitted = fit(blocks | convolutions, found("upernet:vit_wee_patch16_64"))
     assert any(re.match(r"48 tensors missing, in this layout blocks\.0", note) for note in fitted.notes)
 
 
 def test_biases_of_zeros_are_left_out_and_others_are_not() -> None:
     """Some of DINOv3's models were trained with biases that ended as zeros; timm has them without."""
-    theirs, spec = facebooks_dinov3("vit_wee_patch16_dinov3"), find_backbone("upernet:vit_wee_patch16_dinov3")
+    theirs, spec = facebooks_dinov3("vit_wee_patch16_dinov3"), found("upernet:vit_wee_patch16_dinov3")
     assert fit(theirs, spec).tensors.keys() == encoder_of(spec).tensors.keys()
     theirs["blocks.2.attn.qkv.bias"][0] = 0.1
     with pytest.raises(CheckpointError, match=r"another architecture.*does not have, blocks\.2\.attn\.qkv\.bias"):
@@ -107,7 +106,7 @@ def test_biases_of_zeros_are_left_out_and_others_are_not() -> None:
 
 
 def test_keys_with_a_bias_are_refused_unless_it_is_masked() -> None:
-    theirs, spec = facebooks_dinov3("vit_wee_patch16_dinov3_qkvb"), find_backbone("fpn:vit_wee_patch16_dinov3_qkvb")
+    theirs, spec = facebooks_dinov3("vit_wee_patch16_dinov3_qkvb"), found("fpn:vit_wee_patch16_dinov3_qkvb")
     expected = fit(theirs, spec).tensors
     theirs["blocks.1.attn.qkv.bias"][WIDTH] = 0.1
     assert same(fit(theirs, spec).tensors, expected)
@@ -121,7 +120,7 @@ def test_keys_with_a_bias_are_refused_unless_it_is_masked() -> None:
 
 
 def test_rotary_periods_of_another_base_are_refused() -> None:
-    theirs, spec = facebooks_dinov3("vit_wee_patch16_dinov3"), find_backbone("upernet:vit_wee_patch16_dinov3")
+    theirs, spec = facebooks_dinov3("vit_wee_patch16_dinov3"), found("upernet:vit_wee_patch16_dinov3")
     theirs["rope_embed.periods"] = theirs["rope_embed.periods"] ** 2
     with pytest.raises(CheckpointError, match=r"does not have, rope_embed\.periods"):
         fit(theirs, spec)
@@ -131,4 +130,4 @@ def test_two_towers_for_images_are_still_refused() -> None:
     tensors = random("vit_wee_patch16_clip_64")
     both = {f"{tower}.{name}": tensor for tower in ("visual", "momentum") for name, tensor in tensors.items()}
     with pytest.raises(CheckpointError, match=r"2 encoders, behind the prefixes 'visual\.', 'momentum\.'"):
-        fit(both, find_backbone("upernet:vit_wee_patch16_clip_64"))
+        fit(both, found("upernet:vit_wee_patch16_clip_64"))

@@ -12,14 +12,13 @@ import pytest
 import small_vits
 import timm
 import torch
-from small_vits import DEPTH, HEADS, WIDTH
+from small_vits import DEPTH, HEADS, WIDTH, found
 from test_layouts import Model, Tensors, as_map, in_memory, on_disk, ours, same, stirred
 from torch import Tensor, nn
 
 from backbones.encoder_layouts import _timm_layouts, encoder_of
 from backbones.fitting import fit
 from backbones.layout_rules import Layout
-from backbones.registry import find_backbone
 
 SMALL = {"hidden_size": WIDTH, "num_hidden_layers": DEPTH, "num_attention_heads": HEADS}
 MLP = {**SMALL, "intermediate_size": 4 * WIDTH}
@@ -129,7 +128,7 @@ def test_converted_weights_give_the_same_features(
 ) -> None:
     model, features = make()
     stirred(model)
-    spec = find_backbone(f"upernet:{name}")
+    spec = found(f"upernet:{name}")
     side = 5 * 14 if "patch14" in name else 64
     images = torch.randn(1, 3, side, side)
     expected = features(model, images)
@@ -237,7 +236,7 @@ def test_original_checkpoints_are_what_timms_own_filter_reads(
 
     theirs, model = write(name), timm.create_model(name, num_classes=0)
     read = (eva if "dinov3" in name else vision_transformer).checkpoint_filter_fn(dict(theirs), model)
-    spec = find_backbone(f"{decoder}:{name}")
+    spec = found(f"{decoder}:{name}")
     fitted = fit(theirs, spec)
     assert f"layout: {layout}" in fitted.notes
     wanted = {key.removeprefix("model."): tensor for key, tensor in fitted.tensors.items()}
@@ -250,7 +249,7 @@ FAMILIES = [name for name in small_vits.FAMILIES if "deit" not in name]
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_rule_of_a_layout_is_used(name: str) -> None:
-    encoder = encoder_of(find_backbone(f"upernet:{name}"))
+    encoder = encoder_of(found(f"upernet:{name}"))
     names = [part.names[0] for part in encoder.parts["timm's"].values()]
     for layout in encoder.layouts.values():
         whole = [layout.part(own) for own in names]
