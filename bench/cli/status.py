@@ -15,8 +15,9 @@ from bench.plan.unit import KINDS, Json
 from bench.plan.unit_folder import CLAIM, LOG, OUTCOME, PROGRESS, is_left
 from pretrain_sources.config_file import suggestion
 from results.escape import for_terminal
-from results.record import MOST, RunRecord
+from results.record import RunRecord
 from results.record_files import read_records
+from results.scores import MOST
 from results.store import Store
 
 LINES = 8  # of a log to show

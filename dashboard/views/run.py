@@ -17,7 +17,8 @@ from dashboard.filters import Chosen
 from dashboard.widgets import choice, figure, lines, plain, shown_json, table
 from results import charts
 from results.escape import unique, without_paths
-from results.record import MOST, column_docs
+from results.record import column_docs
+from results.scores import MOST
 from safe_io.files import read_regular
 
 T = TypeVar("T")
