@@ -10,6 +10,7 @@ from results import stats
 from results.board import BOARD, CELL_NAMES
 from results.board_choice import UnanswerableError
 from results.record import TEST
+from results.scores import Scores
 
 CELL = [*BOARD, *CELL_NAMES, "cell"]  # the same for all runs of a cell
 
@@ -41,7 +42,7 @@ def on_split(runs: pd.DataFrame, split: str | None) -> pd.DataFrame:
     rows = runs[kept].assign(test_split=split)
     parts = [{} if one is None else one["scores"] | {"evidence_sha256": one["evidence_sha256"]} for one in found]
     parts = [part for part, keep in zip(parts, kept, strict=True) if keep]
-    for name in next(filter(None, parts)):
+    for name in (*Scores.model_fields, "evidence_sha256"):
         rows[name] = pd.Series([part.get(name) for part in parts], index=rows.index, dtype=_type_of(rows[name]))
     return rows
 

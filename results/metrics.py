@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from results.evidence import Evidence
-from results.record import Scores
+from results.scores import Scores
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -39,6 +39,25 @@ def constant(truth: Ints) -> tuple[int, float]:
     return best, float(truth[best] / truth.sum() / present) if present else float("nan")
 
 
+def class_precision(confusion: Ints) -> Floats:
+    """Return (K,) hit / predicted pixels per class from a (K, K) confusion matrix; NaN where the class is never predicted."""
+    confusion = np.asarray(confusion, dtype=np.float64)
+    predicted = confusion.sum(0)
+    return np.where(predicted > 0, np.diag(confusion) / np.maximum(predicted, 1), np.nan)
+
+
+def class_recall(confusion: Ints) -> Floats:
+    """Return (K,) hit / true pixels per class from a (K, K) confusion matrix; NaN where the class is absent from the truth."""
+    return class_precision(np.asarray(confusion).T)
+
+
+def class_area_ratio(confusion: Ints) -> Floats:
+    """Return (K,) predicted / true pixels per class from a (K, K) confusion matrix; NaN where it is absent from the truth."""
+    confusion = np.asarray(confusion, dtype=np.float64)
+    truth = confusion.sum(1)
+    return np.where(truth > 0, confusion.sum(0) / np.maximum(truth, 1), np.nan)
+
+
 def class_weighted_f(weighted_f: Floats) -> Floats:
     """Return (K,) means over the images that contain the class, from (N, K) values that are NaN where it is absent."""
     present = ~np.isnan(weighted_f)
@@ -54,7 +73,7 @@ def class_false_presence(confusions: Ints) -> Floats:
 
 
 def scores(evidence: Evidence) -> Scores:
-    """Compute all scores of a run.
+    """Compute the scores that every record has.
 
     Raises:
         ValueError: the evidence has no labelled pixels.
@@ -72,6 +91,21 @@ def scores(evidence: Evidence) -> Scores:
         class_false_presence=_nulls(class_false_presence(evidence.confusion)),
         test_images=len(evidence.image_ids),
     )
+
+
+def all_scores(evidence: Evidence) -> Scores:
+    """Compute the scores of a new record: `scores`, and precision, recall and area of each class.
+
+    Raises:
+        ValueError: the evidence has no labelled pixels.
+    """
+    total = evidence.confusion.astype(np.int64).sum(0)
+    more = {
+        "class_precision": _nulls(class_precision(total)),
+        "class_recall": _nulls(class_recall(total)),
+        "class_area_ratio": _nulls(class_area_ratio(total)),
+    }
+    return scores(evidence).model_copy(update=more)
 
 
 def _mean(values: Floats) -> float:

@@ -4,20 +4,14 @@ A missing value is null, explained by `status`; never 0.0 and never NaN (`allow_
 """
 
 import json
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BaseModel, Field, field_validator, model_validator
 
-from results.limits import MOST, MOST_S, MOST_SETTINGS, Fraction, Text
+from results.limits import MOST, MOST_S, MOST_SETTINGS, Fraction, Part, Text
 from results.schedule_names import DEFAULT, TUNED, ScheduleKind
+from results.scores import Scores
 from results.tuning import Tuning
 
 SCHEMA_VERSION = 1
@@ -34,11 +28,6 @@ RETRIED: tuple[Status, ...] = (
 HEX = r"^[0-9a-f]{64}$"
 TRAIN, VAL, TEST = "train", "val", "test"  # splits of every target; a target may have further test splits
 SPLIT = r"[a-z0-9][a-z0-9-]{0,31}"  # name of a further test split; part of a file name
-LATER = {
-    "further": None,
-    "transfer": "finetune",
-    "schedule_kind": TUNED,
-}  # fields of a run that are younger than the first records
 MOST_FURTHER = 8  # limit for further test splits
 
 SplitName = Annotated[str, Field(pattern=f"^{SPLIT}$")]
@@ -49,42 +38,14 @@ def evidence_name(split: str = TEST) -> str:
     return "evidence.npz" if split == TEST else f"evidence-{split}.npz"
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Scores(_Part):
-    """Test scores of a run; all of them can be recomputed from the evidence."""
-
-    miou: float = Field(
-        ge=0, le=1, description="mean IoU over the classes that occur in the test truth, background included"
-    )
-    miou_no_background: Fraction = Field(ge=0, le=1, description="mIoU without class 0; null if only class 0 occurs")
-    weighted_f: float = Field(
-        ge=0,
-        le=1,
-        description="weighted F-measure: mean per class over the test images that contain it, then mean over classes",
-    )
-    class_iou: list[Fraction] = Field(
-        description="IoU per class, in the order of `classes`; null if absent from the test truth"
-    )
-    class_weighted_f: list[Fraction] = Field(
-        description="weighted F-measure per class; null if absent from the test truth"
-    )
-    class_false_presence: list[Fraction] = Field(
-        description="share of the test images without the class in which it was predicted; null if every image contains it"
-    )
-    test_images: int = Field(ge=1, le=MOST, description="number of test images scored")
-
-
-class Further(_Part):
+class Further(Part):
     """The scores of a run on a further test split."""
 
     scores: Scores
     evidence_sha256: str = Field(pattern=HEX, description="sha256 of evidence-SPLIT.npz next to the record")
 
 
-class Pretraining(_Part):
+class Pretraining(Part):
     """Pretraining of the encoder by the harness. Null for sources with existing weights."""
 
     corpus: str = Field(pattern=HEX, description="content hash of the images and label maps")
@@ -110,8 +71,10 @@ class Pretraining(_Part):
         return self
 
 
-class Provenance(_Part):
+class Provenance(Part):
     """Where and how the run was made; not part of its identity."""
+
+    later = MappingProxyType({"val_frames": None})
 
     version: Text = Field(description="version of satir-bench")
     commit: Text | None = Field(
@@ -126,12 +89,22 @@ class Provenance(_Part):
     precision: Text = Field(description="fp32, or bf16 for autocast on a GPU")
     started: Text = Field(description="UTC time at which the unit started, ISO 8601")
     train_s: float = Field(ge=0, le=MOST_S, description="seconds of finetuning")
-    score_s: float = Field(ge=0, le=MOST_S, description="seconds of scoring on the test splits")
+    score_s: float = Field(
+        ge=0, le=MOST_S, description="seconds of scoring on the test splits, and of the points on val during training"
+    )
+    val_frames: int | None = Field(
+        default=None,
+        ge=1,
+        le=MOST,
+        description="number of val frames behind the points `val_miou` in history.csv, which no choice depends on; null without",
+    )
     final_loss: float = Field(description="mean training loss over the last tenth of the steps")
 
 
-class RunRecord(_Part):
+class RunRecord(Part):
     """One replicate of one cell: identity, status and scores."""
+
+    later = MappingProxyType({"further": None, "transfer": "finetune", "schedule_kind": TUNED})
 
     schema_version: Literal[1] = Field(default=1, description="version of this schema")
     run: str = Field(pattern=HEX, description="fingerprint of the run: sha256 of everything that affects its result")
@@ -211,11 +184,7 @@ class RunRecord(_Part):
 
     @model_validator(mode="after")
     def _scores_and_status_agree(self) -> "RunRecord":
-        lists = [
-            values
-            for one in self.by_split.values()
-            for values in (one.class_iou, one.class_weighted_f, one.class_false_presence)
-        ]
+        lists = [values for one in self.by_split.values() for values in one.per_class]
         if not self.classes or any(len(values) != len(self.classes) for values in lists):
             raise ValueError("per-class scores must have one value per class")
         complete = None not in (self.scores, self.tuning, self.provenance, self.evidence_sha256)
@@ -226,12 +195,6 @@ class RunRecord(_Part):
         if self.status != "ok" and (self.scores or self.further or not self.reason):
             raise ValueError(f"status is {self.status}: scores must be null and a reason must be given")
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_later_defaults(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave younger fields out where they say nothing, so that older records stay as they are."""
-        fields: dict[str, Any] = serialise(self)
-        return {name: value for name, value in fields.items() if LATER.get(name, ...) != value}
 
     @property
     def by_split(self) -> dict[str, Scores]:

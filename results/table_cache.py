@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from results.record import LATER, TEST, RunRecord, column_docs
+from results.record import TEST, RunRecord, column_docs
 from results.record_files import Unreadable, read_records
 from results.store import Store, StoreError, write_atomic
 from safe_io.files import read_regular, sealed, unsealed
@@ -70,7 +70,7 @@ def _read_parts(store: Store, seen: Mapping[str, str], check: Check | None) -> t
 
 def _row(record: RunRecord) -> dict[str, Any]:
     parts = {"scores", "tuning", "pretraining", "provenance", "settings", "schema_version"}
-    flat = LATER | record.model_dump(exclude=parts)
+    flat = dict(RunRecord.later) | record.model_dump(exclude=parts)
     for part in (record.scores, record.tuning, record.pretraining, record.provenance):
         flat |= part.model_dump() if part is not None else {}
     return flat | {name: json.dumps(flat[name], sort_keys=True) for name in _AS_JSON if flat.get(name) is not None}

@@ -1,26 +1,21 @@
 """How the schedule of a run was chosen, as its record says it."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from types import MappingProxyType
+from typing import Annotated
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
-from results.limits import MOST, Fraction, Text
+from results.limits import MOST, Fraction, Part, Text
 
 Trained = Annotated[float, Field(ge=0, le=1)] | None  # val mIoU of a training; None if it diverged
 
 
-class Tuning(BaseModel):
+class Tuning(Part):
     """How the schedule was chosen. Validation scores are used for selection and never reported as results."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    later = MappingProxyType({"training_val_mious": None})
+
     schedule: dict[Text, float | Text] = Field(description="the schedule of this run; JSON text in a table")
     trials: int = Field(
         ge=0,
@@ -53,12 +48,6 @@ class Tuning(BaseModel):
         if self.training_val_mious is not None and len(self.training_val_mious) != self.trials:
             raise ValueError("training_val_mious must have one list per trial")
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_single_trainings(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave the younger field out where it says nothing, so that older records stay as they are."""
-        fields: dict[str, Any] = serialise(self)
-        return {name: value for name, value in fields.items() if name != "training_val_mious" or value is not None}
 
 
 def untuned(schedule: Mapping[str, float | str]) -> Tuning:

@@ -11,8 +11,9 @@ import pandas as pd
 from results import metrics
 from results.bundle import BUNDLE, CARD, Listing, Verdict, verdict_file
 from results.evidence import Evidence, sha256
-from results.record import RunRecord, Scores
+from results.record import RunRecord
 from results.record_files import run_folders, write_record
+from results.scores import Scores
 from results.store import RUNS, SUBMISSIONS, Store, slug
 
 SOURCES = {"none": 0.60, "imagenet": 0.65, "satir": 0.651, "satir~shuffled": 0.61}  # mean mIoU of `runs_table`

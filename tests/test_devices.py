@@ -32,7 +32,8 @@ from bench.spec.parts import Loss, Schedule
 from bench.targets import open_target
 from bench.train import devices, repeatable
 from bench.train.batches import Decoded
-from bench.train.loop import SegmentationLoss, predict
+from bench.train.loop import predict
+from bench.train.loss import SegmentationLoss
 from bench.train.stages import scored
 from pretrain_sources.image_files import IGNORE
 from results.record_files import read_records

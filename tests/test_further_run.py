@@ -52,7 +52,7 @@ def codes(here: Packed) -> set[str]:
 def test_from_the_run_to_the_verdict(both: Packed, here: Packed, bench: Bench) -> None:
     for record in both.records():
         for split, scores in record.by_split.items():
-            assert metrics.scores(read_evidence(Store(both.store), record, split)) == scores
+            assert metrics.all_scores(read_evidence(Store(both.store), record, split)) == scores
         assert list(record.by_split) == ["test", SPLIT]
         assert record.by_split["test"].test_images == record.by_split[SPLIT].test_images == 3
     table = bench("table", "--store", both.store)

@@ -14,7 +14,8 @@ from bench.spec import Protocol
 from bench.spec.parts import Loss, Schedule
 from bench.targets import open_target
 from bench.train.batches import Batches, Decoded, open_split
-from bench.train.loop import Progress, SegmentationLoss, Training, _offsets, fit, predict
+from bench.train.loop import Progress, Training, _offsets, fit, predict
+from bench.train.loss import SegmentationLoss
 from bench.train.optimiser import lr_factor
 
 LOSS = Loss(dice_background=False, class_weight_power=0.5, class_weight_cap=5)
@@ -43,7 +44,7 @@ def train(
     source = Batches(frames, settings, 21, seed=0, steps=steps)
     loss = SegmentationLoss(LOSS, np.ones(21))
     training = Training(settings, schedule or settings.default, loss, steps, seed=0)
-    history = fit(net, source, training, report, checkpoint)
+    history = fit(net, source, training, report, checkpoint=checkpoint)
     return net, history
 
 

@@ -21,6 +21,29 @@ def test_iou_by_hand() -> None:
     assert metrics.miou(confusion, background=False) == pytest.approx(0.5)
 
 
+def test_precision_recall_and_area_by_hand() -> None:
+    # class 0: 8 of 9 predicted, 8 of 10 true; class 1: 3 of 5 predicted, 3 of 4 true; class 2 is neither true nor predicted
+    confusion = np.array([[8, 2, 0], [1, 3, 0], [0, 0, 0]])
+    assert metrics.class_precision(confusion) == pytest.approx([8 / 9, 3 / 5, np.nan], nan_ok=True)
+    assert metrics.class_recall(confusion) == pytest.approx([8 / 10, 3 / 4, np.nan], nan_ok=True)
+    assert metrics.class_area_ratio(confusion) == pytest.approx([9 / 10, 5 / 4, np.nan], nan_ok=True)
+
+
+def test_a_class_that_is_only_predicted_has_precision_zero_and_one_that_is_only_true_has_none() -> None:
+    confusion = np.array([[6, 4, 0], [0, 0, 0], [5, 0, 0]])
+    assert metrics.class_precision(confusion) == pytest.approx([6 / 11, 0, np.nan], nan_ok=True)
+    assert metrics.class_recall(confusion) == pytest.approx([0.6, np.nan, 0], nan_ok=True)
+    assert metrics.class_area_ratio(confusion) == pytest.approx([1.1, np.nan, 0], nan_ok=True)
+
+
+@given(confusions)
+def test_the_area_ratio_is_recall_over_precision_and_iou_follows_from_both(confusion: np.ndarray) -> None:
+    hit = np.diag(confusion) > 0
+    precision, recall = metrics.class_precision(confusion)[hit], metrics.class_recall(confusion)[hit]
+    assert metrics.class_area_ratio(confusion)[hit] == pytest.approx(recall / precision)
+    assert metrics.class_iou(confusion)[hit] == pytest.approx(1 / (1 / precision + 1 / recall - 1))
+
+
 def test_absent_class_is_excluded_but_its_false_pixels_count() -> None:
     confusion = np.array([[6, 0, 4], [0, 5, 0], [0, 0, 0]])
     assert np.isnan(metrics.class_iou(confusion)[2])
@@ -69,6 +92,18 @@ def test_scores_use_the_sum_of_the_matrices() -> None:
     scores = metrics.scores(proof)
     assert scores.miou == metrics.miou(proof.confusion.sum(0))
     assert scores.test_images == 4
+
+
+def test_new_records_have_the_scores_of_older_ones_and_more() -> None:
+    proof = evidence()
+    older, newer = metrics.scores(proof), metrics.all_scores(proof)
+    assert newer.model_dump().items() > older.model_dump().items()
+    assert newer.model_dump().keys() - older.model_dump().keys() == {
+        "class_precision",
+        "class_recall",
+        "class_area_ratio",
+    }
+    assert newer.class_recall == metrics.class_recall(proof.confusion.sum(0)).tolist()
 
 
 def test_no_labelled_pixels() -> None:

@@ -97,6 +97,31 @@ def test_a_class_is_edited(here: Packed) -> None:
     assert "evidence.scores" in codes(here)
 
 
+@pytest.mark.parametrize("name", ["class_precision", "class_recall", "class_area_ratio"])
+def test_a_score_of_a_class_that_older_records_lack_is_edited(name: str, here: Packed) -> None:
+    here.edit(lambda fields: fields["scores"][name].__setitem__(0, 0.99))
+    assert codes(here) == {"evidence.scores"}
+    assert f"{name} is [...], but its evidence gives [...]" in faults(here)
+
+
+def test_a_bundle_from_before_these_scores_passes_and_is_reproduced(here: Packed, bench: Bench) -> None:
+    def older(fields: dict[str, Any]) -> None:
+        for name in ("class_precision", "class_recall", "class_area_ratio"):
+            del fields["scores"][name]
+        del fields["provenance"]["val_frames"]
+
+    for replicate in (0, 1):
+        here.edit(older, replicate)
+        path = here.run(replicate) / "history.csv"
+        path.write_text("".join(f"{line.rpartition(',')[0]}\n" for line in path.read_text().splitlines()))
+        assert path.read_text().startswith("step,loss,lr\n")
+    assert not codes(here)
+    words = ("submit", "verify", here.bundle, "--manifest", here.manifest, "--reproduce", "--source", here.folder)
+    result = bench(*words, "--seed", 1)
+    assert result.code == 0, result.out
+    assert "the same scores, bit for bit" in result.out
+
+
 def test_only_the_matrices_are_made_perfect(here: Packed) -> None:
     old = evidence_of(here)
     perfect = np.zeros_like(old.confusion)

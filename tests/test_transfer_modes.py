@@ -17,7 +17,8 @@ from backbones.transfer import state_sha256
 from bench.spec import Protocol
 from bench.targets import open_target
 from bench.train.batches import Batches, Decoded, _distorted, _is_mixed, _window, open_split
-from bench.train.loop import SegmentationLoss, Training, fit, predict
+from bench.train.loop import Training, fit, predict
+from bench.train.loss import SegmentationLoss
 from bench.train.weights import build_for
 from pretrain_sources.image_files import IGNORE
 

@@ -18,10 +18,11 @@ from results.compare import POOLED, all_pairs
 from results.escape import for_csv, for_html, without_paths
 from results.further import column_of, further_of, on_split, splits_of, with_further
 from results.marks import board_words
-from results.record import TEST, Scores
+from results.record import TEST
 from results.record_files import record_of_row
 from results.replicate_scores import METRICS, Samples, samples
 from results.schedule_names import TUNED
+from results.scores import Scores
 from results.store import Store, write_atomic
 from results.table import runs_frame
 

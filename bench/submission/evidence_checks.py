@@ -13,7 +13,8 @@ from bench.submission.faults import Fault
 from bench.targets.manifest import Manifests, Truth, truth
 from results import metrics
 from results.evidence import Evidence
-from results.record import TEST, RunRecord, Scores
+from results.record import TEST, RunRecord
+from results.scores import Scores
 
 CLOSE = 1e-9  # another numpy version may differ in the last digits
 
@@ -99,12 +100,12 @@ def _score_faults(scores: Scores, evidence: Evidence) -> Iterator[Fault]:
         why = "confusion matrices and weighted F-measures are not of the same predictions: only one of them is perfect"
         yield Fault("evidence.perfect", why)
     try:
-        ours = metrics.scores(evidence).model_dump()
+        ours = metrics.all_scores(evidence).model_dump()
     except ValueError as error:
         yield Fault("evidence.scores", str(error))
         return
-    theirs = scores.model_dump()
-    if edited := [name for name in ours if not _equal(ours[name], theirs[name])]:
+    theirs = scores.model_dump()  # an older record has fewer
+    if edited := [name for name in theirs if not _equal(ours[name], theirs[name])]:
         changes = [f"{name} is {_short(theirs[name])}, but its evidence gives {_short(ours[name])}" for name in edited]
         yield Fault("evidence.scores", "; ".join(changes))
 

@@ -137,12 +137,12 @@ def _cards(judged: Judged, record: RunRecord, folder: Path | None) -> dict[str, 
 
 def _compare(judged: Judged, theirs: RunRecord, ours: RunRecord, what: str) -> str | None:
     """Summarise if scores are equal or, on another processor, plausible for one more replicate; else add a fault."""
-    if ours.by_split == theirs.by_split:
-        return f"{what}: the same scores, bit for bit"
     if ours.by_split.keys() != theirs.by_split.keys():
         why = f"{what}: scored on {', '.join(ours.by_split)}, recorded on {', '.join(theirs.by_split)}"
         judged.faults.append(Fault("reproduced.scores", why))
         return None
+    if all(scores.agrees_with(theirs.by_split[split]) for split, scores in ours.by_split.items()):
+        return f"{what}: the same scores, bit for bit"
     alike = [(made.device, made.packages, made.threads) for made in (ours.provenance, theirs.provenance) if made]
     for split, metric in itertools.product(_differing_first(ours, theirs), ("miou", "weighted_f")):
         a, b = (getattr(record.by_split[split], metric) for record in (ours, theirs))
@@ -167,7 +167,7 @@ def _compare(judged: Judged, theirs: RunRecord, ours: RunRecord, what: str) -> s
 
 def _differing_first(ours: RunRecord, theirs: RunRecord) -> list[str]:
     """Return the test splits, those with different scores first."""
-    return sorted(theirs.by_split, key=lambda split: ours.by_split[split] == theirs.by_split[split])
+    return sorted(theirs.by_split, key=lambda split: ours.by_split[split].agrees_with(theirs.by_split[split]))
 
 
 def _one_more(values: list[float]) -> tuple[float, float]:

@@ -15,10 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import segmentation_models_pytorch as smp
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset, Subset
@@ -27,13 +25,13 @@ from backbones.network import Network
 from backbones.transfer import state_sha256
 from bench import DivergedError
 from bench.spec import Protocol
-from bench.spec.parts import Loss, Schedule
+from bench.spec.parts import Schedule
 from bench.train import devices
 from bench.train.batches import Decoded
 from bench.train.devices import Device
 from bench.train.optimiser import lr_factor, parameter_groups
 from pretrain_sources.hashing import derive_seed
-from pretrain_sources.image_files import IGNORE, Pixels
+from pretrain_sources.image_files import Pixels
 from results.store import write_atomic
 
 KEPT_EVERY_S = 30.0  # between two checkpoints of a training
@@ -52,36 +50,27 @@ class Progress(typing.Protocol):
         """Report progress."""
 
 
-class SegmentationLoss(nn.Module):
-    """Cross-entropy with class weights, plus Dice (segmentation-models-pytorch), over logits (B, K, H, W) and labels (B, H, W)."""
+class Watch(typing.Protocol):
+    """Looks at a network while it trains and leaves no trace in it; what it has seen is kept in checkpoints."""
 
-    def __init__(self, settings: Loss, weights: NDArray[np.float64]) -> None:
-        super().__init__()
-        self.cross_entropy = nn.CrossEntropyLoss(weight=torch.tensor(weights, dtype=torch.float32), ignore_index=IGNORE)
-        classes = None if settings.dice_background else list(range(1, len(weights)))
-        self.dice = smp.losses.DiceLoss("multiclass", classes=classes, ignore_index=IGNORE)
-        self.dice_weight = settings.dice_weight
+    def __call__(self, step: int, network: Network, /) -> None:
+        """Look, if this step (from 1) is one to look at."""
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return a scalar; 0 if every pixel is ignored."""
-        if labels.is_cuda:
-            return self._on_gpu(logits, labels)
-        if not bool((labels != IGNORE).any()):
-            return logits.sum() * 0.0  # cross-entropy would be 0 / 0
-        loss: Tensor = self.cross_entropy(logits, labels) + self.dice_weight * self.dice(logits, labels)
-        return loss
+    def state_dict(self) -> dict[str, Any]:
+        """Return what it has seen so far."""
 
-    def _on_gpu(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the same without waiting for the GPU, and added up in a fixed order, which torch's mean is not."""
-        weight, counted = self.cross_entropy.weight, labels != IGNORE
-        assert weight is not None
-        if self.dice.classes is not None:  # no buffer of the module: .to() leaves it on the CPU
-            self.dice.classes = self.dice.classes.to(labels.device)
-        each = F.cross_entropy(logits, labels, weight, ignore_index=IGNORE, reduction="none")
-        total = (weight[labels.where(counted, 0)] * counted).sum()
-        mean = each.sum() / total.where(total > 0, 1)
-        loss: Tensor = mean + self.dice_weight * self.dice(logits, labels)
-        return torch.where(counted.any(), loss, logits.sum() * 0.0)
+    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
+        """Restore it."""
+
+
+class Beside(typing.TypedDict, total=False):
+    """What accompanies a training without affecting its result.
+
+    checkpoint: a file that is saved periodically. If it exists, training resumes from it, to the same result.
+    """
+
+    checkpoint: Path | None
+    watch: Watch | None
 
 
 @dataclass(frozen=True)
@@ -101,11 +90,9 @@ def fit(
     batches: Dataset[Batch],
     training: Training,
     report: Progress,
-    checkpoint: Path | None = None,
+    **beside: typing.Unpack[Beside],
 ) -> History:
     """Train `network` in place over items 0..steps-1 of `batches`; return (step, loss, learning rate) of every step.
-
-    checkpoint: a file that is saved periodically. If it exists, training resumes from it, to the same result.
 
     Raises:
         DivergedError: the loss is not finite.
@@ -117,7 +104,8 @@ def fit(
     training.loss.to(device.torch)
     optimiser = torch.optim.AdamW(parameter_groups(network, schedule), fused=True)
     decay = LambdaLR(optimiser, lambda step: lr_factor(schedule, step, steps, protocol.poly_power))
-    parts = {"network": network, "optimiser": optimiser, "decay": decay}
+    checkpoint, watch = beside.get("checkpoint"), beside.get("watch")
+    parts = {"network": network, "optimiser": optimiser, "decay": decay} | ({} if watch is None else {"watch": watch})
     history = _resumed(checkpoint, parts, device.torch)
     pending: list[tuple[int, Tensor, float]] = []  # steps whose loss has not been looked at
     kept = looked = time.monotonic()
@@ -135,6 +123,8 @@ def fit(
             nn.utils.clip_grad_norm_(network.parameters(), protocol.grad_clip)
         optimiser.step()
         decay.step()
+        if watch is not None:
+            watch(step + 1, network)
         if not pending:
             if checkpoint is not None and time.monotonic() - kept > KEPT_EVERY_S:
                 _keep(checkpoint, parts, history)
@@ -187,9 +177,13 @@ def _loss_of(network: Network, loss: nn.Module, batch: Batch, protocol: Protocol
     return value if extra is None else value + protocol.loss.auxiliary_weight * loss(extra.float(), labels)
 
 
-def history_csv(history: History) -> str:
-    """Format history.csv: a row for each step."""
-    return "step,loss,lr\n" + "".join(f"{step},{loss:.6g},{lr:.6g}\n" for step, loss, lr in history)
+def history_csv(history: History, val: Mapping[int, float] | None = None) -> str:
+    """Format history.csv: a row for each step. val: step -> mIoU on val; any adds a column, empty at the other steps."""
+    rows = [f"{step},{loss:.6g},{lr:.6g}" for step, loss, lr in history]
+    if not val:
+        return "\n".join(["step,loss,lr", *rows, ""])
+    points = [f"{val[step]:.6g}" if step in val else "" for step, _, _ in history]
+    return "\n".join(["step,loss,lr,val_miou", *map(",".join, zip(rows, points, strict=True)), ""])
 
 
 def _keep(path: Path, parts: Mapping[str, Any], history: History) -> None:
@@ -199,12 +193,14 @@ def _keep(path: Path, parts: Mapping[str, Any], history: History) -> None:
 
 
 def _resumed(path: Path | None, parts: Mapping[str, Any], device: torch.device) -> History:
-    """Restore a checkpoint and return its history; an empty history if the file is missing or damaged."""
+    """Restore a checkpoint and return its history; an empty one if the file is missing, damaged or lacks a part."""
     if path is None or not path.is_file():
         return []
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
+        return []
+    if not parts.keys() <= state.keys():  # made by an older version
         return []
     for name, part in parts.items():
         part.load_state_dict(state[name])

@@ -28,7 +28,8 @@ from bench.spec import Protocol
 from bench.train.batches import class_weights
 from bench.train.corpus_images import CorpusImages, Part
 from bench.train.devices import kind_of
-from bench.train.loop import History, Progress, SegmentationLoss, Training, fit, history_csv, mean_loss, predict
+from bench.train.loop import History, Progress, Training, fit, history_csv, mean_loss, predict
+from bench.train.loss import SegmentationLoss
 from bench.train.needs import hold
 from bench.train.weights import fresh_network, left_by, load
 from pretrain_sources.corpus import Corpus, check_corpus, read_corpus
@@ -126,7 +127,7 @@ def _trained(
     before = mean_loss(net, probe, count, loss, protocol) if count else None
     training = Training(protocol, protocol.default, loss, steps, seed)
     checkpoint = folder_of(Store(context.store), unit) / CHECKPOINT
-    history = fit(net, train.batches(protocol, classes, seed, steps), training, report, checkpoint)
+    history = fit(net, train.batches(protocol, classes, seed, steps), training, report, checkpoint=checkpoint)
     summary = Pretraining(
         corpus=data.content_hash,
         pretrain_images=len(train),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import safetensors.torch
@@ -33,17 +33,11 @@ from bench.spec.parts import Schedule
 from bench.targets import Target
 from bench.train import devices, provenance, tune
 from bench.train.batches import Batches, Decoded, choose, class_pixels, class_weights, open_split
-from bench.train.loop import (
-    History,
-    Progress,
-    SegmentationLoss,
-    Training,
-    fit,
-    history_csv,
-    predict,
-)
+from bench.train.loop import Beside, History, Progress, Training, fit, history_csv, predict
+from bench.train.loss import SegmentationLoss
 from bench.train.needs import NeedsLostError, hold
 from bench.train.pretrain import corpus, pretrain
+from bench.train.watch import ValCurve
 from bench.train.weights import fresh_network, learned_by, left_by, load
 from pretrain_sources.corpus import CorpusError
 from pretrain_sources.file_state import FileChangedError
@@ -148,34 +142,24 @@ def final(unit: FinalUnit, context: Context, report: Progress) -> None:
     work = work_of(unit, context.target)
     train = open_split(context.target, "train", unit.protocol, unit.cell.train_frac)
     schedule = Schedule.model_validate(tuning.schedule)
-    kept = folder_of(store, unit) / CHECKPOINT
+    curve = ValCurve(context.target, unit.protocol, unit.steps)
+    beside: Beside = {"checkpoint": folder_of(store, unit) / CHECKPOINT, "watch": curve}
     net, history, certificate = _finetuned(
-        unit, f"r{unit.replicate}", schedule, train, context, _shifted(report, 0, work), kept
+        unit, f"r{unit.replicate}", schedule, train, context, _shifted(report, 0, work), **beside
     )
-    train_s = time.monotonic() - clock
+    train_s = time.monotonic() - clock - curve.seconds
     evidence, further, seen = score_on_all(net, unit, context.target, _shifted(report, unit.steps, work))
-    device = devices.device_of(unit.protocol)
-    made = Provenance(
-        version=metadata.version("satir-bench"),
-        commit=context.commit,
-        packages=provenance.package_versions(),
-        device=device.name,
-        gpu=device.gpu,
-        threads=unit.protocol.threads,
-        precision=unit.protocol.precision,
-        started=started,
-        train_s=round(train_s, 1),
-        score_s=round(time.monotonic() - clock - train_s, 1),
-        final_loss=final_loss([loss for _, loss, _ in history]),
-    )
+    times = {"train_s": round(train_s, 1), "score_s": round(time.monotonic() - clock - train_s, 1)}
     measured: dict[str, Any] = {
         "status": "ok",
         "normalisation": {"mean": net.mean.flatten().tolist(), "std": net.std.flatten().tolist()},
         "weights_sha256": certificate.sha256 if certificate else None,
-        "scores": metrics.scores(evidence),
+        "scores": metrics.all_scores(evidence),
         "tuning": tuning,
         "pretraining": learned_by(unit, context),
-        "provenance": made,
+        "provenance": _provenance(
+            unit, context, history, started=started, val_frames=len(curve.frames) or None, **times
+        ),
         "evidence_sha256": sha256(evidence.to_bytes()),
         "further": {name: further_scores(one) for name, one in further.items()} or None,
         "network_sha256": state_sha256(net.state_dict()),
@@ -186,14 +170,30 @@ def final(unit: FinalUnit, context: Context, report: Progress) -> None:
     if context.keep:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
         write_atomic(folder_of(store, unit) / NETWORK, safetensors.torch.save(tensors))
-    extra = {"history.csv": history_csv(history), **files}
+    extra = {"history.csv": history_csv(history, curve.points), **files}
     extra |= {"certificate.json": _json(certificate.to_json())} if certificate else {}
     write_record(store, RunRecord(**known_fields(unit, context.target.spec) | measured), evidence, extra, further)
 
 
+def _provenance(unit: FinalUnit, context: Context, history: History, **facts: Any) -> Provenance:  # noqa: ANN401
+    """Return where and how a run was made. facts: the fields that only the run itself knows."""
+    device = devices.device_of(unit.protocol)
+    return Provenance(
+        version=metadata.version("satir-bench"),
+        commit=context.commit,
+        packages=provenance.package_versions(),
+        device=device.name,
+        gpu=device.gpu,
+        threads=unit.protocol.threads,
+        precision=unit.protocol.precision,
+        final_loss=final_loss([loss for _, loss, _ in history]),
+        **facts,
+    )
+
+
 def further_scores(evidence: Evidence) -> Further:
     """Return the entry of a record for evidence on a further test split."""
-    return Further(scores=metrics.scores(evidence), evidence_sha256=sha256(evidence.to_bytes()))
+    return Further(scores=metrics.all_scores(evidence), evidence_sha256=sha256(evidence.to_bytes()))
 
 
 def score_on_all(
@@ -256,7 +256,7 @@ def _finetuned(
     train: Sequence[Decoded],
     context: Context,
     report: Progress,
-    checkpoint: Path | None = None,
+    **beside: Unpack[Beside],
 ) -> tuple[Network, History, Certificate | None]:
     """Finetune one replicate on train alone; return (network, history, certificate or None for random weights)."""
     net = fresh_network(unit, replicate, len(context.target.spec.classes))
@@ -268,7 +268,7 @@ def _finetuned(
     batches = Batches(train, unit.protocol, len(context.target.spec.classes), seed, unit.steps)
     loss = SegmentationLoss(unit.protocol.loss, weights)
     training = Training(unit.protocol, schedule, loss, unit.steps, seed, frozen=unit.protocol.transfer != "finetune")
-    history = fit(net, batches, training, report, checkpoint)
+    history = fit(net, batches, training, report, **beside)
     return net, history, certificate
 
 

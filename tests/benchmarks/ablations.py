@@ -29,7 +29,8 @@ from bench.spec import Protocol
 from bench.targets import Target, find_target, open_target
 from bench.targets.mapping import map_target
 from bench.train.batches import Batches, choose, class_pixels, class_weights, open_split
-from bench.train.loop import SegmentationLoss, Training, fit, predict
+from bench.train.loop import Training, fit, predict
+from bench.train.loss import SegmentationLoss
 from results import metrics
 
 Row = dict[str, Any]

@@ -29,7 +29,8 @@ from bench.shipped import load_protocol
 from bench.targets import Target, open_target
 from bench.train.batches import Batches, open_split
 from bench.train.devices import device_of
-from bench.train.loop import SegmentationLoss, Training, fit
+from bench.train.loop import Training, fit
+from bench.train.loss import SegmentationLoss
 
 BACKBONE_NAMES = ("fpn-efficientnet-lite0", "unet-resnet34", "segformer-b0")
 ROUNDS = 5

@@ -14,7 +14,8 @@ import torch
 
 from backbones.registry import find_backbone
 from bench.shipped import load_protocol
-from bench.train.loop import SegmentationLoss, Training, fit
+from bench.train.loop import Training, fit
+from bench.train.loss import SegmentationLoss
 from bench.train.weights import build_for
 
 NAMES = (

@@ -124,7 +124,7 @@ def _trained(
 ) -> History:
     batches, loss = data_of(setting.target(), protocol, steps)
     training = Training(protocol, protocol.default, loss, steps, seed=0)
-    return fit(net, batches, training, report or _Killer(10**9), checkpoint)
+    return fit(net, batches, training, report or _Killer(10**9), checkpoint=checkpoint)
 
 
 class KilledError(Exception):

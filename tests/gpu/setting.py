@@ -20,7 +20,7 @@ from bench.spec import Protocol
 from bench.targets import Target, open_target
 from bench.train import devices, repeatable
 from bench.train.batches import Batches, Decoded, open_split
-from bench.train.loop import SegmentationLoss
+from bench.train.loss import SegmentationLoss
 
 Row = dict[str, Any]  # what, value, aim, met
 
