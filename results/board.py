@@ -33,17 +33,8 @@ _BOARD_COLUMNS = [
     *("rank", "target", "protocol", *CELL_NAMES, "n", "replicates", "miou", "miou_low", "miou_high", "interval_note"),
     *("weighted_f", "weighted_f_low", "weighted_f_high", "val_miou_tuned", "val_miou_default"),
     *("tuning_gain", "tuning_gain_se", "trials", "trainings", "schedule"),
-    *(
-        "heldout_miou",
-        "heldout_miou_constant",
-        "run_s",
-        "status",
-        "reason",
-        "ranked",
-        "selected_on_test",
-        "transfer",
-        "label_note",
-    ),
+    *("heldout_miou", "heldout_miou_constant", "run_s", "status", "reason", "ranked", "selected_on_test"),
+    *("transfer", "label_note"),
     *("weights", "leak", "touched", "says_touched", "badge", "cell", *BOARD[2:], "finished", "test_split"),
 ]
 # text columns, even where every value is missing

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from results.limits import MOST, MOST_S, MOST_SETTINGS, Fraction, Part, Text
+from results.frozen import Frozen
+from results.limits import MOST, MOST_S, MOST_SETTINGS, Fraction, Text
 from results.schedule_names import DEFAULT, TUNED, ScheduleKind
 from results.scores import Scores
 from results.tuning import Tuning
@@ -38,14 +39,14 @@ def evidence_name(split: str = TEST) -> str:
     return "evidence.npz" if split == TEST else f"evidence-{split}.npz"
 
 
-class Further(Part):
+class Further(Frozen):
     """The scores of a run on a further test split."""
 
     scores: Scores
     evidence_sha256: str = Field(pattern=HEX, description="sha256 of evidence-SPLIT.npz next to the record")
 
 
-class Pretraining(Part):
+class Pretraining(Frozen):
     """Pretraining of the encoder by the harness. Null for sources with existing weights."""
 
     corpus: str = Field(pattern=HEX, description="content hash of the images and label maps")
@@ -71,7 +72,7 @@ class Pretraining(Part):
         return self
 
 
-class Provenance(Part):
+class Provenance(Frozen):
     """Where and how the run was made; not part of its identity."""
 
     later = MappingProxyType({"val_frames": None})
@@ -101,7 +102,7 @@ class Provenance(Part):
     final_loss: float = Field(description="mean training loss over the last tenth of the steps")
 
 
-class RunRecord(Part):
+class RunRecord(Frozen):
     """One replicate of one cell: identity, status and scores."""
 
     later = MappingProxyType({"further": None, "transfer": "finetune", "schedule_kind": TUNED})

@@ -4,10 +4,11 @@ from types import MappingProxyType
 
 from pydantic import Field
 
-from results.limits import MOST, Fraction, Part
+from results.frozen import Frozen
+from results.limits import MOST, Fraction
 
 
-class Scores(Part):
+class Scores(Frozen):
     """Test scores of a run; all of them can be recomputed from the evidence."""
 
     later = MappingProxyType(dict.fromkeys(("class_precision", "class_recall", "class_area_ratio")))

@@ -6,12 +6,13 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from results.limits import MOST, Fraction, Part, Text
+from results.frozen import Frozen
+from results.limits import MOST, Fraction, Text
 
 Trained = Annotated[float, Field(ge=0, le=1)] | None  # val mIoU of a training; None if it diverged
 
 
-class Tuning(Part):
+class Tuning(Frozen):
     """How the schedule was chosen. Validation scores are used for selection and never reported as results."""
 
     later = MappingProxyType({"training_val_mious": None})

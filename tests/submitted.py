@@ -19,7 +19,7 @@ from bench import shipped
 from bench.plan.matrix import load_matrix
 from bench.plan.plan import Sweep
 from bench.run.run import How, run_matrix
-from bench.submission import pack
+from bench.submission import pack, verify
 from bench.targets import open_target
 from bench.targets.manifest import make_manifest, write_manifest
 from pretrain_sources.hashing import fingerprint
@@ -88,6 +88,11 @@ class Packed:
         }
         listing["made"] += "."
         (self.bundle / "bundle.json").write_text(json.dumps(listing))
+
+    def codes(self) -> set[str]:
+        """Update bundle.json and verify the bundle; return the codes of its faults."""
+        self.repack()
+        return {fault.code for fault in verify.judge(self.bundle, [self.manifest]).faults}
 
     def run(self, replicate: int = 0) -> Path:
         """The folder of a run in the bundle."""

@@ -182,36 +182,26 @@ def test_filter_changes_table_and_url_and_the_url_restores_it(
 
 
 def test_a_box_chooses_the_test_split(browser: webdriver.Chrome, serve: Serve, tmp_path: Path) -> None:
-    store = fill(tmp_path / "store").root
-    drawn(browser, serve(store), TITLES["Leaderboard"])
-    wait(lambda: rows_of(browser))
-    before = rows_of(browser)
-    box = browser.find_element(By.CSS_SELECTOR, 'input[aria-label*="Test split"]')
-    box.send_keys("elsewhere\n")
-    wait(lambda: "test=elsewhere" in browser.current_url)
-    wait(lambda: "soda, test split elsewhere: people-made masks" in text(browser))
-    wait(lambda: rows_of(browser) and rows_of(browser) != before)
-    after = rows_of(browser)
-    address = browser.current_url
-    browser.get("about:blank")
-    drawn(browser, address, TITLES["Leaderboard"])
-    wait(lambda: rows_of(browser) == after)
-    assert not faults(browser)
+    drawn(browser, serve(fill(tmp_path / "store").root), TITLES["Leaderboard"])
+    choose_and_come_back(browser, "Test split", "elsewhere", "test=elsewhere", "soda, test split elsewhere")
 
 
 def test_a_box_chooses_the_schedule(browser: webdriver.Chrome, serve: Serve, tmp_path: Path) -> None:
-    store = fill_both(tmp_path / "store")
-    drawn(browser, serve(store), TITLES["Leaderboard"])
+    drawn(browser, serve(fill_both(tmp_path / "store")), TITLES["Leaderboard"])
+    choose_and_come_back(browser, "Schedule", "default", "schedule=default", "soda, default schedule")
+
+
+def choose_and_come_back(browser: webdriver.Chrome, box: str, choice: str, address: str, board: str) -> None:
+    """Choose in a box of the sidebar: rows, board and address change, and the address shows the same again."""
     wait(lambda: rows_of(browser))
     before = rows_of(browser)
-    browser.find_element(By.CSS_SELECTOR, 'input[aria-label*="Schedule"]').send_keys("default\n")
-    wait(lambda: "schedule=default" in browser.current_url)
-    wait(lambda: "soda, default schedule: people-made masks" in text(browser))
+    browser.find_element(By.CSS_SELECTOR, f'input[aria-label*="{box}"]').send_keys(f"{choice}\n")
+    wait(lambda: address in browser.current_url)
+    wait(lambda: f"{board}: people-made masks" in text(browser))
     wait(lambda: rows_of(browser) and rows_of(browser) != before)
-    after = rows_of(browser)
-    address = browser.current_url
+    after, here = rows_of(browser), browser.current_url
     browser.get("about:blank")
-    drawn(browser, address, TITLES["Leaderboard"])
+    drawn(browser, here, TITLES["Leaderboard"])
     wait(lambda: rows_of(browser) == after)
     assert not faults(browser)
 

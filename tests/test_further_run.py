@@ -44,11 +44,6 @@ def here(both: Packed, tmp_path: Path) -> Packed:
     return both.copy(tmp_path)
 
 
-def codes(here: Packed) -> set[str]:
-    here.repack()
-    return {fault.code for fault in verify.judge(here.bundle, [here.manifest]).faults}
-
-
 def test_from_the_run_to_the_verdict(both: Packed, here: Packed, bench: Bench) -> None:
     for record in both.records():
         for split, scores in record.by_split.items():
@@ -121,59 +116,59 @@ def score(fields: dict[str, Any]) -> None:
 
 
 def test_an_untouched_bundle_passes(here: Packed) -> None:
-    assert not codes(here)
+    assert not here.codes()
 
 
 def test_a_further_score_is_edited(here: Packed) -> None:
     here.edit(score)
-    assert codes(here) == {"evidence.scores"}
+    assert here.codes() == {"evidence.scores"}
 
 
 def test_the_evidence_is_missing(here: Packed) -> None:
     (here.run() / FILE).unlink()
-    assert codes(here) == {"record.unreadable"}
+    assert here.codes() == {"record.unreadable"}
 
 
 def test_the_evidence_is_changed(here: Packed) -> None:
     old = evidence_of(here)
     (here.run() / FILE).write_bytes(Evidence(old.image_ids, old.groups, old.confusion + 1, old.weighted_f).to_bytes())
-    assert codes(here) == {"evidence.unreadable"}
+    assert here.codes() == {"evidence.unreadable"}
 
 
 def test_the_evidence_is_that_of_test(here: Packed) -> None:
     put(here, evidence_of(here, "test"))
-    assert codes(here) == {"evidence.split"}
+    assert here.codes() == {"evidence.split"}
 
 
 def test_the_evidence_of_test_is_renamed(here: Packed) -> None:
     """Then the images are right, and their pixels are not."""
     old = evidence_of(here, "test")
     put(here, Evidence(evidence_of(here).image_ids, evidence_of(here).groups, old.confusion, old.weighted_f))
-    assert codes(here) == {"images.pixels"}
+    assert here.codes() == {"images.pixels"}
 
 
 def test_only_the_measure_is_made_perfect(here: Packed) -> None:
     old = evidence_of(here)
     put(here, Evidence(old.image_ids, old.groups, old.confusion, np.where(np.isnan(old.weighted_f), np.nan, 1.0)))
-    assert codes(here) == {"evidence.perfect"}
+    assert here.codes() == {"evidence.perfect"}
 
 
 def test_a_measure_is_impossible(here: Packed) -> None:
     old = evidence_of(here)
     put(here, Evidence(old.image_ids, old.groups, old.confusion, np.where(np.isnan(old.weighted_f), np.nan, 0.999)))
-    assert codes(here) == {"evidence.bounds"}
+    assert here.codes() == {"evidence.bounds"}
 
 
 def test_an_absent_class_has_a_measure(here: Packed) -> None:
     old = evidence_of(here)
     put(here, Evidence(old.image_ids, old.groups, old.confusion, np.nan_to_num(old.weighted_f)))
-    assert codes(here) == {"evidence.absent_class"}
+    assert here.codes() == {"evidence.absent_class"}
 
 
 def test_an_image_is_left_out(here: Packed) -> None:
     old = evidence_of(here)
     put(here, Evidence(old.image_ids[1:], old.groups[1:], old.confusion[1:], old.weighted_f[1:]))
-    assert codes(here) == {"images.missing"}
+    assert here.codes() == {"images.missing"}
 
 
 def test_the_evidence_has_fewer_classes(here: Packed) -> None:
@@ -181,18 +176,18 @@ def test_the_evidence_has_fewer_classes(here: Packed) -> None:
     fewer = Evidence(old.image_ids, old.groups, old.confusion[:, :2, :2], old.weighted_f[:, :2])
     (here.run() / FILE).write_bytes(fewer.to_bytes())
     here.edit(lambda fields: fields["further"][SPLIT].update(evidence_sha256=sha256(fewer.to_bytes())))
-    assert codes(here) == {"evidence.classes"}
+    assert here.codes() == {"evidence.classes"}
 
 
 def test_a_bad_split_is_not_mentioned(here: Packed) -> None:
     (here.run() / FILE).unlink()
     here.edit(lambda fields: fields.pop("further"))
-    assert codes(here) == {"images.splits"}
+    assert here.codes() == {"images.splits"}
 
 
 def test_a_split_is_not_mentioned_though_its_evidence_is_there(here: Packed) -> None:
     here.edit(lambda fields: fields.pop("further"))
-    assert codes(here) == {"evidence.split", "images.splits"}
+    assert here.codes() == {"evidence.split", "images.splits"}
 
 
 def test_a_split_is_invented(here: Packed) -> None:
@@ -201,13 +196,13 @@ def test_a_split_is_invented(here: Packed) -> None:
     new = Evidence(ids, old.groups, old.confusion, old.weighted_f)
     (here.run() / "evidence-mars.npz").write_bytes(new.to_bytes())
     here.edit(lambda fields: fields["further"].update(mars=further_of(new).model_dump()))
-    assert codes(here) == {"images.splits"}
+    assert here.codes() == {"images.splits"}
 
 
 def test_errors_of_another_run_are_copied(here: Packed) -> None:
     """The evidence on test is its own, and that elsewhere is of the other replicate."""
     put(here, Evidence.from_bytes((here.run(1) / FILE).read_bytes()))
-    assert "copy.errors" in codes(here)
+    assert "copy.errors" in here.codes()
 
 
 @pytest.mark.parametrize("name", ["evidence-.npz", "evidence-X.npz", "evidence-a.npz.npz", "evidence-a.txt"])
@@ -219,7 +214,7 @@ def test_other_files_do_not_belong_in_a_bundle(name: str, here: Packed) -> None:
 
 def test_a_split_that_is_a_path_is_refused(here: Packed) -> None:
     here.edit(lambda fields: fields["further"].update({"../x": fields["further"].pop(SPLIT)}))
-    assert codes(here) == {"record.unreadable"}
+    assert here.codes() == {"record.unreadable"}
 
 
 def test_a_reproduction_compares_every_split(both: Packed, here: Packed) -> None:

@@ -206,15 +206,25 @@ def test_converted_weights_give_the_same_features(
     saved: Mapping[Callable[[nn.Module, Path], Tensors], str],
     tmp_path: Path,
 ) -> None:
+    assert_same_features(spec, make, saved, 224 if spec in (SWIN_TINY, VIT_SMALL) else 64, tmp_path)
+
+
+def assert_same_features(
+    spec: BackboneSpec,
+    make: Callable[[], Model],
+    saved: Mapping[Callable[[nn.Module, Path], Tensors], str],
+    side: int,
+    folder: Path,
+) -> None:
+    """Fit the other library's model, saved in each way, and compare features. saved: way to save -> layout that is found."""
     model, features = make()
     stirred(model)
-    size = 224 if spec in (SWIN_TINY, VIT_SMALL) else 64
-    images = torch.randn(1, 3, size, size)
+    images = torch.randn(1, 3, side, side)
     expected = features(model, images)
     spread = float(expected.std())
     assert spread > 1e-3
     for save, layout in saved.items():
-        fitted = fit({f"module.backbone.{name}": tensor for name, tensor in save(model, tmp_path).items()}, spec)
+        fitted = fit({f"module.backbone.{name}": tensor for name, tensor in save(model, folder).items()}, spec)
         assert f"layout: {layout}" in fitted.notes
         torch.testing.assert_close(ours(fitted.tensors, spec, images), expected, rtol=1e-3, atol=1e-3 * spread)
 

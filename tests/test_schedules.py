@@ -43,11 +43,6 @@ def here(both: Packed, tmp_path: Path) -> Packed:
     return both.copy(tmp_path)
 
 
-def codes(here: Packed) -> set[str]:
-    here.repack()
-    return {fault.code for fault in verify.judge(here.bundle, [here.manifest]).faults}
-
-
 def run_of(here: Packed, kind: str, replicate: int = 0) -> Path:
     """The folder of a run in the bundle."""
     for path in here.bundle.glob(f"runs/*/*/*/*/r{replicate}-*/record.json"):
@@ -159,19 +154,19 @@ def test_equal_schedules_explain_equal_predictions_and_others_do_not(both: Packe
 
 
 def test_an_untouched_bundle_passes(here: Packed) -> None:
-    assert not codes(here)
+    assert not here.codes()
 
 
 def test_a_tuned_run_is_called_default(here: Packed) -> None:
     edit(run_of(here, "tuned"), schedule_kind="default")
-    assert codes(here) == {"record.unreadable"}, "it has trials"
+    assert here.codes() == {"record.unreadable"}, "it has trials"
 
 
 def test_a_tuned_run_is_called_default_and_its_tuning_is_removed(here: Packed) -> None:
     """Then its identity has a tuning that a run with the default schedule does not need."""
     folder, default = run_of(here, "tuned"), json.loads((run_of(here, "default") / "record.json").read_text())
     edit(folder, schedule_kind="default", tuning=default["tuning"])
-    assert {"identity.field", "identity.needs"} <= codes(here)
+    assert {"identity.field", "identity.needs"} <= here.codes()
 
 
 def test_a_default_run_has_another_schedule(here: Packed) -> None:
@@ -179,12 +174,12 @@ def test_a_default_run_has_another_schedule(here: Packed) -> None:
     tuning = json.loads((folder / "record.json").read_text())["tuning"]
     tuning["schedule"]["lr"] *= 2
     edit(folder, tuning=tuning)
-    assert "budget.choice" in codes(here)
+    assert "budget.choice" in here.codes()
 
 
 def test_a_default_run_comes_with_trials(here: Packed) -> None:
     shutil.copy(run_of(here, "tuned") / "trials.jsonl", run_of(here, "default"))
-    assert codes(here) == {"budget.choice"}
+    assert here.codes() == {"budget.choice"}
 
 
 def test_a_training_is_left_out_of_a_trial(here: Packed) -> None:
@@ -200,7 +195,7 @@ def test_a_training_is_left_out_of_a_trial(here: Packed) -> None:
         best = max(range(len(values)), key=lambda n: (values[n], -n))
         tuning |= {"tuned_val_miou": values[best], "schedule": rows[best]["schedule"]}
         edit(folder, tuning=tuning | {"training_val_mious": [row["val_mious"] for row in rows]})
-    assert codes(here) == {"budget.trials"}
+    assert here.codes() == {"budget.trials"}
 
 
 def test_a_score_of_a_training_is_edited(here: Packed) -> None:
@@ -208,7 +203,7 @@ def test_a_score_of_a_training_is_edited(here: Packed) -> None:
     rows = [json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines()]
     rows[1]["val_mious"][0] = 0.9
     (folder / "trials.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert codes(here) == {"budget.choice"}
+    assert here.codes() == {"budget.choice"}
 
 
 def test_a_replicate_of_one_schedule_is_missing(here: Packed) -> None:

@@ -1,5 +1,6 @@
 """Frozen encoders and linear probes, the auxiliary head, and what else of a training a protocol can set."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from conftest import Bench, protocol_fields
 from torch import nn
 
@@ -180,8 +182,6 @@ def test_photometric_distortion_moves_brightness_and_contrast_as_mmsegmentation_
 
 @pytest.mark.usefixtures("shipped_protocol")
 def test_a_probe_runs_and_its_board_is_its_own(scenes: Path, tmp_path: Path, bench: Bench) -> None:
-    import yaml
-
     for transfer in ("finetune", "linear"):
         name = f"test-{transfer}"
         fields = protocol_fields(name=name, transfer=transfer, replicates=1, trials=1)
@@ -195,3 +195,29 @@ def test_a_probe_runs_and_its_board_is_its_own(scenes: Path, tmp_path: Path, ben
     assert "scenes, test-linear" in table
     assert "LINEAR PROBE" in table.split("scenes, test-linear")[1]
     assert "LINEAR PROBE" not in table.split("scenes, test-linear")[0]
+
+
+@pytest.mark.usefixtures("shipped_protocol")
+def test_shared_weights_keep_their_own_normalisation(scenes: Path, tmp_path: Path, bench: Bench) -> None:
+    """Two protocols share the unit of a checkpoint, so it must not depend on the normalisation of the one that ran first."""
+    from submitted import card_folder
+
+    from results.record_files import read_records
+    from results.store import Store
+
+    folder = card_folder(tmp_path / "mine")
+    for name, changes in (("own", {"normalisation": {"mean": 0.125, "std": 0.25}}), ("plain", {})):
+        fields = protocol_fields(name=f"test-{name}", replicates=1, trials=1, **changes)
+        (tmp_path / f"test-{name}.yaml").write_text(yaml.safe_dump(fields))
+        matrix = {"target": "scenes", "protocol": f"test-{name}.yaml", "sources": ["none"], "backbones": ["tiny"]}
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(matrix))
+        ran = bench("run", "--matrix", tmp_path / f"{name}.yaml", "--source", folder, "--executor", "inline")
+        assert ran.code == 0, ran.err
+    store = Store(tmp_path / "store")
+    units = list((store.root / "units" / "pretrain").glob("*/certificate.json"))
+    assert len(units) == 1
+    records = {(one.protocol, one.source): one for one in read_records(store)[0]}
+    plain, own = (records[f"test-{name}", "mine"].normalisation for name in ("plain", "own"))
+    assert own == {"mean": [0.125] * 3, "std": [0.25] * 3}
+    assert plain is not None
+    assert plain["mean"] == json.loads(units[0].read_text())["mean"] != own["mean"]

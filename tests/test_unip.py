@@ -5,15 +5,18 @@ the decoder, PAD's `configs/_base_/models/upernet.py` (github casiatao/UNIP, com
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from conftest import protocol_fields
 
 from backbones.network import build
 from backbones.registry import find_backbone
 from bench import BenchError
+from bench.plan.matrix import load_matrix
 from bench.plan.unfit import refuse_unfit
 from bench.shipped import load_protocol
 from bench.spec import Protocol
@@ -144,3 +147,13 @@ def test_poly_of_power_one_is_a_straight_line() -> None:
 def test_another_layer_decay_than_the_protocols_is_not_of_its_search() -> None:
     assert UNIP.proposes(UNIP.default)
     assert not UNIP.proposes(UNIP.default.model_copy(update={"layer_decay": 0.9}))
+
+
+def test_a_filter_leaves_an_unfit_backbone_out(tmp_path: Path) -> None:
+    """Only the backbones that would be trained have to fit the protocol."""
+    path = tmp_path / "mixed.yaml"
+    fields = {"target": "scenes", "protocol": "soda-unip-v2", "sources": ["none"]}
+    path.write_text(yaml.safe_dump(fields | {"backbones": ["tiny", "upernet:vit_tiny_patch16_224"]}))
+    assert len(load_matrix(str(path), backbones=["upernet:*"]).cells) == 1
+    with pytest.raises(BenchError, match="'tiny' is none"):
+        load_matrix(str(path))

@@ -13,7 +13,7 @@ import small_vits
 import timm
 import torch
 from small_vits import DEPTH, HEADS, WIDTH, found
-from test_layouts import Model, Tensors, as_map, in_memory, on_disk, ours, same, stirred
+from test_layouts import Model, Tensors, as_map, assert_same_features, in_memory, on_disk, same, stirred
 from torch import Tensor, nn
 
 from backbones.encoder_layouts import _timm_layouts, encoder_of
@@ -126,18 +126,7 @@ def test_converted_weights_give_the_same_features(
     saved: Mapping[Callable[[nn.Module, Path], Tensors], str],
     tmp_path: Path,
 ) -> None:
-    model, features = make()
-    stirred(model)
-    spec = found(f"upernet:{name}")
-    side = 5 * 14 if "patch14" in name else 64
-    images = torch.randn(1, 3, side, side)
-    expected = features(model, images)
-    spread = float(expected.std())
-    assert spread > 1e-3
-    for save, layout in saved.items():
-        fitted = fit({f"module.backbone.{key}": tensor for key, tensor in save(model, tmp_path).items()}, spec)
-        assert f"layout: {layout}" in fitted.notes
-        torch.testing.assert_close(ours(fitted.tensors, spec, images), expected, rtol=1e-3, atol=1e-3 * spread)
+    assert_same_features(found(f"upernet:{name}"), make, saved, 5 * 14 if "patch14" in name else 64, tmp_path)
 
 
 def random(name: str) -> Tensors:

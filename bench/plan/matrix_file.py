@@ -5,8 +5,8 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from bench.spec.parts import Frozen
 from pretrain_sources.config_file import Number, Whole
+from results.frozen import Frozen
 from results.schedule_names import TUNED, ScheduleKind
 
 Grid = dict[str, dict[str, list[bool | int | float | str]]]  # source -> setting -> values

@@ -15,7 +15,6 @@ from bench.spec.parts import (
     MOST,
     MOST_STEPS,
     Augment,
-    Frozen,
     Loss,
     Normalisation,
     Precision,
@@ -26,6 +25,7 @@ from bench.spec.parts import (
 )
 from pretrain_sources.config_file import Number, Whole
 from pretrain_sources.hashing import Identified, fingerprint
+from results.frozen import Frozen
 from results.marks import schedule_words
 from results.schedule_names import TRIALS, TUNED, ScheduleKind
 

@@ -1,21 +1,12 @@
 """The parts of a protocol: schedule and its search space, augmentation, loss, input normalisation."""
 
-from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pretrain_sources.config_file import Number, Whole
+from results.frozen import Frozen
 
 Side = Annotated[Whole, Field(ge=1, le=16_384)]
 Size = tuple[Side, Side]  # height, width in pixels
@@ -26,19 +17,6 @@ MOST_STEPS = 100_000_000  # of one training; guards against typing errors
 Decay = Literal["poly", "cosine"]
 Precision = Literal["fp32", "bf16"]
 Transfer = Literal["finetune", "frozen", "linear"]
-
-
-class Frozen(BaseModel):
-    """A validated, immutable model."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    # Fields that are younger than the first results: at these values they are no part of an identity or a record.
-    later: ClassVar[Mapping[str, Any]] = MappingProxyType({})
-
-    @model_serializer(mode="wrap")
-    def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields: dict[str, Any] = dump(self)
-        return {name: value for name, value in fields.items() if self.later.get(name, ...) != value}
 
 
 class Schedule(Frozen):
@@ -162,3 +140,8 @@ class Normalisation(Frozen):
 
     mean: Number = Field(ge=0, le=1)
     std: Number = Field(gt=0, le=10)
+
+    @property
+    def colours(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+        """Mean and std of the three equal channels."""
+        return (self.mean,) * 3, (self.std,) * 3

@@ -27,17 +27,8 @@ from results.record import RunRecord, evidence_name
 from results.store import Store, StoreError
 
 FOLLOWING = (  # fields of a record that follow from its unit
-    *(
-        "classes",
-        "label_note",
-        "ranked",
-        "selected_on_test",
-        "transfer",
-        "replicates",
-        "finetune_steps",
-        "result_version",
-    ),
-    *("protocol_hash", "weights"),
+    *("classes", "label_note", "ranked", "selected_on_test", "transfer", "replicates", "finetune_steps"),
+    *("result_version", "protocol_hash", "weights"),
 )
 
 

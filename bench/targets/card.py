@@ -11,12 +11,12 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from bench.spec.parts import Frozen
 from bench.targets.frames import Coding
 from pretrain_sources.config_file import Number, Whole
 from pretrain_sources.image_files import IGNORE, ImageCoding, LabelCoding
 from pretrain_sources.lists import SUFFIXES
 from pretrain_sources.pool import BLOCK
+from results.frozen import Frozen
 from results.record import MOST_FURTHER, SPLIT, TEST, TRAIN, VAL
 
 SPLITS = (TRAIN, VAL, TEST)

@@ -91,7 +91,7 @@ def pretrain(unit: PretrainUnit, context: Context, report: Progress) -> None:
             texts["pretrain.json"] = f"{learned.model_dump_json(indent=1)}\n".encode()
             texts["history.csv"] = history_csv(history).encode()
     net = fresh_network(unit, "pretrain", len(context.target.spec.classes))
-    certificate = load(net, weights, context.target, unit.protocol)
+    certificate = load(net, weights, context.target)
     facts = {"mean": json.dumps(weights.mean), "std": json.dumps(weights.std), "origin": weights.origin}
     tensors = {name: tensor.contiguous() for name, tensor in weights.tensors.items()}
     data = safetensors.torch.save(tensors, metadata=facts)
@@ -119,7 +119,7 @@ def _trained(
     # a decoder seed of its own: finetuning begins with another decoder even with equal classes
     net.decoder = network.build(unit.backbone, classes).decoder
     if learned.start is not None:
-        load(net, left_by(learned.start, context), context.target, protocol)
+        load(net, left_by(learned.start, context), context.target, protocol.normalisation)
     loss = SegmentationLoss(protocol.loss, class_weights(np.sum(train.class_px, axis=0), protocol.loss))
     seed = derive_seed(protocol.seed, "pretrain", replicate)
     probe = held_out.batches(protocol, classes, derive_seed(protocol.seed, "held out"), HELD_OUT_BATCHES)

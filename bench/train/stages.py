@@ -261,7 +261,9 @@ def _finetuned(
     """Finetune one replicate on train alone; return (network, history, certificate or None for random weights)."""
     net = fresh_network(unit, replicate, len(context.target.spec.classes))
     start = unit.pretrained
-    certificate = None if start is None else load(net, left_by(start, context), context.target, unit.protocol)
+    certificate = (
+        None if start is None else load(net, left_by(start, context), context.target, unit.protocol.normalisation)
+    )
     frames = choose(context.target, "train", unit.protocol, unit.cell.train_frac)
     weights = class_weights(class_pixels(context.target, frames), unit.protocol.loss)
     seed = derive_seed(unit.protocol.seed, "finetune", replicate)

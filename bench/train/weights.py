@@ -15,6 +15,7 @@ from bench.plan.outcome import Context
 from bench.plan.unit_folder import folder_of
 from bench.plan.units import FinalUnit, PretrainUnit, TuneUnit
 from bench.spec import Protocol
+from bench.spec.parts import Normalisation
 from bench.targets import Target
 from bench.targets.frames import decode_image
 from bench.train.needs import NeedsLostError
@@ -36,14 +37,20 @@ def build_for(protocol: Protocol, backbone: BackboneSpec, num_classes: int, on_t
     linear = on_target and protocol.transfer == "linear"
     net = network.build(backbone, num_classes, linear, auxiliary=protocol.loss.auxiliary_weight > 0)
     if protocol.normalisation is not None:
-        net.set_normalisation((protocol.normalisation.mean,) * 3, (protocol.normalisation.std,) * 3)
+        net.set_normalisation(*protocol.normalisation.colours)
     return net
 
 
-def load(net: Network, weights: EncoderWeights, target: Target, protocol: Protocol) -> Certificate:
-    """Load weights strictly; the certificate uses the target's first train frames of one size."""
-    if protocol.normalisation is not None:
-        weights = replace(weights, mean=(protocol.normalisation.mean,) * 3, std=(protocol.normalisation.std,) * 3)
+def load(
+    net: Network, weights: EncoderWeights, target: Target, normalisation: Normalisation | None = None
+) -> Certificate:
+    """Load weights strictly; the certificate uses the target's first train frames of one size.
+
+    normalisation: of the input, in place of that of the weights.
+    """
+    if normalisation is not None:
+        mean, std = normalisation.colours
+        weights = replace(weights, mean=mean, std=std)
     first, *others = target.splits["train"][:PROBE_FRAMES]
     images = {frame.id: decode_image(frame.image.read_bytes(), target.coding) for frame in (first, *others)}
     images = {name: image for name, image in images.items() if image.shape == images[first.id].shape}
