@@ -29,21 +29,39 @@ from bench.cli.options import BACKBONE, BOARD, DATA, FOLDER, METRIC, STORE, TEST
 )
 @click.option("--per-class", "views", flag_value="per-class", multiple=True, help="Show the score of each class.")
 @click.option("--tuning", "views", flag_value="tuning", multiple=True, help="Show what tuning gained.")
+@click.option(
+    "--columns",
+    metavar="[NAME,...]",
+    is_flag=False,
+    flag_value="list",
+    help="Add these scores to the board, such as precision,recall,area; without a name, list them.",
+)
 @with_(METRIC, BACKBONE, *BOARD, TEST_SPLIT)
-def table(store: Path, form: str, views: tuple[str, ...], metric: str, backbone: str | None, **names: Any) -> None:  # noqa: ANN401
+def table(store: Path, form: str, views: tuple[str, ...], columns: str | None, metric: str, **names: Any) -> None:  # noqa: ANN401
     """Show the leaderboard of a store.
 
     Each cell has the mean and the 95 % interval over its replicates for both metrics; a failed or skipped cell has its reason.
     Where a target has further test splits, a column has the mean mIoU on each; --test shows the board of one.
-    --tiers, --per-class and --tuning show other tables of one board instead.
+    --columns adds scores of each class, such as precision and recall. --tiers, --per-class and --tuning show other tables of one
+    board instead.
     """
+    added: list[str] = []
+    if columns is not None:
+        from bench.cli import board_columns
+
+        if columns == board_columns.LIST:
+            say(board_columns.listing())
+            return
+        if views:
+            raise BenchError(f"--columns adds to the board and not to --{views[0]}: choose one of the two")
+        added = board_columns.columns_of(columns)
     if len(views) > 1 and form in ("csv", "json"):
         raise BenchError(f"--format {form} writes one table: choose one of {', '.join(f'--{view}' for view in views)}")
     if views:
         from bench.cli import questions
         from results.store import Store
 
-        say("\n\n".join(questions.view_text(Store(store), view, metric, form, backbone, **names) for view in views))
+        say("\n\n".join(questions.view_text(Store(store), view, metric, form, **names) for view in views))
         return
     from bench.cli import tables
     from results import load_table
@@ -59,13 +77,13 @@ def table(store: Path, form: str, views: tuple[str, ...], metric: str, backbone:
     split = names.pop("test")
     runs = on_split(runs, split)
     cells = board(runs) if split is not None else with_further(board(runs), runs)
-    for column, value in {"backbone": backbone, **names}.items():
+    for column, value in names.items():
         cells = cells if value is None else cells[cells[column] == value]
     if len(runs) and cells.empty:
         raise BenchError(
             "no runs match --target, --protocol, --train-frac, --backbone and --test; leave them out to show all runs"
         )
-    say(tables.table_text(cells, runs, form))
+    say(tables.table_text(cells, runs, form, added))
 
 
 @click.command(cls=Command)
