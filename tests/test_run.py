@@ -53,7 +53,7 @@ def test_scores_match_the_evidence(bench: Bench, matrix_file: Path, tmp_path: Pa
     bench("run", "--matrix", matrix_file, "--executor", "inline")
     store = Store(tmp_path / "store")
     for record in read_records(store)[0]:
-        assert metrics.scores(read_evidence(store, record)) == record.scores
+        assert metrics.all_scores(read_evidence(store, record)) == record.scores
 
 
 def test_a_run_stores_its_trials_and_sample_predictions(bench: Bench, matrix_file: Path, tmp_path: Path) -> None:

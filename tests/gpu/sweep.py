@@ -32,7 +32,7 @@ def sweep(setting: Setting) -> list[Row]:
     records, _ = read_records(Store(store))
     statuses = [record.status for record in records]
     made = {(r.provenance.device, r.provenance.gpu) for r in records if r.provenance is not None}
-    same = [metrics.scores(read_evidence(Store(store), record)) == record.scores for record in records]
+    same = [metrics.all_scores(read_evidence(Store(store), record)) == record.scores for record in records]
     with tarfile.open(setting.out / "records.tar.gz", "w:gz") as packed:
         packed.add(store / "scenes", "scenes")
     good = ended.returncode == 0 and set(statuses) == {"ok"}
