@@ -1,6 +1,6 @@
 """Shared widgets: tables and figures with downloads, and escaped text."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -41,9 +41,16 @@ def shown_json(value: object) -> Any:  # noqa: ANN401
 
 
 def table(
-    rows: pd.DataFrame, name: str, columns: Mapping[str, str | None] | None = None, download: pd.DataFrame | None = None
+    rows: pd.DataFrame,
+    name: str,
+    columns: Mapping[str, str | None] | None = None,
+    download: pd.DataFrame | None = None,
+    pinned: Collection[str] = (),
 ) -> None:
-    """Draw a table with a CSV download of `download` (default: `rows`). columns: column -> label, None hides it."""
+    """Draw a table with a CSV download of `download` (default: `rows`).
+
+    columns: column -> label, None hides it. pinned: columns that stay in sight when a wide table is scrolled.
+    """
     docs, exported = column_docs(), rows if download is None else download
     rows = cells(rows, lambda text: for_terminal(cell(text)))  # Streamlit's table has its own CSV download, too
     names = {column: column for column in rows.columns} | dict(columns or {})
@@ -52,7 +59,7 @@ def table(
         if name is None
         else st.column_config.NumberColumn(name, format="%.4f", help=docs.get(column))
         if pd.api.types.is_float_dtype(rows[column])
-        else st.column_config.Column(name, help=docs.get(column))
+        else st.column_config.Column(name, help=docs.get(column), pinned=column in pinned or None)
         for column, name in names.items()
     }
     st.dataframe(rows, hide_index=True, column_config=config, placeholder="–", key=f"table-{name}")

@@ -21,6 +21,7 @@ from results.scaling import Curve
 KINDS = (".png", ".svg")
 Pixels = NDArray[np.uint8]
 SAFE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C8C8C", "#B8A500"]  # Okabe and Ito (2008)
+ALIGNED = alt.Axis(minExtent=44)  # px for the labels of a y axis, so that charts above each other have one x axis
 LEGEND = 80  # characters shown of a class name
 Chart = alt.Chart | alt.LayerChart | alt.FacetChart
 
@@ -150,13 +151,30 @@ def forest_chart(rows: pd.DataFrame, a: str, b: str, metric: str) -> Chart:
 
 
 def history_chart(history: pd.DataFrame) -> Chart:
-    """Plot the training loss and its rolling mean over a twentieth of the steps. history: step, loss."""
+    """Plot the training loss and its rolling mean over a twentieth of the steps. history: step, loss, and maybe others."""
     smooth = history.assign(mean=history["loss"].rolling(max(1, len(history) // 20), min_periods=1).mean())
     thin = smooth.iloc[:: max(1, len(smooth) // 1000)]
-    base = alt.Chart(thin).encode(x=alt.X("step:Q", title="step"))
-    y = alt.Y("loss:Q", title="loss", scale=alt.Scale(zero=False))
+    base = alt.Chart(thin[["step", "loss", "mean"]]).encode(x=_steps(history))
+    y = alt.Y("loss:Q", title="loss", scale=alt.Scale(zero=False), axis=ALIGNED)
     layers = (base.mark_line(opacity=0.25, color=SAFE[0]).encode(y=y), base.mark_line(color=SAFE[0]).encode(y="mean:Q"))
     return _together(layers, width=560, height=220)
+
+
+def val_chart(history: pd.DataFrame) -> Chart:
+    """Plot the points of the val curve over the steps of `history_chart`. history: step, val_miou (NaN between the points)."""
+    points = history.loc[history["val_miou"].notna(), ["step", "val_miou"]]
+    y = alt.Y("val_miou:Q", title="mIoU on val", scale=alt.Scale(zero=False), axis=ALIGNED)
+    tips: list[str | alt.Tooltip] = ["step:Q", alt.Tooltip("val_miou:Q", title="mIoU on val", format=".4f")]
+    base = alt.Chart(points).encode(x=_steps(history), y=y, tooltip=tips)
+    return _together(
+        (base.mark_line(color=SAFE[2]), base.mark_point(filled=True, size=50, color=SAFE[2])), width=560, height=220
+    )
+
+
+def _steps(history: pd.DataFrame) -> alt.X:
+    """Return the axis that charts of one training share."""
+    limits = [int(history["step"].min()), int(history["step"].max())]
+    return alt.X("step:Q", title="step", scale=alt.Scale(domain=limits, nice=False), axis=alt.Axis(tickCount=10))
 
 
 def importance_chart(shares: "pd.Series[float]") -> Chart:

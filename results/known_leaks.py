@@ -188,4 +188,4 @@ def _images(key: EvidenceKey) -> frozenset[str]:
 
 @functools.lru_cache(maxsize=4096)
 def _scores(key: EvidenceKey, images: frozenset[str]) -> dict[str, Any]:
-    return metrics.scores(without(key.read(), images)).model_dump()
+    return metrics.all_scores(without(key.read(), images)).model_dump()

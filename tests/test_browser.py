@@ -206,6 +206,22 @@ def choose_and_come_back(browser: webdriver.Chrome, box: str, choice: str, addre
     assert not faults(browser)
 
 
+def test_scores_of_the_classes_are_kept_in_the_url(browser: webdriver.Chrome, serve: Serve, filled: Path) -> None:  # noqa: F811
+    drawn(browser, f"{serve(filled)}/?classes=true", TITLES["Leaderboard"])
+    wait(lambda: "IoU: correct pixels" in text(browser) and len(rows_of(browser)) == 4)  # tiers, cells, IoU, the paper
+    box = browser.find_element(By.CSS_SELECTOR, 'input[aria-label*="Scores of each class"]')
+    for name in ("precision", "recall"):
+        box.send_keys(f"{name}\n")
+        wait(lambda name=name: f"scores={name}" in browser.current_url)  # type: ignore[misc]
+    wait(lambda: len(rows_of(browser)) == 5)
+    assert "recall: correct pixels / pixels of the class" in text(browser)
+    address, after = browser.current_url, rows_of(browser)
+    browser.get("about:blank")
+    drawn(browser, address, TITLES["Leaderboard"])
+    wait(lambda: rows_of(browser) == after)
+    assert not faults(browser)
+
+
 def test_csv_download_equals_bench_table(
     browser: webdriver.Chrome,
     serve: Serve,

@@ -18,9 +18,10 @@ from test_questions import filled  # noqa: F401 - a fixture
 
 from dashboard import filters
 from dashboard.views.leaderboard import badges, gain
-from dashboard.views.run import importance
+from dashboard.views.run import about_val, importance
 from results import image_bootstrap, load_table, prediction_samples
 from results.board import board, constant_note
+from results.class_scores import class_means
 from results.record_files import write_record
 from results.store import Store
 from results.table import runs_frame
@@ -38,7 +39,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Open:
     # scanning all installed packages dominates the time of an AppTest
     monkeypatch.setattr(manifest_scanner, "scan_component_manifests", components)
 
-    def open_it(store: Path, **words: str) -> AppTest:
+    def open_it(store: Path, **words: Any) -> AppTest:
         monkeypatch.setenv("BENCH_STORE", str(store))
         app = AppTest.from_file(str(APP), default_timeout=60)
         for name, value in words.items():
@@ -77,6 +78,39 @@ def test_the_table_is_the_board(opened: Open, filled: Path) -> None:  # noqa: F8
     per_class = shown(opened(filled, classes="true"), "person")
     mean = np.mean([values[1] for values in load_table(filled).query("cell == @cells['cell'][0]")["class_iou"]])
     assert per_class["person"][0] == pytest.approx(mean)
+
+
+def test_scores_of_the_classes_are_chosen_in_the_url(opened: Open, filled: Path) -> None:  # noqa: F811
+    runs = load_table(filled)
+    app = opened(filled, classes="true", scores=["precision", "area ratio", "no such score"])
+    assert not app.exception, app.exception
+    tables = [one.value for one in app.dataframe if "person" in one.value]
+    assert len(tables) == 2
+    for name, rows in zip(("precision", "area"), tables, strict=True):
+        wanted = class_means(runs, board(runs), name).values
+        pd.testing.assert_frame_equal(rows[list(wanted.columns)], wanted, check_index_type=False)
+    assert "area ratio: pixels predicted as the class / pixels of the class" in texts(app)
+    app = opened(filled, classes="true", metric="weighted F-measure")
+    assert "weighted F: mean over the test images that contain the class" in texts(app)
+    assert not [one for one in opened(filled).dataframe if "person" in one.value]
+
+
+def test_older_runs_without_evidence_for_their_classes(
+    opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = store_of_three(tmp_path)
+    words = {"classes": "true", "scores": "recall"}
+    next(store.root.rglob("mine/**/evidence.npz")).write_bytes(evidence(99).to_bytes())
+    app = opened(store.root, **words)
+    rows = shown(app, "person").set_index("source")["person"]
+    assert rows.isna().to_dict() == {"mine": True, "none": False}
+    assert "recall is missing for 1 run: " in texts(app)
+    assert str(tmp_path) not in texts(app)
+    monkeypatch.setattr("dashboard.views.leaderboard.MOST_EVIDENCE", 5)
+    app = opened(store.root, **words)
+    assert "6 runs are older than these scores: use the filters, or `bench table --columns recall`" in texts(app)
+    assert not [one for one in app.dataframe if "person" in one.value]
+    assert [one for one in opened(store.root, **words, search="none").dataframe if "person" in one.value]
 
 
 @pytest.mark.parametrize(
@@ -323,6 +357,47 @@ def test_run_page_shows_history_and_trials(opened: Open, tmp_path: Path) -> None
     assert shown(app, "lr")["decay"].tolist() == ["poly"]
 
 
+def test_run_page_shows_the_val_curve_of_newer_runs(opened: Open, tmp_path: Path) -> None:
+    made = record()
+    assert made.provenance is not None
+    newer = made.model_copy(update={"provenance": made.provenance.model_copy(update={"val_frames": 12})})
+    folder = write(Store(tmp_path), newer)
+    path = folder / "history.csv"
+    path.write_text("step,loss,lr,val_miou\n1,0.5,0.1,\n2,0.4,0.1,0.25\n3,0.4,0.1,\n4,0.4,0.1,0.3\n")
+    app = opened(tmp_path, page="Run")
+    assert not app.exception, app.exception
+    assert {"Training loss", "Validation during training"} <= {part.value for part in app.subheader}
+    assert "On val, 12 frames, not used for any choice: still rising at the last point." in texts(app)
+    for text in ("step,loss,lr\n1,0.5,0.1\n", "step,loss,lr,val_miou\n1,0.5,0.1,\n"):
+        path.write_text(text)
+        app = opened(tmp_path, page="Run")
+        assert not app.warning
+        assert [part.value for part in app.subheader][:2] == ["Training loss", "Run it again"]
+
+
+@pytest.mark.parametrize(
+    ("points", "rises"),
+    [([0.1, 0.2], True), ([0.1, 0.104], False), ([0.3, 0.2, 0.29], False), ([0.2, 0.1, 0.21], True), ([0.2], False)],
+)
+def test_a_curve_rises_if_its_last_point_is_clearly_the_highest(points: list[float], rises: bool) -> None:
+    said = about_val(points, 16.0)
+    assert said.startswith("On val, 16 frames, not used for any choice: ")
+    assert ("still rising" in said) == rises
+    assert ("not rising any more" in said) != rises
+
+
+def test_the_charts_of_a_training_share_their_steps() -> None:
+    from results.charts import history_chart, val_chart
+
+    history = pd.DataFrame({"step": range(1, 51), "loss": 1.0, "val_miou": np.nan})
+    history.loc[[24, 49], "val_miou"] = [0.2, 0.4]
+    for chart in (history_chart(history), val_chart(history)):
+        layers = chart.to_dict()["layer"]
+        assert {tuple(layer["encoding"]["x"]["scale"]["domain"]) for layer in layers} == {(1, 50)}
+    [rows] = val_chart(history).to_dict()["datasets"].values()
+    assert rows == [{"step": 25, "val_miou": 0.2}, {"step": 50, "val_miou": 0.4}]
+
+
 def store_of_three(folder: Path, **changes: object) -> Store:
     from examples import evidence
 
@@ -344,6 +419,10 @@ BAD_HISTORY = {
     "torn quotes": b'step,loss\n1,"2\n',
     "missing": b"step,loss\n1,\n",
     "huge file": b"step,loss\n" + b"1,2\n" * (2**23),
+    "a point above one": b"step,loss,val_miou\n1,1,1.5\n",
+    "an infinite point": b"step,loss,val_miou\n1,1,1e400\n",
+    "a word for a point": b"step,loss,val_miou\n1,1,much\n",
+    "only points": b"step,val_miou\n1,0.5\n",
     "whole number beyond all": b"step,loss\n" + b"9" * 400 + b",1\n",
 }
 NO_JSON = {

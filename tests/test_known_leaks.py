@@ -200,3 +200,11 @@ def test_damaged_finding_is_ignored(store: Store) -> None:
     touch(store, "satir", 4)
     known_leaks.path_of(store, "soda", "satir").write_text("{")
     assert board(load_table(store.root))["touched"].isna().all()
+
+
+def test_a_row_without_seen_images_has_no_score_of_all_images(store: Store) -> None:
+    row = load_table(store.root).query("source == 'satir'").iloc[0].to_dict()
+    images = frozenset(f"image-{i}" for i in range(8))
+    clean = known_leaks.clean_row(store.root, row, images)
+    wanted = metrics.all_scores(known_leaks.without(proof("satir", int(row["replicate"])), images))
+    assert {name: clean[name] for name in wanted.model_dump()} == wanted.model_dump()

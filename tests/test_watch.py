@@ -36,6 +36,11 @@ def protocol(**changes: object) -> Protocol:
     return Protocol.model_validate(protocol_fields(finetune_steps=STEPS, max_frames=4, **changes))
 
 
+@pytest.fixture(autouse=True)
+def _frames_of_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "STEPS_A_FRAME", 1)
+
+
 def curve(scenes: Path, settings: Protocol) -> ValCurve:
     return ValCurve(open_target("scenes", scenes), settings, STEPS)
 
@@ -108,7 +113,7 @@ def test_sixteen_frames_of_val_evenly_chosen_and_none_where_val_is_trained_on(sc
     target = open_target("scenes", scenes)
     val = [frame.id for frame in target.splits["val"]]
     settings = protocol().model_copy(update={"max_frames": None})
-    chosen = [frame.id for frame in ValCurve(target, settings, STEPS).frames]
+    chosen = [frame.id for frame in ValCurve(target, settings, 1200).frames]
     assert len(val) > len(chosen) == 16
     assert (chosen[0], chosen[-1]) == (val[0], val[-1])
     assert {val.index(b) - val.index(a) for a, b in itertools.pairwise(chosen)} <= {1, 2}
@@ -118,6 +123,14 @@ def test_sixteen_frames_of_val_evenly_chosen_and_none_where_val_is_trained_on(sc
     _, history = train(scenes, on_test, watch=points)
     assert not points.points
     assert history_csv(history, points.points).startswith("step,loss,lr\n")
+
+
+def test_a_short_training_has_fewer_frames(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    target = open_target("scenes", scenes)
+    settings = protocol().model_copy(update={"max_frames": None})
+    counts = {steps: len(ValCurve(target, settings, steps).frames) for steps in (1, 39, 60, 319, 320, 14400)}
+    assert counts == {1: 1, 39: 1, 60: 3, 319: 15, 320: 16, 14400: 16}
 
 
 class Killed(BaseException):

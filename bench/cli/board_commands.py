@@ -29,22 +29,35 @@ from bench.cli.options import BACKBONE, BOARD, DATA, FOLDER, METRIC, SCHEDULE, S
 )
 @click.option("--per-class", "views", flag_value="per-class", multiple=True, help="Show the score of each class.")
 @click.option("--tuning", "views", flag_value="tuning", multiple=True, help="Show what tuning gained.")
+@click.option(
+    "--columns",
+    metavar="[NAME,...]",
+    is_flag=False,
+    flag_value="list",
+    help="Add these scores to the board, such as precision,recall,area; without a name, list them.",
+)
 @with_(METRIC, BACKBONE, *BOARD, SCHEDULE, TEST_SPLIT)
-def table(store: Path, form: str, views: tuple[str, ...], metric: str, backbone: str | None, **names: Any) -> None:  # noqa: ANN401
+def table(store: Path, form: str, views: tuple[str, ...], columns: str | None, metric: str, **names: Any) -> None:  # noqa: ANN401
     """Show the leaderboard of a store.
 
     Each cell has the mean and the 95 % interval over its replicates for both metrics; a failed or skipped cell has its reason.
     Where a target has further test splits, a column has the mean mIoU on each; --test shows the board of one.
-    --schedule default shows the runs with the default schedule, and how the tuned ones differ from them.
-    --tiers, --per-class and --tuning show other tables of one board instead.
+    --schedule default shows the runs with the default schedule, and how the tuned ones differ from them. --columns adds scores of
+    each class, such as precision and recall. --tiers, --per-class and --tuning show other tables of one board instead.
     """
+    from bench.cli import board_columns
+
+    if columns == board_columns.LIST:
+        say(board_columns.listing())
+        return
+    added = board_columns.columns_of(columns, views)
     if len(views) > 1 and form in ("csv", "json"):
         raise BenchError(f"--format {form} writes one table: choose one of {', '.join(f'--{view}' for view in views)}")
     if views:
         from bench.cli import questions
         from results.store import Store
 
-        say("\n\n".join(questions.view_text(Store(store), view, metric, form, backbone, **names) for view in views))
+        say("\n\n".join(questions.view_text(Store(store), view, metric, form, **names) for view in views))
         return
     from bench.cli import tables
     from results import load_table
@@ -65,13 +78,13 @@ def table(store: Path, form: str, views: tuple[str, ...], metric: str, backbone:
     runs = on_schedule(whole, schedule)
     cells = board(runs) if split is not None else with_further(board(runs), runs)
     cells = with_tuned(cells, whole) if schedule == DEFAULT else cells
-    for column, value in {"backbone": backbone, **names}.items():
+    for column, value in names.items():
         cells = cells if value is None else cells[cells[column] == value]
     if len(runs) and cells.empty:
         raise BenchError(
             "no runs match --target, --protocol, --train-frac, --backbone, --schedule and --test; leave them out to show all runs"
         )
-    say(tables.table_text(cells, runs, form, whole))
+    say(tables.table_text(cells, runs, form, whole, added))
 
 
 @click.command(cls=Command)

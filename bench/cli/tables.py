@@ -1,10 +1,10 @@
 """Text of `bench table`. Loads neither torch nor anything of a matrix, so that it starts fast."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from results.escape import for_csv, for_json
+from results.escape import for_csv, for_json, unique
 from results.known_leaks import unproven, unsearched
 from results.marks import board_marks, board_words, marks
 from results.record import TEST
@@ -14,13 +14,22 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def table_text(cells: "pd.DataFrame", runs: "pd.DataFrame", form: str, both: "pd.DataFrame") -> str:
+def table_text(
+    cells: "pd.DataFrame", runs: "pd.DataFrame", form: str, both: "pd.DataFrame", columns: Sequence[str] = ()
+) -> str:
     """Format the board as csv, json (a list of rows), md, latex or table; the last three end with the paper's rows.
 
-    cells: rows of `board(runs)`, all or some. both: the runs with either schedule.
+    cells: rows of `board(runs)`, all or some. both: the runs with either schedule. columns: names of `board_columns.NAMES` to add.
+    Scores of classes are tables of their own below the board, except in csv and json.
     """
     from results.board import BOARD, constant_note
 
+    if columns:
+        from bench.cli.board_columns import widened
+        from results.class_scores import RUN_SCORES
+
+        in_rows = columns if form in ("csv", "json") else [name for name in columns if name in RUN_SCORES]
+        cells = widened(cells, runs, in_rows)
     if form == "csv":
         return for_csv(cells).rstrip("\n")
     rows = _rows(cells)
@@ -34,10 +43,12 @@ def table_text(cells: "pd.DataFrame", runs: "pd.DataFrame", form: str, both: "pd
     names = Counter(key[:2] for key in boards)
     parts = []
     for key, of_board in boards.items():
-        note = constant_note(runs[(runs[BOARD] == list(key)).all(axis=1)])
+        its_cells, its_runs = (frame[(frame[BOARD] == list(key)).all(axis=1)] for frame in (cells, runs))
+        note = constant_note(its_runs)
         notes = [] if note is None else [note]
         notes += _other_schedule(of_board, both)
         parts.append(_board_text(of_board, form, names[key[:2]] > 1, notes))
+        parts += _class_tables(its_cells, its_runs, columns, form)
     return "\n\n".join([*parts, _paper_text(form)])
 
 
@@ -54,14 +65,16 @@ LEARNED_NOTE = (
 
 
 def _board_text(rows: list[dict[str, Any]], form: str, several: bool, notes: Sequence[str]) -> str:
+    from results.class_scores import RUN_SCORES
     from results.further import column_of, further_of
     from results.tuning_gain import gain_notes
 
     learned = any(row["heldout_miou"] is not None for row in rows)
     further = [name for name in further_of(rows[0]) if any(row[column_of(name)] is not None for row in rows)]
     compared = "tuned_minus_default" in rows[0]
+    more = [(name, title) for name, title in RUN_SCORES.items() if name in rows[0]]
     columns = ["rank", "source", "backbone", "mIoU", "95 %", "weighted F", "95 %", "n"]
-    columns[7:7] = [f"mIoU {name}" for name in further]
+    columns[7:7] = [f"mIoU {name}" for name in further] + [title for _, title in more]
     columns += ["tuned - default"] if compared else ["val default", "gain of tuning"]
     columns += [*(["pseudo-labels"] if learned else []), "status"]
     body = [
@@ -74,6 +87,7 @@ def _board_text(rows: list[dict[str, Any]], form: str, several: bool, notes: Seq
             _number(row["weighted_f"]),
             _interval(row, "weighted_f"),
             *(_number(row[column_of(name)]) for name in further),
+            *(_number(row[name]) for name, _ in more),
             f"{row['n']}/{row['replicates']}",
             *_tuning(row),
             *([_learned(row)] if learned else []),
@@ -84,6 +98,33 @@ def _board_text(rows: list[dict[str, Any]], form: str, several: bool, notes: Seq
     notes = [*_row_notes(rows), *notes, *gain_notes(rows), *([LEARNED_NOTE] if learned else [])]
     notes += [f"further test splits: {', '.join(further)}; --test shows the board of one"] if further else []
     return page(_board_head(rows[0], several), columns, body, notes, form)
+
+
+def _class_tables(cells: "pd.DataFrame", runs: "pd.DataFrame", columns: Sequence[str], form: str) -> Iterator[str]:
+    """Yield a table for each score of classes among `columns`. cells, runs: rows of one board."""
+    from results.board_choice import UnanswerableError
+    from results.class_scores import CLASS_SCORES, UNDEFINED, class_means
+
+    for name in (name for name in columns if name in CLASS_SCORES):
+        score = CLASS_SCORES[name]
+        head = [f"{score.title} of each class, mean over replicates: {score.note}"]
+        try:
+            means = class_means(runs, cells, name)
+        except UnanswerableError as error:
+            yield page([*head, str(error)], ("source", "backbone"), (), (), form)
+            continue
+        body = [
+            (
+                source_text(cell),
+                str(cell["backbone"]),
+                *(_number(None if value != value else value) for value in values),
+            )
+            for cell, values in zip(cells.to_dict("records"), means.values.to_numpy(), strict=True)
+        ]
+        notes = [*([f"'-': {UNDEFINED}"] if means.values.isna().any(axis=None) else []), *means.unread]
+        yield page(
+            head, ("source", "backbone", *unique(means.values.columns, ("source", "backbone"))), body, notes, form
+        )
 
 
 def _board_head(first: Mapping[str, Any], several: bool) -> list[str]:

@@ -24,7 +24,8 @@ from results import metrics
 from results.record import VAL
 
 POINTS = 10
-FRAMES = 16
+FRAMES = 16  # at most, and one at least
+STEPS_A_FRAME = 20  # a short training has fewer frames, so that its points take no longer than its steps
 
 
 def steps_watched(steps: int) -> frozenset[int]:
@@ -44,7 +45,8 @@ class ValCurve:
 
     def __init__(self, target: Target, protocol: Protocol, steps: int) -> None:
         began = time.monotonic()
-        chosen = evenly(choose(target, VAL, protocol), FRAMES if protocol.select_on == VAL else 0)
+        most = min(FRAMES, max(1, steps // STEPS_A_FRAME)) if protocol.select_on == VAL else 0
+        chosen = evenly(choose(target, VAL, protocol), most)
         self.frames = open_split(target, VAL, protocol, only={frame.id for frame in chosen})
         self.points: dict[int, float] = {}
         self._steps = steps_watched(steps) if self.frames else frozenset()

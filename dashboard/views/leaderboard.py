@@ -1,6 +1,6 @@
 """Tiers of sources, and all cells with intervals, gains and run times."""
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -12,8 +12,9 @@ from dashboard.widgets import figure, held_equal, lines, plain, table
 from results import charts
 from results.board import constant_note
 from results.board_choice import UnanswerableError
-from results.compare import CLASS_COLUMNS, classes_of
-from results.escape import unique
+from results.class_scores import CLASS_SCORES, class_means, evidence_needed
+from results.compare import CLASS_COLUMNS
+from results.escape import unique, without_paths
 from results.further import column_of, further_of
 from results.marks import marks
 from results.reference import paper
@@ -23,6 +24,7 @@ from results.tuned_against_default import TUNED_NOTE
 from results.tuning_gain import NO_GAIN, gain_notes, gain_text
 
 FEW = 5  # up to so many reasons are shown expanded
+MOST_EVIDENCE = 2000  # files of evidence read for one page; a thousand take seconds
 MOST_SOURCES = 60  # comparing all pairs of more sources takes seconds
 
 
@@ -36,9 +38,6 @@ def show(chosen: Chosen) -> None:
         return
     _tiers(chosen)
     st.subheader("All cells")
-    classes = st.toggle("Show all classes", key="classes", bind="query-params")
-    rows = cell_rows(chosen)
-    extra = class_columns(chosen, rows["cell"], rows.columns) if classes else pd.DataFrame(index=rows.index)
     names = {
         "cell": None,
         "miou_95": "mIoU 95 %",
@@ -47,7 +46,7 @@ def show(chosen: Chosen) -> None:
         "weighted_f": "weighted F",
         "run_s": "seconds per run",
     }
-    table(pd.concat([rows, extra], axis=1), "cells", names, download=chosen.cells)
+    table(cell_rows(chosen), "cells", names, download=chosen.cells)
     if (note := constant_note(chosen.whole)) is not None:
         st.caption(plain(note))
     notes = gain_notes(chosen.whole_cells.to_dict("records"))
@@ -56,7 +55,8 @@ def show(chosen: Chosen) -> None:
         st.caption(plain(*(f"{note}." for note in notes)))
     cells = chosen.cells.assign(why=chosen.cells["leak"].fillna(chosen.cells["reason"])).dropna(subset="why")
     is_ranked = cells["rank"].notna()
-    lines(_remarks(cells[is_ranked]))
+    if is_ranked.any():
+        lines(_remarks(cells[is_ranked]))
     unranked = cells[~is_ranked]
     if len(unranked):
         with st.expander(f"Why {len(unranked)} cells are not ranked", expanded=len(unranked) <= FEW):
@@ -65,6 +65,7 @@ def show(chosen: Chosen) -> None:
         st.caption(
             "All ImageNet runs share one checkpoint: the results hold for these weights, not for ImageNet pretraining in general."
         )
+    _classes(chosen)
     _paper()
 
 
@@ -136,16 +137,46 @@ def gain(chosen: Chosen, over: str) -> "pd.Series[float]":
     return chosen.cells[chosen.metric] - chosen.cells["backbone"].map(base)
 
 
-def class_columns(chosen: Chosen, cells: "pd.Series[str]", taken: Iterable[str] = ()) -> pd.DataFrame:
-    """Return (cells, K) means per class over replicates. taken: existing column names."""
-    try:
-        names = unique(classes_of(chosen.whole), taken)
-    except UnanswerableError as error:
-        st.info(plain(str(error)))
-        return pd.DataFrame(index=cells.index)
-    ok = chosen.runs[chosen.runs["status"] == "ok"]
-    values = pd.DataFrame(ok[CLASS_COLUMNS[chosen.metric]].tolist(), index=ok["cell"], columns=names, dtype="float64")
-    return values.groupby(level=0).mean().reindex(cells).reset_index(drop=True)
+def _classes(chosen: Chosen) -> None:
+    """Draw a table for each chosen score of the classes, if they are switched on."""
+    st.subheader("Classes")
+    if not st.toggle("Show all classes", key="classes", bind="query-params"):
+        return
+    [of_metric] = [name for name, score in CLASS_SCORES.items() if score.column == CLASS_COLUMNS[chosen.metric]]
+    names = st.multiselect(
+        "Scores of each class",
+        list(CLASS_SCORES),
+        format_func=lambda name: CLASS_SCORES[name].title,
+        key="scores",
+        bind="query-params",
+        placeholder=CLASS_SCORES[of_metric].title,
+    )
+    names = names or [of_metric]
+    if (older := evidence_needed(chosen.runs, names)) > MOST_EVIDENCE:
+        st.info(
+            f"{older:,} runs are older than these scores: use the filters, or `bench table --columns {','.join(names)}`"
+        )
+        return
+    for name in names:
+        try:
+            means = class_means(chosen.runs, chosen.cells, name)
+        except UnanswerableError as error:
+            st.info(plain(str(error)))
+            return
+        st.caption(plain(f"{CLASS_SCORES[name].title}: {CLASS_SCORES[name].note}"))
+        rows = class_rows(chosen.cells, means.values)
+        marked = [" · ".join([str(cell["source"]), *marks(cell)]) for cell in chosen.cells.to_dict("records")]
+        table(rows.assign(source=marked), f"classes-{name}", {"cell": None}, download=rows, pinned=("source",))
+        if means.unread:
+            lines(without_paths(text, chosen.contents.store.root) for text in means.unread)
+
+
+def class_rows(cells: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
+    """Return the scores of the classes (cells, K) beside what identifies a cell."""
+    which = cells[["source", "backbone", "cell"]]
+    return pd.concat([which, values.set_axis(unique(values.columns, which.columns), axis=1)], axis=1).reset_index(
+        drop=True
+    )
 
 
 def _paper() -> None:

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +25,7 @@ from safe_io.files import read_regular
 
 T = TypeVar("T")
 MOST_BYTES = 2**25  # limit per shown file: a history of a million steps
+RISE = 0.005  # between the last two points of a val curve that still rises
 SCORES = ("miou", "miou_no_background", "weighted_f", "final_loss", "train_s", "score_s")
 
 
@@ -46,7 +47,7 @@ def show(chosen: Chosen) -> None:
     for column, name in zip(st.columns(len(SCORES)), SCORES, strict=True):
         value = row.get(name)
         column.metric(name, "–" if pd.isna(value) else f"{value:.4g}", help=column_docs()[name])
-    _history(folder)
+    _history(folder, row.get("val_frames"))
     _trials(folder, row)
     _command(chosen, row)
     for title, name in (("Certificate of the weights", "certificate.json"), ("Record", "record.json")):
@@ -70,23 +71,44 @@ def _read(path: Path, of: Callable[[bytes], T]) -> T | None:
 
 
 def history_of(data: bytes) -> pd.DataFrame:
-    """Parse the steps and losses of a history.csv.
+    """Parse a history.csv; return step, loss and val_miou, NaN where it has no point. Older files have no points.
 
     Raises:
         ValueError: the file is invalid.
     """
-    history = pd.read_csv(io.BytesIO(data), usecols=["step", "loss"])
-    if not all(kind.kind in "if" for kind in history.dtypes) or not (np.abs(history) < MOST).all(axis=None):
+    names = ["step", "loss", "val_miou"]
+    history = pd.read_csv(io.BytesIO(data), usecols=lambda name: name in names)
+    if missing := {"step", "loss"} - set(history):
+        raise ValueError(f"no column {min(missing)}")
+    history = history.reindex(columns=names, fill_value=np.nan)
+    numbers = all(kind.kind in "if" for kind in history.dtypes)
+    if not numbers or not (np.abs(history[["step", "loss"]]) < MOST).all(axis=None):
         raise ValueError("steps and losses must be finite numbers")
+    if not history["val_miou"].dropna().between(0, 1).all():
+        raise ValueError("val_miou must be between 0 and 1")
     return history
 
 
-def _history(folder: Path) -> None:
+def _history(folder: Path, val_frames: float | None) -> None:
+    """Draw the training loss, and the val curve if there is one. val_frames: from the record."""
     history = _read(folder / "history.csv", history_of)
     if history is None or history.empty:
         return
     st.subheader("Training loss")
     figure(charts.history_chart(history), "history")
+    points = history["val_miou"].dropna().tolist()
+    if points:
+        st.subheader("Validation during training")
+        st.caption(about_val(points, val_frames))
+        figure(charts.val_chart(history), "val")
+
+
+def about_val(points: Sequence[float], val_frames: float | None) -> str:
+    """Return a sentence on the val curve: what it is of, and whether it still rises. points: (P,) mIoU in order."""
+    frames = "some frames" if val_frames is None or pd.isna(val_frames) else f"{val_frames:.0f} frames"
+    rises = len(points) > 1 and points[-1] == max(points) and points[-1] - points[-2] > RISE
+    now = "still rising at the last point" if rises else "not rising any more at the last point"
+    return f"On val, {frames}, not used for any choice: {now}."
 
 
 class Trial(BaseModel):
