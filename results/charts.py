@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from results import stats
 from results.board_choice import UnanswerableError
-from results.compare import POOLED
+from results.compare import INTERVALS, POOLED
 from results.escape import cells, for_terminal
 from results.replicate_scores import Samples
 from results.scaling import Curve
@@ -138,16 +138,24 @@ def matrix_chart(board: pd.DataFrame, metric: str, title: str) -> Chart:
 
 
 def forest_chart(rows: pd.DataFrame, a: str, b: str, metric: str) -> Chart:
-    """Plot the effect on each backbone with its interval. rows: from `results.compare.compare`."""
-    rows = _shown(rows.drop(columns="why_not"))
-    order = list(rows["backbone"])
-    base = alt.Chart(rows).encode(y=alt.Y("backbone:N", sort=order, title=None))
+    """Plot the effect on each backbone with its three intervals. rows: from `results.compare.compare`."""
+    parts = [
+        rows[["backbone", "effect"]].assign(over=kind, low=rows[f"{kind}_low"], high=rows[f"{kind}_high"])
+        for kind in INTERVALS
+    ]
+    whole = _shown(pd.concat(parts).dropna(subset="low") if rows["low"].notna().any() else parts[0])
+    kinds = [kind for kind in INTERVALS if kind in set(whole["over"])]
+    base = alt.Chart(whole).encode(
+        y=alt.Y("backbone:N", sort=list(rows["backbone"]), title=None),
+        yOffset=alt.YOffset("over:N", sort=kinds),
+        color=alt.Color("over:N", sort=kinds, scale=alt.Scale(domain=kinds, range=SAFE), title="95 % over"),
+    )
     x = alt.X("effect:Q", title=for_terminal(f"{metric}: {a} - {b}"))
-    tips = ["backbone:N", *(alt.Tooltip(f"{name}:Q", format="+.4f") for name in ("effect", "low", "high"))]
+    tips = ["backbone:N", "over:N", *(alt.Tooltip(f"{name}:Q", format="+.4f") for name in ("effect", "low", "high"))]
     zero = alt.Chart(pd.DataFrame({"zero": [0]})).mark_rule(strokeDash=[4, 4], color="#888").encode(x="zero:Q")
     pooled = alt.when(alt.datum.backbone == POOLED).then(alt.value("diamond")).otherwise(alt.value("circle"))
-    dots = base.mark_point(filled=True, size=90, color=SAFE[0]).encode(x=x, shape=pooled, tooltip=tips)
-    return _together((zero, base.mark_rule(color=SAFE[0]).encode(x="low:Q", x2="high:Q"), dots), width=560)
+    dots = base.mark_point(filled=True, size=70).encode(x=x, shape=pooled, tooltip=tips)
+    return _together((zero, base.mark_rule().encode(x="low:Q", x2="high:Q"), dots), width=560)
 
 
 def history_chart(history: pd.DataFrame) -> Chart:

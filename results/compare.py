@@ -6,7 +6,6 @@ Effect, interval and raw p of a pair depend only on its own runs; the Holm-adjus
 import functools
 import math
 from collections.abc import Hashable, Mapping
-from itertools import combinations
 from typing import Any
 
 import pandas as pd
@@ -16,16 +15,23 @@ from results.board_choice import UnanswerableError
 from results.known_leaks import LEAST_CLEAN
 from results.replicate_scores import Samples, find_source, samples
 from results.stats import Difference
+from results.uncertainty import all_pairs
 
 CLASS_COLUMNS = {"miou": "class_iou", "weighted_f": "class_weighted_f"}
 POOLED = "all"  # backbone column of a row pooled over backbones
+INTERVALS = ("trainings", "images", "both")
+HOW = """95 % intervals over trainings (replicates; Welch's, of the mean difference over backbones for 'all'), over groups of test
+images (jackknife, for these trained models), and over both together. p and verdicts are over both, or over trainings alone where
+there is no interval over images; p Holm corrects for all pairs of the board. 'could show': the smallest difference that such data
+detects in 80 % of experiments."""
 
 
 def compare(data: Samples, a: str, b: str) -> pd.DataFrame:
     """Compare `a` with `b`: one row per backbone, and a pooled row if there are several.
 
-    Columns: backbone, effect, low, high, p, p_holm (over all pairs of the board), shown (minimum detectable effect), mean_a,
-    mean_b, n_a, n_b, why_not.
+    Columns: backbone, effect; low, high, p: over trainings and images together, or over trainings alone where there is no
+    interval over images; p_holm: over all `pairs` of the board; shown: minimum detectable effect; ends of each of INTERVALS,
+    such as images_low; mean_a, mean_b, n_a, n_b, why_not; images: note on the groups of images.
 
     Raises:
         UnanswerableError: a source has no usable runs on this board, or the two share no backbone.
@@ -92,30 +98,23 @@ def _of_class(column: str, k: int, row: Mapping[Hashable, Any]) -> float:
 
 def _row(data: Samples, a: str, b: str, backbone: str | None) -> dict[str, Any]:
     pairs = data.pair(a, b, backbone)
-    difference = stats.difference(pairs)
-    adjusted = all_pairs(data, backbone)
-    turned = adjusted.get((a, b)) or adjusted.get((b, a))
+    found = all_pairs(data, backbone)
+    one, adjusted = found[min(a, b), max(a, b)]
+    one = one if a < b else one.turned()
+    difference = one.judged
+    ends = {f"{kind}_{end}": getattr(getattr(one, kind), end) for kind in INTERVALS for end in ("low", "high")}
     return {
         "backbone": backbone or POOLED,
         "effect": difference.effect,
         **{name: getattr(difference, name) for name in ("low", "high", "p")},
-        "p_holm": turned[1] if turned else None,
+        "p_holm": adjusted,
+        "pairs": sum(p is not None for _, p in found.values()),
         "shown": difference.minimum_detectable_effect,
+        **ends,
         "mean_a": stats.mean([stats.mean(mine) for mine, _ in pairs]),
         "mean_b": stats.mean([stats.mean(theirs) for _, theirs in pairs]),
         "n_a": min(len(mine) for mine, _ in pairs),
         "n_b": min(len(theirs) for _, theirs in pairs),
         "why_not": difference.why_not,
+        "images": one.note,
     }
-
-
-def all_pairs(data: Samples, backbone: str | None = None) -> dict[tuple[str, str], tuple[Difference, float | None]]:
-    """Return (difference, Holm-adjusted p) of every pair of sources, on one backbone or pooled over the common ones."""
-    differences = {
-        (a, b): stats.difference(pairs)
-        for a, b in combinations(sorted(data.scores), 2)
-        if (pairs := data.pair(a, b, backbone))
-    }
-    tested = {key: one.p for key, one in differences.items() if one.p is not None}
-    adjusted = dict(zip(tested, stats.holm(list(tested.values())), strict=True))
-    return {key: (one, adjusted.get(key)) for key, one in differences.items()}

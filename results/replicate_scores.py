@@ -47,6 +47,8 @@ class Samples:
     rescore: Callable[[str, str, frozenset[str]], tuple[float, ...]] | None = (
         None  # source, backbone, excluded images -> (R,)
     )
+    metric: str | None = None  # name, if it is one of METRICS
+    root: Path | None = None  # of the store with the evidence
 
     def pair(self, a: str, b: str, backbone: str | None = None) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
         """Return (scores of a, scores of b) per common backbone, without test images that either source has seen."""
@@ -98,10 +100,12 @@ def samples(runs: pd.DataFrame, metric: Metric = "miou", cells: pd.DataFrame | N
     seen = {source: ids for source in scores if split == TEST and (ids := leaks.ids(data, source))}
     scored = frozenset[str]() if not seen or root is None else scored_images(Path(str(root)), rows.iloc[0].to_dict())
     about = _about(good, seen, scored, _leak_notes(leaks, data, split, scores))
-    rescore = None if root is None else functools.partial(_rescore, Path(str(root)), rows, metric)
+    place = None if root is None else Path(str(root))
+    rescore = None if place is None else functools.partial(_rescore, place, rows, metric)
     notes = (*_board_notes(first, runs.attrs), *about.values())
-    kind = str(first["schedule_kind"])
-    return Samples(scores, left_out, notes, bool(first["ranked"]), rows, seen, about, split, kind, scored, rescore)
+    kind, name = str(first["schedule_kind"]), metric if isinstance(metric, str) else None
+    judged = bool(first["ranked"])
+    return Samples(scores, left_out, notes, judged, rows, seen, about, split, kind, scored, rescore, name, place)
 
 
 def _scores(

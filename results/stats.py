@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,17 @@ class Difference:
     minimum_detectable_effect: float | None = None
     why_not: str | None = None
 
+    def turned(self) -> "Difference":
+        """Return second minus first."""
+        low, high = (None if end is None else -end for end in (self.high, self.low))
+        return replace(self, effect=-self.effect, low=low, high=high)
+
+    def against(self, margin: float) -> float | None:
+        """Return the two-sided p of an effect that is `margin`; None without an interval."""
+        if self.standard_error is None or self.degrees_of_freedom is None:
+            return None
+        return min(1.0, 2 * _tail(self.degrees_of_freedom, abs(self.effect - margin) / self.standard_error))
+
     def equivalent(self, within: float) -> float | None:
         """Return p of two one-sided t-tests (Schuirmann 1987) for an effect in (-within, within); None without an interval."""
         if self.standard_error is None or self.degrees_of_freedom is None:
@@ -71,9 +82,17 @@ def difference(pairs: Sequence[tuple[Sequence[float], Sequence[float]]], level: 
         return Difference(effect, why_not=FEW)
     if any(len(set(sample)) == 1 for sample in samples):
         return Difference(effect, why_not=AGREE)
-    parts = [_variance(sample) / len(sample) for sample in samples]
-    dof = math.fsum(parts) ** 2 / math.fsum(v**2 / (len(s) - 1) for v, s in zip(parts, samples, strict=True))
-    return t_difference(effect, math.sqrt(math.fsum(parts)) / len(pairs), dof, level)
+    error, dof = added([(_variance(sample) / len(sample), len(sample) - 1) for sample in samples])
+    return t_difference(effect, error / len(pairs), dof, level)
+
+
+def added(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Return (standard error, degrees of freedom) of a sum. parts: (variance, degrees of freedom) of its independent terms.
+
+    Degrees of freedom after Satterthwaite (Biometrics 1946).
+    """
+    total = math.fsum(variance for variance, _ in parts)
+    return math.sqrt(total), total**2 / math.fsum(variance**2 / dof for variance, dof in parts)
 
 
 def t_difference(effect: float, error: float, dof: float, level: float = LEVEL) -> Difference:
@@ -137,19 +156,33 @@ def detectable(replicates: int, backbones: int = 1, power: float = 0.8, level: f
     return float(brentq(short, 0, 100)) * math.sqrt(2 / (replicates * backbones))
 
 
-def needed(effect: float, deviation: float, backbones: int = 1, most: int = MOST_REPLICATES) -> int | None:
+def needed(
+    effect: float,
+    deviation: float,
+    backbones: int = 1,
+    most: int = MOST_REPLICATES,
+    fixed: tuple[float, float] | None = None,
+) -> int | None:
     """Return the replicates per source that detect an effect with a power of 80 %; None if more than `most`.
 
-    deviation: standard deviation of a replicate.
+    deviation: standard deviation of a replicate. fixed: (variance, degrees of freedom) over images, which no replicate lowers.
     """
     if not effect or not deviation:
         return None
+
+    def least(replicates: int) -> float:
+        if fixed is None:
+            return (detectable(replicates, backbones) or math.inf) * deviation
+        trainings = 2 * deviation**2 / (replicates * backbones)
+        error, dof = added([(trainings, 2 * backbones * (replicates - 1)), fixed])
+        return _noncentrality(dof, LEVEL, power=0.8) * error
+
     low, high = 2, most  # bisection: the detectable effect decreases with replicates
-    if (detectable(most, backbones) or math.inf) * deviation > abs(effect):
+    if least(most) > abs(effect):
         return None
     while low < high:
         middle = (low + high) // 2
-        if (detectable(middle, backbones) or math.inf) * deviation <= abs(effect):
+        if least(middle) <= abs(effect):
             high = middle
         else:
             low = middle + 1
@@ -168,24 +201,6 @@ def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
         return Interval(None, None, AGREE)
     half = _critical(n - 1, level) * math.sqrt(_variance(values) / n)
     return Interval(mean(values) - half, mean(values) + half)
-
-
-def resample(groups: int, draws: int, rng: np.random.Generator) -> Floats:
-    """Return (draws, groups) counts of each group in bootstrap samples of all groups."""
-    return rng.multinomial(groups, np.full(groups, 1 / groups), size=draws).astype(np.float64)
-
-
-def percentiles(draws: Floats, units: int, level: float = LEVEL) -> tuple[float, float]:
-    """Return the expanded percentile interval of (D,) bootstrap draws from `units` units (Hesterberg, American Statistician 2015).
-
-    Plain percentiles are too narrow for few units, like a normal interval with the variance over n instead of n - 1.
-    NaN draws (samples without any class) are ignored.
-    """
-    from scipy.special import ndtr
-
-    outside = float(ndtr(-math.sqrt(units / (units - 1)) * _critical(units - 1, level)))
-    low, high = np.nanquantile(draws, [outside, 1 - outside])
-    return float(low), float(high)
 
 
 def _variance(values: Sequence[float]) -> float:

@@ -7,11 +7,11 @@ import pandas as pd
 
 from results import stats
 from results.board import BOARD, CELL_NAMES, board
-from results.compare import all_pairs
 from results.replicate_scores import Samples, samples
 from results.schedule_names import DEFAULT, TUNED
 from results.stats import Difference
 from results.tiers import TIER_ALPHA
+from results.uncertainty import all_pairs
 
 TUNED_NOTE = (
     "tuned - default: mean test mIoU with the tuned schedule minus that with the default one; Welch's 95 % interval"
@@ -105,4 +105,4 @@ def other_note(run: Mapping[Any, Any], runs: pd.DataFrame) -> str | None:
 def _established(data: Samples) -> tuple[set[tuple[str, str]], int]:
     """Return (pairs (better, worse) of sources, number of tested pairs)."""
     tested = [(key, one, p) for key, (one, p) in all_pairs(data).items() if p is not None and data.judged]
-    return {key if one.effect > 0 else key[::-1] for key, one, p in tested if p < TIER_ALPHA}, len(tested)
+    return {key if one.judged.effect > 0 else key[::-1] for key, one, p in tested if p < TIER_ALPHA}, len(tested)

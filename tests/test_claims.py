@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from examples import runs_table
@@ -10,6 +11,7 @@ from pretrain_sources.config_file import FileError, read_yaml_list
 from results.board_choice import UnanswerableError
 from results.claims import Expected, judge, judge_entry, parse, sentence
 from results.replicate_scores import samples
+from results.uncertainty import all_pairs
 
 
 def test_sentence_has_p_values_and_replicates() -> None:
@@ -42,14 +44,56 @@ def test_verdicts(text: str, verdict: str) -> None:
     claim = parse(text)
     judgement = judge(claim, samples(runs_table(), claim.metric))
     assert judgement.verdict == verdict, sentence(judgement)
-    assert sentence(judgement).startswith(verdict)
+    assert sentence(judgement).startswith(f"{verdict} alone and among all 6 pairs")
+
+
+def test_a_pair_alone_and_among_all() -> None:
+    """One pair of six is just established alone; among all six it is not, and the board's adjusted p says the same."""
+    runs = runs_table({"none": 0.6, "a": 0.6, "b": 0.6, "satir": 0.6065}, n=5, spread=0.006, seed=4)
+    data = samples(runs)
+    for text in ("satir > none", "none > satir", "satir > none by 0.0001", "satir ~ none within 0.0001"):
+        judgement = judge(parse(text), data)
+        assert judgement.pairs == 6
+        [p] = [p for pair, (_, p) in all_pairs(data).items() if set(pair) == {"satir", "none"}]
+        assert judgement.p_adjusted == p
+        assert p is not None
+        assert judgement.found.judged.p is not None
+        assert judgement.found.judged.p < 0.05 < p, text
+        assert judgement.verdict == "NOT SHOWN"
+        assert judgement.alone == ("SUPPORTED" if text.startswith("satir >") else "CONTRADICTED")
+        assert sentence(judgement).startswith(f"{judgement.alone} alone, NOT SHOWN among all 6 pairs")
+    pair = samples(runs_table({"none": 0.6, "satir": 0.65}))
+    assert judge(parse("satir > none"), pair).pairs == 1
+    assert sentence(judge(parse("satir > none"), pair)).startswith("SUPPORTED: ")
+
+
+def test_verdict_alone_is_what_the_interval_says() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        data = samples(
+            runs_table({"none": 0.6, "satir": 0.6 + rng.normal(0, 0.01)}, n=4, spread=0.01, seed=int(rng.integers(99)))
+        )
+        for sign, by in ((">", 0.0), (">", 0.005), ("~", 0.005), ("~", 0.02)):
+            words = f"satir > none by {by}" if sign == ">" else f"satir ~ none within {by}"
+            judgement = judge(parse(words), data)
+            one = judgement.found.judged
+            assert one.low is not None
+            assert one.high is not None
+            if sign == ">":
+                expected = "SUPPORTED" if one.low > by else "CONTRADICTED" if one.high < by else "NOT SHOWN"
+            else:
+                near = one.equivalent(by)
+                assert near is not None
+                outside = one.low > by or one.high < -by
+                expected = "SUPPORTED" if near < 0.05 else "CONTRADICTED" if outside else "NOT SHOWN"
+            assert judgement.alone == judgement.verdict == expected
 
 
 def test_not_shown_reports_needed_replicates() -> None:
     small = runs_table({"none": 0.6, "satir": 0.606}, n=3, spread=0.01, seed=5)
     judgement = judge(parse("satir > none"), samples(small))
     assert judgement.verdict == "NOT SHOWN"
-    assert judgement.difference.effect > 0
+    assert judgement.found.judged.effect > 0
     assert judgement.needed is not None
     assert judgement.needed > 3
     assert f"about {judgement.needed} would be needed" in sentence(judgement)

@@ -8,8 +8,9 @@ from examples import BACKBONES, runs_table
 
 from results import stats
 from results.board_choice import UnanswerableError, one_board
-from results.compare import POOLED, all_pairs, compare
+from results.compare import POOLED, compare
 from results.replicate_scores import samples
+from results.uncertainty import all_pairs
 
 
 def test_pair_depends_only_on_its_own_scores() -> None:
@@ -44,7 +45,7 @@ def test_order_names_and_other_sources_do_not_matter() -> None:
 def test_adjusted_p_covers_all_pairs() -> None:
     pairs = all_pairs(samples(runs_table()))
     assert len(pairs) == 6
-    raw = [one.p for one, _ in pairs.values()]
+    raw = [one.judged.p for one, _ in pairs.values()]
     assert [p for _, p in pairs.values()] == stats.holm(raw)  # type: ignore[arg-type]
 
 

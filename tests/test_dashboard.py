@@ -19,7 +19,7 @@ from test_questions import filled  # noqa: F401 - a fixture
 from dashboard import filters
 from dashboard.views.leaderboard import badges, gain
 from dashboard.views.run import about_val, importance
-from results import image_bootstrap, load_table, prediction_samples
+from results import load_table, over_images, prediction_samples
 from results.board import board, constant_note
 from results.class_scores import class_means
 from results.record_files import write_record
@@ -146,7 +146,7 @@ def test_the_other_metric(opened: Open, filled: Path) -> None:  # noqa: F811
 
 def test_compare_shows_the_judgement(opened: Open, filled: Path) -> None:  # noqa: F811
     shown_texts = texts(opened(filled, page="Compare", a="satir", b="none"))
-    assert "SUPPORTED: satir is" in shown_texts
+    assert "SUPPORTED alone and among all 15 pairs: satir is" in shown_texts
     assert "12 groups of 48 test images" in shown_texts
     assert "Choose two different sources" in texts(opened(filled, page="Compare", a="none", b="none"))
 
@@ -312,8 +312,8 @@ def test_store_that_changes_while_the_page_is_open(opened: Open, filled: Path, t
     app = opened(copied, page="Compare", a="satir", b="none")
     for path in copied.rglob("evidence.npz"):
         path.write_bytes(evidence(99).to_bytes())
-    image_bootstrap._counts.cache_clear()
-    image_bootstrap._image_scores.cache_clear()
+    over_images._counts.cache_clear()
+    over_images._image_scores.cache_clear()
     app.run()
     assert not app.exception
     assert "does not match the checksum in its record.json" in texts(app)

@@ -15,12 +15,13 @@ from results.bundle import Listing, Submission
 from results.claims import judge, parse, sentence
 from results.compare import compare
 from results.evidence import Evidence, sha256
-from results.image_bootstrap import image_differences, interval
 from results.known_leaks import LeakFinding, Near
+from results.over_images import image_differences
 from results.record_files import write_record
 from results.replicate_scores import samples
 from results.store import Store
 from results.tiers import tiers
+from results.uncertainty import Judge
 
 IMAGES, GROUPS = 40, 8
 SOURCES = ("none", "imagenet", "satir")
@@ -88,7 +89,7 @@ def test_pair_is_compared_on_images_clean_for_both(store: Store) -> None:
     assert after["effect"] != before["effect"]
     assert any("satir has seen 7 of 40 test images (17.5%)" in note for note in data.notes)
     judgement = judge(parse("satir > none"), data)
-    assert judgement.difference.effect == after["effect"]
+    assert judgement.found.judged.effect == after["effect"]
     assert "satir has seen 7 of 40 test images (17.5%)" in sentence(judgement)
     assert "has seen" not in sentence(judge(parse("imagenet > none"), data))
 
@@ -143,10 +144,9 @@ def test_search_without_matches_keeps_the_rank(store: Store) -> None:
 def test_intervals_over_images_leave_out_seen_images(store: Store) -> None:
     touch(store, "satir", 5)
     data = samples(load_table(store.root))
-    (low, high), note = interval(store, data, "satir", "none", "miou", None)
-    assert low is not None
-    assert high is not None
-    assert "7 groups of 35 test images" in note
+    one = Judge(data).between("satir", "none")
+    assert one.both.low is not None
+    assert "7 groups of 35 test images" in one.note
     assert len(image_differences(store, data, "satir", "none")) == 35
 
 

@@ -50,6 +50,29 @@ def test_absent_class_is_excluded_but_its_false_pixels_count() -> None:
     assert metrics.miou(confusion) == pytest.approx((6 / 10 + 1) / 2)
 
 
+def test_mmsegmentation_counts_a_class_that_is_only_predicted_as_zero() -> None:
+    """The example in results/README.md, then mmsegmentation's own lines: intersect, union, nanmean."""
+    confusion = np.array([[50, 0, 0], [0, 40, 10], [0, 0, 0]])
+    assert metrics.miou(confusion) == pytest.approx(0.9)
+    assert metrics.miou_mmsegmentation(confusion) == pytest.approx(0.6)
+    assert np.isnan(metrics.miou_mmsegmentation(np.zeros((2, 2), int)))
+
+
+@given(arrays(np.int64, (4, 4), elements=st.integers(0, 9)))
+def test_both_conventions_agree_where_every_predicted_class_occurs(confusion: np.ndarray) -> None:
+    intersect, predicted, truth = np.diag(confusion), confusion.sum(0), confusion.sum(1)
+    if not predicted.any():
+        return
+    with np.errstate(invalid="ignore"):
+        expected = np.nanmean(intersect / (predicted + truth - intersect))
+    found = metrics.miou_mmsegmentation(confusion)
+    assert found == pytest.approx(expected)
+    if not ((truth == 0) & (predicted > 0)).any():
+        assert found == pytest.approx(metrics.miou(confusion))
+    elif truth.any():
+        assert found <= metrics.miou(confusion)
+
+
 @given(confusions)
 def test_constant_is_the_best_constant_prediction(confusion: np.ndarray) -> None:
     truth = confusion.sum(1)

@@ -76,7 +76,7 @@ def test_compare_shows_effect_interval_images_and_verdict(filled: Path, bench: B
     assert "people-made masks" in result.out
     assert re.search(r"^all .*4 and 4", result.out, re.MULTILINE)
     assert "12 groups of 48 test images" in result.out
-    assert "SUPPORTED: satir is" in result.out
+    assert "SUPPORTED alone and among all 15 pairs: satir is" in result.out
     one = bench(
         "compare", "satir", "none", "--store", filled, "--backbone", "tiny", "--per-class", "--metric", "weighted_f"
     )
@@ -115,7 +115,10 @@ def test_claims_as_markdown_lists(filled: Path, bench: Bench, tmp_path: Path) ->
     assert result.code == 2
     lines = result.out.splitlines()
     assert lines[:2] == ["Does it?", ""]
-    assert re.fullmatch(r"- \*\*It helps\.\*\* SUPPORTED: satir is 0\.\d{4} mIoU ahead of none .*\.", lines[2])
+    assert re.fullmatch(
+        r"- \*\*It helps\.\*\* SUPPORTED alone and among all 15 pairs: satir is 0\.\d{4} mIoU ahead of none .*\.",
+        lines[2],
+    )
     assert lines[3].startswith("- **A lot.** NOT AS EXPECTED (supported): NOT SHOWN")
     assert lines[4:7] == ["", "Or the reverse?", ""]
     assert lines[7].startswith("- **none > satir** CONTRADICTED")
@@ -198,7 +201,7 @@ def test_the_views_of_the_table(filled: Path, bench: Bench) -> None:
     assert re.search(r"^1 +satir ", tiers, re.MULTILINE)
     assert "does not mean that they are equal" in tiers
     latex = bench("table", "--tiers", "--format", "latex", "--store", filled).out
-    assert r"\begin{tabular}{llllll}" in latex
+    assert r"\begin{tabular}{lllllll}" in latex
     assert "satir/n-10" in bench("table", "--per-class", "--store", filled).out
     assert "best of 2" in bench("table", "--tuning", "--store", filled).out
     one = bench("table", "--tiers", "--backbone", "tiny", "--format", "csv", "--store", filled).out

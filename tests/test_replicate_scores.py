@@ -3,8 +3,9 @@ import pytest
 from examples import runs_table
 
 from results.board_choice import UnanswerableError
-from results.compare import all_pairs, compare
+from results.compare import compare
 from results.replicate_scores import samples
+from results.uncertainty import all_pairs
 
 
 @pytest.mark.parametrize(

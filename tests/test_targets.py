@@ -328,9 +328,9 @@ def test_legs_of_the_real_frames_are_groups_and_share_no_date(hit_uav: Path) -> 
     assert {split: len(frames) for split, frames in target.splits.items()} == {"train": 440, "val": 180, "test": 368}
     legs = {split: {frame.group for frame in frames} for split, frames in target.splits.items()}
     assert {split: len(named) for split, named in legs.items()} == {"train": 11, "val": 8, "test": 9}
-    assert {leg.split("-")[0] for leg in legs["train"]} == {"20210116", "20210120"}
-    assert {leg.split("-")[0] for leg in legs["val"]} == {"20210119", "20210123"}
-    assert {leg.split("-")[0] for leg in legs["test"]} == {"20210118", "20210121"}
+    assert {leg.split(" / ")[0] for leg in legs["train"]} == {"20210116", "20210120"}
+    assert {leg.split(" / ")[0] for leg in legs["val"]} == {"20210119", "20210123"}
+    assert {leg.split(" / ")[0] for leg in legs["test"]} == {"20210118", "20210121"}
     assert "legs nest in dates" in target.spec.group_note
     pixels = np.array([target.facts[frame.id].pixels for frame in target.splits["train"]]).sum(0)
     assert pixels[0] / pixels.sum() == pytest.approx(0.965, abs=0.01)
@@ -340,7 +340,7 @@ def test_an_index_without_a_split_is_named(tmp_path: Path) -> None:
     (tmp_path / "hit-uav").mkdir()
     with pytest.raises(DataError, match=r"cannot read .*index\.csv: No such file or directory; index\.csv lists every"):
         open_target("hit-uav", tmp_path)
-    (tmp_path / "hit-uav" / "index.csv").write_text("file,split,leg\na.jpg,train,1\n")
+    (tmp_path / "hit-uav" / "index.csv").write_text("file,split,date,leg\na.jpg,train,1,1\n")
     with pytest.raises(DataError, match="lists no frame for val, test"):
         open_target("hit-uav", tmp_path)
 
@@ -613,7 +613,7 @@ def test_an_index_in_another_csv_dialect_gives_the_same_target(hit_uav: Path, tm
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        (lambda row: row.rsplit(",", 1)[0] + ",another", "listed twice, with different legs"),
+        (lambda row: row.rsplit(",", 1)[0] + ",another", "listed twice, with different groups"),
         (lambda row: "a,b.jpg,train,x,1,2,3,4,l", "too many fields"),
         (lambda row: "a.jpg,train,train,1,2,3,4,", "too few fields"),
     ],
@@ -622,6 +622,19 @@ def test_an_inconsistent_index_is_refused(line: Callable[[str], str], says: str,
     root, rows = few_real_frames(hit_uav, tmp_path)
     (root / "index.csv").write_text("\n".join([*rows, line(rows[1])]))
     with pytest.raises(DataError, match=f"line 8: .*{says}"):
+        open_target("hit-uav", tmp_path)
+
+
+def test_groups_that_nest_are_named_with_the_larger_one(hit_uav: Path, tmp_path: Path) -> None:
+    root, rows = few_real_frames(hit_uav, tmp_path)
+    (root / "index.csv").write_text("\n".join(rows))
+    target = open_target("hit-uav", tmp_path)
+    for frame in (frame for frames in target.splits.values() for frame in frames):
+        date, leg = frame.group.split(" / ")
+        assert leg.startswith(f"{date}-")
+    columns = rows[0].split(",")
+    (root / "index.csv").write_text("\n".join([rows[0].replace(columns[3], "day"), *rows[1:]]))
+    with pytest.raises(DataError, match="no column 'date'"):
         open_target("hit-uav", tmp_path)
 
 

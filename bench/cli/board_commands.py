@@ -1,6 +1,7 @@
 """Results of a store: `bench table`, `compare`, `claim`, `scaling`, `report`, `leaks` and `dashboard`."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,21 @@ from bench.cli.options import BACKBONE, BOARD, DATA, FOLDER, METRIC, SCHEDULE, S
     flag_value="list",
     help="Add these scores to the board, such as precision,recall,area; without a name, list them.",
 )
+@click.option(
+    "--iou",
+    type=click.Choice(["present", "mmseg"]),
+    help="mIoU over classes that are present, or as in mmsegmentation.",
+)
 @with_(METRIC, BACKBONE, *BOARD, SCHEDULE, TEST_SPLIT)
-def table(store: Path, form: str, views: tuple[str, ...], columns: str | None, metric: str, **names: Any) -> None:  # noqa: ANN401
+def table(
+    store: Path,
+    form: str,
+    views: tuple[str, ...],
+    columns: str | None,
+    iou: str | None,
+    metric: str,
+    **names: Any,  # noqa: ANN401
+) -> None:
     """Show the leaderboard of a store.
 
     Each cell has the mean and the 95 % interval over its replicates for both metrics; a failed or skipped cell has its reason.
@@ -54,27 +68,35 @@ def table(store: Path, form: str, views: tuple[str, ...], columns: str | None, m
     if len(views) > 1 and form in ("csv", "json"):
         raise BenchError(f"--format {form} writes one table: choose one of {', '.join(f'--{view}' for view in views)}")
     if views:
+        if iou is not None:
+            raise BenchError(f"--iou applies to the board and not to --{views[0]}")
         from bench.cli import questions
         from results.store import Store
 
         say("\n\n".join(questions.view_text(Store(store), view, metric, form, **names) for view in views))
         return
+    if metric != "miou":
+        raise BenchError("--metric applies only to --tiers and --per-class: the board shows both metrics")
+    say(_board(store, form, added, iou, names))
+
+
+def _board(store: Path, form: str, added: Sequence[str], iou: str | None, names: dict[str, Any]) -> str:
+    """Format the board. added: scores to add. names: of the cells to show, and the test split and schedule."""
     from bench.cli import tables
     from results import load_table
     from results.board import board
     from results.board_choice import on_schedule
     from results.escape import for_terminal
     from results.further import on_split, with_further
+    from results.iou_convention import with_convention
     from results.schedule_names import DEFAULT
     from results.tuned_against_default import with_tuned
 
-    if metric != "miou":
-        raise BenchError("--metric applies only to --tiers and --per-class: the board shows both metrics")
     runs = load_table(store)
     for line in runs.attrs["unreadable"]:
         say(for_terminal(f"left out: {line}"), err=True)
     split, schedule = names.pop("test"), names.pop("schedule")
-    whole = on_split(runs, split)
+    whole = with_convention(on_split(runs, split), iou)
     runs = on_schedule(whole, schedule)
     cells = board(runs) if split is not None else with_further(board(runs), runs)
     cells = with_tuned(cells, whole) if schedule == DEFAULT else cells
@@ -84,7 +106,7 @@ def table(store: Path, form: str, views: tuple[str, ...], columns: str | None, m
         raise BenchError(
             "no runs match --target, --protocol, --train-frac, --backbone, --schedule and --test; leave them out to show all runs"
         )
-    say(tables.table_text(cells, runs, form, whole, added))
+    return tables.table_text(cells, runs, form, whole, added)
 
 
 @click.command(cls=Command)

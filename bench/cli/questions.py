@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from pretrain_sources.config_file import read_yaml_list
-from results import image_bootstrap, scaling
+from results import scaling
 from results.board_choice import UnanswerableError, one_board, one_protocol
 from results.claims import Claim, Expected, Judgement, judge, judge_entry, parse, sentence
-from results.compare import CLASS_COLUMNS, POOLED, classes_of, compare, compare_classes
+from results.compare import CLASS_COLUMNS, HOW, INTERVALS, classes_of, compare, compare_classes
 from results.escape import ascii_json, for_csv, for_terminal, unique
 from results.further import on_split
 from results.marks import schedule_words, split_words
@@ -23,9 +23,6 @@ from results.table import runs_frame
 from results.text_tables import CLEAN, grid, page
 from results.tiers import tier_notes, tiers
 from results.tuning_gain import gains
-
-HOW = """95 % intervals over replicates: Welch's on one backbone, of the mean difference over backbones for 'all'. p Holm corrects
-for all pairs of the board. 'could show': the smallest difference that such data detects in 80 % of experiments."""
 
 
 class View(NamedTuple):
@@ -66,23 +63,23 @@ def compare_text(
         rows = rows[rows["backbone"] == backbone]
         if rows.empty:
             raise UnanswerableError(f"backbone '{backbone}' has no runs of both '{a}' and '{b}'")
-    columns = ("backbone", a, b, "difference", "95 %", "p", "p Holm", "could show", "replicates", "95 % over images")
+    spans = [f"95 % {kind}" for kind in INTERVALS]
+    columns = ("backbone", a, b, "difference", *spans, "p", "p Holm", "could show", "replicates")
     body = [
         (
             row["backbone"],
             f"{row['mean_a']:.4f}",
             f"{row['mean_b']:.4f}",
             f"{row['effect']:+.4f}",
-            span(row["low"], row["high"]),
+            *(span(row[f"{kind}_low"], row[f"{kind}_high"]) for kind in INTERVALS),
             *(p_text(row[name]) for name in ("p", "p_holm")),
             "-" if pd.isna(row["shown"]) else f"{row['shown']:.4f}",
             f"{row['n_a']} and {row['n_b']}",
-            span(*image_bootstrap.interval(store, measured, a, b, metric, _one(row["backbone"]))[0]),
         )
         for row in rows.to_dict("records")
     ]
     notes = [str(why) for why in dict.fromkeys(rows["why_not"].dropna())]
-    notes += [image_bootstrap.interval(store, measured, a, b, metric, _one(rows["backbone"].iloc[-1]))[1]]
+    notes += map(str, dict.fromkeys(rows["images"]))
     notes += _left_out(measured, a, b)
     verdict = sentence(judge(Claim(a, ">", b, 0.0, metric, backbone), measured))
     parts = [
@@ -112,18 +109,14 @@ def _classes(runs: pd.DataFrame, a: str, b: str, metric: str, backbone: str | No
         )
         for row in rows.to_dict("records")
     ]
-    return grid(("class", "difference", "95 %", "p Holm over classes"), body, "table")
-
-
-def _one(backbone: str) -> str | None:
-    return None if backbone == POOLED else backbone
+    return grid(("class", "difference", "95 % trainings", "p Holm over classes"), body, "table")
 
 
 def claim_text(store: Store, text: str, **filters: Unpack[Filters]) -> tuple[str, Judgement]:
     """Judge a claim; return (text, judgement)."""
     claim = parse(text)
     judgement = judge(claim, samples(board_of(store, **filters), claim.metric))
-    return for_terminal(sentence(judgement)), judgement
+    return for_terminal(f"{sentence(judgement)}. {judgement.found.note}"), judgement
 
 
 def claims_text(store: Store, path: Path, form: str = "text") -> tuple[str, bool]:
@@ -131,9 +124,9 @@ def claims_text(store: Store, path: Path, form: str = "text") -> tuple[str, bool
 
     `says` and `about` of an entry are Markdown and stay as they are, on one line.
     """
-    table, lines, good = runs_frame(store), [], True
+    table, lines, notes, good = runs_frame(store), [], dict[str, None](), True
     for entry in read_yaml_list(path, Expected):
-        expected, verdict = _expected(entry, table)
+        expected, verdict = _expected(entry, table, notes)
         good &= expected
         mark = f"{'as expected' if expected else 'NOT AS EXPECTED'} ({entry.expect})"
         claim, verdict = (CLEAN["md" if form == "md" else "table"](text) for text in (entry.claim, verdict))
@@ -145,21 +138,28 @@ def claims_text(store: Store, path: Path, form: str = "text") -> tuple[str, bool
             lines.append("\n  ".join(filter(None, [f"{mark}: {claim}", says, verdict])))
     if not lines:
         raise UnanswerableError(f"{path} contains no claims")
+    lines += ["", *map(CLEAN["md" if form == "md" else "table"], notes)]
     return "\n".join(lines).strip("\n"), good
 
 
-def _expected(entry: Expected, table: pd.DataFrame) -> tuple[bool, str]:
+def _expected(entry: Expected, table: pd.DataFrame, notes: dict[str, None]) -> tuple[bool, str]:
     try:
         judgement = judge_entry(entry, table)
     except UnanswerableError as error:
         return False, str(error)
+    notes[judgement.found.note] = None
     return judgement.verdict.lower() == entry.expect, sentence(judgement)
 
 
 def tiers_view(measured: Samples, metric: str) -> View:
     """Rank the sources of a board in tiers; each pair is pooled over the backbones that both have."""
     rows = tiers(measured)
-    names = {"mean": f"mean {METRICS[metric]}", "n": "replicates", "beaten_by": "established better"}
+    names = {
+        "mean": f"mean {METRICS[metric]}",
+        "n": "replicates",
+        "beaten_by": "established better",
+        "beaten_alone": "better alone",
+    }
     return View(measured.notes, rows.drop(columns="untested").rename(columns=names), tier_notes(measured, rows))
 
 

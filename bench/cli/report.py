@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.cli.questions import HOW, cell_text, p_text, span, tiers_view
+from bench.cli.questions import cell_text, p_text, span, tiers_view
 from bench.cli.tables import source_text
 from results import scaling
 from results.board import BOARD, board, constant_note
 from results.charts import scaling_chart, svg, tiers_chart
-from results.compare import POOLED, all_pairs
+from results.compare import HOW, INTERVALS, POOLED
 from results.escape import for_csv, for_html, without_paths
 from results.further import column_of, further_of, on_split, splits_of, with_further
 from results.marks import board_words
@@ -25,6 +25,7 @@ from results.schedule_names import TUNED
 from results.scores import Scores
 from results.store import Store, write_atomic
 from results.table import runs_frame
+from results.uncertainty import all_pairs
 
 STYLE = """
 :root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; }
@@ -122,17 +123,21 @@ def _pairs(measured: Samples, metric: str, title: str) -> Iterable[str]:
     body = []
     for a, b in combinations(sorted(measured.scores), 2):
         if (a, b) in pairs:
-            one, adjusted = pairs[a, b]
+            found, adjusted = pairs[a, b]
+            one = found.judged
             shared = measured.common(a, b)
             backbones = shared[0] if len(shared) == 1 else f"{POOLED} ({len(shared)})"
             tested = (
                 f"{one.effect:+.4f}",
-                span(one.low, one.high),
+                *(span(kind.low, kind.high) for kind in (found.trainings, found.images, found.both)),
                 p_text(one.p),
                 p_text(adjusted),
             )
             body.append((a, b, backbones, *tested, _or_dash(one.minimum_detectable_effect), one.why_not or ""))
-    yield _table(("A", "B", "backbones", "A - B", "95 %", "p", "p Holm", "could show", "note"), body)
+    yield _table(
+        ("A", "B", "backbones", "A - B", *(f"95 % {kind}" for kind in INTERVALS), "p", "p Holm", "could show", "note"),
+        body,
+    )
 
 
 def _curves(rows: pd.DataFrame) -> Iterable[str]:

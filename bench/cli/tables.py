@@ -23,6 +23,8 @@ def table_text(
     Scores of classes are tables of their own below the board, except in csv and json.
     """
     from results.board import BOARD, constant_note
+    from results.cell_intervals import with_intervals
+    from results.iou_convention import NOTE as IOU_NOTE
 
     if columns:
         from bench.cli.board_columns import widened
@@ -30,6 +32,7 @@ def table_text(
 
         in_rows = columns if form in ("csv", "json") else [name for name in columns if name in RUN_SCORES]
         cells = widened(cells, runs, in_rows)
+    cells = with_intervals(cells, runs)
     if form == "csv":
         return for_csv(cells).rstrip("\n")
     rows = _rows(cells)
@@ -46,7 +49,7 @@ def table_text(
         its_cells, its_runs = (frame[(frame[BOARD] == list(key)).all(axis=1)] for frame in (cells, runs))
         note = constant_note(its_runs)
         notes = [] if note is None else [note]
-        notes += _other_schedule(of_board, both)
+        notes += _other_schedule(of_board, both) + ([IOU_NOTE] if "iou" in runs.attrs else [])
         parts.append(_board_text(of_board, form, names[key[:2]] > 1, notes))
         parts += _class_tables(its_cells, its_runs, columns, form)
     return "\n\n".join([*parts, _paper_text(form)])
@@ -65,6 +68,7 @@ LEARNED_NOTE = (
 
 
 def _board_text(rows: list[dict[str, Any]], form: str, several: bool, notes: Sequence[str]) -> str:
+    from results.cell_intervals import INTERVALS_NOTE
     from results.class_scores import RUN_SCORES
     from results.further import column_of, further_of
     from results.tuning_gain import gain_notes
@@ -73,8 +77,9 @@ def _board_text(rows: list[dict[str, Any]], form: str, several: bool, notes: Seq
     further = [name for name in further_of(rows[0]) if any(row[column_of(name)] is not None for row in rows)]
     compared = "tuned_minus_default" in rows[0]
     more = [(name, title) for name, title in RUN_SCORES.items() if name in rows[0]]
-    columns = ["rank", "source", "backbone", "mIoU", "95 %", "weighted F", "95 %", "n"]
-    columns[7:7] = [f"mIoU {name}" for name in further] + [title for _, title in more]
+    kinds = [kind for kind in ("images", "both") if any(row[f"miou_{kind}_low"] is not None for row in rows)]
+    columns = ["rank", "source", "backbone", "mIoU", "95 %", *(f"95 % {kind}" for kind in kinds), "weighted F", "95 %"]
+    columns += [f"mIoU {name}" for name in further] + [title for _, title in more] + ["n"]
     columns += ["tuned - default"] if compared else ["val default", "gain of tuning"]
     columns += [*(["pseudo-labels"] if learned else []), "status"]
     body = [
@@ -84,6 +89,7 @@ def _board_text(rows: list[dict[str, Any]], form: str, several: bool, notes: Seq
             row["backbone"],
             _number(row["miou"]),
             _interval(row, "miou"),
+            *(_interval(row, f"miou_{kind}") for kind in kinds),
             _number(row["weighted_f"]),
             _interval(row, "weighted_f"),
             *(_number(row[column_of(name)]) for name in further),
@@ -95,7 +101,13 @@ def _board_text(rows: list[dict[str, Any]], form: str, several: bool, notes: Seq
         )
         for row in rows
     ]
-    notes = [*_row_notes(rows), *notes, *gain_notes(rows), *([LEARNED_NOTE] if learned else [])]
+    notes = [
+        *_row_notes(rows),
+        *([INTERVALS_NOTE] if kinds else []),
+        *notes,
+        *gain_notes(rows),
+        *([LEARNED_NOTE] if learned else []),
+    ]
     notes += [f"further test splits: {', '.join(further)}; --test shows the board of one"] if further else []
     return page(_board_head(rows[0], several), columns, body, notes, form)
 
@@ -141,6 +153,7 @@ def _row_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     notes += dict.fromkeys(_touched(row) for row in rows if row["touched"])
     notes += dict.fromkeys(unproven(row["source"], row["says_touched"]) for row in rows if row["says_touched"])
     notes += dict.fromkeys(str(row["interval_note"]) for row in rows if row["interval_note"] and row["n"])
+    notes += dict.fromkeys(str(row["images_note"]) for row in rows if row["images_note"])
     return notes
 
 

@@ -51,6 +51,10 @@ class Groups(Frozen):
         default=None, description="regular expression on the frame's name; its groups, or the match"
     )
     folder: bool = Field(default=False, description="the folder that `<path>` begins with")
+    within: str | None = Field(
+        default=None,
+        description="column of the index with larger groups, such as dates, in which these nest",
+    )
     note: str = Field(min_length=1, description="what such a group is; shown with the target")
     may_cross: bool = Field(default=False, description="whether a group may have frames in several splits")
 
@@ -58,7 +62,14 @@ class Groups(Frozen):
     def _has_one_source(self) -> "Groups":
         if sum((self.column is not None, self.pattern is not None, self.folder)) != 1:
             raise ValueError("set one of column, pattern and folder: true")
+        if self.within is not None and self.column is None:
+            raise ValueError("groups.within goes with groups.column")
         return self
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the index that make up a group's name, the larger group first."""
+        return tuple(name for name in (self.within, self.column) if name is not None)
 
     @field_validator("pattern")
     @classmethod

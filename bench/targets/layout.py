@@ -12,6 +12,7 @@ from bench.targets.card import TargetCard
 from bench.targets.frames import Frame, LayoutError, Listing
 from pretrain_sources.lists import SUFFIXES, Folder, ListError, composed, plain, read_rows, stem_of, two_forms
 from pretrain_sources.pool import block_of, read_groups
+from results.groups import nested
 from safe_io.files import read_regular
 
 NAMED = re.compile(r"<(?:name|path)>")
@@ -201,8 +202,8 @@ def _from_folders(card: TargetCard, places: _Places) -> tuple[Listed, list[str]]
 
 def _from_index(card: TargetCard, base: Path) -> tuple[Listed, GroupsOf, list[str]]:
     assert card.index is not None
-    path, column = base / card.index.file, card.groups.column if card.groups else None
-    columns = [card.index.name, card.index.split, *([column] if column else [])]
+    path, of_group = base / card.index.file, card.groups.columns if card.groups else ()
+    columns = [card.index.name, card.index.split, *of_group]
     try:
         rows = read_rows(path, columns)
     except ListError as error:
@@ -218,9 +219,9 @@ def _from_index(card: TargetCard, base: Path) -> tuple[Listed, GroupsOf, list[st
         if value not in known:
             return {}, {}, [f"  {path}, line {line}: unknown split '{value}'"]
         stem = _without_suffix(name.replace("\\", "/")) if "<path>" in card.images else stem_of(name)
-        group = more[0] if more else _group(card, stem)
+        group = nested(*more) if more else _group(card, stem)
         if first.setdefault((plain(name), value), group) != group:
-            return {}, {}, [f"  {path}, line {line}: {name} is listed twice, with different {column}s"]
+            return {}, {}, [f"  {path}, line {line}: {name} is listed twice, with different groups"]
         if value in of_value:
             listed[of_value[value]].append(stem)
             groups[of_value[value], stem] = group
@@ -246,9 +247,9 @@ def _group(card: TargetCard, stem: str) -> str:
     if card.groups is None:
         return block_of(stem)
     if card.groups.folder:
-        return stem.split("/", 1)[0] if "/" in stem else ""
+        return nested(stem.split("/", 1)[0]) if "/" in stem else ""
     match = re.search(card.groups.pattern or "", stem)
-    return "" if match is None else " ".join(part or "" for part in match.groups()) or match.group()
+    return "" if match is None else nested(" ".join(part or "" for part in match.groups()) or match.group())
 
 
 def _crossing(card: TargetCard, splits: Mapping[str, Iterable[Frame]]) -> list[str]:

@@ -1,14 +1,16 @@
 """Comparison of two sources: overall, per class and per image."""
 
+import pandas as pd
 import streamlit as st
 
 from dashboard.filters import Chosen
 from dashboard.widgets import figure, plain, table, two_sources
-from results import charts, image_bootstrap
+from results import charts
 from results.board_choice import UnanswerableError
 from results.claims import Claim, judge, sentence
-from results.compare import compare, compare_classes
+from results.compare import HOW, INTERVALS, compare, compare_classes
 from results.escape import without_paths
+from results.over_images import image_differences
 from results.replicate_scores import METRICS, Samples
 from results.store import StoreError
 
@@ -33,13 +35,19 @@ def _pair(chosen: Chosen, data: Samples, a: str, b: str) -> None:
         if name in (a, b):
             st.caption(plain(f"Left out, {name} × {place}: {why}"))
     figure(charts.forest_chart(rows, a, b, METRICS[chosen.metric]), "difference")
-    table(
-        rows, "difference", {"shown": "could show", "p_holm": "p Holm", "mean_a": "A", "mean_b": "B", "why_not": "note"}
-    )
-    (low, high), note = image_bootstrap.interval(chosen.contents.store, data, a, b, chosen.metric, None)
-    st.caption(plain(note) if low is None else plain(f"{note} 95 % interval over images: {low:+.4f} to {high:+.4f}."))
+    table(shown(rows), "difference", {"shown": "could show", "p_holm": "p Holm"}, download=rows)
+    st.caption(plain(*dict.fromkeys(rows["images"]), HOW))
     st.subheader("Classes")
     table(compare_classes(chosen.whole, a, b, chosen.metric), "classes", {"p_holm": "p Holm", "why_not": "note"})
     st.subheader("Test images with the largest differences")
     st.caption("mIoU of each image, averaged over the runs of each source on their common backbones.")
-    table(image_bootstrap.image_differences(chosen.contents.store, data, a, b), "images")
+    table(image_differences(chosen.contents.store, data, a, b), "images")
+
+
+def shown(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns to show, each interval as text. rows: from `results.compare.compare`."""
+    made = rows[["backbone", "mean_a", "mean_b", "effect"]].set_axis(["backbone", "A", "B", "A - B"], axis="columns")
+    for kind in INTERVALS:
+        ends = zip(rows[f"{kind}_low"], rows[f"{kind}_high"], strict=True)
+        made[f"95 % {kind}"] = ["" if pd.isna(low) else f"{low:.4f} – {high:.4f}" for low, high in ends]
+    return made.join(rows[["p", "p_holm", "shown", "n_a", "n_b"]]).assign(note=rows["why_not"])

@@ -6,7 +6,7 @@ import streamlit as st
 
 from dashboard.filters import Chosen
 from dashboard.widgets import choice, plain, two_sources
-from results import charts, image_bootstrap, prediction_samples
+from results import charts, over_images, prediction_samples
 from results.board_choice import UnanswerableError
 from results.escape import without_paths
 from results.record import TEST
@@ -43,7 +43,7 @@ def show(chosen: Chosen) -> None:
         st.info("This store has no sample images: they stay on the machine that made the runs.")
         return
     try:
-        differences = image_bootstrap.image_differences(store, data, a, b, backbone).set_index("image")["difference"]
+        differences = over_images.image_differences(store, data, a, b, backbone).set_index("image")["difference"]
     except (UnanswerableError, StoreError) as error:
         st.info(plain(without_paths(str(error), store.root)))
         return

@@ -12,6 +12,7 @@ from dashboard.widgets import figure, held_equal, lines, plain, table
 from results import charts
 from results.board import constant_note
 from results.board_choice import UnanswerableError
+from results.cell_intervals import INTERVALS_NOTE, with_intervals
 from results.class_scores import CLASS_SCORES, class_means, evidence_needed
 from results.compare import CLASS_COLUMNS
 from results.escape import unique, without_paths
@@ -41,12 +42,18 @@ def show(chosen: Chosen) -> None:
     names = {
         "cell": None,
         "miou_95": "mIoU 95 %",
+        "miou_images_95": "mIoU 95 % images",
+        "miou_both_95": "mIoU 95 % both",
         "weighted_f_95": "weighted F 95 %",
         "miou": "mIoU",
         "weighted_f": "weighted F",
         "run_s": "seconds per run",
     }
-    table(cell_rows(chosen), "cells", names, download=chosen.cells)
+    cells = with_intervals(chosen.cells, chosen.runs)
+    rows = cell_rows(chosen, cells)
+    table(rows, "cells", {name: title for name, title in names.items() if name in rows}, download=cells)
+    images = [INTERVALS_NOTE + "."] if cells["miou_both_low"].notna().any() else []
+    st.caption(plain(*images, *cells["images_note"].dropna().unique()))
     if (note := constant_note(chosen.whole)) is not None:
         st.caption(plain(note))
     notes = gain_notes(chosen.whole_cells.to_dict("records"))
@@ -85,7 +92,8 @@ def _tiers(chosen: Chosen) -> None:
     st.subheader("Tiers")
     rows = tiers(data)
     shown = rows[rows["source"].isin(chosen.cells["source"])]
-    names = {"mean": f"mean {METRICS[chosen.metric]}", "n": "replicates", "beaten_by": "established better"}
+    names = {"mean": f"mean {METRICS[chosen.metric]}", "n": "replicates"}
+    names |= {"beaten_by": "established better", "beaten_alone": "better alone"}
     table(shown.rename(columns=names).drop(columns="untested"), "tiers")
     about = [f"{data.about[name]}." for name in shown["source"] if name in data.about]
     st.caption(plain(*tier_notes(data, rows), "Tiers are computed among all sources of the board.", *about))
@@ -99,22 +107,27 @@ def badges(cell: Mapping[Hashable, Any]) -> list[str]:
     return [*names, *marks(cell), *([cell["status"]] if cell["status"] != "ok" else [])]
 
 
-def cell_rows(chosen: Chosen) -> pd.DataFrame:
-    """Return the table of cells; column `cell` is hidden."""
-    cells = chosen.cells
+def cell_rows(chosen: Chosen, cells: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of cells; column `cell` is hidden. cells: those chosen, `with_intervals`."""
     shown = {name: cells[name] for name in ("rank", "source")}
     shown |= {"badges": pd.Series(list(map(badges, cells.to_dict("records"))), index=cells.index)}
     shown |= {"backbone": cells["backbone"]}
     for metric in METRICS:
-        low, high = cells[f"{metric}_low"], cells[f"{metric}_high"]
-        spans = [f"{a:.3f} – {b:.3f}" if pd.notna(a) else "" for a, b in zip(low, high, strict=True)]
-        shown |= {metric: cells[metric], f"{metric}_95": pd.Series(spans, index=cells.index)}
+        shown |= {metric: cells[metric], f"{metric}_95": _spans(cells, metric)}
+        kinds = [f"{metric}_{kind}" for kind in ("images", "both") if f"{metric}_{kind}_low" in cells]
+        shown |= {f"{kind}_95": _spans(cells, kind) for kind in kinds if cells[f"{kind}_low"].notna().any()}
     further = further_of(chosen.whole_cells.dropna(axis="columns", how="all").columns)
     shown |= {f"mIoU {name}": cells[column_of(name)] for name in further}
     shown |= _tuning(cells)
     shown |= {f"gain over {source}": gain(chosen, source) for source in ("none", "imagenet")}
     shown |= {name: cells[name] for name in ("n", "trials", "run_s", "cell")}
     return pd.DataFrame(shown).reset_index(drop=True)
+
+
+def _spans(cells: pd.DataFrame, of: str) -> "pd.Series[str]":
+    """Return each interval as text. of: what the columns with its ends begin with."""
+    ends = zip(cells[f"{of}_low"], cells[f"{of}_high"], strict=True)
+    return pd.Series([f"{a:.3f} – {b:.3f}" if pd.notna(a) else "" for a, b in ends], index=cells.index)
 
 
 def _tuning(cells: pd.DataFrame) -> "dict[str, pd.Series[Any]]":

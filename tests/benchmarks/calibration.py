@@ -15,8 +15,9 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT)]
 
 from results import stats  # noqa: E402
-from results.crossed import over_both  # noqa: E402
-from results.image_bootstrap import LEAST_GROUPS, Counts, over_groups  # noqa: E402
+from results.over_images import LEAST_GROUPS, Counts, cell, variance  # noqa: E402
+from results.stats import Difference  # noqa: E402
+from results.uncertainty import Uncertainty, uncertain  # noqa: E402
 
 REPLICATES = (3, 5, 10)
 SOURCES = 5  # of a family of pairs
@@ -88,13 +89,23 @@ def images(experiments: int, rng: np.random.Generator) -> None:
             shared = rng.normal(0, 0.1, groups)
             runs = [[_counts(shared + rng.normal(mean, 0.05, groups), rng)] for mean in (0.6, 0.55)]
             for metric in covered:
-                found = over_groups([(runs[0], runs[1])], metric, seed=int(rng.integers(2**31)), draws=500)
+                found = over_all(
+                    [(runs[0], runs[1])], Difference(score(runs[0], metric) - score(runs[1], metric)), metric
+                ).images
                 assert found.low is not None
                 assert found.high is not None
                 covered[metric] += found.low <= 0.05 <= found.high
         for metric, count in covered.items():
             result("95 % interval over image groups covers", count / times, (0.93, 0.97), groups=groups, metric=metric)
     assert min(GROUPS) >= LEAST_GROUPS
+
+
+def over_all(pairs: list[tuple[list[Counts], list[Counts]]], trainings: Difference, metric: str) -> Uncertainty:
+    return uncertain(trainings, variance([(cell(a, metric), cell(b, metric)) for a, b in pairs]))
+
+
+def score(runs: list[Counts], metric: str) -> float:
+    return float(np.mean([run.weighted(np.ones((1, len(run.groups))), metric)[0] for run in runs]))
 
 
 LEGS, DATES, RUNS = 9, 2, 5
@@ -121,23 +132,40 @@ def crossed(experiments: int, rng: np.random.Generator) -> None:
                 runs = [[_counts(0.5 + row, rng) for row in one] for one in scores]
                 pair = [(runs[0], runs[1])]
                 alone = stats.difference([tuple(one.mean(1).tolist() for one in scores)])
-                both = over_both(alone, pair, "miou")
-                over = over_groups(pair, "miou", seed=int(rng.integers(2**31)), draws=300)
-                for what, low, high in (
-                    ("trainings", alone.low, alone.high),
-                    ("images", over.low, over.high),
-                    ("both", both.low, both.high),
-                ):
-                    assert low is not None
-                    assert high is not None
-                    covered[what] += low <= 0 <= high
-                assert both.p is not None
-                false += both.p < 0.05
+                found = over_all(pair, alone, "miou")
+                for what in covered:
+                    one = getattr(found, what)
+                    covered[what] += one.low <= 0 <= one.high
+                assert found.both.p is not None
+                false += found.both.p < 0.05
             facts = {"share of variance": name, "nested in two dates": nested, "replicates": RUNS, "groups": LEGS}
             for what, count in covered.items():
                 aim = (0.93, 0.97) if what == "both" and not nested else None
                 result(f"95 % interval over {what} covers", count / times, aim, **facts)
             result("false positives at 5 %, over both", false / times, None if nested else (0, 0.07), **facts)
+
+
+def verdicts(experiments: int, rng: np.random.Generator) -> None:
+    """Five sources that do not differ, scored on the same groups: how often is a pair called different, alone and among all?"""
+    times = max(1000, experiments // 10)
+    for nested in (False, True):
+        alone, among, any_alone = 0, 0, 0
+        for _ in range(times):
+            shared = _scores(0.02, nested, rng).mean(0)  # groups are as hard for every source
+            runs = [[_counts(0.5 + shared + row, rng) for row in _scores(0.02, nested, rng)] for _ in range(SOURCES)]
+            ps = []
+            for a, b in combinations(runs, 2):
+                trainings = stats.difference([tuple([score([run], "miou") for run in side] for side in (a, b))])  # type: ignore[list-item]
+                p = over_all([(a, b)], trainings, "miou").judged.p
+                assert p is not None
+                ps.append(p)
+            alone += ps[0] < 0.05
+            any_alone += min(ps) < 0.05
+            among += min(stats.holm(ps)) < 0.05
+        facts = {"sources": SOURCES, "nested in two dates": nested, "replicates": RUNS, "groups": LEGS}
+        result("a pair is SUPPORTED alone", alone / times, None if nested else (0, 0.06), **facts)
+        result("some pair of all is SUPPORTED alone", any_alone / times, None, **facts)
+        result("some pair is SUPPORTED among all", among / times, None if nested else (0, 0.06), **facts)
 
 
 def _scores(between: float, nested: bool, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -162,7 +190,7 @@ def _counts(quality: NDArray[np.float64], rng: np.random.Generator) -> Counts:
 def main() -> None:
     experiments = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     rng = np.random.default_rng(7)
-    for part in (replicates, families, images, crossed, skewed):
+    for part in (replicates, families, images, crossed, verdicts, skewed):
         part(experiments, rng)
 
 
