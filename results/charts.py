@@ -146,7 +146,7 @@ def forest_chart(rows: pd.DataFrame, a: str, b: str, metric: str) -> Chart:
     whole = _shown(pd.concat(parts).dropna(subset="low") if rows["low"].notna().any() else parts[0])
     kinds = [kind for kind in INTERVALS if kind in set(whole["over"])]
     base = alt.Chart(whole).encode(
-        y=alt.Y("backbone:N", sort=list(rows["backbone"]), title=None),
+        y=alt.Y("backbone:N", sort=list(dict.fromkeys(whole["backbone"])), title=None),
         yOffset=alt.YOffset("over:N", sort=kinds),
         color=alt.Color("over:N", sort=kinds, scale=alt.Scale(domain=kinds, range=SAFE), title="95 % over"),
     )
