@@ -118,3 +118,10 @@ def _row(data: Samples, a: str, b: str, backbone: str | None) -> dict[str, Any]:
         "why_not": difference.why_not,
         "images": one.note,
     }
+
+
+def p_text(value: float | None) -> str:
+    """Format a p value, or - if there is none."""
+    if value is None or pd.isna(value):
+        return "-"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -11,7 +11,7 @@ from pretrain_sources.config_file import read_yaml_list
 from results import scaling
 from results.board_choice import UnanswerableError, one_board, one_protocol
 from results.claims import Claim, Expected, Judgement, judge, judge_entry, parse, sentence
-from results.compare import CLASS_COLUMNS, HOW, INTERVALS, classes_of, compare, compare_classes
+from results.compare import CLASS_COLUMNS, HOW, INTERVALS, classes_of, compare, compare_classes, p_text
 from results.escape import ascii_json, for_csv, for_terminal, unique
 from results.further import on_split
 from results.marks import schedule_words, split_words
@@ -276,10 +276,3 @@ def cell_text(value: Any) -> str:  # noqa: ANN401
 def span(low: float | None, high: float | None) -> str:
     """Format an interval of differences."""
     return "-" if low is None or high is None or pd.isna(low) else f"{low:+.4f}..{high:+.4f}"
-
-
-def p_text(value: float | None) -> str:
-    """Format a p value, or - if there is none."""
-    if value is None or pd.isna(value):
-        return "-"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.cli.questions import cell_text, p_text, span, tiers_view
+from bench.cli.questions import cell_text, span, tiers_view
 from bench.cli.tables import source_text
 from results import scaling
 from results.board import BOARD, board, constant_note
 from results.charts import scaling_chart, svg, tiers_chart
-from results.compare import HOW, INTERVALS, POOLED
+from results.compare import HOW, INTERVALS, POOLED, p_text
 from results.escape import for_csv, for_html, without_paths
 from results.further import column_of, further_of, on_split, splits_of, with_further
 from results.marks import board_words

@@ -8,11 +8,13 @@ from dashboard.widgets import figure, plain, table, two_sources
 from results import charts
 from results.board_choice import UnanswerableError
 from results.claims import Claim, judge, sentence
-from results.compare import HOW, INTERVALS, compare, compare_classes
+from results.compare import HOW, INTERVALS, compare, compare_classes, p_text
 from results.escape import without_paths
 from results.over_images import image_differences
 from results.replicate_scores import METRICS, Samples
 from results.store import StoreError
+
+CLASS_TITLES = {"low": "95 % trainings, low", "high": "high", "p_holm": "p Holm over classes", "why_not": "note"}
 
 
 def show(chosen: Chosen) -> None:
@@ -36,9 +38,9 @@ def _pair(chosen: Chosen, data: Samples, a: str, b: str) -> None:
             st.caption(plain(f"Left out, {name} × {place}: {why}"))
     figure(charts.forest_chart(rows, a, b, METRICS[chosen.metric]), "difference")
     table(shown(rows), "difference", {"shown": "could show", "p_holm": "p Holm"}, download=rows)
-    st.caption(plain(*dict.fromkeys(rows["images"]), HOW))
+    st.caption(plain(*dict.fromkeys(rows["images"]), " ".join(HOW.split())))
     st.subheader("Classes")
-    table(compare_classes(chosen.whole, a, b, chosen.metric), "classes", {"p_holm": "p Holm", "why_not": "note"})
+    table(compare_classes(chosen.whole, a, b, chosen.metric), "classes", CLASS_TITLES)
     st.subheader("Test images with the largest differences")
     st.caption("mIoU of each image, averaged over the runs of each source on their common backbones.")
     table(image_differences(chosen.contents.store, data, a, b), "images")
@@ -50,4 +52,5 @@ def shown(rows: pd.DataFrame) -> pd.DataFrame:
     for kind in INTERVALS:
         ends = zip(rows[f"{kind}_low"], rows[f"{kind}_high"], strict=True)
         made[f"95 % {kind}"] = ["" if pd.isna(low) else f"{low:.4f} – {high:.4f}" for low, high in ends]
-    return made.join(rows[["p", "p_holm", "shown", "n_a", "n_b"]]).assign(note=rows["why_not"])
+    made = made.assign(p=rows["p"].map(p_text), p_holm=rows["p_holm"].map(p_text))
+    return made.join(rows[["shown", "n_a", "n_b"]]).assign(note=rows["why_not"])
