@@ -36,7 +36,7 @@ def from_compressed(text: str) -> NDArray[np.int64]:
     except UnicodeEncodeError as error:
         raise ValueError("compressed run lengths with a letter outside of ASCII") from error
     ends = np.flatnonzero(letters & 32 == 0)
-    if not len(letters) or letters.min() < 0 or letters.max() > 63 or ends[-1:] != len(letters) - 1:
+    if not len(ends) or letters.min() < 0 or letters.max() > 63 or ends[-1] != len(letters) - 1:
         raise ValueError("compressed run lengths are not complete")
     starts = np.concatenate(([0], ends[:-1] + 1))
     lengths = ends - starts + 1

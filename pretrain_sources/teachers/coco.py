@@ -21,6 +21,7 @@ from pretrain_sources.teachers.ready_masks import MOST_BYTES, ReadyFile, ReadyIm
 from safe_io.files import read_regular
 
 CROWDS, EMPTY = "annotations of crowds", "annotations without a segmentation"
+MOST = float(np.finfo(np.float32).max)  # a score
 Size = tuple[int, int]
 Json = dict[str, Any]
 
@@ -110,7 +111,7 @@ def checked_score(value: object, where: str) -> float:
     Raises:
         TeacherError: it is no finite number from 0 in single precision.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= np.finfo(np.float32).max:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST:
         raise TeacherError(f"{where} is {value!r:.40}, but must be a finite number from 0")
     return float(value)
 

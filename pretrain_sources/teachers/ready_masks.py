@@ -70,8 +70,8 @@ def obstacle(settings: CocoTeacher, weights: Path) -> str | None:
     """Return why the masks cannot be read and what to do, or None. The content of a file is not parsed."""
     path = _local_path(settings, weights)
     if path is None:
-        made = "; write it with `bench corpus oracle`" if settings.path == ORACLE_FILE else ""
-        return f"no masks {settings.path} beside the card nor in {weights}: put them there{made}, or correct `path`"
+        fix = "write it with `bench corpus oracle`" if settings.oracle else "put it there, or correct `path`"
+        return f"no masks {settings.path} beside the card nor in {weights}: {fix}"
     if not path.is_dir() and (size := path.stat().st_size) > MOST_BYTES:
         return (
             f"{path} has {size / 1e6:,.0f} MB, and at most {MOST_BYTES / 1e6:.0f} MB are read: use a folder of amg.py, "
