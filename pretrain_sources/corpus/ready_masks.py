@@ -14,7 +14,7 @@ from pretrain_sources.image_files import read_image
 from pretrain_sources.pool import PoolImage
 from pretrain_sources.recipe import CocoTeacher
 from pretrain_sources.teachers import Masks, Settings, ready_masks
-from pretrain_sources.teachers.ready_masks import ReadyFile, ReadyMask, WrongSizeError
+from pretrain_sources.teachers.ready_file import ReadyFile, ReadyMask, WrongSizeError
 
 BEYOND = "annotations of images that the pool lacks"
 

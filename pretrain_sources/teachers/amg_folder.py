@@ -10,7 +10,7 @@ from pretrain_sources.image_files import ImageError, read_label
 from pretrain_sources.lists import ListError, read_rows
 from pretrain_sources.teachers.coco import checked_score
 from pretrain_sources.teachers.contract import TeacherError
-from pretrain_sources.teachers.ready_masks import ReadyFile, ReadyImage, ReadyMask, WrongSizeError
+from pretrain_sources.teachers.ready_file import ReadyFile, ReadyImage, ReadyMask, WrongSizeError
 from safe_io.files import read_regular
 
 TABLE = "metadata.csv"

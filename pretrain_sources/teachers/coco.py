@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pretrain_sources.run_lengths import from_compressed, from_run_lengths
 from pretrain_sources.teachers.contract import TeacherError
-from pretrain_sources.teachers.ready_masks import MOST_BYTES, ReadyFile, ReadyImage, ReadyMask, WrongSizeError
+from pretrain_sources.teachers.ready_file import MOST_BYTES, ReadyFile, ReadyImage, ReadyMask, WrongSizeError
 from safe_io.files import read_regular
 
 CROWDS, EMPTY = "annotations of crowds", "annotations without a segmentation"
@@ -154,8 +154,7 @@ def _from_polygons(where: str, polygons: object, size: Size) -> NDArray[np.bool_
             if not math.isfinite(value) or not -side <= value <= 2 * side:
                 raise TeacherError(f"{where}: polygon at {value!r:.20}, far outside of its image of {width} x {height}")
     runs = coco_mask.merge(coco_mask.frPyObjects([[float(v) for v in one] for one in polygons], height, width))
-    drawn: NDArray[np.bool_] = coco_mask.decode(runs).astype(bool)
-    return drawn
+    return from_run_lengths(from_compressed(runs["counts"].decode("ascii")), size)
 
 
 def _sizes(given: Any, size: Size) -> str:  # noqa: ANN401 - of the file

@@ -4,57 +4,18 @@ Nothing is opened by a name in the files: names of images are only compared, and
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from pretrain_sources.hashing import fingerprint
 from pretrain_sources.lists import composed, plain
 from pretrain_sources.recipe import CocoTeacher
+from pretrain_sources.teachers import amg_folder, coco
 from pretrain_sources.teachers.contract import TeacherError
+from pretrain_sources.teachers.ready_file import MOST_BYTES, ReadyFile
 from safe_io.files import sha256_of, short_digest
 
-# json reads a file whole, and 100 MB of polygons took 0.6 GB of memory, so the largest file takes 3 GB
-MOST_BYTES = 500_000_000
 ORACLE_FILE = "oracle-masks.json"  # path in the card of satir/oracle
-
-
-class WrongSizeError(Exception):
-    """A mask has another size than its image; the message gives both."""
-
-
-@dataclass(frozen=True)
-class ReadyMask:
-    """A mask that is decoded when it is needed.
-
-    Attributes:
-        predicted_iou, stability: its scores, 1 where the file has none. draw: returns it as (H, W) bool for an image of that
-            size; raises WrongSizeError or TeacherError.
-    """
-
-    predicted_iou: float
-    stability: float
-    draw: Callable[[tuple[int, int]], NDArray[np.bool_]]
-
-
-@dataclass(frozen=True)
-class ReadyImage:
-    """The masks of an image, in the file's order. name: as the file writes it."""
-
-    name: str
-    masks: Sequence[ReadyMask]
-
-
-@dataclass(frozen=True)
-class ReadyFile:
-    """All masks of a file or folder. left_out: reason -> number of annotations that are not used."""
-
-    path: Path
-    images: Sequence[ReadyImage]
-    left_out: Mapping[str, int]
 
 
 def expected_sha256(settings: CocoTeacher, weights: Path) -> str | None:
@@ -86,8 +47,6 @@ def read(settings: CocoTeacher, weights: Path) -> ReadyFile:
     Raises:
         TeacherError: they are missing, too large, invalid, or have another sha256 than `settings.sha256`.
     """
-    from pretrain_sources.teachers import amg_folder, coco
-
     if stop := obstacle(settings, weights):
         raise TeacherError(stop)
     path = _local_path(settings, weights)
