@@ -207,6 +207,7 @@ class SourceCard(_Frozen, Identified):
         # files are identified by their content, in the units that use them
         fields = self.model_dump(mode="json", exclude=excluded)
         (fields["corpus"] or {}).pop("path", None)
-        for field in ("checkpoint", "points_per_batch"):
-            (fields["recipe"] or {"teacher": {}})["teacher"].pop(field, None)
+        teacher = (fields["recipe"] or {"teacher": {}})["teacher"]
+        for field in ("checkpoint", "points_per_batch", "path"):
+            teacher.pop(field, None)
         return fields

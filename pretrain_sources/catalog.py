@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from pretrain_sources.card import Control, SourceCard
 from pretrain_sources.config_file import FileError, read_yaml, suggestion
-from pretrain_sources.recipe import SamTeacher
+from pretrain_sources.recipe import CocoTeacher, SamTeacher
 from pretrain_sources.variants import UnknownSourceError, Value, changed, parse_settings
 
 __all__ = [
@@ -95,7 +95,7 @@ def _has_meaning(name: str, known: Cards) -> bool:
 
 
 def _with_paths(card: SourceCard, folder: Path) -> SourceCard:
-    """Return the card with the paths of its corpus and checkpoints resolved from its folder."""
+    """Return the card with the paths of its corpus, checkpoints and masks resolved from its folder."""
     if card.checkpoints:
         resolved = [
             one.model_copy(update={"path": folder.absolute() / one.path}) if one.path else one
@@ -105,8 +105,9 @@ def _with_paths(card: SourceCard, folder: Path) -> SourceCard:
     if card.corpus is not None:
         return card.model_copy(update={"corpus": card.corpus.model_copy(update={"path": folder / card.corpus.path})})
     teacher = card.recipe.teacher if card.recipe else None
-    if isinstance(teacher, SamTeacher) and teacher.checkpoint and (folder / teacher.checkpoint).is_file():
-        given = teacher.model_copy(update={"checkpoint": str(folder.absolute() / teacher.checkpoint)})
+    key = {SamTeacher: "checkpoint", CocoTeacher: "path"}.get(type(teacher), "")  # type: ignore[arg-type]
+    if teacher is not None and (own := getattr(teacher, key, None)) and (folder / own).exists():
+        given = teacher.model_copy(update={key: str(folder.absolute() / own)})
         return card.model_copy(update={"recipe": card.recipe.model_copy(update={"teacher": given})})  # type: ignore[union-attr]
     return card
 

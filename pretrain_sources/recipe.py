@@ -96,6 +96,22 @@ class FelzenszwalbTeacher(_Settings):
     nms_thresh: Unit = Field(default=0.7, description="of two segments with a higher IoU, keep the better one")
 
 
+class CocoTeacher(_Settings):
+    """Ready-made masks: a COCO annotation file, or a folder of segment-anything's amg.py. Images are matched by name."""
+
+    kind: Literal["coco"] = "coco"
+    path: str = Field(
+        min_length=1,
+        description="a COCO file, or a folder of amg.py; looked for beside the card, then in --weights DIR",
+    )
+    sha256: str | None = Field(
+        default=None, pattern=r"^[0-9a-f]{64}$", description="expected sha256; null: do not check"
+    )
+    oracle: bool = Field(
+        default=False, description="people annotated these masks: an upper bound, which is marked and never ranked"
+    )
+
+
 class PythonTeacher(_Settings):
     """A user's own teacher: module:function of an installed module, which is called with `settings` and returns a teacher."""
 
@@ -105,7 +121,7 @@ class PythonTeacher(_Settings):
     settings: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
 
 
-TeacherSettings = Annotated[SamTeacher | FelzenszwalbTeacher | PythonTeacher, Field(discriminator="kind")]
+TeacherSettings = Annotated[SamTeacher | FelzenszwalbTeacher | CocoTeacher | PythonTeacher, Field(discriminator="kind")]
 
 
 class Recipe(_Settings):

@@ -15,6 +15,7 @@ from results import stats
 from results.board_choice import UnanswerableError
 from results.compare import INTERVALS, POOLED
 from results.escape import cells, for_terminal
+from results.marks import leak_mark
 from results.replicate_scores import Samples
 from results.scaling import Curve
 
@@ -119,7 +120,7 @@ def matrix_chart(board: pd.DataFrame, metric: str, title: str) -> Chart:
     clean = (rows["status"] == "ok") & rows["leak"].isna()
     rows["score"] = rows["value"].astype("float64").where(clean)  # only these are coloured and sorted
     marks = [
-        "" if good else "LEAK" if pd.notna(leak) else s
+        "" if good else leak_mark(leak) if pd.notna(leak) else s
         for good, leak, s in zip(clean, rows["leak"], rows["status"], strict=True)
     ]
     rows["text"] = [f"{v:.3f} {m}".strip() if pd.notna(v) else m for v, m in zip(rows["value"], marks, strict=True)]

@@ -12,11 +12,24 @@ TRANSFERS = {
 }
 
 
+ORACLE = "oracle: "  # beginning of the leak of a source that is made from people's annotations of the pool
+
+
+def leak_mark(leak: str) -> str:
+    """Return the word for a leak, which is never ranked: an oracle has seen no test image, but is no source either."""
+    return "oracle" if leak.startswith(ORACLE) else "LEAK"
+
+
+def leak_note(source: str, leak: str) -> str:
+    """Return why a source with a leak is not ranked."""
+    return f"{leak_mark(leak)}, never ranked: {source}: {leak.removeprefix(ORACLE)}"
+
+
 def marks(cell: Mapping[Any, Any]) -> list[str]:
     """Return the marks of a row of `results.board.board`: leak, share of seen test images (verified or declared), badge."""
     names = ("leak", "touched", "says_touched", "badge")
     leak, touched, declared, badge = (None if value != value else value for value in (cell[name] for name in names))
-    shown = [] if leak is None else ["LEAK"]
+    shown = [] if leak is None else [leak_mark(leak)]
     shown += [f"has seen {touched:.0%} of the test"] if touched else []
     shown += [f"declares {declared:.0%} of the test seen"] if declared else []
     return shown + ([] if badge is None else [f"submitted, {badge}"])

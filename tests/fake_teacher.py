@@ -44,3 +44,18 @@ def breaks() -> Callable[[np.ndarray], float]:
 @offered
 def wants(threshold: float) -> None:
     """Has an argument that is missing in the settings."""
+
+
+@offered
+def tied() -> Callable[[np.ndarray], Masks]:
+    """A teacher of twenty random rectangles, some empty, with random scores of which many are equal."""
+
+    def ask(image: np.ndarray) -> Masks:
+        rng = np.random.default_rng(int(image.sum(dtype=np.int64)))
+        drawn = np.zeros((20, *image.shape), bool)
+        for mask, (top, left, height, width) in zip(drawn, rng.integers(0, 12, (20, 4)), strict=True):
+            mask[top : top + height, left : left + width] = True
+        scores = rng.random((2, 20), np.float32).round(1) / np.float32(3)
+        return Masks(drawn, scores[0], scores[1], ((),) * 20)
+
+    return ask

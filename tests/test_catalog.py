@@ -256,7 +256,7 @@ def test_another_teacher_can_replace_satirs() -> None:
     card = mine.cards["satir/fake_teacher.make/n-10pct"]
     assert card.recipe is not None
     assert card.recipe.teacher.entry == "fake_teacher:make"  # type: ignore[union-attr]
-    with pytest.raises(BenchError, match=r"unknown teacher 'felsen'; known: felzenszwalb, sam-tiny$"):
+    with pytest.raises(BenchError, match=r"unknown teacher 'felsen'; known: felzenszwalb, oracle, sam-tiny$"):
         load_matrix("soda-scaling", teacher="felsen")
 
 

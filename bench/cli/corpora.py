@@ -16,11 +16,11 @@ from bench.plan.matrix import lookup
 from pretrain_sources import teachers
 from pretrain_sources.catalog import UnknownSourceError, catalog, find_source, own_card
 from pretrain_sources.corpus import HALF, Corpus, Manifest, check_corpus, made_manifest, read_manifest
-from pretrain_sources.corpus.mask_cache import MaskCache
+from pretrain_sources.corpus.ready_masks import open_masks
 from pretrain_sources.corpus.writer import CorpusWriter, stored_masks
 from pretrain_sources.pool import read_pool
 from pretrain_sources.processors import cores
-from pretrain_sources.recipe import SAM_TINY, FelzenszwalbTeacher, Recipe, SamTeacher
+from pretrain_sources.recipe import SAM_TINY, CocoTeacher, FelzenszwalbTeacher, Recipe, SamTeacher
 from results.escape import for_terminal
 from results.locks import HeldError, LocksError, locked
 from safe_io.files import write_whole
@@ -29,7 +29,8 @@ from safe_io.files import write_whole
 def recipe_of(name: str, teacher: str | None, changes: Mapping[str, Any], **sam: Any) -> Recipe:  # noqa: ANN401
     """Return the recipe of a source or card file, with its teacher and settings replaced if given.
 
-    teacher: sam, felzenszwalb, or module:function. sam: settings of SamTeacher that are not None.
+    teacher: sam, felzenszwalb, ready-made masks (a .json file or a folder), or module:function.
+    sam: settings of SamTeacher that are not None.
 
     Raises:
         BenchError: a name is unknown, or a value is invalid.
@@ -93,8 +94,8 @@ def make(
     workers = _jobs(recipe, device) if jobs is None else jobs
     started = time.monotonic()
     with _locked(out, key), counting(f"making {out}", "images") as report:
-        masks = MaskCache(recipe.teacher, weights, out / HALF, device)
-        writer = CorpusWriter(out, pool, recipe, identity, device=masks.device_used)
+        masks = open_masks(recipe.teacher, weights, out / HALF, device, images.images)
+        writer = CorpusWriter(out, pool, recipe, identity, device=masks.device_used, left_out=masks.left_out)
         manifest = writer.write(masks.over(images.images, workers), len(images.images), report)
     shutil.rmtree(out / HALF, ignore_errors=True)  # the corpus now holds everything
     return manifest, len(images.images) / (time.monotonic() - started)
@@ -114,7 +115,9 @@ def rerank(corpus: Path, out: Path, changes: Mapping[str, Any]) -> tuple[Manifes
     total, started = known.images + sum(known.refused.values()), time.monotonic()
     out = out.resolve()
     with _locked(out, key), counting(f"making {out}", "images") as report:
-        writer = CorpusWriter(out, corpus / "images", recipe, known.teacher, device=known.device)
+        writer = CorpusWriter(
+            out, corpus / "images", recipe, known.teacher, device=known.device, left_out=known.left_out
+        )
         made = writer.write(stored_masks(corpus), total, report)
     shutil.rmtree(out / HALF, ignore_errors=True)
     return made, total / (time.monotonic() - started)
@@ -137,6 +140,7 @@ def summary(manifest: Manifest, out: Path, speed: float | None) -> str:
     lines += [
         f"  refused: {count} images, {kind} (listed in images.parquet)" for kind, count in manifest.refused.items()
     ]
+    lines += [f"  not used: {count} {kind}" for kind, count in manifest.left_out.items()]
     lines += [f"  {note}" for note in _drawn_on(manifest)]
     lines += [f"  {speed:.2f} images per second"] if speed else ["  exists already"]
     return "\n".join(map(for_terminal, [*lines, f"  look at {out / 'contact.png'} before training on it"]))
@@ -160,6 +164,8 @@ def _valid(recipe: Mapping[str, Any], changes: Mapping[str, Any]) -> Recipe:
 
 
 def _teacher(name: str) -> teachers.Settings:
+    if name.endswith(".json") or Path(name).is_dir():
+        return CocoTeacher(path=str(Path(name).absolute()))
     if ":" in name:
         return teachers.own(name)
     known: dict[str, SamTeacher | FelzenszwalbTeacher] = {"sam": SamTeacher(), "felzenszwalb": FelzenszwalbTeacher()}

@@ -8,6 +8,8 @@ import click
 
 from bench.cli.options import FOLDER, JOBS, WEIGHTS, Group, say, with_
 
+OUT_FILE = click.Path(path_type=Path, dir_okay=False)
+
 
 class _FieldChoice(click.Choice[str]):
     """The values of a field of the recipe, looked up lazily: importing the recipe is slow."""
@@ -41,7 +43,7 @@ LABELLING = (
 
 @click.group(cls=Group)
 def corpus() -> None:
-    """Make, relabel or check a corpus of pseudo-labels."""
+    """Make, relabel, check or export a corpus of pseudo-labels."""
 
 
 @corpus.command("make")
@@ -54,7 +56,9 @@ def corpus() -> None:
     metavar="NAME|FILE",
     help="Source, such as satir/top-4.",
 )
-@click.option("--teacher", metavar="NAME", help="sam, felzenszwalb, or module:function of your own.")
+@click.option(
+    "--teacher", metavar="NAME", help="sam, felzenszwalb, masks.json, a folder of amg.py, or module:function."
+)
 @click.option("--model", help="SAM: vit_h, vit_l, vit_b, sam_tiny, or module:function.")
 @click.option(
     "--checkpoint", help="SAM: file of weights, or sam-tiny (shipped, not Meta's). Default: Meta's, downloaded."
@@ -116,3 +120,42 @@ def corpus_check(folder: Path, classes: int | None, images: Path | None) -> None
     from bench.cli import corpora, listing
 
     say(listing.corpus_report(folder, *corpora.check(folder, classes, images)))
+
+
+@corpus.command("export")
+@click.argument("folder", metavar="CORPUS", type=FOLDER)
+@click.option("--coco", "out", type=OUT_FILE, required=True, help="Output file, .json.")
+def corpus_export(folder: Path, out: Path) -> None:
+    """Write the masks of CORPUS as a COCO file.
+
+    It has compressed run lengths and both scores, in the teacher's order; a card reads it as teacher {kind: coco, path: FILE}.
+    """
+    from bench.cli import extras
+    from pretrain_sources.corpus.export import export_coco
+
+    extras.require("train")
+    images, masks = export_coco(folder, out)
+    say(f"{out}: {masks} masks of {images} images")
+
+
+@corpus.command("oracle")
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.option("--out", type=OUT_FILE, help="Output file. Default: oracle-masks.json in the folder of --weights.")
+@WEIGHTS
+def corpus_oracle(folder: Path, out: Path | None, weights: Path) -> None:
+    """Write the masks of satir/oracle from the oriented boxes of a target's pool.
+
+    DIR holds unlabelled/ and oriented_boxes/unlabelled.json, as the folder of hit-uav does.
+    """
+    from bench.cli import extras
+    from bench.cli.progress import counting
+    from pretrain_sources.corpus.oracle import write_oracle
+    from pretrain_sources.teachers.ready_masks import ORACLE_FILE
+
+    extras.require("train")
+    path = out or weights / ORACLE_FILE
+    with counting(f"filling the boxes of {folder}", "images") as report:
+        made = write_oracle(folder, path, report)
+    left = f"; {made.blank} images have none" if made.blank else ""
+    left += f"; {made.open_regions} regions that the annotators left open are no masks" if made.open_regions else ""
+    say(f"{path}: {made.masks} masks of {made.images} images{left}")

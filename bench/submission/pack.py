@@ -118,8 +118,8 @@ def _card_text(card: SourceCard) -> str:
             one |= {"path": full.path.name, "sha256": full.sha256 or sha256_of(full.path)}
     if card.corpus is not None:
         shown["corpus"]["path"] = card.corpus.path.name
-    if "checkpoint" in (teacher := shown.get("recipe", {}).get("teacher", {})):
-        teacher["checkpoint"] = Path(teacher["checkpoint"]).name
+    teacher = shown.get("recipe", {}).get("teacher", {})
+    teacher |= {key: Path(teacher[key]).name for key in ("checkpoint", "path") if key in teacher}
     return yaml.safe_dump(shown, sort_keys=False, allow_unicode=True)
 
 

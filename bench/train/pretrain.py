@@ -33,12 +33,12 @@ from bench.train.loss import SegmentationLoss
 from bench.train.needs import hold
 from bench.train.weights import fresh_network, left_by, load
 from pretrain_sources.corpus import Corpus, check_corpus, read_corpus
-from pretrain_sources.corpus.mask_cache import MaskCache
+from pretrain_sources.corpus.ready_masks import open_masks
 from pretrain_sources.corpus.writer import CorpusWriter
 from pretrain_sources.file_state import FileChangedError
 from pretrain_sources.hashing import derive_seed, fingerprint
 from pretrain_sources.pool import choose, evenly
-from pretrain_sources.recipe import SamTeacher
+from pretrain_sources.recipe import CocoTeacher, SamTeacher
 from results import metrics
 from results.locks import locked
 from results.record import Pretraining
@@ -59,16 +59,16 @@ def corpus(unit: CorpusUnit, context: Context, report: Progress) -> None:
     assert context.pool is not None
     images = evenly(choose(context.pool.images, unit.card.subset), unit.protocol.max_frames)
     teacher, settings = dict(unit.teacher), recipe.teacher
-    if isinstance(settings, SamTeacher):  # the checkpoint must be the planned one
+    if isinstance(settings, SamTeacher | CocoTeacher):  # the file must be the planned one
         settings = settings.model_copy(update={"sha256": teacher["sha256"]})
     kept = store.unit_dir("teacher", fingerprint(teacher))
     kept.mkdir(parents=True, exist_ok=True)
     with locked(kept / ".lock"):  # one corpus at a time for each teacher, so that the next one reuses its masks
         if is_done(store, unit):  # by another run
             return
-        masks = MaskCache(settings, context.weights, kept, kind_of(unit.protocol))
+        masks = open_masks(settings, context.weights, kept, kind_of(unit.protocol), context.pool.images)
         folder, used = folder_of(store, unit), masks.device_used
-        writer = CorpusWriter(folder, context.pool.root, recipe, teacher, keep_images=False, device=used)
+        writer = CorpusWriter(folder, context.pool.root, recipe, teacher, False, used, masks.left_out)
         writer.write(masks.over(images), len(images), report)
 
 

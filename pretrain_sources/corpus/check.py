@@ -66,7 +66,8 @@ def check_corpus(
     if manifest is not None and corpus.content_hash != manifest.content_hash:
         raise CorpusError(f"{folder}: images and label maps do not match manifest.json: make the corpus again")
     refused = [f"{count} images refused: {kind}" for kind, count in (manifest.refused if manifest else {}).items()]
-    return corpus, [*refused, *notes]
+    unused = [f"{count} {kind} were not used" for kind, count in (manifest.left_out if manifest else {}).items()]
+    return corpus, [*refused, *unused, *notes]
 
 
 def _classes(folder: Path, manifest: Manifest | None, given: int | None) -> int:

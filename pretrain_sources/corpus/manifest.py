@@ -30,7 +30,12 @@ class Manifest(BaseModel):
     uncovered_frac: float = Field(ge=0, le=1, description="share of their pixels outside of the kept masks")
     class_px: list[int] = Field(description="pixels of each class, ignore last")
     content_hash: str = Field(description="over images and label maps")
+    left_out: dict[str, int] = Field(default_factory=dict, description="ready-made masks that are not used, by reason")
     device: str | None = Field(None, pattern="^(cpu|cuda)$", description="that the teacher drew on; None: unknown")
+
+    def to_json(self) -> str:
+        """Return the text of manifest.json. A field that only ready-made masks have is left out where it is empty."""
+        return self.model_dump_json(indent=1, exclude=None if self.left_out else {"left_out"})
 
 
 def read_manifest(folder: Path) -> Manifest | None:

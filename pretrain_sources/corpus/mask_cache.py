@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -23,8 +23,8 @@ from pretrain_sources.pool import PoolImage
 from pretrain_sources.processors import cores
 from pretrain_sources.sockets import shorten_socket_paths
 from pretrain_sources.teachers import (
+    Drawing,
     Masks,
-    Settings,
     Teacher,
     TeacherError,
     UnsuitableError,
@@ -64,7 +64,7 @@ class MaskCache:
             masks drawn on a GPU have files of their own, as they differ a little from a CPU's.
     """
 
-    teacher: Settings
+    teacher: Drawing
     weights: Path
     folder: Path
     device: str = "cpu"
@@ -73,6 +73,11 @@ class MaskCache:
     def device_used(self) -> str | None:
         """The device that the teacher draws on: cpu, cuda, or None if unknown."""
         return device_used(self.teacher, self.device)
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """Nothing: all masks of a teacher are used."""
+        return {}
 
     def masks_of(self, image: PoolImage) -> ImageMasks:
         """Return the teacher's masks on this image, from the cache or from the teacher.
@@ -182,7 +187,7 @@ class _Task:
 _open: dict[tuple[str, Path, str], Teacher] = {}
 
 
-def _opened(settings: Settings, weights: Path, device: str) -> Teacher:
+def _opened(settings: Drawing, weights: Path, device: str) -> Teacher:
     """Open a teacher once per process, only when a mask is not cached."""
     key = (settings.model_dump_json(), weights, device)
     if key not in _open:

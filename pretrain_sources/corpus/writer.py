@@ -6,7 +6,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ class CorpusWriter:
         teacher: its identity.
         keep_images: also store the images, as hard links where possible.
         device: that the teacher drew on; None: unknown.
+        left_out: ready-made masks that are not used, by reason.
     """
 
     out: Path
@@ -65,6 +66,7 @@ class CorpusWriter:
     teacher: Mapping[str, Any]
     keep_images: bool = True
     device: str | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def write(self, masks: Iterable[ImageMasks], total: int, report: Report = lambda done, total: None) -> Manifest:
         """Write the corpus, its manifest last. After a kill, writing starts again and yields the same bytes.
@@ -86,14 +88,14 @@ class CorpusWriter:
                 writer.write_table(table)
         with whole(out / "images.parquet") as aside:
             pq.write_table(pa.Table.from_pylist(rows, schema=IMAGES), aside, compression="zstd")
-        manifest = _manifest(rows, self.recipe, self.teacher, self.device)
+        manifest = _manifest(rows, self)
         if self.keep_images and (self.images / GROUPS_FILE).is_file():  # keeps the groups of a copy
             _link_or_copy(self.images / GROUPS_FILE, out / "images" / GROUPS_FILE)
         write_whole(out / "contact.png", _sheet(out, self.images, rows, manifest))
         clear_leftovers(out)
         if hasattr(os, "sync"):
             os.sync()  # flush all label maps before the manifest marks the corpus as complete
-        write_whole(out / "manifest.json", (manifest.model_dump_json(indent=1) + "\n").encode())
+        write_whole(out / "manifest.json", (manifest.to_json() + "\n").encode())
         return manifest
 
     def _labelled(
@@ -201,8 +203,8 @@ def _by_image(file: pq.ParquetFile) -> Iterator[tuple[str, pa.Table]]:
             begin = end
 
 
-def _manifest(rows: list[dict[str, Any]], recipe: Recipe, teacher: Mapping[str, Any], device: str | None) -> Manifest:
-    good = [row for row in rows if not row["refused"]]
+def _manifest(rows: list[dict[str, Any]], writer: CorpusWriter) -> Manifest:
+    recipe, good = writer.recipe, [row for row in rows if not row["refused"]]
     refused = Counter(row["refused"] for row in rows if row["refused"])
     if not good:
         reasons = "; ".join(f"{count} {kind}" for kind, count in refused.items())
@@ -213,7 +215,7 @@ def _manifest(rows: list[dict[str, Any]], recipe: Recipe, teacher: Mapping[str, 
     return Manifest(
         num_classes=recipe.num_classes,
         recipe=recipe.labelling(),
-        teacher=dict(teacher),
+        teacher=dict(writer.teacher),
         pool_hash=images_hash(tuple(pool)),
         images=len(good),
         masks=sum(row["masks"] for row in good),
@@ -221,7 +223,8 @@ def _manifest(rows: list[dict[str, Any]], recipe: Recipe, teacher: Mapping[str, 
         uncovered_frac=float(uncovered / class_px.sum()),
         class_px=class_px.tolist(),
         content_hash=content_hash(recipe.num_classes, rows_of(rows)),
-        device=device,
+        device=writer.device,
+        left_out=dict(writer.left_out),
     )
 
 

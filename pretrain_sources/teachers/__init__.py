@@ -1,11 +1,14 @@
-"""Teachers propose masks on an image. A teacher is a callable from an image to masks."""
+"""Teachers propose masks on an image. A teacher is a callable from an image to masks.
+
+The teacher `coco` is none: its masks are ready-made and belong to named images. `ready_masks` reads them.
+"""
 
 import importlib
 from pathlib import Path
 from typing import Any
 
-from pretrain_sources.recipe import PythonTeacher, SamTeacher
-from pretrain_sources.teachers.contract import Masks, Settings, Teacher, TeacherError, UnsuitableError
+from pretrain_sources.recipe import CocoTeacher, PythonTeacher, SamTeacher
+from pretrain_sources.teachers.contract import Drawing, Masks, Settings, Teacher, TeacherError, UnsuitableError
 from pretrain_sources.teachers.user_code import (
     call_entry,
     checked,
@@ -19,6 +22,7 @@ from pretrain_sources.teachers.user_code import (
 
 __all__ = [
     "VERSIONS",
+    "Drawing",
     "Masks",
     "Settings",
     "Teacher",
@@ -35,11 +39,15 @@ __all__ = [
 ]
 
 # Raise a teacher's number by hand when its code or the decoding of images changes its masks: cached masks are then redrawn.
-VERSIONS = {"sam": 1, "felzenszwalb": 1, "python": 1}
+VERSIONS = {"sam": 1, "felzenszwalb": 1, "python": 1, "coco": 1}
 
 
 def identity(settings: Settings, weights: Path) -> dict[str, Any]:
-    """Return what affects the masks: the settings, with the checkpoint's hash instead of its path. `weights`: user's folder."""
+    """Return what affects the masks: the settings, with the checkpoint's hash instead of its path. `weights`: user's folder.
+
+    Raises:
+        TeacherError: a file of its own is missing; ready-made masks that are missing have the sha256 None.
+    """
     version = {"teacher_version": VERSIONS[settings.kind]}
     if isinstance(settings, SamTeacher):
         from pretrain_sources.teachers import sam_weights
@@ -47,6 +55,11 @@ def identity(settings: Settings, weights: Path) -> dict[str, Any]:
         # points_per_batch limits the memory and changes no mask
         kept = settings.model_dump(mode="json", exclude={"checkpoint", "sha256", "points_per_batch"})
         return kept | version | {"sha256": sam_weights.expected_sha256(settings, weights)}
+    if isinstance(settings, CocoTeacher):
+        from pretrain_sources.teachers import ready_masks
+
+        oracle = {"oracle": True} if settings.oracle else {}
+        return {"kind": "coco", "sha256": ready_masks.expected_sha256(settings, weights)} | oracle | version
     return settings.model_dump(mode="json") | version
 
 
@@ -58,15 +71,21 @@ def obstacle(settings: Settings, weights: Path) -> str | None:
         from pretrain_sources.teachers import sam_weights
 
         return sam_weights.obstacle(settings, weights)
+    if isinstance(settings, CocoTeacher):
+        from pretrain_sources.teachers import ready_masks
+
+        return ready_masks.obstacle(settings, weights)
     return None
 
 
 def device_used(settings: Settings, device: str) -> str | None:
-    """Return the device that a teacher uses when opened on `device` (cpu or cuda); None: unknown, as for a user's own code."""
-    return {"sam": device, "felzenszwalb": "cpu", "python": None}[settings.kind]
+    """Return the device that a teacher uses when opened on `device` (cpu or cuda); None: unknown, as for a user's own
+    code and ready-made masks.
+    """
+    return {"sam": device, "felzenszwalb": "cpu", "python": None, "coco": None}[settings.kind]
 
 
-def open_teacher(settings: Settings, weights: Path, device: str = "cpu") -> Teacher:
+def open_teacher(settings: Drawing, weights: Path, device: str = "cpu") -> Teacher:
     """Open a teacher. device: cpu or cuda, for SAM; felzenszwalb has only a CPU, and a user's own code decides by itself.
 
     Raises:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pretrain_sources.recipe import FelzenszwalbTeacher, PythonTeacher, SamTeacher
+from pretrain_sources.recipe import CocoTeacher, FelzenszwalbTeacher, PythonTeacher, SamTeacher
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class Masks:
 
 
 Teacher = Callable[[NDArray[np.uint8]], Masks]  # thermal image (H, W) -> masks
-Settings = SamTeacher | FelzenszwalbTeacher | PythonTeacher
+Drawing = SamTeacher | FelzenszwalbTeacher | PythonTeacher  # settings of teachers that look at the pixels
+Settings = Drawing | CocoTeacher
 
 
 class TeacherError(Exception):
