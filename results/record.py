@@ -105,7 +105,9 @@ class Provenance(Frozen):
 class RunRecord(Frozen):
     """One replicate of one cell: identity, status and scores."""
 
-    later = MappingProxyType({"further": None, "transfer": "finetune", "schedule_kind": TUNED})
+    later = MappingProxyType(
+        {"further": None, "transfer": "finetune", "schedule_kind": TUNED, "licence": None, "has_seen": None}
+    )
 
     schema_version: Literal[1] = Field(default=1, description="version of this schema")
     run: str = Field(pattern=HEX, description="fingerprint of the run: sha256 of everything that affects its result")
@@ -136,6 +138,15 @@ class RunRecord(Frozen):
     )
     leak: Text | None = Field(
         default=None, description="what the source has seen of the target; such runs are marked and never ranked"
+    )
+    licence: Text | None = Field(
+        default=None,
+        description="licence of the source's weights, teacher or corpus, as its card states it; null: not stated",
+    )
+    has_seen: Text | None = Field(
+        default=None,
+        description="what the source's weights or teacher were trained on besides the pool, as its card states it: data sets, "
+        "nothing, or unknown; null in older records",
     )
     status: Status = Field(description="how the run ended: " + ", ".join(STATUSES))
     reason: Text | None = Field(description="reason for a status other than ok")

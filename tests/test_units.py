@@ -10,9 +10,10 @@ from backbones.imagenet import Origin
 from backbones.registry import BACKBONES
 from bench.plan import unit as units
 from bench.plan.graph import Graph, InputsHere
-from bench.plan.records import leak_of
+from bench.plan.records import known_fields, leak_of, unfinished
 from bench.plan.units import FinalUnit, Unit
 from bench.spec import Cell, Protocol
+from bench.targets.card import TargetSpec
 from pretrain_sources.card import SourceCard
 from pretrain_sources.catalog import catalog, closure, find_source
 from pretrain_sources.corpus import Corpus
@@ -20,6 +21,7 @@ from pretrain_sources.pool import Pool, PoolImage
 from results.store import Store
 
 PROTOCOL = Protocol.model_validate(protocol_fields(max_frames=None))
+SPEC = TargetSpec("soda", ("background", "person"), "people-made masks", "frame")
 WHEEL = Origin("wheel", "wheel x==1", "x")
 
 
@@ -209,3 +211,30 @@ def test_a_ready_made_corpus_is_marked_by_its_manifest(model: str | None, marked
         for source in (card.name, "handed-round~shuffled"):
             (first, *_) = planned(source, on="scenes")[1]
             assert (leak_of(first, "scenes") is not None) == marked
+
+
+@pytest.mark.parametrize(
+    ("source", "licence", "seen"),
+    [
+        ("none", None, "nothing"),
+        ("satir/sam-tiny", "Apache-2.0", "ImageNet-1k (its encoder's start); scenes"),
+        ("imagenet+satir/sam-tiny", "Apache-2.0", "ImageNet-1k; ImageNet-1k (its encoder's start); scenes"),
+    ],
+)
+def test_records_state_licence_and_what_was_seen(source: str, licence: str | None, seen: str) -> None:
+    _, finals = planned(source, "fpn-efficientnet-lite0")
+    fields = known_fields(finals[0], SPEC)
+    assert fields["licence"] == licence
+    assert str(fields["has_seen"]).startswith(seen)
+
+
+def test_statements_fit_into_a_record() -> None:
+    _, finals = planned("none")
+    card = finals[0].card.model_copy(update={"licence": "x" * 5000, "training_data": ("y" * 5000,)})
+    run = unfinished(replace(finals[0], card=card), SPEC, "failed", "z" * 5000)
+    assert run.licence is not None
+    assert run.has_seen is not None
+    assert run.reason is not None
+    assert [len(text) for text in (run.licence, run.has_seen, run.reason)] == [2000] * 3
+    unknown = card.model_copy(update={"training_data": "unknown"})
+    assert known_fields(replace(finals[0], card=unknown), SPEC)["has_seen"] == "unknown"
