@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
+from results.cost import Cost
 from results.frozen import Frozen
 from results.limits import MOST, MOST_S, MOST_SETTINGS, Fraction, Text
 from results.schedule_names import DEFAULT, TUNED, ScheduleKind
@@ -106,7 +107,14 @@ class RunRecord(Frozen):
     """One replicate of one cell: identity, status and scores."""
 
     later = MappingProxyType(
-        {"further": None, "transfer": "finetune", "schedule_kind": TUNED, "licence": None, "has_seen": None}
+        {
+            "further": None,
+            "transfer": "finetune",
+            "schedule_kind": TUNED,
+            "licence": None,
+            "has_seen": None,
+            "cost": None,
+        }
     )
 
     schema_version: Literal[1] = Field(default=1, description="version of this schema")
@@ -160,6 +168,7 @@ class RunRecord(Frozen):
     tuning: Tuning | None = Field(description="null if tuning did not finish")
     pretraining: Pretraining | None = Field(default=None, description="null without pretraining on a corpus")
     provenance: Provenance | None = Field(description="null if the run did not get that far")
+    cost: Cost | None = Field(default=None, description="null unless the status is ok, and in older records")
     evidence_sha256: Text | None = Field(description="sha256 of evidence.npz next to the record")
     further: dict[SplitName, Further] | None = Field(
         default=None,
@@ -228,6 +237,7 @@ def column_docs(model: type[BaseModel] = RunRecord) -> dict[str, str]:
         "tuning": Tuning,
         "pretraining": Pretraining,
         "provenance": Provenance,
+        "cost": Cost,
     }
     docs: dict[str, str] = {}
     for name, field in model.model_fields.items():

@@ -27,10 +27,10 @@ def table_text(
     from results.iou_convention import NOTE as IOU_NOTE
 
     if columns:
-        from bench.cli.board_columns import widened
+        from bench.cli.board_columns import COST, widened
         from results.class_scores import RUN_SCORES
 
-        in_rows = columns if form in ("csv", "json") else [name for name in columns if name in RUN_SCORES]
+        in_rows = columns if form in ("csv", "json") else [name for name in columns if name in (*RUN_SCORES, COST)]
         cells = widened(cells, runs, in_rows)
     cells = with_intervals(cells, runs)
     if form == "csv":
@@ -68,6 +68,7 @@ LEARNED_NOTE = (
 
 
 def _board_text(rows: list[dict[str, Any]], form: str, several: bool, notes: Sequence[str]) -> str:
+    from results.cell_cost import COSTS, DOCS
     from results.cell_intervals import INTERVALS_NOTE
     from results.class_scores import RUN_SCORES
     from results.further import column_of, further_of
@@ -76,7 +77,7 @@ def _board_text(rows: list[dict[str, Any]], form: str, several: bool, notes: Seq
     learned = any(row["heldout_miou"] is not None for row in rows)
     further = [name for name in further_of(rows[0]) if any(row[column_of(name)] is not None for row in rows)]
     compared = "tuned_minus_default" in rows[0]
-    more = [(name, title) for name, title in RUN_SCORES.items() if name in rows[0]]
+    more = [(name, title) for name, title in (RUN_SCORES | COSTS).items() if name in rows[0]]
     kinds = [kind for kind in ("images", "both") if any(row[f"miou_{kind}_low"] is not None for row in rows)]
     columns = ["rank", "source", "backbone", "mIoU", "95 %", *(f"95 % {kind}" for kind in kinds), "weighted F", "95 %"]
     columns += [f"mIoU {name}" for name in further] + [title for _, title in more] + ["n"]
@@ -93,7 +94,7 @@ def _board_text(rows: list[dict[str, Any]], form: str, several: bool, notes: Seq
             _number(row["weighted_f"]),
             _interval(row, "weighted_f"),
             *(_number(row[column_of(name)]) for name in further),
-            *(_number(row[name]) for name, _ in more),
+            *(_cost(row[name]) if name in COSTS else _number(row[name]) for name, _ in more),
             f"{row['n']}/{row['replicates']}",
             *_tuning(row),
             *([_learned(row)] if learned else []),
@@ -107,6 +108,7 @@ def _board_text(rows: list[dict[str, Any]], form: str, several: bool, notes: Seq
         *notes,
         *gain_notes(rows),
         *([LEARNED_NOTE] if learned else []),
+        *(f"{title}: {DOCS[name]}" for name, title in more if name in DOCS),
     ]
     notes += [f"further test splits: {', '.join(further)}; --test shows the board of one"] if further else []
     return page(_board_head(rows[0], several), columns, body, notes, form)
@@ -206,6 +208,12 @@ def _paper_text(form: str) -> str:
     body = [(row.target, row.source, row.backbone, _number(row.miou), _number(row.weighted_f)) for row in rows]
     head = [f"Printed in the paper, not measured here: {title}"]
     return page(head, ("target", "source", "backbone", "mIoU", "weighted F"), body, (), form)
+
+
+def _cost(value: float | None) -> str:
+    from results.cell_cost import NOT_MEASURED
+
+    return NOT_MEASURED if value is None else f"{value:.3g}"
 
 
 def _number(value: float | None) -> str:
