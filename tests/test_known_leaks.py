@@ -128,10 +128,37 @@ def test_source_with_a_leak_is_marked_and_not_ranked(store: Store, bench: Bench)
         "none": pytest.approx(np.nan, nan_ok=True),
         "imagenet": pytest.approx(np.nan, nan_ok=True),
     }
-    assert cells["rank"].isna().to_dict() == {"satir": True, "none": False, "imagenet": False}
     out = bench("table", "--store", store.root).out
     assert "satir (has seen 10% of the test)" in out
-    assert "satir has seen 10.0% of the test images" in out
+    assert "satir has seen 10.0% of the test images; it is ranked and compared on the rest" in out
+    touch(store, "satir", 9)  # 31 of 40 are left
+    cells = board(load_table(store.root)).set_index("source")
+    assert cells["rank"].isna().to_dict() == {"satir": True, "none": False, "imagenet": False}
+    assert "under 80 % are left, so it has no rank" in bench("table", "--store", store.root).out
+
+
+def test_ranks_are_on_the_images_clean_for_both(store: Store) -> None:
+    """Each rank is one plus the number of sources ahead, each pair on the images that neither has seen."""
+    for counts in ({"satir": 8}, {"satir": 3, "imagenet": 6}, {"none": 7}, dict.fromkeys(SOURCES, 5)):
+        ids = dict.fromkeys(SOURCES, frozenset[str]()) | {name: touch(store, name, n) for name, n in counts.items()}
+        ranks = board(load_table(store.root)).set_index("source")["rank"].to_dict()
+        for one in SOURCES:
+            others = [name for name in SOURCES if name != one]
+            seen = {name: ids[one] | ids[name] for name in others}
+            ahead = [np.mean(clean_mious(name, seen[name])) > np.mean(clean_mious(one, seen[name])) for name in others]
+            assert ranks[one] == 1 + sum(ahead), (counts, one)
+        for name in SOURCES:
+            touch(store, name, 0)
+
+
+def test_a_seen_source_whose_evidence_is_gone_has_no_rank(store: Store) -> None:
+    touch(store, "satir", 4)
+    runs = load_table(store.root)
+    assert board(runs).set_index("source")["rank"].notna().all()
+    [path, *_] = [path for path in store.root.rglob("evidence.npz") if "satir" in path.parts]
+    path.write_bytes(proof("satir", 7).to_bytes())
+    known_leaks._scores.cache_clear()
+    assert board(runs).set_index("source")["rank"].isna().to_dict() == {"satir": True, "none": False, "imagenet": False}
 
 
 def test_search_without_matches_keeps_the_rank(store: Store) -> None:
