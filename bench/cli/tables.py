@@ -184,10 +184,8 @@ def _tuning(row: Mapping[str, Any]) -> list[str]:
 def _touched(row: Mapping[str, Any]) -> str:
     if row["test_split"] != TEST:
         return unsearched(row["source"], row["touched"], row["test_split"])
-    return (
-        f"{row['source']} has seen {row['touched']:.1%} of the test images, so it has no rank; "
-        f"pairs are compared on the rest"
-    )
+    rest = "under 80 % are left, so it has no rank" if row["rank"] is None else "it is ranked and compared on the rest"
+    return f"{row['source']} has seen {row['touched']:.1%} of the test images; {rest}"
 
 
 def source_text(row: Mapping[Any, Any]) -> str:

@@ -33,7 +33,7 @@ class Meter:
         self._device = devices.device_of(protocol)
         self._began, self._processor = time.monotonic(), time.process_time()
         self._resets = True
-        if self._device.is_gpu:
+        if self._device.torch.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device.torch)
             return
         try:
@@ -50,7 +50,7 @@ class Meter:
     @property
     def peak_memory_bytes(self) -> int | None:
         """Peak memory so far; None where the system does not tell."""
-        if self._device.is_gpu:
+        if self._device.torch.type == "cuda":
             return int(torch.cuda.max_memory_allocated(self._device.torch))
         if not self._resets:
             return None
