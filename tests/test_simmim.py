@@ -219,6 +219,24 @@ def test_every_encoder_reconstructs_and_all_of_it_learns(backbone: str) -> None:
     assert not idle
 
 
+@pytest.mark.parametrize("step", [24, 64, 1])
+def test_a_map_whose_size_divides_no_image_is_resized(step: int) -> None:
+    """An encoder of one's own may have maps of any size; those of 24 px have three places on 64 px."""
+    encoder = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, stride=step, padding=1), _Listed())
+    net = Network(BACKBONES["tiny"], encoder, torch.nn.Identity())
+    net.decoder = pixel_head(net)
+    assert net.decoder.pixels.out_channels == (64 // -(-64 // step)) ** 2
+    masked = torch.zeros(1, 1, 50, 75, dtype=torch.bool)
+    assert net.reconstruct(torch.rand(1, 1, 50, 75), masked).shape == (1, 1, 50, 75)
+
+
+class _Listed(torch.nn.Module):
+    """Makes a list of maps, with a token behind them."""
+
+    def forward(self, last: torch.Tensor) -> list[torch.Tensor]:
+        return [last, last.flatten(2).mean(2)]
+
+
 class Killed(BaseException):
     """Simulates the death of the process."""
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import Bench, run_inline, write_matrix
+from own_backbone import Code
 from submitted import CARD, Packed, Silent, fingerprints
 
 from bench.plan.matrix import load_matrix
@@ -209,6 +210,16 @@ def test_a_frozen_encoder_keeps_what_it_learned(transfer: str, bench: Bench, tmp
     assert bench("run", "--matrix", path, "--executor", "inline").code == 0
     [record] = read_records(Store(tmp_path / "store"))[0]
     assert (record.status, record.transfer) == ("ok", transfer)
+
+
+def test_a_backbone_of_ones_own_reconstructs_too(code: Code, bench: Bench, tmp_path: Path) -> None:
+    code.write("own_net")
+    path = write_matrix(tmp_path, (SMALL,), ("own_net:build",), replicates=1, trials=1, max_frames=10)
+    ran = bench("run", "--matrix", path, "--executor", "inline")
+    assert ran.code == 0, ran.out + ran.err
+    [record] = read_records(Store(tmp_path / "store"))[0]
+    assert record.pretraining is not None
+    assert record.pretraining.heldout_loss_constant is not None
 
 
 def test_leaks_are_searched_in_the_pool(bench: Bench) -> None:
