@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 
 from results import known_leaks, metrics, stats
+from results.clean_ranks import Ranks
 from results.evidence_files import EvidenceKey
+from results.record import TEST
 from results.store import Store, StoreError
 from results.tuning_gain import Gain, gain_of
 
@@ -63,14 +65,24 @@ def board(runs: pd.DataFrame) -> pd.DataFrame:
     for name, share in (("touched", touched.share), ("says_touched", touched.said_share)):
         shares = [share(*key) for key in zip(cells["target_hash"], cells["source"], strict=True)]
         cells[name] = pd.Series(shares, index=cells.index, dtype="float64")
-    clean = cells["leak"].isna() & ~(cells["touched"] > 0) & ~(cells["says_touched"] > 0)
-    rankable = cells["ranked"].astype(bool) & (cells["status"] == "ok") & clean
-    place = cells[rankable].groupby([*BOARD, "train_frac"])["miou"].rank(ascending=False, method="min")
-    cells["rank"] = place.reindex(cells.index).astype("Int64")
+    cells["rank"] = _ranks(cells, runs, touched)
     order = [*BOARD, "train_frac", "miou", "source", "backbone"]
     return cells.sort_values(
         order, ascending=[name not in ("train_frac", "miou") for name in order], na_position="last", ignore_index=True
     )
+
+
+def _ranks(cells: pd.DataFrame, runs: pd.DataFrame, leaks: known_leaks.KnownLeaks) -> "pd.Series[int]":
+    """Return the rank of each cell; one that has seen images of `test` is ranked on the others."""
+    seen = cells["touched"] > 0
+    elsewhere = seen & ((cells["test_split"] != TEST) | ("root" not in runs.attrs))  # only `test` is searched for leaks
+    clean = cells["leak"].isna() & ~elsewhere & ~(cells["says_touched"] > 0)
+    rankable = cells[cells["ranked"].astype(bool) & (cells["status"] == "ok") & clean]
+    groups = rankable.groupby([*BOARD, "train_frac"])
+    if not seen[rankable.index].any():
+        return groups["miou"].rank(ascending=False, method="min").reindex(cells.index).astype("Int64")
+    ranks = Ranks(runs, leaks)
+    return pd.concat([ranks.of(rows) for _, rows in groups]).reindex(cells.index)
 
 
 def constant_note(runs: pd.DataFrame) -> str | None:

@@ -15,9 +15,14 @@ TRANSFERS = {
 ORACLE = "oracle: "  # beginning of the leak of a source that is made from people's annotations of the pool
 
 
+def is_oracle(leak: object) -> bool:
+    """Return whether a leak is that of an oracle: it is never ranked, but has seen no test image, so it may be compared."""
+    return isinstance(leak, str) and leak.startswith(ORACLE)
+
+
 def leak_mark(leak: str) -> str:
-    """Return the word for a leak, which is never ranked: an oracle has seen no test image, but is no source either."""
-    return "oracle" if leak.startswith(ORACLE) else "LEAK"
+    """Return the word for a leak, which is never ranked."""
+    return "oracle" if is_oracle(leak) else "LEAK"
 
 
 def leak_note(source: str, leak: str) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
+from results.cost import Cost
 from results.frozen import Frozen
 from results.limits import MOST, MOST_S, MOST_SETTINGS, Fraction, Text
 from results.schedule_names import DEFAULT, TUNED, ScheduleKind
@@ -119,7 +120,16 @@ class Provenance(Frozen):
 class RunRecord(Frozen):
     """One replicate of one cell: identity, status and scores."""
 
-    later = MappingProxyType({"further": None, "transfer": "finetune", "schedule_kind": TUNED})
+    later = MappingProxyType(
+        {
+            "further": None,
+            "transfer": "finetune",
+            "schedule_kind": TUNED,
+            "licence": None,
+            "has_seen": None,
+            "cost": None,
+        }
+    )
 
     schema_version: Literal[1] = Field(default=1, description="version of this schema")
     run: str = Field(pattern=HEX, description="fingerprint of the run: sha256 of everything that affects its result")
@@ -151,6 +161,15 @@ class RunRecord(Frozen):
     leak: Text | None = Field(
         default=None, description="what the source has seen of the target; such runs are marked and never ranked"
     )
+    licence: Text | None = Field(
+        default=None,
+        description="licence of the source's weights, teacher or corpus, as its card states it; null: not stated",
+    )
+    has_seen: Text | None = Field(
+        default=None,
+        description="what the source's weights or teacher were trained on besides the pool, as its card states it: data sets, "
+        "nothing, or unknown; null in older records",
+    )
     status: Status = Field(description="how the run ended: " + ", ".join(STATUSES))
     reason: Text | None = Field(description="reason for a status other than ok")
     finetune_steps: int = Field(ge=1, le=MOST, description="optimiser steps on the target")
@@ -163,6 +182,7 @@ class RunRecord(Frozen):
     tuning: Tuning | None = Field(description="null if tuning did not finish")
     pretraining: Pretraining | None = Field(default=None, description="null without pretraining by the harness")
     provenance: Provenance | None = Field(description="null if the run did not get that far")
+    cost: Cost | None = Field(default=None, description="null unless the status is ok, and in older records")
     evidence_sha256: Text | None = Field(description="sha256 of evidence.npz next to the record")
     further: dict[SplitName, Further] | None = Field(
         default=None,
@@ -231,6 +251,7 @@ def column_docs(model: type[BaseModel] = RunRecord) -> dict[str, str]:
         "tuning": Tuning,
         "pretraining": Pretraining,
         "provenance": Provenance,
+        "cost": Cost,
     }
     docs: dict[str, str] = {}
     for name, field in model.model_fields.items():

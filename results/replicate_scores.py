@@ -1,7 +1,7 @@
 """Replicate scores of the comparable cells of one board, with the notes that belong to them.
 
 A cell is comparable if every replicate is present and ok, if it is the newest identity of its name, and if its source is not marked
-as a leak. Test images that one source of a pair has seen are left out of that pair.
+as a leak; an oracle is compared and never ranked. Test images that one source of a pair has seen are left out of that pair.
 """
 
 import functools
@@ -17,7 +17,7 @@ from results import known_leaks
 from results.board import board
 from results.board_choice import UnanswerableError
 from results.known_leaks import LEAST_CLEAN, KnownLeaks, clean_row, scored_images
-from results.marks import board_marks, board_words
+from results.marks import board_marks, board_words, is_oracle, leak_note
 from results.record import TEST
 from results.schedule_names import TUNED
 
@@ -47,6 +47,7 @@ class Samples:
     rescore: Callable[[str, str, frozenset[str]], tuple[float, ...]] | None = (
         None  # source, backbone, excluded images -> (R,)
     )
+    oracles: frozenset[str] = frozenset()  # sources that are compared and never ranked
     metric: str | None = None  # name, if it is one of METRICS
     root: Path | None = None  # of the store with the evidence
 
@@ -86,7 +87,8 @@ def samples(runs: pd.DataFrame, metric: Metric = "miou", cells: pd.DataFrame | N
     if isinstance(metric, str) and metric not in METRICS:
         raise UnanswerableError(f"unknown metric '{metric}'; known: {', '.join(METRICS)}")
     cells = board(runs) if cells is None else cells
-    count = (cells["status"] == "ok") & cells["leak"].isna()
+    oracle = cells["leak"].map(is_oracle).astype(bool)
+    count = (cells["status"] == "ok") & (cells["leak"].isna() | oracle)
     good, first = cells[count], cells.iloc[0]
     rows = runs[(runs["status"] == "ok") & runs["cell"].isin(good["cell"])]
     rows = rows.sort_values(["source", "backbone", "replicate"])
@@ -99,13 +101,16 @@ def samples(runs: pd.DataFrame, metric: Metric = "miou", cells: pd.DataFrame | N
     data = str(first["target_hash"])
     seen = {source: ids for source in scores if split == TEST and (ids := leaks.ids(data, source))}
     scored = frozenset[str]() if not seen or root is None else scored_images(Path(str(root)), rows.iloc[0].to_dict())
+    oracles = frozenset(map(str, cells.loc[count & oracle, "source"]))
     about = _about(good, seen, scored, _leak_notes(leaks, data, split, scores))
     place = None if root is None else Path(str(root))
     rescore = None if place is None else functools.partial(_rescore, place, rows, metric)
     notes = (*_board_notes(first, runs.attrs), *about.values())
     kind, name = str(first["schedule_kind"]), metric if isinstance(metric, str) else None
     judged = bool(first["ranked"])
-    return Samples(scores, left_out, notes, judged, rows, seen, about, split, kind, scored, rescore, name, place)
+    return Samples(
+        scores, left_out, notes, judged, rows, seen, about, split, kind, scored, rescore, oracles, name, place
+    )
 
 
 def _scores(
@@ -163,6 +168,8 @@ def _about(
     about = {str(source): f"{source} was submitted, not measured here ({badge})" for source, badge in submitted.items()}
     more = {source: _seen(source, ids & scored, len(scored)) for source, ids in seen.items()}
     more |= leaks
+    for source, leak in good.dropna(subset="leak").drop_duplicates("source").set_index("source")["leak"].items():
+        more[str(source)] = "; ".join(filter(None, (more.get(str(source)), leak_note(str(source), str(leak)))))
     for cell in good.dropna(subset="reason").to_dict("records"):  # comparable, and yet with a remark
         remark = f"{cell['source']} x {cell['backbone']}: {cell['reason']}"
         more[str(cell["source"])] = "; ".join(filter(None, (more.get(str(cell["source"])), remark)))

@@ -69,9 +69,9 @@ def _read_parts(store: Store, seen: Mapping[str, str], check: Check | None) -> t
 
 
 def _row(record: RunRecord) -> dict[str, Any]:
-    parts = {"scores", "tuning", "pretraining", "provenance", "settings", "schema_version"}
+    parts = {"scores", "tuning", "pretraining", "provenance", "cost", "settings", "schema_version"}
     flat = dict(RunRecord.later) | record.model_dump(exclude=parts)
-    for part in (record.scores, record.tuning, record.pretraining, record.provenance):
+    for part in (record.scores, record.tuning, record.pretraining, record.provenance, record.cost):
         flat |= part.model_dump() if part is not None else {}
     return flat | {name: json.dumps(flat[name], sort_keys=True) for name in _AS_JSON if flat.get(name) is not None}
 

@@ -29,8 +29,8 @@ def tier_notes(data: Samples, rows: pd.DataFrame) -> list[str]:
 def tiers(data: Samples, backbone: str | None = None) -> pd.DataFrame:
     """Assign tiers: one plus the number of sources established better (Holm-adjusted p < 5 %, pooled over backbones).
 
-    Columns: tier (missing if no pair of the source has an interval, or the board is not ranked), source, mean, backbones, n,
-    beaten_by, beaten_alone (by a pair alone, not among all), untested (pairs of the source without an interval).
+    Columns: tier (missing if no pair of the source has an interval, for an oracle, or if the board is not ranked), source, mean,
+    backbones, n, beaten_by, beaten_alone (by a pair alone, not among all), untested (pairs of the source without an interval).
     """
     pairs = all_pairs(data, backbone)
     names = [
@@ -53,10 +53,11 @@ def tiers(data: Samples, backbone: str | None = None) -> pd.DataFrame:
             alone[worse].append(better)
     rows = []
     for name in names:
+        ranked = data.judged and name not in data.oracles
         by = {key: values for key, values in data.scores[name].items() if backbone in (None, key)}
         rows.append(
             {
-                "tier": 1 + len(beaten[name]) if data.judged and tested[name] else None,
+                "tier": 1 + len(set(beaten[name]) - data.oracles) if ranked and tested[name] else None,
                 "source": name,
                 "mean": stats.mean([stats.mean(values) for values in by.values()]),
                 "backbones": len(by),

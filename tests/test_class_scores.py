@@ -236,7 +236,7 @@ def test_the_columns_of_the_shipped_runs_come_from_their_evidence(bench: Bench) 
 def test_unknown_columns_and_other_views(two: Path, bench: Bench) -> None:
     result = bench("table", "--columns", "recal", "--store", two)
     assert (result.code, result.err) == (1, "bench: --columns: no column 'recal': did you mean 'recall'?\n")
-    assert "known: area, false_presence, iou" in bench("table", "--columns", "x,", "--store", two).err
+    assert "known: area, cost, false_presence, iou" in bench("table", "--columns", "x,", "--store", two).err
     result = bench("table", "--columns", "recall", "--tiers", "--store", two)
     assert "--columns adds to the board and not to --tiers" in result.err
 

@@ -27,6 +27,9 @@ IMAGES, GROUPS = 40, 8
 SOURCES = ("none", "imagenet", "satir")
 
 
+FIRST = {"satir": 1, "imagenet": 4}  # image from which on a source has seen some
+
+
 def proof(source: str, replicate: int) -> Evidence:
     """Evidence in groups of five images; the truth is the same in all."""
     made = evidence(seed=SOURCES.index(source) * 10 + replicate, images=IMAGES)
@@ -52,9 +55,9 @@ def store(tmp_path: Path) -> Store:
     return made
 
 
-def touch(store: Store, source: str, count: int) -> frozenset[str]:
-    """Write a finding that the source has seen the first `count` test images."""
-    ids = [f"image-{i}" for i in range(count)]
+def touch(store: Store, source: str, count: int, first: int = 0) -> frozenset[str]:
+    """Write a finding that the source has seen `count` test images, from the `first` on."""
+    ids = [f"image-{i}" for i in range(first, first + count)]
     finding = LeakFinding(
         source=source,
         target="soda",
@@ -128,10 +131,42 @@ def test_source_with_a_leak_is_marked_and_not_ranked(store: Store, bench: Bench)
         "none": pytest.approx(np.nan, nan_ok=True),
         "imagenet": pytest.approx(np.nan, nan_ok=True),
     }
-    assert cells["rank"].isna().to_dict() == {"satir": True, "none": False, "imagenet": False}
     out = bench("table", "--store", store.root).out
     assert "satir (has seen 10% of the test)" in out
-    assert "satir has seen 10.0% of the test images" in out
+    assert "satir has seen 10.0% of the test images; it is ranked and compared on the rest" in out
+    touch(store, "satir", 9)  # 31 of 40 are left
+    cells = board(load_table(store.root)).set_index("source")
+    assert cells["rank"].isna().to_dict() == {"satir": True, "none": False, "imagenet": False}
+    assert "under 80 % are left, so it has no rank" in bench("table", "--store", store.root).out
+
+
+def test_ranks_are_on_the_images_clean_for_both(store: Store) -> None:
+    """Each rank is one plus the number of sources ahead, each pair on the images that neither has seen."""
+    plain, changed = board(load_table(store.root)).set_index("source")["rank"].to_dict(), 0
+    for counts in ({"satir": 8}, {"satir": 3, "imagenet": 5}, {"none": 7}, {"imagenet": 6}, dict.fromkeys(SOURCES, 5)):
+        touched = {name: touch(store, name, n, first=FIRST.get(name, 0)) for name, n in counts.items()}
+        ids = dict.fromkeys(SOURCES, frozenset[str]()) | touched
+        ranks = board(load_table(store.root)).set_index("source")["rank"].to_dict()
+        changed += ranks != plain
+        for one in SOURCES:
+            others = [name for name in SOURCES if name != one]
+            seen = {name: ids[one] | ids[name] for name in others}
+            ahead = [np.mean(clean_mious(name, seen[name])) > np.mean(clean_mious(one, seen[name])) for name in others]
+            compared = [len(seen[name]) <= IMAGES / 5 for name in others]
+            assert ranks[one] == 1 + sum(np.logical_and(ahead, compared)), (counts, one)
+        for name in SOURCES:
+            touch(store, name, 0)
+    assert changed, "some order must depend on the images"
+
+
+def test_a_seen_source_whose_evidence_is_gone_has_no_rank(store: Store) -> None:
+    touch(store, "satir", 4)
+    runs = load_table(store.root)
+    assert board(runs).set_index("source")["rank"].notna().all()
+    [path, *_] = [path for path in store.root.rglob("evidence.npz") if "satir" in path.parts]
+    path.write_bytes(proof("satir", 7).to_bytes())
+    known_leaks._scores.cache_clear()
+    assert board(runs).set_index("source")["rank"].isna().to_dict() == {"satir": True, "none": False, "imagenet": False}
 
 
 def test_search_without_matches_keeps_the_rank(store: Store) -> None:

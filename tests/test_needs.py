@@ -267,7 +267,7 @@ def test_a_final_whose_needs_are_deleted_never_ends_ok(
     assert code == 0, output
     done = by_source(store)[PERMUTED[0]]
     assert done == by_source(whole)[PERMUTED[0]].model_copy(
-        update={"finished": done.finished, "provenance": done.provenance}
+        update={"finished": done.finished, "provenance": done.provenance, "cost": done.cost}
     )
     assert len(list(read_json_lines(Store(store).folder_of(done) / "trials.jsonl"))) == 2
 

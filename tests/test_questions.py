@@ -18,6 +18,7 @@ from bench.cli.questions import view_text
 from results import load_table, metrics
 from results.evidence import Evidence, sha256
 from results.record_files import write_record
+from results.source_notes import STATED, source_notes
 from results.store import Store
 
 QUALITY = {"none": 0.5, "imagenet": 0.7, "satir": 0.72, "satir/n-10": 0.55, "satir/n-30": 0.62, "satir/n-100": 0.68}
@@ -204,6 +205,7 @@ def test_the_views_of_the_table(filled: Path, bench: Bench) -> None:
     assert r"\begin{tabular}{lllllll}" in latex
     assert "satir/n-10" in bench("table", "--per-class", "--store", filled).out
     assert "best of 2" in bench("table", "--tuning", "--store", filled).out
+    assert STATED in bench("table", "--sources", "--store", filled).out
     one = bench("table", "--tiers", "--backbone", "tiny", "--format", "csv", "--store", filled).out
     assert pd.read_csv(io.StringIO(one))["backbones"].tolist() == [1] * len(QUALITY)
     both = bench("table", "--tiers", "--per-class", "--store", filled).out
@@ -216,6 +218,13 @@ def test_the_views_of_the_table(filled: Path, bench: Bench) -> None:
         "no runs on 'huge' on this board; choose one of large, tiny"
         in bench("table", "--tiers", "--backbone", "huge", "--store", filled).err
     )
+
+
+def test_licences_and_what_sources_have_seen() -> None:
+    stated = [("a", None, None), ("a", "MIT", "x; y"), ("b", None, None), ("b", None, None), ("c", None, "unknown")]
+    rows = source_notes(pd.DataFrame(stated, columns=["source", "licence", "has_seen"]).astype(object))
+    found = rows.astype(object).where(rows.notna(), None).itertuples(index=False, name=None)
+    assert list(found) == [("a", "MIT", "x; y"), ("b", None, None), ("c", None, "unknown")]
 
 
 def test_filters_select_rows_and_keep_ranks(filled: Path, bench: Bench) -> None:

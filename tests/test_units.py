@@ -11,9 +11,10 @@ from backbones.registry import BACKBONES
 from bench.plan import unit as units
 from bench.plan.cost import paced_by
 from bench.plan.graph import Graph, InputsHere
-from bench.plan.records import leak_of
+from bench.plan.records import known_fields, leak_of, unfinished
 from bench.plan.units import FinalUnit, Unit
 from bench.spec import Cell, Protocol
+from bench.targets.card import TargetSpec
 from pretrain_sources.card import SourceCard
 from pretrain_sources.catalog import catalog, closure, find_source
 from pretrain_sources.corpus import Corpus
@@ -21,6 +22,7 @@ from pretrain_sources.pool import Pool, PoolImage
 from results.store import Store
 
 PROTOCOL = Protocol.model_validate(protocol_fields(max_frames=None))
+SPEC = TargetSpec("soda", ("background", "person"), "people-made masks", "frame")
 WHEEL = Origin("wheel", "wheel x==1", "x")
 
 
@@ -238,3 +240,30 @@ def test_a_source_without_labels_has_the_leaks_of_what_it_starts_from() -> None:
     chained = make("satir/sam-tiny+pool/simmim")["final0"]
     assert leak_of(chained, "scenes") == "its teacher sam-tiny was trained on this generator's own masks"
     assert leak_of(chained, "hit-uav") is None
+
+
+@pytest.mark.parametrize(
+    ("source", "licence", "seen"),
+    [
+        ("none", None, "nothing"),
+        ("satir/sam-tiny", "Apache-2.0", "ImageNet-1k (its encoder's start); scenes"),
+        ("imagenet+satir/sam-tiny", "Apache-2.0", "ImageNet-1k; ImageNet-1k (its encoder's start); scenes"),
+    ],
+)
+def test_records_state_licence_and_what_was_seen(source: str, licence: str | None, seen: str) -> None:
+    _, finals = planned(source, "fpn-efficientnet-lite0")
+    fields = known_fields(finals[0], SPEC)
+    assert fields["licence"] == licence
+    assert str(fields["has_seen"]).startswith(seen)
+
+
+def test_statements_fit_into_a_record() -> None:
+    _, finals = planned("none")
+    card = finals[0].card.model_copy(update={"licence": "x" * 5000, "training_data": ("y" * 5000,)})
+    run = unfinished(replace(finals[0], card=card), SPEC, "failed", "z" * 5000)
+    assert run.licence is not None
+    assert run.has_seen is not None
+    assert run.reason is not None
+    assert [len(text) for text in (run.licence, run.has_seen, run.reason)] == [2000] * 3
+    unknown = card.model_copy(update={"training_data": "unknown"})
+    assert known_fields(replace(finals[0], card=unknown), SPEC)["has_seen"] == "unknown"

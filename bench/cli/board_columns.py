@@ -8,11 +8,13 @@ from bench import BenchError
 from pretrain_sources.config_file import suggestion
 from results.board import BOARD
 from results.board_choice import UnanswerableError
+from results.cell_cost import COSTS, with_costs
 from results.class_scores import CLASS_SCORES, RUN_SCORES, class_means, run_means
 from results.escape import unique
 from results.record import column_docs
 
-NAMES = (*RUN_SCORES, *CLASS_SCORES)
+COST = "cost"  # stands for all columns on cost
+NAMES = (*RUN_SCORES, COST, *CLASS_SCORES)
 LIST = "list"  # what stands for `listing()`
 
 
@@ -37,6 +39,7 @@ def listing() -> str:
     """Return a line for each name: what it is of, and its definition."""
     docs = column_docs()
     rows = [(name, "run", docs[name]) for name in RUN_SCORES]
+    rows += [(COST, "cell", ", ".join(COSTS.values()))]
     rows += [(name, "class", score.note) for name, score in CLASS_SCORES.items()]
     width = max(map(len, NAMES))
     return "\n".join(f"{name:<{width}}  each {of:<5}  {text}" for name, of, text in rows)
@@ -57,6 +60,9 @@ def added_columns(cells: pd.DataFrame, runs: pd.DataFrame, names: Sequence[str])
     for name in names:
         if name in RUN_SCORES:
             made[name] = run_means(runs, cells, name)
+            continue
+        if name == COST:
+            made = made.join(with_costs(cells, runs)[list(COSTS)])
             continue
         try:
             values = class_means(runs, cells, name).values

@@ -29,6 +29,9 @@ from bench.cli.options import BACKBONE, BOARD, DATA, FOLDER, METRIC, SCHEDULE, S
     help="Show sources ranked in tiers.",
 )
 @click.option("--per-class", "views", flag_value="per-class", multiple=True, help="Show the score of each class.")
+@click.option(
+    "--sources", "views", flag_value="sources", multiple=True, help="Show licences and what sources have seen."
+)
 @click.option("--tuning", "views", flag_value="tuning", multiple=True, help="Show what tuning gained.")
 @click.option(
     "--columns",
@@ -57,7 +60,7 @@ def table(
     Each cell has the mean and the 95 % interval over its replicates for both metrics; a failed or skipped cell has its reason.
     Where a target has further test splits, a column has the mean mIoU on each; --test shows the board of one.
     --schedule default shows the runs with the default schedule, and how the tuned ones differ from them. --columns adds scores of
-    each class, such as precision and recall. --tiers, --per-class and --tuning show other tables of one board instead.
+    each class, such as precision and recall. --tiers, --per-class, --sources and --tuning show other tables of one board instead.
     """
     from bench.cli import board_columns
 

@@ -18,6 +18,7 @@ from results.marks import schedule_words, split_words
 from results.record import TEST
 from results.replicate_scores import METRICS, Samples, samples
 from results.schedule_names import DEFAULT
+from results.source_notes import STATED, source_notes
 from results.store import Store
 from results.table import runs_frame
 from results.text_tables import CLEAN, grid, page
@@ -242,7 +243,12 @@ def tuning_view(runs: pd.DataFrame, metric: str) -> View:
     return View(measured.notes, rows, [*_left_out(measured), *notes])
 
 
-VIEWS = {"tiers": _tiers, "per-class": classes_view, "tuning": tuning_view}
+def sources_view(runs: pd.DataFrame, metric: str) -> View:
+    """Licence of each source, and what it has seen, as its card states them."""
+    return View(samples(runs, metric).notes, source_notes(runs), [STATED])
+
+
+VIEWS = {"tiers": _tiers, "sources": sources_view, "per-class": classes_view, "tuning": tuning_view}
 
 
 def view_text(store: Store, view: str, metric: str, form: str, backbone: str | None, **filters: Unpack[Filters]) -> str:

@@ -27,10 +27,10 @@ def table_text(
     from results.iou_convention import NOTE as IOU_NOTE
 
     if columns:
-        from bench.cli.board_columns import widened
+        from bench.cli.board_columns import COST, widened
         from results.class_scores import RUN_SCORES
 
-        in_rows = columns if form in ("csv", "json") else [name for name in columns if name in RUN_SCORES]
+        in_rows = columns if form in ("csv", "json") else [name for name in columns if name in (*RUN_SCORES, COST)]
         cells = widened(cells, runs, in_rows)
     cells = with_intervals(cells, runs)
     if form == "csv":
@@ -72,6 +72,7 @@ RECONSTRUCTED_NOTE = (
 
 
 def _board_text(rows: list[dict[str, Any]], form: str, several: bool, notes: Sequence[str]) -> str:
+    from results.cell_cost import COSTS, DOCS
     from results.cell_intervals import INTERVALS_NOTE
     from results.class_scores import RUN_SCORES
     from results.further import column_of, further_of
@@ -81,7 +82,7 @@ def _board_text(rows: list[dict[str, Any]], form: str, several: bool, notes: Seq
     reconstructed = any(row["heldout_loss_constant"] is not None for row in rows)
     further = [name for name in further_of(rows[0]) if any(row[column_of(name)] is not None for row in rows)]
     compared = "tuned_minus_default" in rows[0]
-    more = [(name, title) for name, title in RUN_SCORES.items() if name in rows[0]]
+    more = [(name, title) for name, title in (RUN_SCORES | COSTS).items() if name in rows[0]]
     kinds = [kind for kind in ("images", "both") if any(row[f"miou_{kind}_low"] is not None for row in rows)]
     columns = ["rank", "source", "backbone", "mIoU", "95 %", *(f"95 % {kind}" for kind in kinds), "weighted F", "95 %"]
     columns += [f"mIoU {name}" for name in further] + [title for _, title in more] + ["n"]
@@ -98,7 +99,7 @@ def _board_text(rows: list[dict[str, Any]], form: str, several: bool, notes: Seq
             _number(row["weighted_f"]),
             _interval(row, "weighted_f"),
             *(_number(row[column_of(name)]) for name in further),
-            *(_number(row[name]) for name, _ in more),
+            *(_cost(row[name]) if name in COSTS else _number(row[name]) for name, _ in more),
             f"{row['n']}/{row['replicates']}",
             *_tuning(row),
             *([_learned(row)] if learned else []),
@@ -114,6 +115,7 @@ def _board_text(rows: list[dict[str, Any]], form: str, several: bool, notes: Seq
         *gain_notes(rows),
         *([LEARNED_NOTE] if learned else []),
         *([RECONSTRUCTED_NOTE] if reconstructed else []),
+        *(f"{title}: {DOCS[name]}" for name, title in more if name in DOCS),
     ]
     notes += [f"further test splits: {', '.join(further)}; --test shows the board of one"] if further else []
     return page(_board_head(rows[0], several), columns, body, notes, form)
@@ -189,10 +191,8 @@ def _tuning(row: Mapping[str, Any]) -> list[str]:
 def _touched(row: Mapping[str, Any]) -> str:
     if row["test_split"] != TEST:
         return unsearched(row["source"], row["touched"], row["test_split"])
-    return (
-        f"{row['source']} has seen {row['touched']:.1%} of the test images, so it has no rank; "
-        f"pairs are compared on the rest"
-    )
+    rest = "under 80 % are left, so it has no rank" if row["rank"] is None else "it is ranked and compared on the rest"
+    return f"{row['source']} has seen {row['touched']:.1%} of the test images; {rest}"
 
 
 def source_text(row: Mapping[Any, Any]) -> str:
@@ -218,6 +218,12 @@ def _paper_text(form: str) -> str:
     body = [(row.target, row.source, row.backbone, _number(row.miou), _number(row.weighted_f)) for row in rows]
     head = [f"Printed in the paper, not measured here: {title}"]
     return page(head, ("target", "source", "backbone", "mIoU", "weighted F"), body, (), form)
+
+
+def _cost(value: float | None) -> str:
+    from results.cell_cost import NOT_MEASURED
+
+    return NOT_MEASURED if value is None else f"{value:.3g}"
 
 
 def _number(value: float | None) -> str:

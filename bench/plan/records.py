@@ -19,6 +19,7 @@ from bench.plan.units import (
     Unit,
 )
 from bench.targets.card import TargetSpec
+from pretrain_sources.card import SourceCard
 from pretrain_sources.recipe import HAS_SEEN
 from results.limits import MOST_CHARACTERS
 from results.marks import ORACLE
@@ -52,6 +53,8 @@ def known_fields(unit: FinalUnit, spec: TargetSpec) -> dict[str, Any]:
         "transfer": unit.protocol.transfer,
         "selected_on_test": unit.protocol.select_on == "test",
         "leak": leak_of(unit, unit.cell.target),
+        "licence": None if unit.card.licence is None else shortened(unit.card.licence),
+        "has_seen": seen_words(unit.card),
         "finetune_steps": unit.steps,
         "weights": described(unit.pretrained),
         "settings": {
@@ -69,6 +72,18 @@ def known_fields(unit: FinalUnit, spec: TargetSpec) -> dict[str, Any]:
     }
 
 
+def seen_words(card: SourceCard) -> str:
+    """Return what a card says that its source was trained on besides the pool."""
+    if isinstance(card.training_data, str):
+        return card.training_data
+    return shortened("; ".join(card.training_data) or "nothing")
+
+
+def shortened(text: str) -> str:
+    """Return the text, or as much of it as a record may hold."""
+    return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 4]} ..."
+
+
 def final_loss(losses: Sequence[float]) -> float:
     """Return the mean loss over the last tenth of the steps."""
     tail = losses[-max(1, len(losses) // 10) :]
@@ -77,8 +92,8 @@ def final_loss(losses: Sequence[float]) -> float:
 
 def unfinished(unit: FinalUnit, spec: TargetSpec, status: Status, reason: str) -> RunRecord:
     """Make the record of a final that failed or was skipped."""
-    cut = reason if len(reason) <= MOST_CHARACTERS else f"{reason[: MOST_CHARACTERS - 4]} ..."
-    return RunRecord(**known_fields(unit, spec) | {"status": status, "reason": cut, "finished": now()})
+    changes = {"status": status, "reason": shortened(reason), "finished": now()}
+    return RunRecord(**known_fields(unit, spec) | changes)
 
 
 def described(unit: PretrainUnit | None) -> str | None:

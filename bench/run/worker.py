@@ -111,6 +111,7 @@ class _ProgressFile:
     def __init__(self, unit: Unit, store: Store, report: Progress) -> None:
         self._path = folder_of(store, unit) / PROGRESS
         self._report, self._begun, self._written = report, time.monotonic(), 0.0
+        self._processor = time.process_time()
         self._first: int | None = None  # where work began or resumed
         self._facts: dict[str, Any] = {"unit": str(unit), "since": now()}
         self._unit = unit
@@ -131,7 +132,8 @@ class _ProgressFile:
             log.unlink()
         seconds = time.monotonic() - self._begun
         done = self._facts.get("done", 0) - (self._first or 0)
-        device, protocol = devices.device_of(self._unit.protocol).name, self._unit.protocol.name
-        spent = {"seconds": round(seconds, 2), "work": done}
-        spent |= {"by": paced_by(self._unit), "protocol": protocol, "device": device}
+        device, protocol = devices.device_of(self._unit.protocol), self._unit.protocol.name
+        processor = seconds if device.is_gpu else time.process_time() - self._processor
+        spent = {"seconds": round(seconds, 2), "processor_s": round(processor, 2), "work": done}
+        spent |= {"by": paced_by(self._unit), "protocol": protocol, "device": device.name}
         write_atomic(self._path.with_name(SPENT), json.dumps(spent).encode())

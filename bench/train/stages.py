@@ -31,7 +31,7 @@ from bench.score import confusion_matrix, weighted_fmeasure
 from bench.spec import Protocol
 from bench.spec.parts import Schedule
 from bench.targets import Target
-from bench.train import devices, provenance, tune
+from bench.train import costs, devices, provenance, tune
 from bench.train.batches import Batches, Decoded, choose, class_pixels, class_weights, open_split
 from bench.train.loop import Beside, History, Progress, Training, fit, history_csv, predict
 from bench.train.loss import SegmentationLoss
@@ -46,6 +46,7 @@ from pretrain_sources.image_files import Pixels
 from pretrain_sources.pool import PoolError
 from pretrain_sources.teachers import TeacherError
 from results import metrics, prediction_samples
+from results.cost import Cost
 from results.evidence import Evidence, sha256
 from results.locks import HeldError, LocksError
 from results.record import FAILED_STATUSES, TEST, Further, Provenance, RunRecord
@@ -136,7 +137,7 @@ def tune_schedule(unit: TuneUnit, context: Context, report: Progress) -> None:
 
 def final(unit: FinalUnit, context: Context, report: Progress) -> None:
     """Finetune with the chosen schedule, score on every test split, and write the record."""
-    started, clock = now(), time.monotonic()
+    started, clock, meter = now(), time.monotonic(), costs.Meter(unit.protocol)
     store = Store(context.store)
     held = hold(store, unit)
     tuning, files = tuning_for(store, unit)
@@ -151,6 +152,8 @@ def final(unit: FinalUnit, context: Context, report: Progress) -> None:
     train_s = time.monotonic() - clock - curve.seconds
     evidence, further, seen = score_on_all(net, unit, context.target, _shifted(report, unit.steps, work))
     times = {"train_s": round(train_s, 1), "score_s": round(time.monotonic() - clock - train_s, 1)}
+    spent: dict[str, Any] = {"final_processor_s": meter.processor_s, "peak_memory_bytes": meter.peak_memory_bytes}
+    spent |= costs.of_network(net, train, unit.protocol) | costs.behind(unit, store, context.target)
     measured: dict[str, Any] = {
         "status": "ok",
         "normalisation": {"mean": net.mean.flatten().tolist(), "std": net.std.flatten().tolist()},
@@ -161,6 +164,7 @@ def final(unit: FinalUnit, context: Context, report: Progress) -> None:
         "provenance": _provenance(
             unit, context, history, started=started, val_frames=len(curve.frames) or None, **times
         ),
+        "cost": Cost(**spent),
         "evidence_sha256": sha256(evidence.to_bytes()),
         "further": {name: further_scores(one) for name, one in further.items()} or None,
         "network_sha256": state_sha256(net.state_dict()),

@@ -20,6 +20,7 @@ from results.further import column_of, further_of
 from results.marks import marks
 from results.reference import paper
 from results.replicate_scores import METRICS, samples
+from results.source_notes import STATED, source_notes
 from results.tiers import tier_notes, tiers
 from results.tuned_against_default import TUNED_NOTE
 from results.tuning_gain import NO_GAIN, gain_notes, gain_text
@@ -72,6 +73,9 @@ def show(chosen: Chosen) -> None:
         st.caption(
             "All ImageNet runs share one checkpoint: the results hold for these weights, not for ImageNet pretraining in general."
         )
+    with st.expander("Licences, and what sources have seen"):
+        table(source_notes(chosen.whole), "sources", {"has_seen": "has seen"})
+        st.caption(STATED)
     _classes(chosen)
     _paper()
 
