@@ -1,4 +1,5 @@
-"""Heads on an encoder's feature maps, beside a backbone's own decoder: the linear probe, and the auxiliary head of a training."""
+"""Heads on an encoder's feature maps, beside a backbone's own decoder: the linear probe, the auxiliary head of a training, and the
+head that reconstructs pixels in a pretraining."""
 
 from collections.abc import Sequence
 
@@ -54,6 +55,21 @@ class AuxiliaryHead(nn.Module):
         """Return logits (B, K, h, w)."""
         logits: Tensor = self.layers(last_stages(features)[-2:][0])
         return logits
+
+
+class PixelHead(nn.Module):
+    """Grey values from the last feature map, as in SimMIM: a 1 x 1 convolution gives all pixels of a place, one channel each."""
+
+    def __init__(self, channels: int, stride: int) -> None:
+        """stride: side in px of the square of an image that belongs to one place of the map."""
+        super().__init__()
+        self.pixels = nn.Conv2d(channels, stride**2, 1)
+        self.shuffle = nn.PixelShuffle(stride)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Return grey values (B, 1, h * stride, w * stride) from the last map (B, C, h, w)."""
+        values: Tensor = self.shuffle(self.pixels(last_stages(features)[-1]))
+        return values
 
 
 def widths(features: Sequence[Tensor]) -> list[int]:

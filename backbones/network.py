@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.heads import AuxiliaryHead, LinearHead, widths
+from backbones.heads import AuxiliaryHead, LinearHead, PixelHead, last_stages, widths
 from backbones.spec import BackboneSpec, Colour
 
 STRIDE = 32  # inputs are padded to a multiple of it: encoders halve five times, and odd sizes fail nearly everywhere
@@ -42,19 +42,32 @@ class Network(nn.Module):
         self.mean.copy_(torch.tensor(mean).view(1, 3, 1, 1))
         self.std.copy_(torch.tensor(std).view(1, 3, 1, 1))
 
-    def features(self, images: Tensor) -> Sequence[Tensor]:
-        """Return the encoder's feature maps for thermal images (B, 1, H, W) in 0..1, padded to a multiple of the stride."""
-        coloured = (images.expand(-1, 3, -1, -1) - self.mean) / self.std
+    def features(self, images: Tensor, masked: Tensor | None = None) -> Sequence[Tensor]:
+        """Return the encoder's feature maps for thermal images (B, 1, H, W) in 0..1, padded to a multiple of the stride.
+
+        masked: (B, 1, H, W) bool, pixels that the encoder does not see.
+        """
+        coloured = self.normalised(images)
+        if masked is not None:
+            coloured = coloured.masked_fill(masked, 0)
         height, width = images.shape[-2:]
         padded_height, padded_width = self._padded_size(images)
-        # zeros after normalisation: the padding is the mean grey
+        # zeros after normalisation: padding and masked pixels are the mean grey
         padded = F.pad(coloured, (0, padded_width - width, 0, padded_height - height))
         features: Sequence[Tensor] = self.encoder(padded.contiguous(memory_format=torch.channels_last))
         return features
 
+    def normalised(self, images: Tensor) -> Tensor:
+        """Return the encoder's input (B, 3, H, W) for thermal images (B, 1, H, W) in 0..1."""
+        return (images.expand(-1, 3, -1, -1) - self.mean) / self.std
+
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, K, H, W) for thermal images (B, 1, H, W) in 0..1, any H and W."""
         return self._cut(self.decoder(self.features(images)), images)
+
+    def reconstruct(self, images: Tensor, masked: Tensor) -> Tensor:
+        """Return the decoder's output (B, K, H, W) for images of which the encoder does not see the pixels `masked`."""
+        return self._cut(self.decoder(self.features(images, masked)), images)
 
     def with_auxiliary(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits of decoder and auxiliary head, both (B, K, H, W)."""
@@ -90,6 +103,15 @@ def build(spec: BackboneSpec, num_classes: int, linear: bool = False, auxiliary:
         network.decoder = LinearHead(channels, num_classes) if linear else network.decoder
         network.auxiliary = AuxiliaryHead(channels, num_classes) if auxiliary else None
     return network.to(memory_format=torch.channels_last)
+
+
+def pixel_head(network: Network) -> PixelHead:
+    """Make a head for the network's last feature map, with random weights from torch's global generator."""
+    was_training, side = network.training, 64 + -64 % network.stride
+    with torch.no_grad():
+        last = last_stages(network.eval().features(network.mean.new_zeros(1, 1, side, side)))[-1]
+    network.train(was_training)
+    return PixelHead(last.shape[1], max(1, side // last.shape[2])).to(memory_format=torch.channels_last)
 
 
 def encoder_on_meta(spec: BackboneSpec) -> nn.Module:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from pretrain_sources.config_file import Number, Whole
 from pretrain_sources.hashing import Identified
 from pretrain_sources.recipe import Recipe
+from pretrain_sources.simmim import SimMIM
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._+/~@-]*$"
 SHA256 = r"^[0-9a-f]{64}$"
@@ -154,6 +155,9 @@ class SourceCard(_Frozen, Identified):
     long: bool = Field(default=False, description="add the steps of a pretraining stage to finetuning")
     recipe: Recipe | None = Field(default=None, description="how to make pseudo-labels for the pool's images")
     corpus: ReadyCorpus | None = Field(default=None, description="a ready-made corpus instead of a recipe")
+    simmim: SimMIM | None = Field(
+        default=None, description="masked image modelling on the pool's images, without labels, instead of a recipe"
+    )
     checkpoints: tuple[Checkpoint, ...] = Field(
         default=(), description="weights instead of a corpus, one file per encoder"
     )
@@ -177,14 +181,18 @@ class SourceCard(_Frozen, Identified):
     def _is_one_thing(self) -> "SourceCard":
         if self.recipe is not None and self.corpus is not None:
             raise ValueError("recipe and corpus exclude each other: a corpus already has labels")
+        if self.simmim is not None and self.has_labels:
+            raise ValueError(
+                "simmim learns without labels: it excludes recipe and corpus; chain two sources with start"
+            )
         if self.checkpoints and (self.pretrains or self.long or self.control or self.start != "random"):
-            raise ValueError("checkpoints exclude recipe, corpus, start, long and control")
-        if self.subset is not None and self.recipe is None and self.corpus is None:
-            raise ValueError("subset needs a recipe or a corpus")
-        if self.long and (self.start != "random" or self.recipe or self.corpus):
-            raise ValueError("long is for random weights only: it excludes start, recipe and corpus")
+            raise ValueError("checkpoints exclude recipe, corpus, simmim, start, long and control")
+        if self.subset is not None and not self.pretrains:
+            raise ValueError("subset needs a recipe or a corpus, or simmim")
+        if self.long and (self.start != "random" or self.pretrains):
+            raise ValueError("long is for random weights only: it excludes start, recipe, corpus and simmim")
         if self.start not in ("random", "imagenet") and not self.pretrains:
-            raise ValueError(f"start '{self.start}' needs a recipe or a corpus to continue with")
+            raise ValueError(f"start '{self.start}' needs a recipe or a corpus to continue with, or simmim")
         return self
 
     @property
@@ -197,15 +205,27 @@ class SourceCard(_Frozen, Identified):
         return next((one for one in self.checkpoints if one.is_for(backbone)), None)
 
     @property
-    def pretrains(self) -> bool:
-        """Return whether an encoder is pretrained on a corpus."""
+    def has_labels(self) -> bool:
+        """Return whether an encoder is pretrained on images with label maps."""
         return self.recipe is not None or self.corpus is not None
+
+    @property
+    def pretrains(self) -> bool:
+        """Return whether an encoder is pretrained here."""
+        return self.has_labels or self.simmim is not None
+
+    @property
+    def needs_pool(self) -> bool:
+        """Return whether the pool's images are needed."""
+        return self.recipe is not None or self.simmim is not None
 
     def identity(self) -> dict[str, Any]:
         """Return everything that affects a result, without texts for people."""
         excluded = {"description", "licence", "contact", "paper", "training_data", "checkpoints"}
         # files are identified by their content, in the units that use them
         fields = self.model_dump(mode="json", exclude=excluded)
+        if self.simmim is None:  # younger than the first results
+            del fields["simmim"]
         (fields["corpus"] or {}).pop("path", None)
         teacher = (fields["recipe"] or {"teacher": {}})["teacher"]
         for field in ("checkpoint", "points_per_batch", "path"):

@@ -43,6 +43,7 @@ STUDIES = (
     *("satir/n-1pct", "satir/n-3pct", "satir/n-10pct", "satir/n-30pct"),
     *("satir/n-10pct-groups-1", "satir/n-10pct-groups-2"),
     *("satir~shuffled", "satir~random-rank", "imagenet~permuted", "imagenet+satir"),
+    *("pool/simmim/n-10pct", "imagenet+pool/simmim"),
 )
 _CONTROLS = get_args(Control.model_fields["kind"].annotation)
 
@@ -69,7 +70,8 @@ def collect(paths: Iterable[Path], known: Cards = MappingProxyType({})) -> Cards
         files[card.name] = path
         if card.control is not None and (card.subset or card.long or not card.is_random):
             raise FileError(
-                f"{path}: a control takes all settings from '{card.control.of}'; remove recipe, corpus, subset, start and long"
+                f"{path}: a control takes all settings from '{card.control.of}'; "
+                "remove recipe, corpus, simmim, subset, start and long"
             )
         table[card.name] = _with_paths(card, path.parent)
     return MappingProxyType(table)
@@ -216,7 +218,7 @@ def _controlled(card: SourceCard, known: Cards, passed: tuple[str, ...], derived
             raise UnknownSourceError(f"'{name}': '{base.name}' has no weights to permute")
         data = base.training_data
         return card.model_copy(update={"name": name, "control": control, "start": base.name, "training_data": data})
-    if not base.pretrains:
+    if not base.has_labels:
         raise UnknownSourceError(f"'{name}': '{base.name}' has no pseudo-labels to control")
     classes = base.recipe.num_classes if base.recipe else base.corpus.num_classes if base.corpus else None
     if kind == "random-rank" and classes == 2:

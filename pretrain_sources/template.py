@@ -7,8 +7,9 @@ import yaml
 from pydantic import BaseModel
 
 from pretrain_sources.card import Checkpoint, ReadyCorpus, SourceCard
+from pretrain_sources.simmim import SimMIM
 
-Kind = Literal["checkpoint", "corpus", "recipe"]
+Kind = Literal["checkpoint", "corpus", "recipe", "simmim"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 TO_DO = "TODO"  # in a card that was not filled in
 SCHEMA = "card.schema.json"
@@ -23,8 +24,9 @@ _OWN: dict[str, dict[str, Any]] = {
         "start": "random",
         "recipe": {"teacher": {"kind": "felzenszwalb"}, "top_k": 9, "rank_by": "predicted_iou"},
     },
+    "simmim": {"start": "random", "simmim": {"patch_px": 32, "mask_ratio": 0.6}},
 }
-_MODELS: dict[str, type[BaseModel]] = {"checkpoints": Checkpoint, "corpus": ReadyCorpus}
+_MODELS: dict[str, type[BaseModel]] = {"checkpoints": Checkpoint, "corpus": ReadyCorpus, "simmim": SimMIM}
 _PROVENANCE = ("licence", "contact", "paper", "training_data")
 
 

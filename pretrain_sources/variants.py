@@ -9,8 +9,10 @@ from pydantic import ValidationError
 from pretrain_sources.card import SourceCard, Subset
 from pretrain_sources.config_file import suggestion
 from pretrain_sources.recipe import META_MODELS, Recipe
+from pretrain_sources.simmim import SimMIM
 
 Value = bool | int | float | str
+Settings = Recipe | SimMIM | None  # of a card
 
 _SHORT = {
     "points_per_side": "points",
@@ -20,6 +22,8 @@ _SHORT = {
     "rank_by": "rank",
     "min_area_px": "area",
     "max_area_frac": "max-area",
+    "patch_px": "patch",
+    "mask_ratio": "ratio",
 }
 _WORDS: Mapping[str, tuple[str, Value]] = {
     "boxes": ("prompts", "boxes"),
@@ -42,7 +46,7 @@ def changed(card: SourceCard, changes: Mapping[str, Value]) -> SourceCard:
     Raises:
         UnknownSourceError: the card has no recipe, a setting is unknown, or a value is invalid.
     """
-    recipe = card.recipe
+    recipe = settings_of(card)
     if not card.pretrains or card.control is not None:
         raise UnknownSourceError(f"'{card.name}' has no settings of its own to change")
     if recipe is None and set(changes) - set(Subset.model_fields):
@@ -53,7 +57,7 @@ def changed(card: SourceCard, changes: Mapping[str, Value]) -> SourceCard:
             raise UnknownSourceError(f"'{card.name}' has no setting '{name}'{suggestion(name, fields)}")
     subset = {name: value for name, value in changes.items() if name in Subset.model_fields}
     try:
-        new = recipe and _changed_recipe(recipe, {k: v for k, v in changes.items() if k not in subset})
+        new = recipe and _changed_settings(recipe, {k: v for k, v in changes.items() if k not in subset})
         part = (
             Subset.model_validate((card.subset.model_dump() if card.subset else {}) | subset) if subset else card.subset
         )
@@ -68,22 +72,24 @@ def changed(card: SourceCard, changes: Mapping[str, Value]) -> SourceCard:
     tokens = [_token(name, fields_of(new)[name]) for name in fields_of(new) if _differs(recipe, new, name)]
     tokens += [_subset_token(part)] if part is not None and part != card.subset else []
     text = f"{card.name} with {', '.join(tokens)}."
+    own = "simmim" if isinstance(new, SimMIM) else "recipe"
     return card.model_copy(
-        update={"name": "/".join([card.name, *tokens]), "description": text, "recipe": new, "subset": part}
+        update={"name": "/".join([card.name, *tokens]), "description": text, own: new, "subset": part}
     )
 
 
 def parse_settings(token: str, base: SourceCard, name: str) -> dict[str, Value]:
     """Parse the settings in one part of a name."""
-    if token in _WORDS and _WORDS[token][0] in _fields(base.recipe):
+    settings = settings_of(base)
+    if token in _WORDS and _WORDS[token][0] in _fields(settings):
         return dict([_WORDS[token]])
     subset = _SUBSET.fullmatch(token)
     if subset and token:
         values = {key: value for key, value in subset.groupdict().items() if value is not None}
         return {key: int(value) if value.isdigit() else value for key, value in values.items()}
-    fields = [field for field in _fields(base.recipe) if token.startswith(f"{_prefix(field)}-")]
+    fields = [field for field in _fields(settings) if token.startswith(f"{_prefix(field)}-")]
     if not fields:
-        all_fields = _fields(base.recipe)
+        all_fields = _fields(settings)
         words = {word for word, (field, _) in _WORDS.items() if field in all_fields}
         known = sorted({*words, *(f"{_prefix(field)}-..." for field in all_fields)})
         raise UnknownSourceError(f"'{token}' in '{name}' is not a setting of {base.name}{suggestion(token, known)}")
@@ -112,24 +118,33 @@ def _prefix(field: str) -> str:
     return _SHORT.get(field, field.replace("_", "-"))
 
 
-def fields_of(recipe: Recipe | None) -> dict[str, Any]:
-    """Return the settings of a recipe and its teacher by name."""
-    if recipe is None:
+def settings_of(card: SourceCard) -> Settings:
+    """Return the settings of a card that a name can change, besides its subset."""
+    return card.recipe or card.simmim
+
+
+def fields_of(settings: Settings) -> dict[str, Any]:
+    """Return settings by name, those of a recipe with those of its teacher."""
+    if settings is None:
         return {}
-    own = {name: getattr(recipe, name) for name in type(recipe).model_fields if name != "teacher"}
-    teacher = recipe.teacher
+    own = {name: getattr(settings, name) for name in type(settings).model_fields if name != "teacher"}
+    if isinstance(settings, SimMIM):
+        return own
+    teacher = settings.teacher
     return own | {name: getattr(teacher, name) for name in type(teacher).model_fields if name != "kind"}
 
 
-def _fields(recipe: Recipe | None) -> dict[str, Any]:
-    return fields_of(recipe) | dict.fromkeys(Subset.model_fields)
+def _fields(settings: Settings) -> dict[str, Any]:
+    return fields_of(settings) | dict.fromkeys(Subset.model_fields)
 
 
-def _differs(old: Recipe | None, new: Recipe | None, field: str) -> bool:
+def _differs(old: Settings, new: Settings, field: str) -> bool:
     return bool(fields_of(old).get(field) != fields_of(new).get(field))
 
 
-def _changed_recipe(recipe: Recipe, changes: Mapping[str, Value]) -> Recipe:
+def _changed_settings(recipe: Recipe | SimMIM, changes: Mapping[str, Value]) -> Recipe | SimMIM:
+    if isinstance(recipe, SimMIM):
+        return SimMIM.model_validate(recipe.model_dump() | dict(changes))
     values, teacher = recipe.model_dump(), dict(recipe.teacher.model_dump())
     for name, value in changes.items():
         text = (

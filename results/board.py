@@ -28,14 +28,18 @@ _TUNING = {  # board column: run column
     "trials": "trials",
     "schedule": "schedule",
 }
-_HELD_OUT = ("heldout_miou", "heldout_miou_constant")
+_HELD_OUT = (
+    *("heldout_miou", "heldout_miou_constant"),
+    *("heldout_loss_before", "heldout_loss", "heldout_loss_constant"),
+)
 _OF_A_RUN = ("miou", "weighted_f", "status", "reason", "replicates", "finished", "train_s", "score_s", "gpu")
 _USED = [*_SAME, *_ALSO_SAME, *_HELD_OUT, *_TUNING.values(), "training_val_mious", *_OF_A_RUN]
 _BOARD_COLUMNS = [
     *("rank", "target", "protocol", *CELL_NAMES, "n", "replicates", "miou", "miou_low", "miou_high", "interval_note"),
     *("weighted_f", "weighted_f_low", "weighted_f_high", "val_miou_tuned", "val_miou_default"),
     *("tuning_gain", "tuning_gain_se", "trials", "trainings", "schedule"),
-    *("heldout_miou", "heldout_miou_constant", "run_s", "status", "reason", "ranked", "selected_on_test"),
+    *_HELD_OUT,
+    *("run_s", "status", "reason", "ranked", "selected_on_test"),
     *("transfer", "label_note"),
     *("weights", "leak", "touched", "says_touched", "badge", "cell", *BOARD[2:], "finished", "test_split"),
 ]

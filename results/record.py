@@ -50,7 +50,11 @@ class Further(Frozen):
 class Pretraining(Frozen):
     """Pretraining of the encoder by the harness. Null for sources with existing weights."""
 
-    corpus: str = Field(pattern=HEX, description="content hash of the images and label maps")
+    later = MappingProxyType({"heldout_loss_constant": None})
+
+    corpus: str = Field(
+        pattern=HEX, description="content hash of the images and label maps; without labels, of the images"
+    )
     pretrain_images: int = Field(ge=1, le=MOST, description="number of training images")
     pretrain_steps: int = Field(ge=1, le=MOST, description="optimiser steps on the corpus")
     pretrain_loss: float = Field(description="mean training loss over the last tenth of these steps")
@@ -59,7 +63,13 @@ class Pretraining(Frozen):
         description="held-out loss before the first step; null without held-out images"
     )
     heldout_loss: float | None = Field(description="held-out loss after the last step")
-    heldout_miou: Fraction = Field(ge=0, le=1, description="mIoU of the predicted pseudo-labels on the held-out images")
+    heldout_loss_constant: float | None = Field(
+        default=None,
+        description="held-out loss of the best constant prediction, if masked images are reconstructed; null with pseudo-labels",
+    )
+    heldout_miou: Fraction = Field(
+        ge=0, le=1, description="mIoU of the predicted pseudo-labels on the held-out images; null without labels"
+    )
     heldout_miou_constant: Fraction = Field(
         ge=0,
         le=1,
@@ -70,6 +80,10 @@ class Pretraining(Frozen):
     def _miou_has_its_constant(self) -> "Pretraining":
         if (self.heldout_miou is None) != (self.heldout_miou_constant is None):
             raise ValueError("heldout_miou and heldout_miou_constant must both be set or both be null")
+        if self.heldout_loss_constant is not None and self.heldout_miou is not None:
+            raise ValueError(
+                "a pretraining on pseudo-labels has heldout_miou, one without labels heldout_loss_constant"
+            )
         return self
 
 
@@ -166,7 +180,7 @@ class RunRecord(Frozen):
     weights_sha256: Text | None = Field(description="sha256 over names and values of the loaded encoder tensors")
     scores: Scores | None = Field(description="null unless the status is ok")
     tuning: Tuning | None = Field(description="null if tuning did not finish")
-    pretraining: Pretraining | None = Field(default=None, description="null without pretraining on a corpus")
+    pretraining: Pretraining | None = Field(default=None, description="null without pretraining by the harness")
     provenance: Provenance | None = Field(description="null if the run did not get that far")
     cost: Cost | None = Field(default=None, description="null unless the status is ok, and in older records")
     evidence_sha256: Text | None = Field(description="sha256 of evidence.npz next to the record")

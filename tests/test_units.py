@@ -9,6 +9,7 @@ from conftest import protocol_fields
 from backbones.imagenet import Origin
 from backbones.registry import BACKBONES
 from bench.plan import unit as units
+from bench.plan.cost import paced_by
 from bench.plan.graph import Graph, InputsHere
 from bench.plan.records import known_fields, leak_of, unfinished
 from bench.plan.units import FinalUnit, Unit
@@ -211,6 +212,34 @@ def test_a_ready_made_corpus_is_marked_by_its_manifest(model: str | None, marked
         for source in (card.name, "handed-round~shuffled"):
             (first, *_) = planned(source, on="scenes")[1]
             assert (leak_of(first, "scenes") is not None) == marked
+
+
+def test_a_source_without_labels_needs_the_pools_images_and_no_corpus() -> None:
+    made = make("pool/simmim")
+    assert set(made) == {"pretrain0", "pretrain1", "tune", "final0", "final1"}
+    assert made["pretrain0"].spelled_out()["simmim"] == {"patch_px": 32, "mask_ratio": 0.6}
+    assert made["pretrain0"].learner is made["pretrain0"]
+    assert made["pretrain0"].steps == 2
+    for other in (
+        make("pool/simmim", pool=pool_of(changed="x")),
+        make("pool/simmim/ratio-0.5"),
+        make("pool/simmim/n-20"),
+    ):
+        assert not set(prints(made).values()) & set(prints(other).values())
+    elsewhere = make("pool/simmim", target="u")
+    assert elsewhere["pretrain0"] == made["pretrain0"]
+    assert elsewhere["final0"] != made["final0"]
+    assert {unit.kind for unit in make("imagenet+pool/simmim")["pretrain0"].needs} == {"pretrain"}
+    assert paced_by(made["pretrain0"]) != paced_by(make("satir/felzenszwalb")["pretrain0"]), (
+        "another head, another pace"
+    )
+
+
+def test_a_source_without_labels_has_the_leaks_of_what_it_starts_from() -> None:
+    assert leak_of(make("pool/simmim")["final0"], "scenes") is None
+    chained = make("satir/sam-tiny+pool/simmim")["final0"]
+    assert leak_of(chained, "scenes") == "its teacher sam-tiny was trained on this generator's own masks"
+    assert leak_of(chained, "hit-uav") is None
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def _images(card: SourceCard, known: Cards, target: Target, pool: Path | None) -
                 corpus, _ = check_corpus(each.corpus.path, num_classes=each.corpus.num_classes)
                 chosen = choose(corpus.images, each.subset)
                 images_by_hash |= {i.sha256: PoolImage(i.id, i.image, i.group, i.sha256) for i in chosen}
-            elif each.recipe is not None:
+            elif each.needs_pool:
                 images = open_pool(target, pool)
                 if images is None:
                     raise BenchError(f"{target.spec.name} has no unlabelled images: give a folder with --pool DIR")

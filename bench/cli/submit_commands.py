@@ -37,7 +37,10 @@ SOURCE = click.argument("folder", type=click.Path(path_type=Path))
 @submit.command("init")
 @click.argument("name")
 @click.option(
-    "--kind", type=click.Choice(["checkpoint", "corpus", "recipe"]), required=True, help="What the source provides."
+    "--kind",
+    type=click.Choice(["checkpoint", "corpus", "recipe", "simmim"]),
+    required=True,
+    help="What the source provides.",
 )
 def submit_init(name: str, kind: Any) -> None:  # noqa: ANN401
     """Create a folder NAME with a template card."""

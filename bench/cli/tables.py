@@ -65,6 +65,10 @@ LEARNED_NOTE = (
     "pseudo-labels: mIoU on held-out pseudo-labels after pretraining / of the best constant prediction; nothing was "
     "learned unless the first is higher"
 )
+RECONSTRUCTED_NOTE = (
+    "held-out loss: mean absolute error over masked pixels of held-out images, before -> after pretraining without labels / of the "
+    "best constant prediction; nothing was learned unless the second is lower than the third"
+)
 
 
 def _board_text(rows: list[dict[str, Any]], form: str, several: bool, notes: Sequence[str]) -> str:
@@ -75,6 +79,7 @@ def _board_text(rows: list[dict[str, Any]], form: str, several: bool, notes: Seq
     from results.tuning_gain import gain_notes
 
     learned = any(row["heldout_miou"] is not None for row in rows)
+    reconstructed = any(row["heldout_loss_constant"] is not None for row in rows)
     further = [name for name in further_of(rows[0]) if any(row[column_of(name)] is not None for row in rows)]
     compared = "tuned_minus_default" in rows[0]
     more = [(name, title) for name, title in (RUN_SCORES | COSTS).items() if name in rows[0]]
@@ -82,7 +87,7 @@ def _board_text(rows: list[dict[str, Any]], form: str, several: bool, notes: Seq
     columns = ["rank", "source", "backbone", "mIoU", "95 %", *(f"95 % {kind}" for kind in kinds), "weighted F", "95 %"]
     columns += [f"mIoU {name}" for name in further] + [title for _, title in more] + ["n"]
     columns += ["tuned - default"] if compared else ["val default", "gain of tuning"]
-    columns += [*(["pseudo-labels"] if learned else []), "status"]
+    columns += [*(["pseudo-labels"] if learned else []), *(["held-out loss"] if reconstructed else []), "status"]
     body = [
         (
             str(row["rank"] or "-"),
@@ -98,6 +103,7 @@ def _board_text(rows: list[dict[str, Any]], form: str, several: bool, notes: Seq
             f"{row['n']}/{row['replicates']}",
             *_tuning(row),
             *([_learned(row)] if learned else []),
+            *([_reconstructed(row)] if reconstructed else []),
             row["status"],
         )
         for row in rows
@@ -108,6 +114,7 @@ def _board_text(rows: list[dict[str, Any]], form: str, several: bool, notes: Seq
         *notes,
         *gain_notes(rows),
         *([LEARNED_NOTE] if learned else []),
+        *([RECONSTRUCTED_NOTE] if reconstructed else []),
         *(f"{title}: {DOCS[name]}" for name, title in more if name in DOCS),
     ]
     notes += [f"further test splits: {', '.join(further)}; --test shows the board of one"] if further else []
@@ -197,6 +204,11 @@ def source_text(row: Mapping[Any, Any]) -> str:
 def _learned(row: dict[str, Any]) -> str:
     value, constant = row["heldout_miou"], row["heldout_miou_constant"]
     return "-" if value is None else f"{value:.3f} / {constant:.3f}"
+
+
+def _reconstructed(row: dict[str, Any]) -> str:
+    before, after, constant = (row[name] for name in ("heldout_loss_before", "heldout_loss", "heldout_loss_constant"))
+    return "-" if constant is None else f"{before:.3f} -> {after:.3f} / {constant:.3f}"
 
 
 def _paper_text(form: str) -> str:

@@ -1,6 +1,6 @@
 """Cost of units: estimated steps of work, and the key for averaging run times."""
 
-from bench.plan.units import CorpusUnit, PretrainUnit, TuneUnit, Unit
+from bench.plan.units import CorpusUnit, PretrainUnit, Reconstructed, TuneUnit, Unit
 from bench.targets import Target
 from pretrain_sources.hashing import fingerprint
 from results.record import TEST
@@ -20,5 +20,11 @@ def work_of(unit: Unit, target: Target) -> int:
 
 
 def paced_by(unit: Unit) -> str:
-    """Key for averaging run times, besides the kind: the fingerprint of a corpus's teacher, else the backbone."""
-    return fingerprint(unit.teacher) if isinstance(unit, CorpusUnit) else unit.backbone.name
+    """Key for averaging run times, besides the kind: the fingerprint of a corpus's teacher, else the backbone.
+
+    A step without labels has a lighter head, so it has a key of its own.
+    """
+    if isinstance(unit, CorpusUnit):
+        return fingerprint(unit.teacher)
+    masks = isinstance(unit, PretrainUnit) and isinstance(unit.weights, Reconstructed)
+    return f"{unit.backbone.name}, simmim" if masks else unit.backbone.name

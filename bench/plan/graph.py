@@ -12,6 +12,7 @@ from backbones import imagenet
 from backbones.spec import BackboneSpec
 from bench import BenchError
 from bench.plan import card_weights
+from bench.plan.pool_part import PoolPart
 from bench.plan.units import (
     CorpusUnit,
     FinalUnit,
@@ -21,6 +22,7 @@ from bench.plan.units import (
     Permuted,
     PretrainUnit,
     ReadyLabels,
+    Reconstructed,
     TuneUnit,
     Unit,
 )
@@ -28,7 +30,7 @@ from bench.spec import Cell, Protocol
 from pretrain_sources import teachers
 from pretrain_sources.card import SourceCard
 from pretrain_sources.corpus import Corpus, CorpusError, check_corpus, read_manifest
-from pretrain_sources.pool import Pool, PoolError, choose, evenly, images_hash
+from pretrain_sources.pool import Pool, PoolError, PoolImage, choose, evenly, images_hash
 from results.schedule_names import TUNED
 from results.store import Store
 
@@ -38,6 +40,9 @@ class Inputs(Interface):
 
     def labels(self, card: SourceCard, protocol: Protocol) -> CorpusUnit | ReadyLabels:
         """Return the pseudo-labels of a card with a recipe or a ready-made corpus."""
+
+    def part(self, card: SourceCard, protocol: Protocol) -> PoolPart:
+        """Return the images of the pool that a card without labels learns from."""
 
     def checkpoint(self, card: SourceCard, backbone: str) -> FromCheckpoint:
         """Return the checkpoint of a card for this backbone."""
@@ -52,6 +57,7 @@ class Graph:
     def __init__(self, cards: Mapping[str, SourceCard], protocol: Protocol, target_hash: str, inputs: Inputs) -> None:
         self._cards, self._protocol, self._target_hash, self._inputs = cards, protocol, target_hash, inputs
         self._labels: dict[str, CorpusUnit | ReadyLabels] = {}  # by card name
+        self._parts: dict[str, PoolPart] = {}
         self._made: dict[tuple[str, str, int], PretrainUnit | None] = {}
 
     def finals(self, cell: Cell, backbone: BackboneSpec) -> list[FinalUnit]:
@@ -91,7 +97,11 @@ class Graph:
         if card.control is not None and card.control.kind == "permuted":
             assert start is not None
             return PretrainUnit(*own, Permuted(start, card.control.seed), replicate)
-        if card.pretrains:
+        if card.simmim is not None:
+            if card.name not in self._parts:
+                self._parts[card.name] = self._inputs.part(card, self._protocol)
+            return PretrainUnit(*own, Reconstructed(self._parts[card.name], card.simmim, start), replicate)
+        if card.has_labels:
             if card.name not in self._labels:
                 self._labels[card.name] = self._inputs.labels(card, self._protocol)
             return PretrainUnit(*own, Learned(self._labels[card.name], card.control, start), replicate)
@@ -116,6 +126,14 @@ class InputsHere:
             key = "recipe.teacher" if card.corpus is None else "corpus.path"
             raise BenchError(f"source '{card.name}', `{key}` of its card: {error}") from error
 
+    def part(self, card: SourceCard, protocol: Protocol) -> PoolPart:
+        """Count and hash the images."""
+        try:
+            members = self._members(card, protocol)
+        except PoolError as error:
+            return PoolPart(images_hash(()), 0, str(error))
+        return PoolPart(images_hash(members), len(members))
+
     def checkpoint(self, card: SourceCard, backbone: str) -> FromCheckpoint:
         """Identify the file."""
         return FromCheckpoint(*card_weights.identify(card, backbone, self._weights))
@@ -137,6 +155,8 @@ class InputsHere:
                 return imagenet.obstacle(unit.backbone, origin, self._weights)
             case Learned(labels):
                 return labels.undrawable
+            case Reconstructed(part):
+                return part.undrawable or self._pool_obstacle()
         return None
 
     def _ready(self, card: SourceCard, protocol: Protocol) -> ReadyLabels:
@@ -155,16 +175,25 @@ class InputsHere:
     def _planned(self, card: SourceCard, protocol: Protocol) -> CorpusUnit:
         assert card.recipe is not None
         unit = CorpusUnit(card, protocol, teachers.identity(card.recipe.teacher, self._weights), images_hash(()), 0)
-        if self._pool is None:
-            return unit
         try:
-            members = evenly(choose(self._pool.images, card.subset), protocol.max_frames)
+            members = self._members(card, protocol)
         except PoolError as error:
             return replace(unit, undrawable=str(error))
         return replace(unit, images_hash=images_hash(members), images=len(members))
 
+    def _members(self, card: SourceCard, protocol: Protocol) -> tuple[PoolImage, ...]:
+        """Return the images of the pool that a card uses; none without a pool.
+
+        Raises:
+            PoolError: its subset cannot be drawn.
+        """
+        return () if self._pool is None else evenly(choose(self._pool.images, card.subset), protocol.max_frames)
+
     def _corpus_obstacle(self, unit: CorpusUnit) -> str | None:
         assert unit.card.recipe is not None
-        if self._pool is None:
-            return f"{self._target} has no unlabelled images: name a folder with --pool DIR"
-        return teachers.obstacle(unit.card.recipe.teacher, self._weights)
+        return self._pool_obstacle() or teachers.obstacle(unit.card.recipe.teacher, self._weights)
+
+    def _pool_obstacle(self) -> str | None:
+        if self._pool is not None:
+            return None
+        return f"{self._target} has no unlabelled images: name a folder with --pool DIR"

@@ -17,7 +17,7 @@ from backbones.spec import BackboneSpec
 from bench import BenchError
 from bench.plan.backbone_names import backbones_of, refuse_without_backbone
 from bench.plan.matrix_file import Grid, MatrixFile
-from bench.plan.unfit import refuse_unfit
+from bench.plan.unfit import refuse_unfit, refuse_whole_masks
 from bench.shipped import find_file, load_protocol
 from bench.spec import Cell, Protocol
 from bench.targets import find_target
@@ -59,7 +59,7 @@ class Matrix:
     @property
     def needs_pool(self) -> bool:
         """Whether a source requires unlabelled images."""
-        return any(card.recipe is not None for card in self.cards.values())
+        return any(card.needs_pool for card in self.cards.values())
 
 
 def load_matrix(
@@ -98,6 +98,7 @@ def load_matrix(
     cards = _keep("source", cards, [name for name in sources if name not in added_by], always=own)
     _refuse_without_steps(cards.values(), protocol, path)
     everything = closure(cards.values(), known)
+    refuse_whole_masks(everything.values(), protocol, path)
     refuse_without_backbone(everything.values(), specs, f"{path} has", OTHER_MATRIX)
     specs = _keep("backbone", specs, backbones)
     refuse_unfit(specs.values(), protocol, path)
@@ -227,7 +228,7 @@ def _pool_beside(path: Path, folder: Path | None, cards: Iterable[SourceCard]) -
     """Return the pool that a matrix names. It must exist if a source needs a pool."""
     if folder is None:
         return None
-    if any(card.recipe is not None for card in cards) and not os.path.isdir(path.parent / folder):
+    if any(card.needs_pool for card in cards) and not os.path.isdir(path.parent / folder):
         raise BenchError(
             f"{path}: `pool` is {folder}, but there is no folder {path.parent / folder}; "
             "correct its path, which starts at the folder of the matrix, or name a folder with --pool DIR"

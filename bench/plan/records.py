@@ -15,6 +15,7 @@ from bench.plan.units import (
     Permuted,
     PretrainUnit,
     ReadyLabels,
+    Reconstructed,
     Unit,
 )
 from bench.targets.card import TargetSpec
@@ -104,7 +105,7 @@ def described(unit: PretrainUnit | None) -> str | None:
             return origin.name
         case Permuted(start):
             return f"permuted, from {described(start)}"
-        case Learned(_, _, start) if start is not None:
+        case Learned(start=start) | Reconstructed(start=start) if start is not None:
             return f"pretrained here, {unit.card.name}, from {described(start)}"
     return f"pretrained here, {unit.card.name}"
 

@@ -56,7 +56,7 @@ class UnitBase:
 
     @property
     def learner(self) -> "UnitBase | None":
-        """The pretraining on a corpus behind the weights, permuted or not; None if there is none."""
+        """The pretraining here that is behind the weights, permuted or not; None if there is none."""
         raise NotImplementedError
 
     def _shaping(self) -> Json:

@@ -7,10 +7,12 @@ from typing import Any
 
 from backbones.imagenet import Origin
 from backbones.spec import BackboneSpec
+from bench.plan.pool_part import PoolPart
 from bench.plan.unit import Json, UnitBase
 from bench.spec import Cell, Protocol
 from pretrain_sources.card import Control, SourceCard
 from pretrain_sources.hashing import fingerprint
+from pretrain_sources.simmim import SimMIM
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,12 +115,21 @@ class Learned:
     start: "PretrainUnit | None" = None
 
 
-Weights = FromImageNet | FromCheckpoint | Permuted | Learned
+@dataclass(frozen=True)
+class Reconstructed:
+    """Weights trained here on images without labels, of which parts are masked. start: None for random weights."""
+
+    part: PoolPart
+    simmim: SimMIM
+    start: "PretrainUnit | None" = None
+
+
+Weights = FromImageNet | FromCheckpoint | Permuted | Learned | Reconstructed
 
 
 @dataclass(frozen=True, eq=False)
 class PretrainUnit(UnitBase):
-    """The weights of an encoder: trained on a corpus, loaded, or permuted."""
+    """The weights of an encoder: trained on a corpus or on images alone, loaded, or permuted."""
 
     kind = "pretrain"
     telling = ("certificate.json",)
@@ -137,6 +148,8 @@ class PretrainUnit(UnitBase):
             case Learned(labels, _, start):
                 corpus = (labels,) if isinstance(labels, CorpusUnit) else ()
                 return (*((start,) if start else ()), *corpus)
+            case Reconstructed(start=start) if start is not None:
+                return (start,)
         return ()
 
     @property
@@ -150,14 +163,17 @@ class PretrainUnit(UnitBase):
         match self.weights:
             case Permuted(start):
                 return start.learner
-            case Learned():
+            case Learned() | Reconstructed():
                 return self
         return None
 
     @property
     def steps(self) -> int:
-        """Estimated optimiser steps on the corpus; with pretrain_epochs, held-out images reduce the actual number."""
-        return self.protocol.steps_on(self.weights.labels.images) if isinstance(self.weights, Learned) else 0
+        """Estimated optimiser steps on the images; with pretrain_epochs, held-out images reduce the actual number."""
+        match self.weights:
+            case Learned(labels=images) | Reconstructed(part=images):
+                return self.protocol.steps_on(images.images)
+        return 0
 
     def _shaping(self) -> Json:
         own: Json
@@ -171,6 +187,8 @@ class PretrainUnit(UnitBase):
             case Learned(labels, control, _):
                 own = labels.shaping() if isinstance(labels, ReadyLabels) else {}
                 own |= {control.kind: control.seed} if control else {}
+            case Reconstructed(part, simmim, _):
+                own = part.shaping() | {"simmim": simmim.model_dump(mode="json")}
         trained = {} if self.origin else {"protocol": self.protocol.pretraining_hash}
         return own | {"backbone": backbone_hash(self.backbone)} | trained
 

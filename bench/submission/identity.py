@@ -16,6 +16,7 @@ from backbones.imagenet import Origin
 from backbones.spec import BackboneSpec
 from bench.plan import card_weights
 from bench.plan.graph import Graph
+from bench.plan.pool_part import PoolPart
 from bench.plan.unit import Json
 from bench.plan.units import CorpusUnit, FinalUnit, FromCheckpoint, FromImageNet, ReadyLabels
 from bench.spec import Cell, Protocol
@@ -102,6 +103,10 @@ class RecordedInputs:
             self._refuse_a_result("no sha256 of the ready-made masks")
             return None
         return _sha256(sha256)
+
+    def part(self, card: SourceCard, protocol: Protocol) -> PoolPart:
+        """The recorded images of the pool."""
+        return PoolPart(_sha256(self._of(card)["images"]), 0)
 
     def checkpoint(self, card: SourceCard, backbone: str) -> FromCheckpoint:
         """The checkpoint of the card; nothing of it is recorded elsewhere."""

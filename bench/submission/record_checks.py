@@ -9,7 +9,7 @@ from backbones.registry import BACKBONES
 from backbones.spec import BackboneError
 from bench import BenchError, shipped
 from bench.plan.records import known_fields
-from bench.plan.units import FinalUnit
+from bench.plan.units import FinalUnit, Reconstructed
 from bench.spec import Protocol
 from bench.submission.evidence_checks import evidence_faults
 from bench.submission.faults import Fault
@@ -129,12 +129,29 @@ def _field_faults(record: RunRecord, final: FinalUnit, spec: TargetSpec) -> Iter
     if protocol.device != "any" and on_gpu != (protocol.device == "cuda"):
         why = f"it ran on a {'GPU' if on_gpu else 'CPU'}, but {protocol.name} runs on {protocol.device}"
         yield Fault("record.device", why)
-    if (trained := final.learner is not None) != (record.pretraining is not None):
+    yield from _pretraining_faults(record, final)
+
+
+def _pretraining_faults(record: RunRecord, final: FinalUnit) -> Iterator[Fault]:
+    """Check that a record has a pretraining if and only if its source has one here, and what was measured of it."""
+    learner, learned = final.learner, record.pretraining
+    if (trained := learner is not None) != (learned is not None):
         why = (
             f"'{final.card.name}' has {'a' if trained else 'no'} pretraining on a corpus, but the record "
             f"{'has none' if trained else 'has one'}"
         )
         yield Fault("record.pretraining", why)
+    if learner is None or learned is None:
+        return
+    if isinstance(learner.weights, Reconstructed):
+        wrong = learned.heldout_miou is not None and "an mIoU on pseudo-labels, which it has not seen"
+    else:
+        wrong = (
+            learned.heldout_loss_constant is not None
+            and "the loss of a constant reconstruction, which it has not learned"
+        )
+    if wrong:
+        yield Fault("record.pretraining", f"the record of '{final.card.name}' has {wrong}")
 
 
 def _time_faults(record: RunRecord) -> Iterator[Fault]:

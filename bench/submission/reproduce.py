@@ -95,7 +95,7 @@ def reproduce(judged: Judged, sources: Sources, seed: int, report: Progress) -> 
     cards = _cards(judged, record, sources.folder)
     store = Store(sources.scratch)
     store.make()
-    pool = open_pool(target, sources.pool) if any(card.recipe for card in cards.values()) else None
+    pool = open_pool(target, sources.pool) if any(card.needs_pool for card in cards.values()) else None
     inputs = InputsHere(record.target, pool, sources.weights, store)
     backbone = judged.backbone_of(record)
     final = Graph(cards, protocol, target.content_hash, inputs).final(cell_of(record), backbone, record.replicate)

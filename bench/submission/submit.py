@@ -99,7 +99,7 @@ def _missing(card: SourceCard) -> Iterator[str]:
     if not re.fullmatch(bundle.SOURCE_NAME, card.name):
         yield "name: + and ~ are reserved for chains and controls; choose another name"
     if not (card.checkpoints or card.pretrains or card.control):
-        yield "the card names no checkpoints, recipe or corpus: add one of them"
+        yield "the card names no checkpoints, recipe, corpus or simmim: add one of them"
     if TO_DO in card.description or not card.description.strip():
         yield "description: missing; describe the source in one sentence"
     for name, why in (("licence", "under which others may use it"), ("contact", "whom to ask")):

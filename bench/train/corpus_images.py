@@ -20,26 +20,16 @@ from pretrain_sources.image_files import IGNORE, decode_label, decode_thermal
 KEPT_BYTES = 2**29  # cache of decoded images and labels
 
 
-class CorpusImages(Sequence[Decoded]):
-    """The images of a corpus with their label maps, or with those of a control; decoded on access.
+class DecodedImages(Sequence[Decoded]):
+    """Images that are decoded on access. The last half gigabyte is cached."""
 
-    The last half gigabyte is cached.
-    """
-
-    def __init__(self, corpus: Corpus, learned: Learned, image_px: Size | None, manifest: Path | None = None) -> None:
-        """manifest: of a corpus made by a unit; it is deleted if a label map is damaged, so that the corpus is made again."""
-        self._images, self._classes, self._size = corpus.images, corpus.num_classes, image_px
-        control = learned.control
-        kind, seed = (control.kind, control.seed) if control else (None, 0)
-        n = len(corpus.images)
-        self._owner = deranged(n, seed) if kind == "shuffled" else np.arange(n)  # whose label map an image gets
-        self._random_seed = seed if kind == "random-rank" else None
-        self._manifest = manifest
+    def __init__(self, count: int, largest_px: int) -> None:
+        """count: number of images. largest_px: pixels of the largest one."""
+        self._count, self._largest_px = count, largest_px
         self._keep()
 
     def _keep(self) -> None:
-        largest = max(sum(image.class_px) for image in self._images)
-        room = KEPT_BYTES // (2 * largest)  # a byte for a pixel of the image, one for its label
+        room = KEPT_BYTES // (2 * self._largest_px)  # a byte for a pixel of the image, one for its label
         self._decoded = functools.lru_cache(maxsize=max(1, room))(self._decode)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -50,10 +40,32 @@ class CorpusImages(Sequence[Decoded]):
         self._keep()
 
     def __len__(self) -> int:
-        return len(self._images)
+        return self._count
 
     def __getitem__(self, i: Any) -> Any:  # noqa: ANN401 - a slice gives a list, as Sequence has it
         return [self[j] for j in range(*i.indices(len(self)))] if isinstance(i, slice) else self._decoded(int(i))
+
+    def class_px(self, i: int) -> NDArray[np.int64]:
+        """Return (K,) label pixels of each class in item i, without ignore."""
+        raise NotImplementedError
+
+    def _decode(self, i: int) -> Decoded:
+        raise NotImplementedError
+
+
+class CorpusImages(DecodedImages):
+    """The images of a corpus with their label maps, or with those of a control."""
+
+    def __init__(self, corpus: Corpus, learned: Learned, image_px: Size | None, manifest: Path | None = None) -> None:
+        """manifest: of a corpus made by a unit; it is deleted if a label map is damaged, so that the corpus is made again."""
+        super().__init__(len(corpus.images), max(sum(image.class_px) for image in corpus.images))
+        self._images, self._classes, self._size = corpus.images, corpus.num_classes, image_px
+        control = learned.control
+        kind, seed = (control.kind, control.seed) if control else (None, 0)
+        n = len(corpus.images)
+        self._owner = deranged(n, seed) if kind == "shuffled" else np.arange(n)  # whose label map an image gets
+        self._random_seed = seed if kind == "random-rank" else None
+        self._manifest = manifest
 
     def class_px(self, i: int) -> NDArray[np.int64]:
         """Return (K,) label pixels of each class in item i, without ignore."""
@@ -94,7 +106,7 @@ class CorpusImages(Sequence[Decoded]):
 class Part(Sequence[Decoded]):
     """A subset of the images."""
 
-    def __init__(self, whole: CorpusImages, picks: Sequence[int]) -> None:
+    def __init__(self, whole: DecodedImages, picks: Sequence[int]) -> None:
         self._whole, self._picks = whole, picks
         self.class_px = [whole.class_px(i) for i in picks]
 

@@ -29,6 +29,7 @@ from bench.spec.parts import Schedule
 from bench.train import devices
 from bench.train.batches import Decoded
 from bench.train.devices import Device
+from bench.train.loss import Objective
 from bench.train.optimiser import lr_factor, parameter_groups
 from pretrain_sources.hashing import derive_seed
 from pretrain_sources.image_files import Pixels
@@ -75,11 +76,11 @@ class Beside(typing.TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Training:
-    """The settings of a training. loss: over logits (B, K, H, W) and labels (B, H, W). frozen: the encoder stays as it is."""
+    """The settings of a training. frozen: the encoder stays as it is."""
 
     protocol: Protocol
     schedule: Schedule
-    loss: nn.Module
+    loss: Objective
     steps: int
     seed: int
     frozen: bool = False
@@ -163,18 +164,12 @@ def _loaded(batches: Dataset[Batch], first: int, steps: int, device: Device) -> 
     return iter(DataLoader(rest, batch_size=None, num_workers=workers, pin_memory=device.torch.type == "cuda"))
 
 
-def _loss_of(network: Network, loss: nn.Module, batch: Batch, protocol: Protocol, device: torch.device) -> Tensor:
+def _loss_of(network: Network, loss: Objective, batch: Batch, protocol: Protocol, device: torch.device) -> Tensor:
     """Compute the loss of a batch: images (B, 1, H, W) uint8, labels (B, H, W)."""
     images, labels = batch
     images = images.to(device, non_blocking=True).float() / 255
-    labels, extra = labels.to(device, non_blocking=True).long(), None
-    with devices.autocast(protocol, device):
-        if network.training and network.auxiliary is not None:
-            logits, extra = network.with_auxiliary(images)
-        else:
-            logits = network(images)
-    value: Tensor = loss(logits.float(), labels)
-    return value if extra is None else value + protocol.loss.auxiliary_weight * loss(extra.float(), labels)
+    labels = labels.to(device, non_blocking=True)
+    return loss.of(network, images, labels, devices.autocast(protocol, device))
 
 
 def history_csv(history: History, val: Mapping[int, float] | None = None) -> str:
@@ -208,7 +203,7 @@ def _resumed(path: Path | None, parts: Mapping[str, Any], device: torch.device) 
 
 
 @torch.inference_mode()
-def mean_loss(network: Network, batches: Dataset[Batch], count: int, loss: nn.Module, protocol: Protocol) -> float:
+def mean_loss(network: Network, batches: Dataset[Batch], count: int, loss: Objective, protocol: Protocol) -> float:
     """Compute the mean loss over items 0..count-1 of `batches`, without training."""
     device = devices.device_of(protocol).torch
     network.to(device).eval()

@@ -1,4 +1,6 @@
-"""The loss of a training."""
+"""The losses of trainings."""
+
+from contextlib import AbstractContextManager
 
 import numpy as np
 import segmentation_models_pytorch as smp
@@ -7,11 +9,23 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from backbones.network import Network
 from bench.spec.parts import Loss
 from pretrain_sources.image_files import IGNORE
 
 
-class SegmentationLoss(nn.Module):
+class Objective(nn.Module):
+    """What a training minimises."""
+
+    def of(self, network: Network, images: Tensor, labels: Tensor, precision: AbstractContextManager[object]) -> Tensor:
+        """Return the loss, a scalar, of a network on images (B, 1, H, W) in 0..1 with labels (B, H, W).
+
+        precision: the context in which the network computes.
+        """
+        raise NotImplementedError
+
+
+class SegmentationLoss(Objective):
     """Cross-entropy with class weights, plus Dice (segmentation-models-pytorch), over logits (B, K, H, W) and labels (B, H, W)."""
 
     def __init__(self, settings: Loss, weights: NDArray[np.float64]) -> None:
@@ -20,6 +34,18 @@ class SegmentationLoss(nn.Module):
         classes = None if settings.dice_background else list(range(1, len(weights)))
         self.dice = smp.losses.DiceLoss("multiclass", classes=classes, ignore_index=IGNORE)
         self.dice_weight = settings.dice_weight
+        self.auxiliary_weight = settings.auxiliary_weight
+
+    def of(self, network: Network, images: Tensor, labels: Tensor, precision: AbstractContextManager[object]) -> Tensor:
+        """Return the loss of the logits; in training also that of the auxiliary head, where there is one."""
+        labels, extra = labels.long(), None
+        with precision:
+            if network.training and network.auxiliary is not None:
+                logits, extra = network.with_auxiliary(images)
+            else:
+                logits = network(images)
+        value: Tensor = self(logits.float(), labels)
+        return value if extra is None else value + self.auxiliary_weight * self(extra.float(), labels)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return a scalar; 0 if every pixel is ignored."""

@@ -1,15 +1,18 @@
 """The stages before the target: making a corpus, and pretraining, loading or permuting an encoder."""
 
 import json
+import math
 
 import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from backbones import imagenet, network
 from backbones.network import Network
 from backbones.transfer import EncoderWeights
+from bench import DivergedError
 from bench.plan.card_weights import brought
 from bench.plan.outcome import Context
 from bench.plan.records import final_loss
@@ -22,15 +25,18 @@ from bench.plan.units import (
     Permuted,
     PretrainUnit,
     ReadyLabels,
+    Reconstructed,
 )
 from bench.score import confusion_matrix
 from bench.spec import Protocol
 from bench.train.batches import class_weights
 from bench.train.corpus_images import CorpusImages, Part
 from bench.train.devices import kind_of
-from bench.train.loop import History, Progress, Training, fit, history_csv, mean_loss, predict
-from bench.train.loss import SegmentationLoss
+from bench.train.lesson import Lesson, split
+from bench.train.loop import Batch, History, Progress, Training, fit, history_csv, mean_loss, predict
+from bench.train.loss import Objective, SegmentationLoss
 from bench.train.needs import hold
+from bench.train.simmim import masked_images
 from bench.train.weights import fresh_network, left_by, load
 from pretrain_sources.corpus import Corpus, check_corpus, read_corpus
 from pretrain_sources.corpus.ready_masks import open_masks
@@ -44,7 +50,6 @@ from results.locks import locked
 from results.record import Pretraining
 from results.store import Store, write_atomic
 
-HELD_OUT = (10, 64)  # every tenth image of a corpus, at most 64
 HELD_OUT_BATCHES = 16
 
 
@@ -73,7 +78,7 @@ def corpus(unit: CorpusUnit, context: Context, report: Progress) -> None:
 
 
 def pretrain(unit: PretrainUnit, context: Context, report: Progress) -> None:
-    """Write encoder.safetensors and certificate.json after one strict load, and pretrain.json if trained on a corpus."""
+    """Write encoder.safetensors and certificate.json after one strict load, and pretrain.json if trained here."""
     held = hold(Store(context.store), unit)
     folder = folder_of(Store(context.store), unit)
     texts: dict[str, bytes] = {}
@@ -86,8 +91,8 @@ def pretrain(unit: PretrainUnit, context: Context, report: Progress) -> None:
             weights = imagenet.fetch(unit.backbone, origin, context.weights)
         case Permuted(start, seed):
             weights = _permuted(left_by(start, context), seed, unit.replicate or 0)
-        case Learned():
-            weights, learned, history = _trained(unit, unit.weights, context, report)
+        case Learned() | Reconstructed():
+            weights, learned, history = _trained(unit, context, report)
             texts["pretrain.json"] = f"{learned.model_dump_json(indent=1)}\n".encode()
             texts["history.csv"] = history_csv(history).encode()
     net = fresh_network(unit, "pretrain", len(context.target.spec.classes))
@@ -103,45 +108,75 @@ def pretrain(unit: PretrainUnit, context: Context, report: Progress) -> None:
     write_atomic(folder / "certificate.json", f"{passed}\n".encode())
 
 
-def _trained(
-    unit: PretrainUnit, learned: Learned, context: Context, report: Progress
-) -> tuple[EncoderWeights, Pretraining, History]:
-    """Pretrain on the corpus with the protocol's default schedule, by the same loop as on the target."""
-    data, protocol, replicate = _corpus_of(unit, learned.labels, context), unit.protocol, f"r{unit.replicate}"
-    classes = data.num_classes
-    labels = learned.labels
-    made_here = folder_of(Store(context.store), labels) / "manifest.json" if isinstance(labels, CorpusUnit) else None
-    images = CorpusImages(data, learned, protocol.image_px, made_here)
-    train, held_out = (Part(images, picks) for picks in _split(data))
-    steps = protocol.steps_on(len(train))
-    net = fresh_network(unit, replicate, classes)
+def _trained(unit: PretrainUnit, context: Context, report: Progress) -> tuple[EncoderWeights, Pretraining, History]:
+    """Pretrain with the protocol's default schedule, by the same loop as on the target."""
+    assert isinstance(unit.weights, Learned | Reconstructed)
+    lesson, start = _lesson(unit, unit.weights, context), unit.weights.start
+    protocol, replicate = unit.protocol, f"r{unit.replicate}"
+    steps = protocol.steps_on(lesson.images)
+    net = fresh_network(unit, replicate, lesson.classes)
     torch.manual_seed(derive_seed(protocol.seed, "pretrain init", replicate))
-    # a decoder seed of its own: finetuning begins with another decoder even with equal classes
-    net.decoder = network.build(unit.backbone, classes).decoder
-    if learned.start is not None:
-        load(net, left_by(learned.start, context), context.target, protocol.normalisation)
-    loss = SegmentationLoss(protocol.loss, class_weights(np.sum(train.class_px, axis=0), protocol.loss))
+    # heads from a seed of their own: finetuning begins with another decoder even with equal classes
+    lesson.fit_heads(net)
+    if start is not None:
+        load(net, left_by(start, context), context.target, protocol.normalisation)
     seed = derive_seed(protocol.seed, "pretrain", replicate)
-    probe = held_out.batches(protocol, classes, derive_seed(protocol.seed, "held out"), HELD_OUT_BATCHES)
-    count = min(HELD_OUT_BATCHES, len(held_out))
-    before = mean_loss(net, probe, count, loss, protocol) if count else None
-    training = Training(protocol, protocol.default, loss, steps, seed)
+    count = min(HELD_OUT_BATCHES, lesson.held_out)
+    probe = lesson.probe(derive_seed(protocol.seed, "held out"), HELD_OUT_BATCHES)
+    before = _held_out_loss(net, probe, count, lesson.loss, protocol)
+    training = Training(protocol, protocol.default, lesson.loss, steps, seed)
     checkpoint = folder_of(Store(context.store), unit) / CHECKPOINT
-    history = fit(net, train.batches(protocol, classes, seed, steps), training, report, checkpoint=checkpoint)
+    history = fit(net, lesson.batches(seed, steps), training, report, checkpoint=checkpoint)
     summary = Pretraining(
-        corpus=data.content_hash,
-        pretrain_images=len(train),
+        corpus=lesson.content_hash,
+        pretrain_images=lesson.images,
         pretrain_steps=steps,
         pretrain_loss=final_loss([value for _, value, _ in history]),
-        heldout_images=len(held_out),
+        heldout_images=lesson.held_out,
         heldout_loss_before=before,
-        heldout_loss=mean_loss(net, probe, count, loss, protocol) if count else None,
-        **_pseudo_miou(net, held_out, protocol, classes),
+        heldout_loss=_held_out_loss(net, probe, count, lesson.loss, protocol),
+        **lesson.measured(net, probe, count),
     )
     tensors = {name: tensor.detach().cpu().clone() for name, tensor in net.encoder.state_dict().items()}
     mean, std = (tuple(values.flatten().tolist()) for values in (net.mean, net.std))
-    origin = f"{unit.card.name}, {steps} steps on corpus {data.content_hash[:12]}"
+    origin = f"{unit.card.name}, {steps} steps on {lesson.name} {lesson.content_hash[:12]}"
     return EncoderWeights(tensors, mean, std, origin), summary, history
+
+
+def _lesson(unit: PretrainUnit, weights: Learned | Reconstructed, context: Context) -> Lesson:
+    if isinstance(weights, Learned):
+        return _pseudo_labels(unit, weights, context)
+    assert context.pool is not None
+    chosen = evenly(choose(context.pool.images, unit.card.subset), unit.protocol.max_frames)
+    cache = Store(context.store).cache_file("pool-images.json")
+    return masked_images(chosen, weights.simmim, unit.protocol, cache)
+
+
+def _pseudo_labels(unit: PretrainUnit, learned: Learned, context: Context) -> Lesson:
+    """Return the lesson of predicting the label maps of a corpus."""
+    data, protocol, labels = _corpus_of(unit, learned.labels, context), unit.protocol, learned.labels
+    made_here = folder_of(Store(context.store), labels) / "manifest.json" if isinstance(labels, CorpusUnit) else None
+    images, classes = CorpusImages(data, learned, protocol.image_px, made_here), data.num_classes
+    train, held_out = (Part(images, picks) for picks in split([image.sha256 for image in data.images]))
+
+    def fit_heads(net: Network) -> None:
+        net.decoder = network.build(unit.backbone, classes).decoder
+
+    def measured(net: Network, probe: Dataset[Batch], count: int) -> dict[str, float | None]:
+        return _pseudo_miou(net, held_out, protocol, classes)
+
+    return Lesson(
+        name="corpus",
+        content_hash=data.content_hash,
+        images=len(train),
+        held_out=len(held_out),
+        classes=classes,
+        batches=lambda seed, steps: train.batches(protocol, classes, seed, steps),
+        probe=lambda seed, steps: held_out.batches(protocol, classes, seed, steps),
+        loss=SegmentationLoss(protocol.loss, class_weights(np.sum(train.class_px, axis=0), protocol.loss)),
+        fit_heads=fit_heads,
+        measured=measured,
+    )
 
 
 def _corpus_of(unit: PretrainUnit, labels: CorpusUnit | ReadyLabels, context: Context) -> Corpus:
@@ -158,11 +193,18 @@ def _corpus_of(unit: PretrainUnit, labels: CorpusUnit | ReadyLabels, context: Co
     return chosen
 
 
-def _split(corpus: Corpus) -> tuple[list[int], list[int]]:
-    """Split into (train, held out): a tenth of the images in the order of a hash, at most 64, none of fewer than ten."""
-    order = sorted(range(len(corpus.images)), key=lambda i: fingerprint(["held out", corpus.images[i].sha256]))
-    n = min(len(order) // HELD_OUT[0], HELD_OUT[1])
-    return sorted(order[n:]), sorted(order[:n])
+def _held_out_loss(
+    net: Network, probe: Dataset[Batch], count: int, loss: Objective, protocol: Protocol
+) -> float | None:
+    """Return the mean loss over the first `count` batches; None without any.
+
+    Raises:
+        DivergedError: it is not finite.
+    """
+    value = mean_loss(net, probe, count, loss, protocol) if count else None
+    if value is not None and not math.isfinite(value):
+        raise DivergedError(f"the loss on held-out images is {value}")
+    return value
 
 
 def _pseudo_miou(net: Network, held_out: Part, protocol: Protocol, classes: int) -> dict[str, float | None]:

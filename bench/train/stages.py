@@ -43,6 +43,7 @@ from pretrain_sources.corpus import CorpusError
 from pretrain_sources.file_state import FileChangedError
 from pretrain_sources.hashing import derive_seed
 from pretrain_sources.image_files import Pixels
+from pretrain_sources.pool import PoolError
 from pretrain_sources.teachers import TeacherError
 from results import metrics, prediction_samples
 from results.cost import Cost
@@ -90,7 +91,7 @@ def _attempt(unit: Unit, context: Context, report: Progress) -> Outcome:
         return Outcome("skipped", str(error))
     except StoreError as error:
         return Outcome("failed", str(error), fatal=True)
-    except (BackboneError, CorpusError, TeacherError, FileChangedError) as error:
+    except (BackboneError, CorpusError, TeacherError, PoolError, FileChangedError) as error:
         return Outcome("failed", str(error))
     except OSError as error:
         if is_unwritable(error):

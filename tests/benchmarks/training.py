@@ -129,7 +129,7 @@ def seconds_a_step(steps: Iterator[None]) -> list[float]:
     return list(np.diff([time.perf_counter() for _ in steps])[WARM - 1 :])
 
 
-def harness(spec: BackboneSpec, batches: Batches, loss: nn.Module, protocol) -> list[float]:
+def harness(spec: BackboneSpec, batches: Batches, loss: SegmentationLoss, protocol) -> list[float]:
     """What `fit` takes, seen from its progress reports, which on a GPU come about once a second."""
     times: list[float] = []
     steps: list[int] = []
