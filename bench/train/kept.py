@@ -1,7 +1,8 @@
 """The file of a kept network: its tensors, and in its metadata all else that its predictions depend on."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 from pydantic import Field, ValidationError
@@ -39,13 +40,36 @@ class About(Frozen):
 
     @classmethod
     def of(cls, record: RunRecord, images: ImageCoding | None) -> "About":
-        """Return the facts of a run. images: the coding of the target's images."""
+        """Return the facts of a run. images: the coding of the target's images.
+
+        Raises:
+            BenchError: another version of satir-bench made the record, and its protocol is none here.
+        """
         same = ("run", "source", "backbone", "replicate", "target", "classes", "network_sha256")
         fields = {name: getattr(record, name) for name in same}
-        return cls(**fields, protocol=record.settings["protocol"], images=images)
+        return cls(**fields, protocol=protocol_of(record.settings, f"run {record.run[:12]}"), images=images)
 
     def __str__(self) -> str:
         return f"{self.source} x {self.backbone} r{self.replicate}"
+
+
+def protocol_of(settings: Mapping[str, Any], what: str) -> Protocol:
+    """Return the protocol in the settings of a record or of a plan. what: words for it.
+
+    Raises:
+        BenchError: it is missing, or of another version of satir-bench.
+    """
+    try:
+        return Protocol.model_validate(settings["protocol"])
+    except (KeyError, TypeError) as error:
+        raise BenchError(f"{what} was made by another version of satir-bench: no protocol in its settings") from error
+    except ValidationError as error:
+        raise BenchError(f"{what} was made by another version of satir-bench: {_first(error)}") from error
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'its metadata'}: {first['msg']}"
 
 
 def to_bytes(network: Network, about: About) -> bytes:
@@ -69,9 +93,7 @@ def read_about(path: Path) -> About | None:
     except SafetensorError as error:
         raise BenchError(f"{path} is not a network that was kept: {error}; name a {KEY} network.safetensors") from error
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "its metadata"
-        raise BenchError(f"{path} was kept by another version of satir-bench: {where}: {first['msg']}") from error
+        raise BenchError(f"{path} was kept by another version of satir-bench: {_first(error)}") from error
 
 
 def load_network(path: Path, about: About, trusted: Collection[str] = ()) -> Network:

@@ -174,8 +174,7 @@ def final(unit: FinalUnit, context: Context, report: Progress) -> None:
     _keep_sample(store, unit, seen)
     record = RunRecord(**known_fields(unit, context.target.spec) | measured)
     if context.keep:
-        about = About.of(record, context.target.coding.images)
-        write_atomic(folder_of(store, unit) / NETWORK, to_bytes(net, about))
+        write_atomic(folder_of(store, unit) / NETWORK, to_bytes(net, About.of(record, context.target.coding.images)))
     extra = {"history.csv": history_csv(history, curve.points), **files}
     extra |= {"certificate.json": _json(certificate.to_json())} if certificate else {}
     write_record(store, record, evidence, extra, further)
