@@ -1,10 +1,14 @@
-"""`bench predict`: networks for use outside of this project."""
+"""`bench predict` and `export`: networks for use outside of this project."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from bench.cli.options import FOLDER, STORE, TRUSTED, Command, importable, say
+
+if TYPE_CHECKING:
+    from results.store import Store
 
 
 @click.command(cls=Command)
@@ -42,3 +46,44 @@ def predict(name: str, folder: Path, out: Path, overlay: bool, store: Path, trus
         say(f"  {line}", err=True)
     say(f"{out}: {done.images} label maps with {len(about.classes)} classes of {about.target}, by {about}")
     return 2 if done.left_out else 0
+
+
+@click.command(cls=Command)
+@click.argument("name", metavar="RUN|NETWORK")
+@click.option(
+    "--onnx",
+    type=FOLDER,
+    metavar="FILE",
+    required=True,
+    help="Write the network of this run, or of this file, as ONNX.",
+)
+@STORE
+@TRUSTED
+def export(name: str, onnx: Path, store: Path, trusted: tuple[str, ...]) -> None:
+    """Write a network as ONNX.
+
+    RUN and NETWORK are those of `bench predict`. The file takes 8-bit grey images of any size and number; the
+    normalisation is inside, and its metadata has the classes, the run and the sizes to resize and cut to. It is kept only if
+    onnxruntime and torch agree.
+    """
+    from results.store import Store
+
+    say(_network(name, onnx, Store(store), trusted))
+
+
+def _network(name: str, out: Path, store: "Store", trusted: tuple[str, ...]) -> str:
+    from bench.cli import extras
+
+    extras.require("train")
+    extras.require("export")
+    from bench.export.networks import find_network
+    from bench.export.onnx_file import refuse_unwritable, write_onnx
+    from bench.train.kept import load_network
+
+    path, about = find_network(name, store)
+    refuse_unwritable(out)
+    network = load_network(path, about, importable(trusted))
+    say(f"exporting {about}: up to some minutes", err=True)
+    agrees = write_onnx(network, about, out)
+    facts = f"{len(about.classes)} classes of {about.target}, {out.stat().st_size / 1e6:.1f} MB"
+    return f"{out}: {about}, {facts}; onnxruntime and torch agree on {agrees:.3%} of the pixels of made-up images"

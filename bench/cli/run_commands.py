@@ -76,7 +76,7 @@ def plan(store: Path, data: Path, weights: Path, retry: str | None, **matrix: An
 @click.option(
     "--keep-weights",
     is_flag=True,
-    help="Keep each run's network, which `bench predict` and `bench submit verify --spot` need.",
+    help="Keep each run's network, which `bench predict`, `bench export --onnx` and `bench submit verify --spot` need.",
 )
 @click.option("--fail-fast", is_flag=True, help="Stop at the first failure. Default: continue with the other runs.")
 def run(  # noqa: PLR0913 - one argument per option
