@@ -115,6 +115,13 @@ def test_files_that_cannot_be_written(store: Store, tmp_path: Path, bench: Bench
     assert "cannot be written: No such file or directory; choose another file" in why(Path("/proc/network.onnx"))
 
 
+def test_calls_that_say_too_little_or_too_much(store: Store, tmp_path: Path, bench: Bench) -> None:
+    onnx_words, optuna_words = ("--onnx", tmp_path / "n.onnx"), ("--optuna", f"sqlite:///{tmp_path / 's.db'}")
+    for words in ((), (*onnx_words, *optuna_words)):
+        assert "give either --onnx FILE" in fault(bench, "export", "none x tiny", *words)
+    assert "--onnx needs a run or a network" in fault(bench, "export", *onnx_words)
+
+
 def test_a_missing_package_names_the_extra(
     store: Store, tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,10 +1,11 @@
-"""`bench predict` and `export`: networks for use outside of this project."""
+"""`bench predict` and `export`: networks and studies for use outside of this project."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from bench import BenchError
 from bench.cli.options import FOLDER, STORE, TRUSTED, Command, importable, say
 
 if TYPE_CHECKING:
@@ -49,26 +50,31 @@ def predict(name: str, folder: Path, out: Path, overlay: bool, store: Path, trus
 
 
 @click.command(cls=Command)
-@click.argument("name", metavar="RUN|NETWORK")
-@click.option(
-    "--onnx",
-    type=FOLDER,
-    metavar="FILE",
-    required=True,
-    help="Write the network of this run, or of this file, as ONNX.",
-)
+@click.argument("name", metavar="RUN|NETWORK|STORE", required=False)
+@click.option("--onnx", type=FOLDER, metavar="FILE", help="Write the network of this run, or of this file, as ONNX.")
+@click.option("--optuna", metavar="sqlite:///FILE", help="Write the tuning studies of this store for Optuna.")
 @STORE
 @TRUSTED
-def export(name: str, onnx: Path, store: Path, trusted: tuple[str, ...]) -> None:
-    """Write a network as ONNX.
+def export(name: str | None, onnx: Path | None, optuna: str | None, store: Path, trusted: tuple[str, ...]) -> None:
+    """Write a network as ONNX, or all studies for Optuna's tools.
 
-    RUN and NETWORK are those of `bench predict`. The file takes 8-bit grey images of any size and number; the
+    With --onnx, RUN and NETWORK are those of `bench predict`. The file takes 8-bit grey images of any size and number; the
     normalisation is inside, and its metadata has the classes, the run and the sizes to resize and cut to. It is kept only if
     onnxruntime and torch agree.
+
+    With --optuna, STORE is a folder of results, by default that of --store. A study that the file has already is completed and
+    not repeated.
     """
     from results.store import Store
 
-    say(_network(name, onnx, Store(store), trusted))
+    if (onnx is None) == (optuna is None):
+        raise BenchError("give either --onnx FILE, with a run or a network, or --optuna sqlite:///FILE, with a store")
+    if optuna is not None:
+        say(_studies(Store(store if name is None else name), optuna))
+    elif name is None or onnx is None:
+        raise BenchError("--onnx needs a run or a network: bench export RUN --onnx FILE")
+    else:
+        say(_network(name, onnx, Store(store), trusted))
 
 
 def _network(name: str, out: Path, store: "Store", trusted: tuple[str, ...]) -> str:
@@ -87,3 +93,25 @@ def _network(name: str, out: Path, store: "Store", trusted: tuple[str, ...]) -> 
     agrees = write_onnx(network, about, out)
     facts = f"{len(about.classes)} classes of {about.target}, {out.stat().st_size / 1e6:.1f} MB"
     return f"{out}: {about}, {facts}; onnxruntime and torch agree on {agrees:.3%} of the pixels of made-up images"
+
+
+def _studies(store: "Store", url: str) -> str:
+    from bench.cli import extras
+    from bench.cli.progress import counting
+
+    extras.require("train")
+    from bench.export.studies import file_of, studies_of, write_studies
+
+    path = file_of(url)
+    studies, left_out = studies_of(store)
+    if not studies:
+        why = "; ".join(left_out) or "every run has the default schedule, or none has begun"
+        raise BenchError(f"{store.root} has no tuning study that can be written: {why}")
+    for line in left_out:
+        say(f"  left out: {line}", err=True)
+    with counting(f"writing {path}", "studies") as report:
+        written = write_studies(studies, path, report)
+    known = f"; {written.known} were there already, {written.continued} of them got further trials" * (
+        written.known > 0
+    )
+    return f"{path}: {written.new} studies and {written.trials} trials written{known}; see them with: optuna-dashboard {url}"
