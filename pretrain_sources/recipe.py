@@ -23,6 +23,7 @@ RankBy = Literal["predicted_iou", "stability", "area", "area_ascending", "random
 Prompts = Literal["points", "boxes", "points+boxes"]
 Unit = Annotated[Number, Field(ge=0, le=1)]
 SHA256 = r"^[0-9a-f]{64}$"
+_PART = r"[A-Za-z0-9_]+([.-][A-Za-z0-9_]+)*"  # of an id or a revision on the hub
 MOST_PX = 2**31
 MOST_BOXES = 65_536  # box prompts per image: the maximum of point prompts
 
@@ -91,6 +92,30 @@ class SamTeacher(PromptedTeacher, _SamModel):  # in names of variants, the last 
         return self
 
 
+class TransformersTeacher(PromptedTeacher):
+    """SAM or SAM 2 through the transformers package, from the Hugging Face hub or a folder of its format."""
+
+    kind: Literal["transformers"] = "transformers"
+    model: str = Field(
+        max_length=200,
+        pattern=rf"^{_PART}(/{_PART})?$",
+        description="id on the hub, such as facebook/sam-vit-base; a folder of this name in --weights DIR comes first",
+    )
+    architecture: Literal["sam", "sam2"] = Field(
+        default="sam", description="what the model must be: sam (SamModel), or sam2 (Sam2Model)"
+    )
+    revision: str | None = Field(
+        default=None,
+        max_length=200,
+        pattern=rf"^{_PART}(/{_PART})*$",
+        description="commit or tag on the hub; null: its branch main, which may change",
+    )
+    sha256: str | None = Field(default=None, pattern=SHA256, description="expected sha256 of model.safetensors")
+    config_sha256: str | None = Field(
+        default=None, pattern=SHA256, description="expected hash of config.json and preprocessor_config.json"
+    )
+
+
 class FelzenszwalbTeacher(_Settings):
     """Graph-based segments (Felzenszwalb & Huttenlocher, IJCV 2004) at several scales, without weights: a baseline for SAM."""
 
@@ -131,7 +156,9 @@ class PythonTeacher(_Settings):
     settings: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
 
 
-TeacherSettings = Annotated[SamTeacher | FelzenszwalbTeacher | CocoTeacher | PythonTeacher, Field(discriminator="kind")]
+TeacherSettings = Annotated[
+    SamTeacher | TransformersTeacher | FelzenszwalbTeacher | CocoTeacher | PythonTeacher, Field(discriminator="kind")
+]
 
 
 class Recipe(_Settings):
