@@ -8,6 +8,7 @@ import pytest
 import yaml
 from conftest import Bench, write_matrix
 
+from bench.train import stages
 from pretrain_sources.corpus import read_manifest
 from results.record_files import read_records
 from results.store import Store
@@ -75,3 +76,19 @@ def test_from_a_card_to_a_bundle(
     shutil.rmtree(tmp_path / "weights" / "me")
     verified = bench("submit", "verify", tmp_path / "bundles" / "mine", *words, "--store", tmp_path / "other")
     assert verified.code == 0, verified.out + verified.err
+
+
+def test_files_that_change_after_planning_are_refused(
+    tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, real = hub_sams.write_sam2(tmp_path / "weights" / "me" / "sam2"), stages._STAGES["corpus"]
+    matrix = write_matrix(tmp_path, (str(card(tmp_path / "mine") / "card.yaml"),), replicates=1)
+
+    def changed(*args: object) -> None:
+        (folder / "config.json").write_bytes((folder / "config.json").read_bytes() + b" ")
+        real(*args)
+
+    monkeypatch.setitem(stages._STAGES, "corpus", changed)
+    ran = bench("run", "--matrix", matrix, "--executor", "inline", "--source", "mine")
+    assert ran.code == 2, ran.err
+    assert "config.json and preprocessor_config.json of me/sam2: config_sha256 is" in ran.out
