@@ -138,11 +138,7 @@ def summary(manifest: Manifest, out: Path, speed: float | None) -> str:
         f"{out}: {manifest.images} images with {manifest.masks} masks, {manifest.num_classes} classes, "
         f"{manifest.uncovered_frac:.0%} of the pixels in no kept mask"
     ]
-    lines += [
-        f"  refused: {count} images, {kind} (listed in images.parquet)" for kind, count in manifest.refused.items()
-    ]
-    lines += [f"  not used: {count} {kind}" for kind, count in manifest.left_out.items()]
-    lines += [f"  {note}" for note in _drawn_on(manifest)]
+    lines += [f"  {note}" for note in [*manifest.unused_lines(), *_drawn_on(manifest)]]
     lines += [f"  {speed:.2f} images per second"] if speed else ["  exists already"]
     return "\n".join(map(for_terminal, [*lines, f"  look at {out / 'contact.png'} before training on it"]))
 
@@ -193,7 +189,14 @@ def _locked(out: Path, key: Mapping[str, Any]) -> Iterator[None]:
                 "choose another folder with --out, or delete it"
             )
         write_whole(begun, wanted)
-        yield
+        try:
+            yield
+        finally:
+            if {path.name for path in (out / HALF).glob("*")} == {
+                begun.name,
+                ".lock",
+            }:  # nothing was drawn: no trace of it
+                begun.unlink()
 
 
 def _finished(out: Path, key: Mapping[str, Any]) -> Manifest | None:
