@@ -20,7 +20,7 @@ from pretrain_sources.corpus.ready_masks import open_masks
 from pretrain_sources.corpus.writer import CorpusWriter, stored_masks
 from pretrain_sources.pool import read_pool
 from pretrain_sources.processors import cores
-from pretrain_sources.recipe import SAM_TINY, CocoTeacher, FelzenszwalbTeacher, Recipe, SamTeacher
+from pretrain_sources.recipe import SAM_TINY, CocoTeacher, FelzenszwalbTeacher, PromptedTeacher, Recipe, SamTeacher
 from results.escape import for_terminal
 from results.locks import HeldError, LocksError, locked
 from safe_io.files import write_whole
@@ -30,7 +30,7 @@ def recipe_of(name: str, teacher: str | None, changes: Mapping[str, Any], **sam:
     """Return the recipe of a source or card file, with its teacher and settings replaced if given.
 
     teacher: sam, felzenszwalb, ready-made masks (a .json file or a folder), or module:function.
-    sam: settings of SamTeacher that are not None.
+    sam: settings of SAM that are not None.
 
     Raises:
         BenchError: a name is unknown, or a value is invalid.
@@ -53,8 +53,9 @@ def recipe_of(name: str, teacher: str | None, changes: Mapping[str, Any], **sam:
         assert shipped is not None
         settings = shipped.teacher
         del sam["checkpoint"]
-    if sam and not isinstance(settings, SamTeacher):
-        raise BenchError(f"--{next(iter(sam)).replace('_', '-')} is for the teacher sam, not for {settings.kind}")
+    known = type(settings).model_fields if isinstance(settings, PromptedTeacher) else {}
+    if foreign := [field for field in sam if field not in known]:
+        raise BenchError(f"--{foreign[0].replace('_', '-')} is for the teacher sam, not for {settings.kind}")
     return _valid(recipe.model_dump() | {"teacher": settings.model_dump() | sam}, changes)
 
 
@@ -220,7 +221,7 @@ def _device(recipe: Recipe, wanted: str | None) -> str:
     Raises:
         BenchError: this teacher cannot choose, or there is no GPU.
     """
-    if not isinstance(recipe.teacher, SamTeacher):
+    if not isinstance(recipe.teacher, PromptedTeacher):
         if wanted is not None:
             raise BenchError(f"--device is for the teacher sam, not for {recipe.teacher.kind}")
         return "cpu"
@@ -237,5 +238,5 @@ def _device(recipe: Recipe, wanted: str | None) -> str:
 
 def _jobs(recipe: Recipe, device: str) -> int:
     """Images to label in parallel: one if the teacher uses the GPU or all cores, else one per core."""
-    alone = isinstance(recipe.teacher, SamTeacher) and (recipe.teacher.model != SAM_TINY or device == "cuda")
+    alone = isinstance(recipe.teacher, PromptedTeacher) and (recipe.teacher.model != SAM_TINY or device == "cuda")
     return 1 if alone else cores()
