@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from backbones.spec import HALF, BackboneSpec, Colour
-from safe_io.web import unreachable_reason
+from safe_io.web import hub_silence
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,7 +55,7 @@ def obstacle(spec: BackboneSpec, origin: Origin | None, folder: Path) -> str | N
         return f"no ImageNet weights are known for {spec.name}; to fetch: put {WEIGHT_FILES[0]} into {place}"
     if origin.kind != "hub" or _in_hub_cache(origin.place):
         return None
-    why = _hub_silence()
+    why = hub_silence()
     if why is None:
         return None
     return f"the hub of {origin.place} is not reachable: {why}; to fetch: {_fetch_command(spec, folder)}"
@@ -189,12 +189,3 @@ def _in_hub_cache(repository: str) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
     return any(isinstance(try_to_load_from_cache(repository, name), str) for name in WEIGHT_FILES)
-
-
-def _hub_silence() -> str | None:
-    """Return why the hub does not answer, or None if it does."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set"
-    return unreachable_reason(constants.ENDPOINT, any_answer=True)

@@ -5,7 +5,7 @@ segment-anything's automatic generator, worse masks over better ones, 0 outside 
 its thresholds) are segment-anything's defaults.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -22,6 +22,8 @@ HAS_SEEN = {SAM_TINY: {"scenes": "its teacher sam-tiny was trained on this gener
 RankBy = Literal["predicted_iou", "stability", "area", "area_ascending", "random"]
 Prompts = Literal["points", "boxes", "points+boxes"]
 Unit = Annotated[Number, Field(ge=0, le=1)]
+SHA256 = r"^[0-9a-f]{64}$"
+_PART = r"[A-Za-z0-9_]+([.-][A-Za-z0-9_]+)*"  # of an id or a revision on the hub
 MOST_PX = 2**31
 MOST_BOXES = 65_536  # box prompts per image: the maximum of point prompts
 
@@ -30,19 +32,9 @@ class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class SamTeacher(_Settings):
-    """Segment Anything through the segment_anything package; defaults are those of its SamAutomaticMaskGenerator."""
+class PromptedTeacher(_Settings):
+    """A promptable model and the settings of segment_anything's SamAutomaticMaskGenerator, with its defaults."""
 
-    kind: Literal["sam"] = "sam"
-    model: str = Field(
-        default="vit_h",
-        pattern=rf"^vit_[hlb]$|^{SAM_TINY}$|{ENTRY_POINT}",
-        description="vit_h, vit_l, vit_b, sam_tiny (not Meta's), or module:function that returns a segment_anything Sam",
-    )
-    checkpoint: str | None = Field(
-        default=None, description="file of tensors; null: the published (or shipped) weights of the model"
-    )
-    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="expected sha256 of the checkpoint")
     prompts: Prompts = "points"
     points_per_side: Whole = Field(default=32, ge=1, le=256)
     points_per_batch: Whole = Field(
@@ -68,15 +60,60 @@ class SamTeacher(_Settings):
     box_overlap: Number = Field(default=0.5, ge=0, lt=1, description="share by which neighbouring box prompts overlap")
 
     @model_validator(mode="after")
-    def _is_usable(self) -> "SamTeacher":
+    def _has_few_boxes(self) -> Self:
         boxes = sum((1 / (scale * (1 - self.box_overlap))) ** 2 for scale in self.box_scales)
         if boxes > MOST_BOXES:
             raise ValueError(f"box_scales and box_overlap make {boxes:.3g} boxes per image; at most {MOST_BOXES}")
+        return self
+
+
+class _SamModel(_Settings):
+    kind: Literal["sam"] = "sam"
+    model: str = Field(
+        default="vit_h",
+        pattern=rf"^vit_[hlb]$|^{SAM_TINY}$|{ENTRY_POINT}",
+        description="vit_h, vit_l, vit_b, sam_tiny (not Meta's), or module:function that returns a segment_anything Sam",
+    )
+    checkpoint: str | None = Field(
+        default=None, description="file of tensors; null: the published (or shipped) weights of the model"
+    )
+    sha256: str | None = Field(default=None, pattern=SHA256, description="expected sha256 of the checkpoint")
+
+
+class SamTeacher(PromptedTeacher, _SamModel):  # in names of variants, the last base's settings come first
+    """Segment Anything through the segment_anything package."""
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> Self:
         if self.model not in (*META_MODELS, SAM_TINY) and self.checkpoint is None:
             raise ValueError(
                 f"model {self.model} needs a checkpoint: only vit_h, vit_l, vit_b and sam_tiny have default weights"
             )
         return self
+
+
+class TransformersTeacher(PromptedTeacher):
+    """SAM or SAM 2 through the transformers package, from the Hugging Face hub or a folder of its format."""
+
+    kind: Literal["transformers"] = "transformers"
+    model: str = Field(
+        max_length=200,
+        pattern=rf"^{_PART}(/{_PART})?$",
+        description="id on the hub, such as facebook/sam-vit-base; a folder of this name in --weights DIR comes first",
+    )
+    architecture: Literal["sam", "sam2"] = Field(
+        default="sam", description="what the model must be: sam (SamModel), or sam2 (Sam2Model)"
+    )
+    revision: str | None = Field(
+        default=None,
+        max_length=200,
+        pattern=rf"^{_PART}(/{_PART})*$",
+        description="commit or tag on the hub; null: its branch main, which may change",
+    )
+    sha256: str | None = Field(default=None, pattern=SHA256, description="expected sha256 of model.safetensors")
+    config_sha256: str | None = Field(
+        default=None, pattern=SHA256, description="expected hash of config.json and preprocessor_config.json"
+    )
 
 
 class FelzenszwalbTeacher(_Settings):
@@ -104,9 +141,7 @@ class CocoTeacher(_Settings):
         min_length=1,
         description="a COCO file, or a folder of amg.py; looked for beside the card, then in --weights DIR",
     )
-    sha256: str | None = Field(
-        default=None, pattern=r"^[0-9a-f]{64}$", description="expected sha256; null: do not check"
-    )
+    sha256: str | None = Field(default=None, pattern=SHA256, description="expected sha256; null: do not check")
     oracle: bool = Field(
         default=False, description="people annotated these masks: an upper bound, which is marked and never ranked"
     )
@@ -121,7 +156,9 @@ class PythonTeacher(_Settings):
     settings: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
 
 
-TeacherSettings = Annotated[SamTeacher | FelzenszwalbTeacher | CocoTeacher | PythonTeacher, Field(discriminator="kind")]
+TeacherSettings = Annotated[
+    SamTeacher | TransformersTeacher | FelzenszwalbTeacher | CocoTeacher | PythonTeacher, Field(discriminator="kind")
+]
 
 
 class Recipe(_Settings):

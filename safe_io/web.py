@@ -31,6 +31,24 @@ def unreachable_reason(address: str, any_answer: bool = False) -> str | None:
     return "HF_HUB_OFFLINE is set" if offline else _cached_probe(address, any_answer)
 
 
+def hub_silence() -> str | None:
+    """Return why the Hugging Face hub does not answer, or None if it does. One request per process, of at most 8 seconds."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    return unreachable_reason(constants.ENDPOINT, any_answer=True)
+
+
+def refuse_large(size: int, address: str) -> None:
+    """Refuse a file of more bytes than may be downloaded.
+
+    Raises:
+        DownloadError: it is too large, or BENCH_DOWNLOAD_GB is not a number above 0.
+    """
+    _refuse_above(_most_bytes(), size, address)
+
+
 def download(address: str, sha256: str, target: Path, progress: bool = True) -> None:
     """Download `address` to `target` atomically, if it has this sha256. progress: show a progress bar.
 

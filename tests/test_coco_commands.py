@@ -124,6 +124,19 @@ def test_an_oracle_fills_the_oriented_boxes(boxed: Path, tmp_path: Path, bench: 
     assert np.array(Image.open(tmp_path / "area" / "labels" / "a.png"))[20, 30] == 1
 
 
+def test_the_exported_masks_of_an_oracle_stay_marked(boxed: Path, tmp_path: Path, bench: Bench) -> None:
+    bench("corpus", "oracle", boxed)
+    bench(*MADE, "--pool", boxed / "unlabelled", "--recipe", "satir/oracle", "--out", tmp_path / "c")
+    assert bench("corpus", "export", tmp_path / "c", "--coco", tmp_path / "m.json").code == 0
+    again = (*MADE, "--pool", boxed / "unlabelled", "--out", tmp_path / "again")
+    refused = bench(*again, "--teacher", tmp_path / "m.json")
+    assert refused.code == 1
+    assert "says that people annotated its masks: add `oracle: true` beside `kind: coco` in a card" in refused.err
+    mine = card(tmp_path / "mine", tmp_path / "m.json", oracle=True)
+    assert bench(*again, "--recipe", mine / "card.yaml").code == 0
+    assert bytes_of(tmp_path / "again" / "labels") == bytes_of(tmp_path / "c" / "labels")
+
+
 @pytest.mark.parametrize(
     ("boxes", "message"),
     [
@@ -159,6 +172,9 @@ def test_from_a_card_to_the_board_and_a_bundle(
     pool, masks, store = scenes / "scenes" / "unlabelled", tmp_path / "m.json", Store(tmp_path / "store")
     assert bench(*MADE, "--pool", pool, "--teacher", "felzenszwalb", "--out", tmp_path / "c").code == 0
     assert bench("corpus", "export", tmp_path / "c", "--coco", masks).code == 0
+    content = json.loads(masks.read_text())
+    content["annotations"].append({"id": 10**6, "image_id": 1, "iscrowd": 1, "segmentation": []})
+    masks.write_text(json.dumps(content))
     mine = card(tmp_path / "mine", masks)
     matrix = write_matrix(tmp_path, ("satir/oracle", "satir/felzenszwalb", str(mine / "card.yaml")))
     plan = bench("plan", "--matrix", matrix)
@@ -167,6 +183,7 @@ def test_from_a_card_to_the_board_and_a_bundle(
     monkeypatch.chdir(tmp_path)
     done = bench("run", "--matrix", matrix, "--executor", "inline")
     assert done.code == 0, done.err
+    assert "\n  not used: 1 annotations of crowds\n" in done.out
     records, _ = read_records(store)
     leaks = {record.source: record.leak for record in records}
     assert leaks["mine"] is None

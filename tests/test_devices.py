@@ -25,7 +25,7 @@ from bench.plan.outcome import Context
 from bench.plan.plan import Sweep, make_plan
 from bench.plan.units import Unit
 from bench.run import executors
-from bench.run.run import How, _places
+from bench.run.run import How, places_of
 from bench.shipped import load_protocol
 from bench.spec import Protocol
 from bench.spec.parts import Loss, Schedule
@@ -121,20 +121,20 @@ def test_a_gpu_computes_without_tf32_and_the_settings_are_put_back(monkeypatch: 
 @pytest.mark.usefixtures("four_gpus")
 def test_each_gpu_has_its_workers() -> None:
     anywhere = protocol(device="any")
-    assert _places(anywhere, How(), Silent()) == [0, 1, 2, 3]
-    assert _places(anywhere, How(jobs=2, gpus=[1, 3]), Silent()) == [1, 3, 1, 3]
-    assert _places(protocol(), How(jobs=2), Silent()) == [None, None]
+    assert places_of(anywhere, How(), Silent()) == [0, 1, 2, 3]
+    assert places_of(anywhere, How(jobs=2, gpus=[1, 3]), Silent()) == [1, 3, 1, 3]
+    assert places_of(protocol(), How(jobs=2), Silent()) == [None, None]
     with pytest.raises(BenchError, match=r"--gpus 4: no such GPU; torch sees 0 Tesla T4 0, 1 Tesla T4 1, 2"):
-        _places(anywhere, How(gpus=[0, 4]), Silent())
+        places_of(anywhere, How(gpus=[0, 4]), Silent())
     with pytest.raises(BenchError, match="--gpus: protocol test-v1 runs on a CPU"):
-        _places(protocol(), How(gpus=[0]), Silent())
+        places_of(protocol(), How(gpus=[0]), Silent())
     with pytest.raises(devices.DeviceError, match="only emulates"):
-        _places(protocol(device="cuda", precision="bf16"), How(), Silent())
+        places_of(protocol(device="cuda", precision="bf16"), How(), Silent())
 
 
 def test_gpus_are_refused_where_there_is_none() -> None:
     with pytest.raises(BenchError, match="runs on a CPU here, as torch sees no CUDA GPU"):
-        _places(protocol(device="any"), How(gpus=[0]), Silent())
+        places_of(protocol(device="any"), How(gpus=[0]), Silent())
 
 
 @pytest.mark.parametrize(

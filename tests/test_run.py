@@ -242,7 +242,7 @@ def test_unavailable_weights_are_skipped_and_tried_again(
 
     away = tmp_path / "away"
     shutil.move(mit.parent, away)
-    monkeypatch.setattr(imagenet, "_hub_silence", lambda: "no route")
+    monkeypatch.setattr(imagenet, "hub_silence", lambda: "no route")
     monkeypatch.setattr(imagenet, "_in_hub_cache", lambda repository: False)
     path = segformer_matrix(tmp_path)
     ended = bench("run", "--matrix", path, "--executor", "inline")

@@ -171,17 +171,17 @@ def test_points_and_boxes_are_suppressed_together(checkpoint: Path, frames: list
 def test_batches_limit_the_memory_and_change_no_mask(
     checkpoint: Path, frames: list[Frame], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pretrain_sources.teachers import sam
+    from pretrain_sources.teachers import mask_generator
 
     asked: dict[str, object] = {"prompts": "points+boxes", "box_scales": (0.4,), "points_per_side": 5}
     largest: list[int] = []
-    judge = sam._Generator._judge
+    judge = mask_generator.MaskGenerator._judge
 
     def watch(self: Any, low: torch.Tensor, *rest: Any) -> object:
         largest.append(len(low))
         return judge(self, low, *rest)
 
-    monkeypatch.setattr(sam._Generator, "_judge", watch)
+    monkeypatch.setattr(mask_generator.MaskGenerator, "_judge", watch)
     one, many = (teacher(checkpoint, points_per_batch=n, **asked)(frames[0]) for n in (1, 64))
     assert max(largest) == 1
     assert len(one.masks) == len(many.masks) > 5

@@ -8,11 +8,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from bench.plan.matrix import load_matrix
 from bench.submission import verify
 from pretrain_sources.config_file import read_yaml_list
 from results import metrics
 from results.bundle import read_verdict, submissions
-from results.claims import Expected, judge_entry, sentence
+from results.claims import Expected, judge_entry, parse, sentence
 from results.evidence import sha256
 from results.evidence_files import read_evidence
 from results.record_files import read_records
@@ -107,3 +108,17 @@ def test_records_have_no_local_paths() -> None:
     assert paths
     for path in paths:
         assert not re.search(r"(?<![\w.])/(home|root|tmp|work|Users|mnt)/", path.read_text()), path
+
+
+@pytest.mark.parametrize("name", ["claims-udder.yaml", "claims-hit-uav.yaml"])
+def test_claims_written_before_their_runs_can_be_judged(name: str) -> None:
+    """Each names sources, backbone and board of the matrix that answers it."""
+    entries = read_yaml_list(ROOT / "results" / name, Expected)
+    matrix = load_matrix(name.removeprefix("claims-").removesuffix(".yaml"))
+    sources = {cell.source for cell in matrix.cells}
+    for entry in entries:
+        claim = parse(entry.claim)
+        assert {claim.a, claim.b} <= sources
+        assert claim.backbone in (None, *matrix.backbones)
+        assert (entry.target, entry.protocol) == (matrix.target, matrix.protocol.name)
+        assert entry.test in (None, *matrix.target_card.further)

@@ -20,7 +20,7 @@ from pretrain_sources.corpus.ready_masks import open_masks
 from pretrain_sources.corpus.writer import CorpusWriter, stored_masks
 from pretrain_sources.pool import read_pool
 from pretrain_sources.processors import cores
-from pretrain_sources.recipe import SAM_TINY, CocoTeacher, FelzenszwalbTeacher, Recipe, SamTeacher
+from pretrain_sources.recipe import SAM_TINY, CocoTeacher, FelzenszwalbTeacher, PromptedTeacher, Recipe, SamTeacher
 from results.escape import for_terminal
 from results.locks import HeldError, LocksError, locked
 from safe_io.files import write_whole
@@ -30,7 +30,7 @@ def recipe_of(name: str, teacher: str | None, changes: Mapping[str, Any], **sam:
     """Return the recipe of a source or card file, with its teacher and settings replaced if given.
 
     teacher: sam, felzenszwalb, ready-made masks (a .json file or a folder), or module:function.
-    sam: settings of SamTeacher that are not None.
+    sam: settings of SAM that are not None.
 
     Raises:
         BenchError: a name is unknown, or a value is invalid.
@@ -53,8 +53,9 @@ def recipe_of(name: str, teacher: str | None, changes: Mapping[str, Any], **sam:
         assert shipped is not None
         settings = shipped.teacher
         del sam["checkpoint"]
-    if sam and not isinstance(settings, SamTeacher):
-        raise BenchError(f"--{next(iter(sam)).replace('_', '-')} is for the teacher sam, not for {settings.kind}")
+    known = type(settings).model_fields if isinstance(settings, PromptedTeacher) else {}
+    if foreign := [field for field in sam if field not in known]:
+        raise BenchError(f"--{foreign[0].replace('_', '-')} is for the teacher sam, not for {settings.kind}")
     return _valid(recipe.model_dump() | {"teacher": settings.model_dump() | sam}, changes)
 
 
@@ -137,11 +138,7 @@ def summary(manifest: Manifest, out: Path, speed: float | None) -> str:
         f"{out}: {manifest.images} images with {manifest.masks} masks, {manifest.num_classes} classes, "
         f"{manifest.uncovered_frac:.0%} of the pixels in no kept mask"
     ]
-    lines += [
-        f"  refused: {count} images, {kind} (listed in images.parquet)" for kind, count in manifest.refused.items()
-    ]
-    lines += [f"  not used: {count} {kind}" for kind, count in manifest.left_out.items()]
-    lines += [f"  {note}" for note in _drawn_on(manifest)]
+    lines += [f"  {note}" for note in [*manifest.unused_lines(), *_drawn_on(manifest)]]
     lines += [f"  {speed:.2f} images per second"] if speed else ["  exists already"]
     return "\n".join(map(for_terminal, [*lines, f"  look at {out / 'contact.png'} before training on it"]))
 
@@ -192,7 +189,14 @@ def _locked(out: Path, key: Mapping[str, Any]) -> Iterator[None]:
                 "choose another folder with --out, or delete it"
             )
         write_whole(begun, wanted)
-        yield
+        try:
+            yield
+        finally:
+            if {path.name for path in (out / HALF).glob("*")} == {
+                begun.name,
+                ".lock",
+            }:  # nothing was drawn: no trace of it
+                begun.unlink()
 
 
 def _finished(out: Path, key: Mapping[str, Any]) -> Manifest | None:
@@ -217,7 +221,7 @@ def _device(recipe: Recipe, wanted: str | None) -> str:
     Raises:
         BenchError: this teacher cannot choose, or there is no GPU.
     """
-    if not isinstance(recipe.teacher, SamTeacher):
+    if not isinstance(recipe.teacher, PromptedTeacher):
         if wanted is not None:
             raise BenchError(f"--device is for the teacher sam, not for {recipe.teacher.kind}")
         return "cpu"
@@ -234,5 +238,5 @@ def _device(recipe: Recipe, wanted: str | None) -> str:
 
 def _jobs(recipe: Recipe, device: str) -> int:
     """Images to label in parallel: one if the teacher uses the GPU or all cores, else one per core."""
-    alone = isinstance(recipe.teacher, SamTeacher) and (recipe.teacher.model != SAM_TINY or device == "cuda")
+    alone = isinstance(recipe.teacher, PromptedTeacher) and (recipe.teacher.model != SAM_TINY or device == "cuda")
     return 1 if alone else cores()

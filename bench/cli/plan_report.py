@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from statistics import median, stdev
+from typing import TYPE_CHECKING
 
 from bench.cli.progress import Watch, duration, skipped_lines
 from bench.plan.cost import paced_by, work_of
@@ -24,6 +25,9 @@ from results.escape import for_terminal
 from results.schedule_names import TUNED
 from results.store import Store
 from results.tuning_gain import proposals
+
+if TYPE_CHECKING:
+    from bench.run.probe import Forecast  # imports torch
 
 READ = 300  # timed units to read per kind
 TYPICAL_OF, TYPICAL_SD = "the shipped runs on hit-uav", 0.009  # median over the cells of results/runs; a test compares
@@ -114,6 +118,26 @@ def _time(plan: Plan, target: Target, store: Store) -> Iterable[str]:
     if unknown:
         counts = ", ".join(f"{count} {kind}" for kind, count in unknown.items())
         yield f"  time: unknown for {counts}: this store has no timings of such units"
+
+
+def forecast_text(forecast: "Forecast") -> str:
+    """Describe a forecast that was measured."""
+    total = sum(forecast.seconds.values())
+    if not total:
+        return "forecast: nothing is left to do"
+    rows = [
+        f"  {kind:8} {forecast.units[kind]:6} units: {duration(forecast.seconds.get(kind, 0.0))} of work"
+        for kind in KINDS
+        if kind in forecast.units
+    ]
+    workers = "1 worker" if forecast.workers == 1 else f"{forecast.workers} workers at once"
+    jobs, longest = sum(forecast.units.values()), duration(forecast.longest)
+    elapsed = duration(max(total / forecast.workers, forecast.longest))
+    lines = [f"forecast, measured in {duration(forecast.probed_s)} with {workers}:", *rows]
+    lines += [f"  together {duration(total)}: about {elapsed} with {workers}; the longest unit takes {longest}"]
+    lines += [f"  on Slurm: {jobs} jobs of {total / 3600:.1f} hours in all, on a machine such as this one"]
+    unknown = ", ".join(f"{count} {kind}" for kind, count in forecast.unknown.items())
+    return "\n".join([*lines, *([f"  not counted, because they could not be timed: {unknown}"] if unknown else [])])
 
 
 def _key(unit: Unit) -> tuple[str, str, str]:

@@ -17,10 +17,13 @@ from bench.plan.cost import work_of
 from bench.plan.matrix import Matrix
 from bench.plan.plan import Plan
 from bench.plan.unit import KINDS
+from bench.plan.unit_folder import folder_of
 from bench.plan.units import Unit
 from bench.targets import Target
+from pretrain_sources.corpus import CorpusError, read_manifest
 from results.escape import for_terminal
 from results.record import FAILED_STATUSES, RETRIED
+from results.store import Store
 
 QUIET_S = 30.0  # between two plain progress lines
 FEW = 3  # cells to name with the reason why they are skipped
@@ -160,6 +163,16 @@ class Watch:
         self._say(
             f"{'finished' if status == 'ok' else status:8} {unit}{f': {reason}' if reason else ''}; {self._left()}",
         )
+        if unit.kind == "corpus" and status == "ok":
+            for line in self._unused_lines(unit):
+                self._say(f"  {line}")
+
+    def _unused_lines(self, unit: Unit) -> list[str]:
+        """Say what a corpus that was made does not use of its pool and its masks."""
+        with suppress(CorpusError):
+            manifest = read_manifest(folder_of(Store(self._store), unit))
+            return manifest.unused_lines() if manifest else []
+        return []
 
     def _left(self) -> str:
         seconds = self._seconds_left()

@@ -39,18 +39,44 @@ MATRIX = (
 @click.option(
     "--retry", metavar="STATUS,...", help="Plan to repeat runs with these statuses: failed, oom, load_failed."
 )
-def plan(store: Path, data: Path, weights: Path, retry: str | None, **matrix: Any) -> None:  # noqa: ANN401
+@click.option(
+    "--probe",
+    is_flag=True,
+    help="Time a few steps of each kind of unit first, for each backbone and teacher: a forecast before anything ran.",
+)
+@click.option("--jobs", type=JOBS, help="--probe: worker processes, on GPUs for each of them, as for `bench run`.")
+@click.option("--gpus", metavar="N,...", help="--probe: GPUs to use, by number. Default: all visible ones.")
+def plan(
+    store: Path,
+    data: Path,
+    weights: Path,
+    retry: str | None,
+    probe: bool,
+    jobs: int | None,
+    gpus: str | None,
+    **matrix: Any,  # noqa: ANN401
+) -> None:
     """Show what `bench run` would do, without running it.
 
     Estimates how long it would take and the smallest difference that it could detect. Writes nothing.
     """
-    from bench.cli import plan_report
+    from bench.cli import extras, plan_report
     from bench.plan.matrix import load_matrix
     from bench.plan.plan import Sweep
     from results.store import Store
 
+    if not probe and (jobs, gpus) != (None, None):
+        raise BenchError("--jobs and --gpus of bench plan are for --probe")
     sweep = Sweep(load_matrix(**matrix), Store(store), data, checked_weights(weights), _statuses(retry))
     say(plan_report.plan_report(sweep))
+    if probe:
+        extras.require("train")
+        from bench.cli.progress import Watch
+        from bench.run.probe import probe as timed
+        from bench.run.run import How
+
+        how = How("local", jobs, None if gpus is None else _gpus(gpus))
+        say(plan_report.forecast_text(timed(sweep, how, Watch(sweep.matrix, store))))
 
 
 @click.command(cls=Command)

@@ -52,7 +52,7 @@ def run_matrix(sweep: Sweep, how: How, show: Show) -> Plan:
     store.make()
     target, pool, plan = look(sweep, show)
     show.planned(plan, target)
-    places = _places(sweep.matrix.protocol, how, show) if plan.todo and how.executor != "slurm" else []
+    places = places_of(sweep.matrix.protocol, how, show) if plan.todo and how.executor != "slurm" else []
     for unit, reason in plan.skipped:
         known = plan.records.get(unit.fingerprint)
         if known is None or (known.status, known.reason) != ("skipped", reason):
@@ -98,7 +98,7 @@ def _run_units(
             )
 
 
-def _places(protocol: Protocol, how: How, show: Show) -> Sequence[int | None]:
+def places_of(protocol: Protocol, how: How, show: Show) -> Sequence[int | None]:
     """Return the GPU of each worker, None: the CPU.
 
     Raises:

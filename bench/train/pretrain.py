@@ -44,7 +44,8 @@ from pretrain_sources.corpus.writer import CorpusWriter
 from pretrain_sources.file_state import FileChangedError
 from pretrain_sources.hashing import derive_seed, fingerprint
 from pretrain_sources.pool import choose, evenly
-from pretrain_sources.recipe import CocoTeacher, SamTeacher
+from pretrain_sources.recipe import CocoTeacher, PromptedTeacher
+from pretrain_sources.teachers.transformers_weights import HASHES
 from results import metrics
 from results.locks import locked
 from results.record import Pretraining
@@ -64,8 +65,8 @@ def corpus(unit: CorpusUnit, context: Context, report: Progress) -> None:
     assert context.pool is not None
     images = evenly(choose(context.pool.images, unit.card.subset), unit.protocol.max_frames)
     teacher, settings = dict(unit.teacher), recipe.teacher
-    if isinstance(settings, SamTeacher | CocoTeacher):  # the file must be the planned one
-        settings = settings.model_copy(update={"sha256": teacher["sha256"]})
+    if isinstance(settings, PromptedTeacher | CocoTeacher):  # its files must be the planned ones
+        settings = settings.model_copy(update={name: teacher[name] for name in HASHES if name in teacher})
     kept = store.unit_dir("teacher", fingerprint(teacher))
     kept.mkdir(parents=True, exist_ok=True)
     with locked(kept / ".lock"):  # one corpus at a time for each teacher, so that the next one reuses its masks

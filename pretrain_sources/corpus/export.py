@@ -6,18 +6,20 @@ from typing import Any
 
 import pyarrow as pa
 
-from pretrain_sources.corpus.manifest import CorpusError
+from pretrain_sources.corpus.manifest import CorpusError, made_manifest
 from pretrain_sources.corpus.mask_cache import ImageMasks, Refusal
 from pretrain_sources.corpus.writer import stored_masks
+from pretrain_sources.teachers.coco import ORACLE_MARK
 from safe_io.files import whole
 
 CATEGORIES = [{"id": 1, "name": "mask"}]
+ORACLE_INFO = {"description": "Masks of the pool's images that people annotated: an upper bound.", ORACLE_MARK: True}
 
 
 def export_coco(corpus: Path, path: Path) -> tuple[int, int]:
     """Write all stored masks with both scores, in the teacher's order; return (images, masks). Prompts are not written.
 
-    Images without masks are listed. One image is in memory at a time.
+    Images without masks are listed. The masks of an oracle keep its mark. One image is in memory at a time.
 
     Raises:
         CorpusError: the corpus is ready-made or unfinished, or has negative scores. OSError: the file cannot be written.
@@ -32,7 +34,11 @@ def export_coco(corpus: Path, path: Path) -> tuple[int, int]:
             for row in _annotations(one, number):
                 count += 1
                 file.write(("\n" if count == 1 else ",\n") + json.dumps({"id": count} | row, allow_nan=False))
-        file.write(f'],\n"categories": {json.dumps(CATEGORIES)},\n"images": {json.dumps(images)}}}\n')
+        info = ORACLE_INFO if made_manifest(corpus).teacher.get("oracle") else {}
+        last = {"categories": CATEGORIES, "images": images} | ({"info": info} if info else {})
+        file.write(
+            "],\n" + ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in last.items()) + "}\n"
+        )
     return len(images), count
 
 

@@ -37,6 +37,11 @@ class Manifest(BaseModel):
         """Return the text of manifest.json. A field that only ready-made masks have is left out where it is empty."""
         return self.model_dump_json(indent=1, exclude=None if self.left_out else {"left_out"})
 
+    def unused_lines(self) -> list[str]:
+        """Say which images have no label map, and which ready-made masks are not used."""
+        refused = [f"refused: {count} images, {why} (listed in images.parquet)" for why, count in self.refused.items()]
+        return [*refused, *(f"not used: {count} {kind}" for kind, count in self.left_out.items())]
+
 
 def read_manifest(folder: Path) -> Manifest | None:
     """Read the manifest of a complete corpus; None if there is none.

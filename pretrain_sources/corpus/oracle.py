@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pretrain_sources.corpus.export import CATEGORIES, annotation
+from pretrain_sources.corpus.export import CATEGORIES, ORACLE_INFO, annotation
 from pretrain_sources.corpus.manifest import CorpusError
 from pretrain_sources.image_files import ImageError, read_image
 from pretrain_sources.pool import PoolError, walk
@@ -61,8 +61,7 @@ def write_oracle(folder: Path, out: Path, report: Callable[[int, int], None] = l
             rows.append({"id": len(rows) + 1} | annotation(size, run_lengths(mask).tolist(), number))
         blank += len(rows) == before
         report(number, len(names))
-    info = {"description": "Masks made from the pool's oriented boxes, which people annotated. Not for ranked sources."}
-    content = {"info": info, "images": images, "annotations": rows, "categories": CATEGORIES}
+    content = {"info": ORACLE_INFO, "images": images, "annotations": rows, "categories": CATEGORIES}
     write_whole(out, json.dumps(content).encode())
     return Written(len(images), len(rows), blank, left_open)
 

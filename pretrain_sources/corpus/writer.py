@@ -248,7 +248,7 @@ def _sheet(out: Path, images: Path, rows: list[dict[str, Any]], manifest: Manife
 def _title(manifest: Manifest) -> str:
     """Return teacher, recipe and uncovered share in one line."""
     teacher, recipe = manifest.teacher, manifest.recipe
-    by = {"sam": "model", "python": "entry"}.get(teacher["kind"], "kind")
+    by = {"sam": "model", "transformers": "model", "python": "entry"}.get(teacher["kind"], "kind")
     rule = f"top {recipe['top_k']} by {recipe['rank_by']}, {recipe['overlap']}" + ", binary" * recipe["binary"]
     return f"{teacher[by]}: {rule}; {manifest.images} images, {manifest.uncovered_frac:.0%} of the pixels in no mask"
 

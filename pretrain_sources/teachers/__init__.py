@@ -4,10 +4,11 @@ The teacher `coco` is none: its masks are ready-made and belong to named images.
 """
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pretrain_sources.recipe import CocoTeacher, PythonTeacher, SamTeacher
+from pretrain_sources.recipe import CocoTeacher, PromptedTeacher, PythonTeacher, SamTeacher, TransformersTeacher
 from pretrain_sources.teachers.contract import Drawing, Masks, Settings, Teacher, TeacherError, UnsuitableError
 from pretrain_sources.teachers.user_code import (
     call_entry,
@@ -39,14 +40,16 @@ __all__ = [
 ]
 
 # Raise a teacher's number by hand when its code or the decoding of images changes its masks: cached masks are then redrawn.
-VERSIONS = {"sam": 1, "felzenszwalb": 1, "python": 1, "coco": 1}
+VERSIONS = {"sam": 1, "transformers": 1, "felzenszwalb": 1, "python": 1, "coco": 1}
 
 
-def identity(settings: Settings, weights: Path) -> dict[str, Any]:
+def identity(settings: Settings, weights: Path, hashes: Mapping[str, str | None] | None = None) -> dict[str, Any]:
     """Return what affects the masks: the settings, with the checkpoint's hash instead of its path. `weights`: user's folder.
 
+    hashes: of the files of a teacher `transformers`, if recorded; then neither files nor the hub are asked.
+
     Raises:
-        TeacherError: a file of its own is missing; ready-made masks that are missing have the sha256 None.
+        TeacherError: a file of its own is missing; what is missing of ready-made masks or the hub has the sha256 None.
     """
     version = {"teacher_version": VERSIONS[settings.kind]}
     if isinstance(settings, SamTeacher):
@@ -55,6 +58,11 @@ def identity(settings: Settings, weights: Path) -> dict[str, Any]:
         # points_per_batch limits the memory and changes no mask
         kept = settings.model_dump(mode="json", exclude={"checkpoint", "sha256", "points_per_batch"})
         return kept | version | {"sha256": sam_weights.expected_sha256(settings, weights)}
+    if isinstance(settings, TransformersTeacher):
+        from pretrain_sources.teachers import transformers_weights
+
+        kept = settings.model_dump(mode="json", exclude={*transformers_weights.HASHES, "points_per_batch"})
+        return kept | version | (transformers_weights.hashes(settings, weights) if hashes is None else dict(hashes))
     if isinstance(settings, CocoTeacher):
         from pretrain_sources.teachers import ready_masks
 
@@ -71,6 +79,10 @@ def obstacle(settings: Settings, weights: Path) -> str | None:
         from pretrain_sources.teachers import sam_weights
 
         return sam_weights.obstacle(settings, weights)
+    if isinstance(settings, TransformersTeacher):
+        from pretrain_sources.teachers import transformers_weights
+
+        return transformers_weights.obstacle(settings, weights)
     if isinstance(settings, CocoTeacher):
         from pretrain_sources.teachers import ready_masks
 
@@ -82,7 +94,8 @@ def device_used(settings: Settings, device: str) -> str | None:
     """Return the device that a teacher uses when opened on `device` (cpu or cuda); None: unknown, as for a user's own
     code and ready-made masks.
     """
-    return {"sam": device, "felzenszwalb": "cpu", "python": None, "coco": None}[settings.kind]
+    fixed = {"felzenszwalb": "cpu", "python": None, "coco": None}
+    return device if isinstance(settings, PromptedTeacher) else fixed[settings.kind]
 
 
 def open_teacher(settings: Drawing, weights: Path, device: str = "cpu") -> Teacher:

@@ -20,6 +20,7 @@ from pretrain_sources.teachers.contract import TeacherError
 from pretrain_sources.teachers.ready_file import MOST_BYTES, ReadyFile, ReadyImage, ReadyMask, WrongSizeError
 from safe_io.files import read_regular
 
+ORACLE_MARK = "oracle"  # in the `info` of a file
 CROWDS, EMPTY = "annotations of crowds", "annotations without a segmentation"
 MOST = float(np.finfo(np.float32).max)  # a score
 Size = tuple[int, int]
@@ -55,7 +56,8 @@ def read(path: Path) -> ReadyFile:
     found = [
         ReadyImage(name, [_mask(where, one, size) for where, one in kept[key]]) for key, (name, size) in images.items()
     ]
-    return ReadyFile(path, found, dict(left_out))
+    info = content.get("info")
+    return ReadyFile(path, found, dict(left_out), isinstance(info, dict) and info.get(ORACLE_MARK) is True)
 
 
 def _content(path: Path) -> Json:

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pretrain_sources.recipe import CocoTeacher, FelzenszwalbTeacher, PythonTeacher, SamTeacher
+from pretrain_sources.recipe import (
+    CocoTeacher,
+    FelzenszwalbTeacher,
+    PythonTeacher,
+    SamTeacher,
+    TransformersTeacher,
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,8 @@ class Masks:
 
 
 Teacher = Callable[[NDArray[np.uint8]], Masks]  # thermal image (H, W) -> masks
-Drawing = SamTeacher | FelzenszwalbTeacher | PythonTeacher  # settings of teachers that look at the pixels
+# settings of teachers that look at the pixels
+Drawing = SamTeacher | TransformersTeacher | FelzenszwalbTeacher | PythonTeacher
 Settings = Drawing | CocoTeacher
 
 

@@ -39,8 +39,14 @@ class ReadyImage:
 
 @dataclass(frozen=True)
 class ReadyFile:
-    """All masks of a file or folder. left_out: reason -> number of annotations that are not used."""
+    """All masks of a file or folder.
+
+    Attributes:
+        left_out: reason -> number of annotations that are not used. oracle: the file says that people annotated its masks for
+            the pool, so that they are an upper bound.
+    """
 
     path: Path
     images: Sequence[ReadyImage]
     left_out: Mapping[str, int]
+    oracle: bool = False

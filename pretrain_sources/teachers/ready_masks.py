@@ -56,7 +56,11 @@ def read(settings: CocoTeacher, weights: Path) -> ReadyFile:
             f"{path} has sha256 {short_digest(actual)}, expected {short_digest(str(settings.sha256))}: "
             "run the same command again if you changed it, or fix `sha256`"
         )
-    return amg_folder.read(path) if path.is_dir() else coco.read(path)
+    found = amg_folder.read(path) if path.is_dir() else coco.read(path)
+    if found.oracle and not settings.oracle:
+        fix = "add `oracle: true` beside `kind: coco` in a card"
+        raise TeacherError(f"{path} says that people annotated its masks: {fix}")
+    return found
 
 
 def matched(found: ReadyFile, ids: Sequence[str]) -> dict[str, int]:

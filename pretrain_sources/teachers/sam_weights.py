@@ -5,7 +5,7 @@ tensors are read.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -128,6 +128,17 @@ def load_tensors(path: Path) -> "dict[str, Tensor]":
     if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise TeacherError(f"{path} {_FAULTS['content']}")
     return dict(content)
+
+
+def refuse_misfits(path: Path, model: str, misfits: Mapping[str, Iterable[str]], fix: str) -> None:
+    """Refuse a checkpoint if tensors of it do not fit a model. misfits: what is wrong -> names of tensors.
+
+    Raises:
+        TeacherError: the counts, the first name of each kind, and the fix.
+    """
+    wrong = [(what, sorted(names)) for what, names in misfits.items()]
+    if faults := [f"{len(names)} {what} ({names[0]})" for what, names in wrong if names]:
+        raise TeacherError(f"{path} does not fit {model}: tensors {', '.join(faults)}; {fix}")
 
 
 def _local_path(settings: SamTeacher, weights: Path) -> Path | None:

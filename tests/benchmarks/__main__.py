@@ -68,18 +68,20 @@ def scenes(options: argparse.Namespace) -> Iterable[Row]:
 
 
 def sam(options: argparse.Namespace) -> Iterable[Row]:
-    for row in measured("sam_speed.py", options.data, options.target):
-        ratio, aside = row["ratio"], f"segment-anything {row['stock_ms']:.0f} ms"
+    yield from masks("sam_speed.py", "segment-anything", options)
+
+
+def hub_sam(options: argparse.Namespace) -> Iterable[Row]:
+    yield from masks("hub_speed.py", "transformers' mask-generation", options)
+
+
+def masks(script: str, package: str, options: argparse.Namespace) -> Iterable[Row]:
+    """The speed of the generator against that of the package whose model it prompts, and whether it keeps the same masks."""
+    for row in measured(script, options.data, options.target):
+        ratio, aside, same = row["ratio"], f"{package} {row['stock_ms']:.0f} ms", row["same"]
         what = f"masks of a small SAM, {row['points']} x {row['points']} points, one core"
         yield what, f"{row['ms']:.0f} ms", aside, f"{ratio:.1f} x", ">= 2 x", ratio >= 2
-        yield (
-            what,
-            f"{row['masks']} masks",
-            "segment-anything",
-            "same" if row["same"] else "others",
-            "same",
-            row["same"],
-        )
+        yield what, f"{row['masks']} masks", package, "same" if same else "others", "same", same
 
 
 def prompts(options: argparse.Namespace) -> Iterable[Row]:
@@ -270,6 +272,7 @@ def print_table(options: argparse.Namespace) -> None:
         scenes,
         corpora,
         sam,
+        hub_sam,
         prompts,
         startup,
         harness,
