@@ -51,8 +51,9 @@ class Network(nn.Module):
         if masked is not None:
             coloured = coloured.masked_fill(masked, 0)
         height, width = images.shape[-2:]
+        padded_height, padded_width = self._padded_size(images)
         # zeros after normalisation: padding and masked pixels are the mean grey
-        padded = F.pad(coloured, (0, -width % self.stride, 0, -height % self.stride))
+        padded = F.pad(coloured, (0, padded_width - width, 0, padded_height - height))
         features: Sequence[Tensor] = self.encoder(padded.contiguous(memory_format=torch.channels_last))
         return features
 
@@ -74,10 +75,16 @@ class Network(nn.Module):
         features = self.features(images)
         return self._cut(self.decoder(features), images), self._cut(self.auxiliary(features), images)
 
+    def _padded_size(self, images: Tensor) -> tuple[int, int]:
+        """Return the height and width of the padded images."""
+        # in this form torch.export can halve a side that is not known yet; with a remainder it cannot
+        height, width = ((side + self.stride - 1) // self.stride * self.stride for side in images.shape[-2:])
+        return height, width
+
     def _cut(self, logits: Tensor, images: Tensor) -> Tensor:
         """Resize logits to the padded images and cut the padding off."""
         height, width = images.shape[-2:]
-        padded = (height + -height % self.stride, width + -width % self.stride)
+        padded = self._padded_size(images)
         if logits.shape[-2:] != padded:
             logits = F.interpolate(logits, size=padded, mode="bilinear", align_corners=False)
         return logits[..., :height, :width]

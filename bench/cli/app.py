@@ -16,6 +16,7 @@ from bench.cli.backbone_commands import backbone
 from bench.cli.board_commands import claim, compare, dashboard, leaks_command, report, scaling, table
 from bench.cli.corpus_commands import corpus
 from bench.cli.data_commands import data, ls
+from bench.cli.export_commands import export, predict
 from bench.cli.options import Group
 from bench.cli.run_commands import plan, run, status
 from bench.cli.submit_commands import submit
@@ -44,6 +45,8 @@ for command in (
     scaling,
     report,
     leaks_command,
+    predict,
+    export,
     submit,
     dashboard,
 ):

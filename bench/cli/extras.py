@@ -3,7 +3,7 @@
 import importlib.util
 from typing import Literal
 
-Extra = Literal["train", "slurm"]
+Extra = Literal["train", "slurm", "export"]
 
 MODULES: dict[Extra, dict[str, str]] = {  # extra -> module -> the package that installs it
     "train": {
@@ -22,6 +22,7 @@ MODULES: dict[Extra, dict[str, str]] = {  # extra -> module -> the package that 
         "skimage": "scikit-image",
     },
     "slurm": {"submitit": "submitit"},
+    "export": {"onnx": "onnx", "onnxruntime": "onnxruntime", "onnxscript": "onnxscript", "torch": "torch"},
 }
 
 

@@ -86,6 +86,13 @@ SCHEDULE = click.option(
     type=click.Choice(SCHEDULES),
     help="Runs with the tuned schedule, or with the default one. Default: tuned.",
 )
+TRUSTED = click.option(
+    "--backbone",
+    "trusted",
+    multiple=True,
+    metavar="MODULE:FUNCTION",
+    help="A backbone whose code you have and trust: it is imported. May be repeated.",
+)
 WEIGHTS = folder_option("weights", DEFAULT_WEIGHTS, "Folder of downloaded weights.")
 
 
@@ -116,3 +123,18 @@ def checked_weights(folder: Path) -> Path:
     if folder != DEFAULT_WEIGHTS and not folder.is_dir():
         raise BenchError(f"no folder {folder} (--weights or BENCH_WEIGHTS)")
     return folder
+
+
+def importable(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names, each of a backbone that can be imported, from the working directory too.
+
+    Raises:
+        BenchError: one cannot be.
+    """
+    from bench.plan.backbone_names import named_backbone
+    from safe_io.user_code import search_in
+
+    search_in([Path.cwd()] if names else [])
+    for name in names:
+        named_backbone(name, "--backbone: ")
+    return names

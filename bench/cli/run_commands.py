@@ -99,7 +99,11 @@ def plan(
     help="Options of sbatch, such as partition=gpu,time=8:00:00, or throttle=JOBS to run at once. May be repeated.",
 )
 @click.option("--retry", metavar="STATUS,...", help="Repeat runs with these statuses: failed, oom, load_failed.")
-@click.option("--keep-weights", is_flag=True, help="Keep each run's network, which `bench submit verify --spot` needs.")
+@click.option(
+    "--keep-weights",
+    is_flag=True,
+    help="Keep each run's network, which `bench predict`, `bench export --onnx` and `bench submit verify --spot` need.",
+)
 @click.option("--fail-fast", is_flag=True, help="Stop at the first failure. Default: continue with the other runs.")
 def run(  # noqa: PLR0913 - one argument per option
     store: Path,

@@ -6,7 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli.options import DATA, FOLDER, SEED, STORE, WEIGHTS, Group, checked_weights, say, with_
+from bench.cli.options import (
+    DATA,
+    FOLDER,
+    SEED,
+    STORE,
+    TRUSTED,
+    WEIGHTS,
+    Group,
+    checked_weights,
+    importable,
+    say,
+    with_,
+)
 
 if TYPE_CHECKING:
     from pretrain_sources.image_files import Pixels
@@ -23,13 +35,6 @@ MANIFESTS = click.option(
     type=click.Path(path_type=Path),
     multiple=True,
     help="Manifest of a target, if none ships. May be repeated.",
-)
-TRUSTED = click.option(
-    "--backbone",
-    "trusted",
-    multiple=True,
-    metavar="MODULE:FUNCTION",
-    help="A backbone whose code you have and trust: it is imported. May be repeated.",
 )
 SOURCE = click.argument("folder", type=click.Path(path_type=Path))
 
@@ -82,7 +87,7 @@ def submit_check(
     from results.store import Store
 
     folder = submit.card_folder(folder)
-    faults, good = submit.check(folder, weights, _scene, _trusted(trusted))
+    faults, good = submit.check(folder, weights, _scene, importable(trusted))
     if target is not None and not faults:
         from bench.cli import leak_check
 
@@ -116,7 +121,7 @@ def submit_pack(folder: Path, out: Path, manifests: tuple[Path, ...], trusted: t
     from results.store import Store
 
     made, notes = pack.pack(submit.card_folder(folder), out, Store(store))
-    judged = verify.judge(made, manifests, trusted=_trusted(trusted))
+    judged = verify.judge(made, manifests, trusted=importable(trusted))
     return _print_judgement(
         made, texts(judged.faults), [*notes, *judged.done, *judged.notes], "ready to submit; see CONTRIBUTING.md"
     )
@@ -157,24 +162,9 @@ def submit_verify(
     from bench.submission.faults import texts
     from bench.submission.verdict import Check, Here, verify_bundle
 
-    check = Check(**how, trusted=_trusted(trusted))
+    check = Check(**how, trusted=importable(trusted))
     judged, level = verify_bundle(bundle, Here(store, checked_weights(weights), data), check, counting)
     return 2 if _print_judgement(bundle, texts(judged.faults), [*judged.done, *judged.notes], level) else 0
-
-
-def _trusted(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names, each of a backbone that can be imported, from the working directory too.
-
-    Raises:
-        BenchError: one cannot be.
-    """
-    from bench.plan.backbone_names import named_backbone
-    from safe_io.user_code import search_in
-
-    search_in([Path.cwd()] if names else [])
-    for name in names:
-        named_backbone(name, "--backbone: ")
-    return names
 
 
 def _scene() -> "Pixels":

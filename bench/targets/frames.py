@@ -77,6 +77,10 @@ class LayoutError(Exception):
     """A folder does not have the expected layout; the message lists every problem, one a line."""
 
 
+class DeepImageError(ImageError):
+    """An image has more than 8 bits, and the target's card does not say how to scale it."""
+
+
 @dataclass(frozen=True)
 class FrameFacts:
     """The facts of a frame's files. `problem` is None where the frame can be used."""
@@ -92,12 +96,8 @@ class FrameFacts:
 
 
 def decode_image(data: bytes, coding: Coding = PLAIN) -> Pixels:
-    """Decode an image to (H, W) grey values.
-
-    Raises:
-        ImageError: it cannot be decoded or is refused, or has more than 8 bits and the target's card says nothing of them.
-    """
-    return _image(data, coding).pixels
+    """Decode an image to (H, W) grey values, see `open_image`."""
+    return open_image(data, coding).pixels
 
 
 def decode_mask(data: bytes, coding: Coding = PLAIN) -> Pixels:
@@ -105,10 +105,15 @@ def decode_mask(data: bytes, coding: Coding = PLAIN) -> Pixels:
     return read_label(data, coding=coding.labels).pixels
 
 
-def _image(data: bytes, coding: Coding, name: str = "") -> ImageFile:
+def open_image(data: bytes, coding: Coding, name: str = "") -> ImageFile:
+    """Decode an image. name: of its file, to check its suffix.
+
+    Raises:
+        ImageError: it cannot be decoded or is refused. DeepImageError: it has more than 8 bits, and the card says nothing of them.
+    """
     image = read_image(data, name, coding=coding.images)
     if image.facts.bits > 8 and coding.images is None:
-        raise ImageError(
+        raise DeepImageError(
             f"16-bit or float image (mode {image.facts.mode or image.facts.format})",
             "set `range` or `percentiles` in the target's card, or save it with 8 bits",
         )
@@ -128,7 +133,7 @@ def examine(frame: Frame, num_classes: int, coding: Coding = PLAIN) -> FrameFact
             f"{error.filename}: {error.strerror}", "copy the missing files, or remove their lines from the list"
         )
     try:
-        image = _image(image_bytes, coding, frame.image.name)
+        image = open_image(image_bytes, coding, frame.image.name)
     except ImageError as error:
         return FrameFacts(f"{frame.image}: {error.what}", error.mend or "copy the images again; they must be 8-bit")
     try:

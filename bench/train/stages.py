@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
-import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -33,6 +32,7 @@ from bench.spec.parts import Schedule
 from bench.targets import Target
 from bench.train import costs, devices, provenance, tune
 from bench.train.batches import Batches, Decoded, choose, class_pixels, class_weights, open_split
+from bench.train.kept import About, to_bytes
 from bench.train.loop import Beside, History, Progress, Training, fit, history_csv, predict
 from bench.train.loss import SegmentationLoss
 from bench.train.needs import NeedsLostError, hold
@@ -172,12 +172,12 @@ def final(unit: FinalUnit, context: Context, report: Progress) -> None:
     }
     held.check()
     _keep_sample(store, unit, seen)
+    record = RunRecord(**known_fields(unit, context.target.spec) | measured)
     if context.keep:
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
-        write_atomic(folder_of(store, unit) / NETWORK, safetensors.torch.save(tensors))
+        write_atomic(folder_of(store, unit) / NETWORK, to_bytes(net, About.of(record, context.target.coding.images)))
     extra = {"history.csv": history_csv(history, curve.points), **files}
     extra |= {"certificate.json": _json(certificate.to_json())} if certificate else {}
-    write_record(store, RunRecord(**known_fields(unit, context.target.spec) | measured), evidence, extra, further)
+    write_record(store, record, evidence, extra, further)
 
 
 def _provenance(unit: FinalUnit, context: Context, history: History, **facts: Any) -> Provenance:  # noqa: ANN401

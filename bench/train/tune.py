@@ -76,7 +76,7 @@ def propose(protocol: Protocol, done: list[Trial]) -> Schedule:
     sampler = optuna.samplers.TPESampler(seed=derive_seed(protocol.seed, "trial", len(done)) % 2**32)
     study = optuna.create_study(direction="maximize", sampler=sampler)
     for trial in done:
-        study.add_trial(_frozen(protocol, trial))
+        study.add_trial(frozen_trial(protocol, trial))
     return Schedule.model_validate(protocol.default.model_dump() | study.ask(_space(protocol)).params)
 
 
@@ -90,8 +90,11 @@ def _space(protocol: Protocol) -> dict[str, BaseDistribution]:
     return space
 
 
-def _frozen(protocol: Protocol, trial: Trial) -> optuna.trial.FrozenTrial:
+def frozen_trial(
+    protocol: Protocol, trial: Trial, user_attrs: dict[str, Any] | None = None
+) -> optuna.trial.FrozenTrial:
+    """Return a trial as Optuna keeps it; one that diverged has failed."""
     result: dict[str, Any] = {"state": TrialState.FAIL} if trial.val_miou is None else {"value": trial.val_miou}
     space = _space(protocol)
     params = {name: value for name, value in trial.schedule.items() if name in space}
-    return create_trial(params=params, distributions=space, **result)
+    return create_trial(params=params, distributions=space, user_attrs=user_attrs, **result)
