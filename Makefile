@@ -6,16 +6,19 @@ READY := $(VENV)/.installed
 export BENCH_DATA ?= data
 # real thermal frames where they are at hand, rendered ones elsewhere
 DEMO_TARGET := $(if $(wildcard $(BENCH_DATA)/hit-uav),hit-uav,scenes)
+DEMO_RUN := imagenet x fpn-efficientnet-lite0 r0
 
 .PHONY: demo test benchmark stress gpu published check format clean
 
 demo: $(READY)
 	@test -d $(BENCH_DATA)/$(DEMO_TARGET) || $(BIN)/bench data make scenes --n 90 --size 120x160
-	$(BIN)/bench run --matrix demo --target $(DEMO_TARGET)
-	$(BIN)/bench table
+	$(BIN)/bench run --matrix demo --target $(DEMO_TARGET) --keep-weights
+	$(BIN)/bench table --columns cost
 	@echo
-	@echo "Next: $(BIN)/bench run --matrix hit-uav-quick --data DIR   real frames, half an hour on two cores (DIR holds hit-uav/)"
-	@echo "      $(BIN)/bench ls                                      targets, sources, backbones and matrices"
+	@echo "Next: $(BIN)/bench predict \"$(DEMO_RUN)\" $(BENCH_DATA)/$(DEMO_TARGET)/images/test --out predictions --overlay"
+	@echo "          what a network of the board sees in a folder of thermal images: yours, or the test images"
+	@echo "      $(BIN)/bench report --out site"
+	@echo "          the board as web pages, for any web host or for a browser without one"
 
 test: check
 	$(BIN)/pytest -n auto --dist worksteal
