@@ -3,7 +3,7 @@
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import altair as alt
 import numpy as np
@@ -136,6 +136,30 @@ def matrix_chart(board: pd.DataFrame, metric: str, title: str) -> Chart:
     ink = bright.when("isValid(datum.score)").then(alt.value("white")).otherwise(alt.value("#888"))
     layers = (base.mark_rect(stroke="#8884").encode(color=fill), base.mark_text().encode(text="text:N", color=ink))
     return _together(layers, width=alt.Step(150), height=alt.Step(34))
+
+
+def pareto_chart(rows: pd.DataFrame, cost: str, metric: str) -> Chart:
+    """Plot score over cost with intervals over replicates, and a line through the front. rows: of `results.pareto.pareto`."""
+    low, high = float(rows["cost"].min()), float(rows["cost"].max())
+    wide = low > 0 and high > 10 * low
+    scale = alt.Scale(type="log", nice=False) if wide else alt.Scale(zero=False)
+    x = alt.X("cost:Q", title=cost, scale=scale, axis=alt.Axis(format="~g"))
+    y = alt.Y("score:Q", title=metric, scale=alt.Scale(zero=False))
+    tips: list[str | alt.Tooltip] = ["source:N", "backbone:N", alt.Tooltip("cost:Q", title=cost, format=".4g")]
+    tips += [alt.Tooltip(f"{name}:Q", format=".4f") for name in ("score", "low", "high")]
+    shown = _shown(rows)
+    colour = alt.Color("source:N", sort=list(dict.fromkeys(shown["source"])), scale=alt.Scale(range=SAFE))
+    base, front = alt.Chart(shown).encode(x=x, color=colour), shown[shown["front"]]
+    line = alt.Chart(front).mark_line(interpolate="step-after", strokeDash=[4, 4], color="#888").encode(x=x, y=y)
+    dots = base.mark_point(filled=True, size=70, opacity=1).encode(y=y, shape="backbone:N", tooltip=tips)
+    layers = [line, base.mark_rule().encode(y="low:Q", y2="high:Q"), dots]
+    right = front["cost"] > (np.sqrt(low * high) if wide else (low + high) / 2)
+    sides: tuple[tuple[pd.DataFrame, Literal["left", "right"], int], ...]
+    sides = (front[~right], "left", 8), (front[right], "right", -8)
+    for named, align, dx in sides:  # names stay within the figure
+        text = alt.Chart(named).mark_text(align=align, dx=dx, dy=-7, color="#888")
+        layers += [text.encode(x=x, y=y, text="source:N")] if len(named) else []
+    return _together(layers, width=560, height=340)
 
 
 def forest_chart(rows: pd.DataFrame, a: str, b: str, metric: str) -> Chart:

@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 import dashboard
 from streamlit.testing.v1 import AppTest
-for page in ("Leaderboard", "Matrix", "Compare", "Scaling", "Run", "Images"):
+for page in ("Leaderboard", "Matrix", "Compare", "Cost", "Scaling", "Run", "Images"):
     app = AppTest.from_file(str(Path(dashboard.__file__).with_name("app.py")), default_timeout=60)
     app.query_params["page"] = page
     app.run()
@@ -100,7 +100,7 @@ def test_the_base_install_reads_a_board(call: Call, runs: Path, tmp_path: Path) 
     assert "SUPPORTED" in answer("claim", "imagenet > none", "--store", runs)
     assert "5 ok of 5" in answer("status", "--store", runs)
     answer("report", "--out", tmp_path / "page", "--store", runs)
-    assert "<svg" in (tmp_path / "page/index.html").read_text()
+    assert "vegaEmbed" in (tmp_path / "page/assets/vega.js").read_text()
 
 
 def test_the_base_install_verifies_a_store(call: Call, runs: Path, tmp_path: Path) -> None:

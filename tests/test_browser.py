@@ -124,7 +124,15 @@ def external_requests(browser: webdriver.Chrome, address: str) -> list[str]:
 TITLES = dict(
     zip(
         PAGES,
-        ("Which pretraining", "Source × backbone", "Compare two sources", "Size, div", "One run", "Images"),
+        (
+            "Which pretraining",
+            "Source × backbone",
+            "Compare two sources",
+            "Score against cost",
+            "Size, div",
+            "One run",
+            "Images",
+        ),
         strict=True,
     )
 )

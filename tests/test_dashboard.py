@@ -18,16 +18,16 @@ from test_questions import filled  # noqa: F401 - a fixture
 
 from dashboard import filters
 from dashboard.views.leaderboard import badges, gain
-from dashboard.views.run import about_val, importance
 from results import load_table, over_images, prediction_samples
 from results.board import board, constant_note
 from results.class_scores import class_means
 from results.record_files import write_record
+from results.run_files import about_val, importance
 from results.store import Store
 from results.table import runs_frame
 
 APP = Path(filters.__file__).with_name("app.py")
-PAGES = ("Leaderboard", "Matrix", "Compare", "Scaling", "Run", "Images")
+PAGES = ("Leaderboard", "Matrix", "Compare", "Cost", "Scaling", "Run", "Images")
 
 Open = Callable[..., AppTest]
 components = functools.cache(manifest_scanner.scan_component_manifests)

@@ -37,6 +37,7 @@ HOSTILE = (
     "\n# <script>alert(1)</script>\n\\input{/etc/passwd}%&#{} `code` $x$ **b** :red[x] :material/bug: ![x](http://x.invalid/y.png)"
 )
 ONE_WORD = "=cmd()|<script>\\input{/x}`$x$:red[x]![x](http://x.invalid/y.png)"  # usable in a claim
+SCRIPT = '<script src="../assets/{}.js" defer>'  # of the pages of a site
 LONG = HOSTILE + "long" * 400  # a record allows 2,000 characters; 1,000 are shown
 HASHES = {"t": "t" * 64, "p": "p" * 64}
 
@@ -345,14 +346,22 @@ def test_claims_of_a_file(hostile: Store, bench: Bench, tmp_path: Path) -> None:
 
 def test_the_report(hostile: Store, bench: Bench, tmp_path: Path) -> None:
     assert bench("report", "--out", tmp_path / "r", "--store", hostile.root).code == 0
-    page = (tmp_path / "r" / "index.html").read_text()
-    is_shown(page)
-    tags = Tags()
-    tags.feed(page)
-    assert not tags.tags & {"script", "img", "iframe", "object", "link", "base", "image"}
-    assert {name for name in tags.addresses if name and not name.startswith("#")} == {"runs.csv"}
-    assert "long" * 400 not in page
-    assert str(hostile.root.parent) not in page, "local path"
+    pages = sorted((tmp_path / "r").rglob("*.html"))
+    assert len(pages) == 1 + 1 + 5 + 15, "the first page, a board, its sources and its runs"
+    for path in pages:
+        page = path.read_text()
+        is_shown(page)
+        tags = Tags()
+        tags.feed(page)
+        assert not tags.tags & {"img", "iframe", "object", "base", "image", "style"}
+        scripts = {found.replace('"assets', '"../assets') for found in re.findall(r"<script[^>]*>", page)}
+        assert scripts <= {'<script type="application/json">', *(SCRIPT.format(name) for name in ("vega", "site"))}
+        for figure in re.findall(r'<script type="application/json">(.*?)</script>', page, re.DOTALL):
+            assert json.loads(figure)["config"], "a text does not end the script"
+        addresses = {name for name in tags.addresses if name and name != "data:,"}
+        assert all((path.parent / name).is_file() for name in addresses), addresses
+        assert "long" * 400 not in page
+        assert str(hostile.root.parent) not in page, "local path"
     is_plain_csv((tmp_path / "r" / "runs.csv").read_text())
 
 

@@ -219,10 +219,11 @@ def test_an_unknown_split_is_one_clear_line(words: list[str], both: Path, bench:
 
 def test_the_report_has_a_board_for_each_split(both: Path, bench: Bench, tmp_path: Path) -> None:
     assert bench("report", "--out", tmp_path, "--store", both).code == 0
-    page = (tmp_path / "index.html").read_text()
-    assert "<h2>soda, soda-v1</h2>" in page
-    assert "<h2>soda, soda-v1, test split elsewhere</h2>" in page
-    assert "<th>mIoU elsewhere" in page
+    first, there = (tmp_path / "boards" / f"soda--soda-v1{more}.html" for more in ("", "--test-split-elsewhere"))
+    assert "<h1>soda, soda-v1</h1>" in first.read_text()
+    assert ">mIoU elsewhere</th>" in first.read_text()
+    assert "<h1>soda, soda-v1, test split elsewhere</h1>" in there.read_text()
+    assert "<td>elsewhere</td>" in next((tmp_path / "runs").glob("*.html")).read_text()
     assert json.loads(pd.read_csv(tmp_path / "runs.csv")["further"][0])[SPLIT]
 
 

@@ -176,9 +176,9 @@ def test_a_schedule_that_nobody_ran_is_named(bench: Bench, tmp_path: Path) -> No
 
 def test_a_report_has_a_part_for_each_schedule(both: Path, bench: Bench, tmp_path: Path) -> None:
     assert bench("report", "--out", tmp_path / "r", "--store", both).code == 0
-    page = (tmp_path / "r" / "index.html").read_text()
-    heads = [part.split("<")[0] for part in page.split("<h2>")[1:]]
-    assert heads == ["soda, soda-v1", "soda, soda-v1, default schedule", "Definitions"]
+    pages = sorted((tmp_path / "r" / "boards").glob("*.html"), key=lambda path: path.stem)
+    assert [path.stem for path in pages] == ["soda--soda-v1", "soda--soda-v1--default-schedule"]
+    assert "tuned - default</th>" in pages[1].read_text()
     assert len(pd.read_csv(tmp_path / "r" / "runs.csv")) == 16
 
 

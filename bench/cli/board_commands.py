@@ -180,17 +180,19 @@ def scaling(axis: str, source: str, out: Path | None, store: Path, metric: str, 
 
 
 @click.command(cls=Command)
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Output folder.")
+@click.option("--out", type=FOLDER, required=True, help="Folder for the site: new, empty, or with an older site.")
 @STORE
 def report(out: Path, store: Path) -> None:
-    """Write the results of a store as a static web page.
+    """Write the results of a store as a static site.
 
-    It has the table, tiers, pairs, curves, protocol and definitions, on each test split; runs.csv beside it has every run.
+    Any web host can serve it, and it also opens as files: it needs no server and no network. A page for each board has tables that
+    sort and filter, tiers, costs, pairs, curves and figures; each source and each run has a page; runs.csv has every run. A link
+    keeps the filter, order and columns of tables. An older site is replaced when the new one is whole.
     """
-    from bench.cli.report import write_report
+    from bench.cli.site.write import write_site
     from results.store import Store
 
-    say(write_report(Store(store), out))
+    say(write_site(Store(store), out))
 
 
 @click.command("leaks", cls=Command)

@@ -35,7 +35,7 @@ def table_text(
     cells = with_intervals(cells, runs)
     if form == "csv":
         return for_csv(cells).rstrip("\n")
-    rows = _rows(cells)
+    rows = plain_rows(cells)
     if form == "json":
         return for_json(rows)
     if not rows:
@@ -55,7 +55,7 @@ def table_text(
     return "\n\n".join([*parts, _paper_text(form)])
 
 
-def _rows(cells: "pd.DataFrame") -> list[dict[str, Any]]:
+def plain_rows(cells: "pd.DataFrame") -> list[dict[str, Any]]:
     """Convert to plain values with all digits; missing ones become None."""
     plain = cells.astype(object).where(cells.notna(), None)
     return [{str(name): value for name, value in row.items()} for row in plain.to_dict(orient="records")]
@@ -102,14 +102,14 @@ def _board_text(rows: list[dict[str, Any]], form: str, several: bool, notes: Seq
             *(_cost(row[name]) if name in COSTS else _number(row[name]) for name, _ in more),
             f"{row['n']}/{row['replicates']}",
             *_tuning(row),
-            *([_learned(row)] if learned else []),
-            *([_reconstructed(row)] if reconstructed else []),
+            *([learned_text(row)] if learned else []),
+            *([reconstructed_text(row)] if reconstructed else []),
             row["status"],
         )
         for row in rows
     ]
     notes = [
-        *_row_notes(rows),
+        *row_notes(rows),
         *([INTERVALS_NOTE] if kinds else []),
         *notes,
         *gain_notes(rows),
@@ -155,7 +155,7 @@ def _board_head(first: Mapping[str, Any], several: bool) -> list[str]:
     return [f"{named}{which if several else ''}: {first['label_note']}", *board_marks(first)]
 
 
-def _row_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def row_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Notes on single rows: failures, leaks and intervals, each once."""
     notes = [f"{row['source']} x {row['backbone']}: {row['reason']}" for row in rows if row["reason"]]
     notes += [leak_note(row["source"], row["leak"]) for row in rows if row["leak"] is not None]
@@ -201,12 +201,14 @@ def source_text(row: Mapping[Any, Any]) -> str:
     return f"{row['source']}{suffix}" + ("" if row["train_frac"] == 1 else f" at {row['train_frac']:.0%}")
 
 
-def _learned(row: dict[str, Any]) -> str:
+def learned_text(row: Mapping[Any, Any]) -> str:
+    """Format what was learned of pseudo-labels. row: of `plain_rows`."""
     value, constant = row["heldout_miou"], row["heldout_miou_constant"]
     return "-" if value is None else f"{value:.3f} / {constant:.3f}"
 
 
-def _reconstructed(row: dict[str, Any]) -> str:
+def reconstructed_text(row: Mapping[Any, Any]) -> str:
+    """Format the held-out loss of a pretraining without labels. row: of `plain_rows`."""
     before, after, constant = (row[name] for name in ("heldout_loss_before", "heldout_loss", "heldout_loss_constant"))
     return "-" if constant is None else f"{before:.3f} -> {after:.3f} / {constant:.3f}"
 
