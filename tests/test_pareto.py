@@ -6,6 +6,7 @@ import pytest
 from examples import cell, store_of
 from test_dashboard import Open, opened, texts  # noqa: F401 - opened is a fixture
 
+from bench.cli.site.write import write_site
 from results import charts, load_table
 from results.board import board
 from results.cost import Cost
@@ -43,6 +44,16 @@ def test_equal_cells_are_both_on_the_front(tmp_path: Path) -> None:
     store = store_of(tmp_path / "s", cell("a", "a", range(3), cost=same), cell("b", "b", range(3), cost=same))
     runs = load_table(store.root)
     assert pareto(board(runs), runs, "million_parameters").rows["front"].tolist() == [True, True]
+
+
+def test_a_cell_with_too_few_replicates_for_an_interval_has_a_place(tmp_path: Path) -> None:
+    store = store_of(tmp_path / "s", cell("a", "a", range(1), cost=Cost(parameters=10**6)))
+    runs = load_table(store.root)
+    found = pareto(board(runs), runs, "million_parameters")
+    assert found.rows["score"].notna().all()
+    assert found.rows[["low", "high"]].isna().all(axis=None)
+    charts.pareto_chart(found.rows, "million parameters", "mIoU").to_dict()
+    assert write_site(store, tmp_path / "site")
 
 
 @pytest.mark.parametrize("cost", ["million_parameters", "processor_hours"])
