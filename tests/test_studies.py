@@ -1,7 +1,6 @@
 """`bench export --optuna`: the studies of a store in Optuna's own storage, opened by its dashboard."""
 
 import gzip
-import importlib.util
 import json
 import shutil
 import socket
@@ -27,6 +26,7 @@ from results.store import Store
 
 SHIPPED = Store(Path(__file__).parents[1] / "results" / "runs")
 PATIENCE_S = 60.0
+HOST = "127.0.0.1"
 
 
 def studies_in(path: Path) -> dict[str, optuna.Study]:
@@ -142,6 +142,7 @@ def test_what_another_version_made_is_left_out_and_named(store: Store, tmp_path:
     why = fault(bench, "export", other.root, "--optuna", url)
     assert "has no tuning study that can be written" in why
     assert "was made by another version of satir-bench: trials: Field required" in why
+    assert why.endswith("; repeat it with `bench run`\n"), "once for its cell"
     record.write_text(json.dumps(whole | {"schema_version": 0}))
     assert "1 record cannot be read, the next `bench run` repeats such runs:" in fault(
         bench, "export", other.root, "--optuna", url
@@ -184,15 +185,14 @@ def test_stores_and_files_that_cannot_be_used(store: Store, scenes: Path, tmp_pa
 @pytest.fixture
 def dashboard(shipped_file: Path) -> Iterator[str]:
     """The address of optuna-dashboard on the studies of the shipped runs."""
-    if importlib.util.find_spec("optuna_dashboard") is None:
-        pytest.skip("no optuna-dashboard: pip install optuna-dashboard")
+    pytest.importorskip("optuna_dashboard", reason="pip install 'satir-bench[export]'")
     with socket.socket() as free:
-        free.bind(("localhost", 0))
+        free.bind((HOST, 0))
         port = free.getsockname()[1]
-    words = ["optuna_dashboard._cli", f"sqlite:///{shipped_file}", "--host", "localhost", "--port", str(port)]
+    words = ["optuna_dashboard._cli", f"sqlite:///{shipped_file}", "--host", HOST, "--port", str(port)]
     server = subprocess.Popen([sys.executable, "-m", *words, "--quiet"], stderr=subprocess.DEVNULL)
     try:
-        yield f"http://localhost:{port}"
+        yield f"http://{HOST}:{port}"
     finally:
         server.terminate()
         server.wait()

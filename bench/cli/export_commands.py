@@ -81,7 +81,7 @@ def _network(name: str, out: Path, store: "Store", trusted: tuple[str, ...]) -> 
     from bench.cli import extras
 
     extras.require("train")
-    extras.require("export")
+    extras.require("export", "optuna_dashboard")
     from bench.export.networks import find_network
     from bench.export.onnx_file import refuse_unwritable, write_onnx
     from bench.train.kept import load_network

@@ -22,18 +22,24 @@ MODULES: dict[Extra, dict[str, str]] = {  # extra -> module -> the package that 
         "skimage": "scikit-image",
     },
     "slurm": {"submitit": "submitit"},
-    "export": {"onnx": "onnx", "onnxruntime": "onnxruntime", "onnxscript": "onnxscript", "torch": "torch"},
+    "export": {
+        "onnx": "onnx",
+        "onnxruntime": "onnxruntime",
+        "onnxscript": "onnxscript",
+        "torch": "torch",
+        "optuna_dashboard": "optuna-dashboard",
+    },
 }
 
 
-def require(extra: Extra) -> None:
-    """Check that an extra is installed, before worker processes fail one by one.
+def require(extra: Extra, *unused: str) -> None:
+    """Check that an extra is installed, before worker processes fail one by one. unused: its modules that are not needed.
 
     Raises:
         ModuleNotFoundError: one of its modules is missing.
     """
     for module in MODULES[extra]:
-        if importlib.util.find_spec(module) is None:
+        if module not in unused and importlib.util.find_spec(module) is None:
             raise ModuleNotFoundError(f"No module named {module!r}", name=module)
 
 

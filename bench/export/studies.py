@@ -61,16 +61,20 @@ def studies_of(store: Store) -> tuple[list[CellStudy], list[str]]:
     planned, left_out = _of_plans(store)
     left_out = [*unreadable_lines(unreadable), *left_out]
     studies: dict[str, CellStudy] = {}
+    others: dict[str, str] = {}  # cell -> why its protocol is none here
     for cell, fields, path in (*_of_runs(records, store), *planned):
         if cell in studies or not (trials := read_trials(path)):
             continue
         try:
             protocol = protocol_of(fields["settings"], f"the tuning of cell {cell[:6]} ({path})")
         except BenchError as error:
-            left_out.append(str(error))
+            others.setdefault(cell, str(error))
             continue
         about = {name: fields[name] for name in NAMES} | {"cell": cell, "trainings": protocol.tune_replicates}
         studies[cell] = CellStudy(_name(cell, fields), about, protocol, tuple(trials))
+    lost = [why for cell, why in others.items() if cell not in studies]
+    if lost:
+        left_out.append(f"{lost[0]}; repeat it with `bench run`" + (f"; and {len(lost) - 1} more" if lost[1:] else ""))
     return sorted(studies.values(), key=lambda study: study.name), list(dict.fromkeys(left_out))
 
 
