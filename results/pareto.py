@@ -29,7 +29,8 @@ class Pareto:
     """Cells by cost and score.
 
     Attributes:
-        rows: COLUMNS, by cost. source: with its marks; front: whether no other cell beats it. left_out: a line for each cell that has no place, and why.
+        rows: COLUMNS, by cost. source: with its marks; front: whether no other cell beats it.
+        left_out: a line for each cell that has no place, and why.
     """
 
     rows: pd.DataFrame
