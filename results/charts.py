@@ -3,7 +3,7 @@
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import altair as alt
 import numpy as np
@@ -154,10 +154,12 @@ def pareto_chart(rows: pd.DataFrame, cost: str, metric: str) -> Chart:
     dots = base.mark_point(filled=True, size=70, opacity=1).encode(y=y, tooltip=tips)
     dots = dots.encode(shape="backbone:N") if shown["backbone"].nunique() > 1 else dots
     layers = [line, base.mark_rule().encode(y="low:Q", y2="high:Q"), dots]
-    late = front["cost"] > (np.sqrt(low * high) if wide else (low + high) / 2)
-    left, right = (alt.Chart(front[half]).encode(x=x, y=y, text="source:N") for half in (~late, late))
-    layers += [left.mark_text(align="left", dx=8, dy=-7, color="#888")] if not late.all() else []
-    layers += [right.mark_text(align="right", dx=-8, dy=-7, color="#888")] if late.any() else []  # within the figure
+    right = front["cost"] > (np.sqrt(low * high) if wide else (low + high) / 2)
+    sides: tuple[tuple[pd.DataFrame, Literal["left", "right"], int], ...]
+    sides = (front[~right], "left", 8), (front[right], "right", -8)
+    for named, align, dx in sides:  # names stay within the figure
+        text = alt.Chart(named).mark_text(align=align, dx=dx, dy=-7, color="#888")
+        layers += [text.encode(x=x, y=y, text="source:N")] if len(named) else []
     return _together(layers, width=560, height=340)
 
 

@@ -1,5 +1,6 @@
 """Score against cost: which cells of a board no other cell beats in both."""
 
+import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +49,8 @@ def pareto(cells: pd.DataFrame, runs: pd.DataFrame, cost: str, metric: str = "mi
         if why is not None:
             left_out.append(f"{cell['source']} x {cell['backbone']}: {why}")
             continue
-        row = {name: float(cell[column]) for name, column in names.items()}
+        # few replicates have no interval
+        row = {name: math.nan if cell[column] is None else float(cell[column]) for name, column in names.items()}
         marked = str(cell["source"]) + "".join(f" ({mark})" for mark in marks(cell))
         kept.append({"source": marked, "backbone": cell["backbone"]} | row)
     rows = pd.DataFrame(kept, columns=COLUMNS[:-1])
