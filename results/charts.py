@@ -142,16 +142,17 @@ def pareto_chart(rows: pd.DataFrame, cost: str, metric: str) -> Chart:
     """Plot score over cost with intervals over replicates, and a line through the front. rows: of `results.pareto.pareto`."""
     low, high = float(rows["cost"].min()), float(rows["cost"].max())
     wide = low > 0 and high > 10 * low
-    scale = alt.Scale(type="log", nice=False) if wide else alt.Scale(zero=False)
+    scale = alt.Scale(type="log" if wide else "linear", nice=False, domain=[0.9 * low, 1.1 * high])
     x = alt.X("cost:Q", title=cost, scale=scale, axis=alt.Axis(format="~g"))
     y = alt.Y("score:Q", title=metric, scale=alt.Scale(zero=False))
     tips: list[str | alt.Tooltip] = ["source:N", "backbone:N", alt.Tooltip("cost:Q", title=cost, format=".4g")]
     tips += [alt.Tooltip(f"{name}:Q", format=".4f") for name in ("score", "low", "high")]
     shown = _shown(rows)
-    colour = alt.Color("source:N", sort=list(dict.fromkeys(shown["source"])), scale=alt.Scale(range=SAFE))
-    base, front = alt.Chart(shown).encode(x=x, color=colour), shown[shown["front"]]
+    base = alt.Chart(shown).encode(x=x, color=alt.Color("source:N", scale=alt.Scale(range=SAFE)))
+    front = shown[shown["front"]]
     line = alt.Chart(front).mark_line(interpolate="step-after", strokeDash=[4, 4], color="#888").encode(x=x, y=y)
-    dots = base.mark_point(filled=True, size=70, opacity=1).encode(y=y, shape="backbone:N", tooltip=tips)
+    dots = base.mark_point(filled=True, size=70, opacity=1).encode(y=y, tooltip=tips)
+    dots = dots.encode(shape="backbone:N") if shown["backbone"].nunique() > 1 else dots
     layers = [line, base.mark_rule().encode(y="low:Q", y2="high:Q"), dots]
     right = front["cost"] > (np.sqrt(low * high) if wide else (low + high) / 2)
     sides: tuple[tuple[pd.DataFrame, Literal["left", "right"], int], ...]

@@ -15,7 +15,7 @@ from bench.cli.site.tables import DASH, Cell, Column, Table, number, of_frame, s
 from bench.cli.tables import learned_text, plain_rows, reconstructed_text, source_text
 from results import charts, pareto, scaling
 from results.board_choice import UnanswerableError
-from results.cell_cost import COSTS, DOCS, NOT_MEASURED
+from results.cell_cost import COSTS, DOCS
 from results.class_scores import CLASS_SCORES, class_means
 from results.compare import HOW, INTERVALS, POOLED, p_text
 from results.further import column_of, further_of
@@ -40,6 +40,7 @@ def board_page(store: Store, one: SiteBoard, at: Addresses) -> dict[str, Any]:
         "tiers": [ranking_parts(ranking, at) for ranking in one.rankings],
         "cells": cells_table(one, at),
         "costs": list(_costs(one)),
+        "front": pareto.FRONT_NOTE,
         "matrix": spec(charts.matrix_chart(one.full_cells, "miou", METRICS["miou"])),
         "pairs": [(ranking.title, pairs_table(ranking, at)) for ranking in one.rankings if ranking.pairs],
         "how": " ".join(HOW.split()),
@@ -130,8 +131,7 @@ def _costs(one: SiteBoard) -> Iterator[dict[str, Any]]:
         found = pareto.pareto(one.full_cells, one.full, cost)
         title = pareto.AXES[cost]
         figure = None if found.rows.empty else spec(charts.pareto_chart(found.rows, title, METRICS["miou"]))
-        all_alike = figure is None and all(line.endswith(NOT_MEASURED) for line in found.left_out)
-        yield {"title": title, "figure": figure, "left_out": found.left_out, "none": all_alike}
+        yield {"title": title, "figure": figure, "left_out": found.left_out}
 
 
 def pairs_table(ranking: Ranking, at: Addresses) -> Table:

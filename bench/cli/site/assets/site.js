@@ -94,7 +94,10 @@
     return {
       background: "transparent", font: "system-ui, sans-serif", view: { stroke: line }, title: { color: ink },
       axis: { ...text, gridColor: line, domainColor: line, tickColor: line },
-      legend: { ...text, ...(narrow ? { orient: "bottom", columns: 2 } : {}) },
+      legend: {
+        ...text, symbolBaseFillColor: soft, symbolBaseStrokeColor: soft,
+        ...(narrow ? { orient: "bottom", columns: 2, layout: { bottom: { direction: "vertical", anchor: "start" } } } : {}),
+      },
     };
   }
 
@@ -105,7 +108,7 @@
     figure.append(place);
     if (typeof spec.width === "number") Object.assign(spec, { width: "container", autosize: { type: "fit-x", contains: "padding" } });
     const actions = { export: true, source: false, compiled: false, editor: false };
-    vegaEmbed(place, spec, { mode: "vega-lite", renderer: "svg", ast: true, logLevel: 1, actions, config: theme(narrow) });
+    vegaEmbed(place, spec, { mode: "vega-lite", renderer: "svg", ast: true, actions, config: theme(narrow) });
   }
 
   for (const table of document.querySelectorAll("table[data-name]")) enliven(table);
