@@ -2,8 +2,9 @@
 
 import contextlib
 import io
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -12,17 +13,26 @@ from pydantic import BaseModel, ConfigDict
 from results.escape import unique
 from results.limits import MOST
 from results.schedule_names import TUNED, split_name
+from safe_io.files import read_regular
+
+T = TypeVar("T")  # Python 3.11 has no def f[T]
 
 MOST_BYTES = 2**25  # limit per shown file: a history of a million steps
 RISE = 0.005  # between the last two points of a val curve that still rises
-SCORES = (
-    "miou",
-    "miou_no_background",
-    "weighted_f",
-    "final_loss",
-    "train_s",
-    "score_s",
-)  # a page of a run begins with them
+# a page of a run begins with them
+SCORES = ("miou", "miou_no_background", "weighted_f", "final_loss", "train_s", "score_s")
+
+
+def parsed(path: Path, of: Callable[[bytes], T], broken: Callable[[str], object]) -> T | None:
+    """Return a file of a run, parsed with `of`; None if it is missing, or invalid, which `broken` is told."""
+    try:
+        return of(read_regular(path, MOST_BYTES))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, OverflowError, RecursionError):  # untrusted input
+        pass
+    broken(f"{path.name} cannot be read")
+    return None
 
 
 def history_of(data: bytes) -> pd.DataFrame:

@@ -126,6 +126,17 @@ def write_matrix(
     return path
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Small matrices are slower with more threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def pool(tmp_path: Path) -> Path:
     """Return a small pool of unlabelled images."""

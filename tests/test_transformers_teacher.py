@@ -1,6 +1,5 @@
 """SAM and SAM 2 through transformers: their masks are those of segment_anything and of transformers' own pipeline."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from transformers import Sam2ImageProcessor, Sam2Model, Sam2Processor, pipeline
 from pretrain_sources.recipe import SamTeacher, TransformersTeacher
 from pretrain_sources.teachers import Masks, Teacher, UnsuitableError, open_teacher, transformers
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 Frame = NDArray[np.uint8]
 OPTIONS: dict[str, Any] = {"points_per_side": 8} | tiny_sam.THRESHOLDS
 ALL = {"pred_iou_thresh": 0.0, "stability_score_thresh": 0.0, "box_nms_thresh": 1.0}  # keep every mask
@@ -28,15 +28,6 @@ SOME_2 = {
     "stability_score_offset": 0.1,
     "box_nms_thresh": 0.9,
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small matrices are slower with more threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

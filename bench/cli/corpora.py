@@ -192,10 +192,7 @@ def _locked(out: Path, key: Mapping[str, Any]) -> Iterator[None]:
         try:
             yield
         finally:
-            if {path.name for path in (out / HALF).glob("*")} == {
-                begun.name,
-                ".lock",
-            }:  # nothing was drawn: no trace of it
+            if not {path.name for path in (out / HALF).iterdir()} - {begun.name, ".lock"}:  # nothing was drawn
                 begun.unlink()
 
 

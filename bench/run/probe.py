@@ -22,9 +22,9 @@ from bench.plan.units import CorpusUnit, FinalUnit, Learned, PretrainUnit, Recon
 from bench.run.run import How, places_of, run_matrix
 from bench.spec import Cell, Protocol
 from bench.targets import Target
-from bench.train import devices, watch
-from bench.train.lesson import HELD_OUT
+from bench.train.lesson import held_out_of
 from bench.train.pretrain import HELD_OUT_BATCHES
+from bench.train.watch import POINTS, frames_watched
 from results.record import TEST
 from results.store import Store
 
@@ -76,29 +76,25 @@ def probe(sweep: Sweep, how: How, show: Show) -> Forecast:
         if (sweep.store.root / "cache").is_dir():
             shutil.copytree(sweep.store.root / "cache", cache)
         target, _, plan = look(replace(sweep, store=Store(sweep.store.root, cache=cache)), show)
-        workers = len(places_of(sweep.matrix.protocol, how, show)) if plan.todo else 1
+        places = places_of(sweep.matrix.protocol, how, show) if plan.todo else [None]
         timed = _Stopwatch(show)
         if plan.todo:
-            little = _little(sweep.matrix.protocol, workers, how)
+            little = _little(sweep.matrix.protocol, places)
             matrix = replace(sweep.matrix, protocol=little, cells=_telling_cells(plan))
             run_matrix(replace(sweep, matrix=matrix, store=Store(Path(folder)), retry=(), keep=False), how, timed)
-    return _forecast(plan, target, timed.paces(), workers, time.monotonic() - began)
+    return _forecast(plan, target, timed.paces(), len(places), time.monotonic() - began)
 
 
-def _little(protocol: Protocol, workers: int, how: How) -> Protocol:
-    """Return a copy of the protocol with few steps, trials and frames, and a replicate for each worker."""
-    steps = STEPS_GPU if how.gpus is not None or _on_gpu(protocol) else STEPS_CPU
+def _little(protocol: Protocol, places: Sequence[int | None]) -> Protocol:
+    """Return a copy of the protocol with few steps, trials and frames, and a replicate for each worker. places: of the workers."""
+    steps = STEPS_CPU if None in places else STEPS_GPU
     changes: dict[str, Any] = {"name": f"{protocol.name}~probe", "ranked": False, "finetune_steps": steps}
-    changes |= {"trials": 1, "tune_replicates": 1, "replicates": workers, "max_frames": FRAMES}
+    changes |= {"trials": 1, "tune_replicates": 1, "replicates": len(places), "max_frames": FRAMES}
     if protocol.pretrain_epochs is None:
         changes["pretrain_steps"] = steps
     else:
         changes["pretrain_epochs"] = steps * protocol.batch / FRAMES
     return protocol.model_copy(update=changes)
-
-
-def _on_gpu(protocol: Protocol) -> bool:
-    return protocol.device != "cpu" and bool(devices.gpus())
 
 
 def _telling_cells(plan: Plan) -> tuple[Cell, ...]:
@@ -237,7 +233,7 @@ def _seconds(unit: Unit, target: Target, pace: Pace, paces: Mapping[Key, Pace]) 
     if isinstance(unit, TuneUnit):
         each = unit.steps * pace.step + frames[protocol.select_on] * pace.frame
         return pace.fixed + protocol.trials * protocol.tune_replicates * each
-    watched = watch.POINTS * min(watch.FRAMES, max(1, unit.steps // watch.STEPS_A_FRAME)) * pace.frame
+    watched = POINTS * frames_watched(unit.steps) * pace.frame
     tested = sum(frames[split] for split in (TEST, *target.further)) * pace.frame
     return pace.fixed + unit.steps * pace.step + watched + tested
 
@@ -246,8 +242,7 @@ def _held_out(unit: PretrainUnit, pace: Pace, frame: float) -> float:
     """Return the seconds of a pretraining on its held-out images: their loss before and after, and one prediction of each."""
     match unit.weights:
         case Learned(labels=learned) | Reconstructed(part=learned):
-            one_in, most = HELD_OUT
-            held_out = min(learned.images // one_in, most)
+            held_out = held_out_of(learned.images)
         case _:
             return 0.0
     return 2 * min(HELD_OUT_BATCHES, held_out) * FORWARD * pace.step + held_out * frame

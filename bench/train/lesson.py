@@ -44,5 +44,10 @@ def split(sha256s: Sequence[str]) -> tuple[list[int], list[int]]:
     Sources that learn from the same images hold out the same ones.
     """
     order = sorted(range(len(sha256s)), key=lambda i: fingerprint(["held out", sha256s[i]]))
-    n = min(len(order) // HELD_OUT[0], HELD_OUT[1])
+    n = held_out_of(len(order))
     return sorted(order[n:]), sorted(order[:n])
+
+
+def held_out_of(images: int) -> int:
+    """Return how many of so many images are held out."""
+    return min(images // HELD_OUT[0], HELD_OUT[1])

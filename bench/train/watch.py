@@ -33,6 +33,11 @@ def steps_watched(steps: int) -> frozenset[int]:
     return frozenset(round(k * steps / POINTS) for k in range(1, POINTS + 1)) - {0}
 
 
+def frames_watched(steps: int) -> int:
+    """Return how many val frames are predicted at each point of a training of so many steps; val may have fewer."""
+    return min(FRAMES, max(1, steps // STEPS_A_FRAME))
+
+
 class ValCurve:
     """Predicts a fixed, even choice of val frames during a training, as the protocol predicts test frames.
 
@@ -45,7 +50,7 @@ class ValCurve:
 
     def __init__(self, target: Target, protocol: Protocol, steps: int) -> None:
         began = time.monotonic()
-        most = min(FRAMES, max(1, steps // STEPS_A_FRAME)) if protocol.select_on == VAL else 0
+        most = frames_watched(steps) if protocol.select_on == VAL else 0
         chosen = evenly(choose(target, VAL, protocol), most)
         self.frames = open_split(target, VAL, protocol, only={frame.id for frame in chosen})
         self.points: dict[int, float] = {}

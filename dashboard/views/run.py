@@ -1,9 +1,8 @@
 """One run: scores, training loss, tuning, weights, and the command that repeats it."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -14,12 +13,9 @@ from dashboard.widgets import choice, figure, lines, plain, shown_json, table
 from results import charts
 from results.escape import without_paths
 from results.record import column_docs
-from results.run_files import MOST_BYTES, SCORES, about_val, history_of, importance, matrix_of, trials_of
+from results.run_files import SCORES, about_val, history_of, importance, matrix_of, parsed, trials_of
 from results.schedule_names import DEFAULT
 from results.tuning_gain import gain_notes, gain_of, gain_text
-from safe_io.files import read_regular
-
-T = TypeVar("T")
 
 
 def show(chosen: Chosen) -> None:
@@ -44,28 +40,20 @@ def show(chosen: Chosen) -> None:
     _trials(folder, row)
     _command(chosen, row)
     for title, name in (("Certificate of the weights", "certificate.json"), ("Record", "record.json")):
-        if (content := _read(folder / name, lambda data: shown_json(json.loads(data)))) is not None:
+        if (content := parsed(folder / name, lambda data: shown_json(json.loads(data)), _warn)) is not None:
             with st.expander(title):
                 st.json(content if isinstance(content, dict | list) else [content], expanded=1)
-    if (log := _read(folder / "error.txt", lambda data: data.decode(errors="replace"))) is not None:
+    if (log := parsed(folder / "error.txt", lambda data: data.decode(errors="replace"), _warn)) is not None:
         lines(without_paths(line.expandtabs(), chosen.contents.store.root) for line in log[-5000:].splitlines())
 
 
-def _read(path: Path, of: Callable[[bytes], T]) -> T | None:
-    """Parse a file of a run with `of`; None if it is missing, or invalid, with a warning."""
-    try:
-        return of(read_regular(path, MOST_BYTES))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError, OverflowError, RecursionError):  # untrusted input
-        pass
-    st.warning(plain(f"{path.name} cannot be read"))
-    return None
+def _warn(text: str) -> None:
+    st.warning(plain(text))
 
 
 def _history(folder: Path, val_frames: float | None) -> None:
     """Draw the training loss, and the val curve if there is one. val_frames: from the record."""
-    history = _read(folder / "history.csv", history_of)
+    history = parsed(folder / "history.csv", history_of, _warn)
     if history is None or history.empty:
         return
     st.subheader("Training loss")
@@ -78,7 +66,7 @@ def _history(folder: Path, val_frames: float | None) -> None:
 
 
 def _trials(folder: Path, row: dict[str, Any]) -> None:
-    frame = _read(folder / "trials.jsonl", trials_of)
+    frame = parsed(folder / "trials.jsonl", trials_of, _warn)
     if row["schedule_kind"] == DEFAULT:
         st.subheader("Tuning")
         st.caption("None: this run has the protocol's default schedule.")

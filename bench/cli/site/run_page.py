@@ -1,9 +1,8 @@
 """The page of a run: scores of each class and split, cost, training, tuning, record, and the command that repeats it."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -16,12 +15,10 @@ from results import charts
 from results.class_scores import CLASS_SCORES
 from results.cost import Cost
 from results.record import column_docs
-from results.run_files import MOST_BYTES, SCORES, about_val, history_of, matrix_of, trials_of
+from results.run_files import SCORES, about_val, history_of, matrix_of, parsed, trials_of
 from results.store import Store
 from results.tuning_gain import gain_of, gain_text
-from safe_io.files import read_regular
 
-T = TypeVar("T")
 LAST = 5000  # characters shown of a log
 
 
@@ -29,11 +26,11 @@ def run_page(store: Store, row: Mapping[Any, Any], boards: Sequence[SiteBoard], 
     """Return what the template of a run shows. row: of the table, on the split `test`. boards: those with the run."""
     folder = store.of_row(row).folder_of_row(row)
     broken: list[str] = []
-    history = _read(folder / "history.csv", history_of, broken)
-    trials = _read(folder / "trials.jsonl", trials_of, broken)
-    record = _read(folder / "record.json", lambda data: json.loads(data), broken)
-    certificate = _read(folder / "certificate.json", lambda data: json.loads(data), broken)
-    log = _read(folder / "error.txt", lambda data: data.decode(errors="replace"), broken)
+    history = parsed(folder / "history.csv", history_of, broken.append)
+    trials = parsed(folder / "trials.jsonl", trials_of, broken.append)
+    record = parsed(folder / "record.json", json.loads, broken.append)
+    certificate = parsed(folder / "certificate.json", json.loads, broken.append)
+    log = parsed(folder / "error.txt", lambda data: data.decode(errors="replace"), broken.append)
     points = [] if history is None else history["val_miou"].dropna().tolist()
     gain = gain_of(row) if row["status"] == "ok" else None
     return {
@@ -52,17 +49,6 @@ def run_page(store: Store, row: Mapping[Any, Any], boards: Sequence[SiteBoard], 
         "log": [] if log is None else log[-LAST:].expandtabs().splitlines(),
         "broken": broken,
     }
-
-
-def _read(path: Path, of: Callable[[bytes], T], broken: list[str]) -> T | None:
-    """Parse a file of a run with `of`; None if it is missing, or invalid, which is added to `broken`."""
-    try:
-        return of(read_regular(path, MOST_BYTES))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError, OverflowError, RecursionError):  # untrusted input
-        broken.append(f"{path.name} cannot be read")
-        return None
 
 
 def _lines(value: Any) -> list[str]:  # noqa: ANN401 - JSON
