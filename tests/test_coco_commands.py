@@ -15,6 +15,7 @@ from conftest import Bench, write_matrix
 from made_corpus import bytes_of
 from PIL import Image
 
+from bench.cli import corpora
 from pretrain_sources.corpus import read_manifest
 from results.record_files import read_records
 from results.store import Store
@@ -46,6 +47,22 @@ def test_a_coco_file_of_one_s_own_is_a_teacher(pool: Path, tmp_path: Path, bench
     again = read_manifest(tmp_path / "r")
     assert again is not None
     assert again.left_out == manifest.left_out
+
+
+def test_masks_that_change_while_the_pool_is_read_are_refused(
+    pool: Path, tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "masks.json")
+
+    def read_pool(*args: Any, **options: Any) -> Any:
+        write(path, lambda made: made["annotations"].pop())
+        return corpora_pool(*args, **options)
+
+    corpora_pool = corpora.read_pool
+    monkeypatch.setattr(corpora, "read_pool", read_pool)
+    made = bench(*MADE, "--pool", pool, "--teacher", path, "--out", tmp_path / "c")
+    assert made.code == 1
+    assert "masks.json has sha256 " in made.err
 
 
 def test_other_manifests_do_not_have_the_field(pool: Path, tmp_path: Path, bench: Bench) -> None:

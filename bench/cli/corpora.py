@@ -95,7 +95,8 @@ def make(
     workers = _jobs(recipe, device) if jobs is None else jobs
     started = time.monotonic()
     with _locked(out, key), counting(f"making {out}", "images") as report:
-        masks = open_masks(recipe.teacher, weights, out / HALF, device, images.images)
+        teacher = teachers.pinned(recipe.teacher, identity)
+        masks = open_masks(teacher, weights, out / HALF, device, images.images)
         writer = CorpusWriter(out, pool, recipe, identity, device=masks.device_used, left_out=masks.left_out)
         manifest = writer.write(masks.over(images.images, workers), len(images.images), report)
     shutil.rmtree(out / HALF, ignore_errors=True)  # the corpus now holds everything

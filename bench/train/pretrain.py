@@ -38,14 +38,13 @@ from bench.train.loss import Objective, SegmentationLoss
 from bench.train.needs import hold
 from bench.train.simmim import masked_images
 from bench.train.weights import fresh_network, left_by, load
+from pretrain_sources import teachers
 from pretrain_sources.corpus import Corpus, check_corpus, read_corpus
 from pretrain_sources.corpus.ready_masks import open_masks
 from pretrain_sources.corpus.writer import CorpusWriter
 from pretrain_sources.file_state import FileChangedError
 from pretrain_sources.hashing import derive_seed, fingerprint
 from pretrain_sources.pool import choose, evenly
-from pretrain_sources.recipe import CocoTeacher, PromptedTeacher
-from pretrain_sources.teachers.transformers_weights import HASHES
 from results import metrics
 from results.locks import locked
 from results.record import Pretraining
@@ -64,9 +63,8 @@ def corpus(unit: CorpusUnit, context: Context, report: Progress) -> None:
     assert recipe is not None
     assert context.pool is not None
     images = evenly(choose(context.pool.images, unit.card.subset), unit.protocol.max_frames)
-    teacher, settings = dict(unit.teacher), recipe.teacher
-    if isinstance(settings, PromptedTeacher | CocoTeacher):  # its files must be the planned ones
-        settings = settings.model_copy(update={name: teacher[name] for name in HASHES if name in teacher})
+    teacher = dict(unit.teacher)
+    settings = teachers.pinned(recipe.teacher, teacher)
     kept = store.unit_dir("teacher", fingerprint(teacher))
     kept.mkdir(parents=True, exist_ok=True)
     with locked(kept / ".lock"):  # one corpus at a time for each teacher, so that the next one reuses its masks

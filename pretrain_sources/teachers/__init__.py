@@ -36,6 +36,7 @@ __all__ = [
     "offered",
     "open_teacher",
     "own",
+    "pinned",
     "told_as_its_own",
 ]
 
@@ -69,6 +70,13 @@ def identity(settings: Settings, weights: Path, hashes: Mapping[str, str | None]
         oracle = {"oracle": True} if settings.oracle else {}
         return {"kind": "coco", "sha256": ready_masks.expected_sha256(settings, weights)} | oracle | version
     return settings.model_dump(mode="json") | version
+
+
+def pinned(settings: Settings, known: Mapping[str, Any]) -> Settings:
+    """Return the settings with the hashes of an identity: a teacher with other files is refused when it is opened."""
+    if not isinstance(settings, PromptedTeacher | CocoTeacher):
+        return settings
+    return settings.model_copy(update={name: known[name] for name in ("sha256", "config_sha256") if name in known})
 
 
 def obstacle(settings: Settings, weights: Path) -> str | None:
