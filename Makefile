@@ -15,8 +15,8 @@ demo: $(READY)
 	$(BIN)/bench run --matrix demo --target $(DEMO_TARGET) --keep-weights
 	$(BIN)/bench table --columns cost
 	@echo
-	@echo "Next: $(BIN)/bench predict \"$(DEMO_RUN)\" $(BENCH_DATA)/$(DEMO_TARGET)/images/test --out predictions --overlay"
-	@echo "          what a network of the board sees in a folder of thermal images: yours, or the test images"
+	@echo "Next: $(BIN)/bench predict \"$(DEMO_RUN)\" $(BENCH_DATA)/$(DEMO_TARGET)/unlabelled --out predictions --overlay"
+	@echo "          what a network of the board sees in a folder of thermal images: these or yours"
 	@echo "      $(BIN)/bench report --out site"
 	@echo "          the board as web pages, for any web host or for a browser without one"
 

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import subprocess
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import yaml
 
 from bench.cli.app import cli
 from bench.cli.reference import contexts
+from bench.plan.matrix import load_matrix
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("bench", "backbones", "pretrain_sources", "results", "dashboard")
@@ -110,6 +112,21 @@ def test_every_command_named_in_a_line_exists(paper: Path) -> None:
         for call in calls_of(code):
             if not {"COMMAND", "..."} & set(call):
                 parse(call, complete=False)
+
+
+@pytest.mark.parametrize("target", ["scenes", "hit-uav"])
+def test_the_commands_after_the_demo_can_be_made(
+    target: str, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their run is of the demo's matrix, and their folder holds images."""
+    (tmp_path / target).symlink_to(scenes / "scenes")
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path))
+    printed = subprocess.run(["make", "-n", "demo"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    [call] = re.findall(r"bench (predict .*)\"$", printed, re.MULTILINE)
+    (word, run, folder, *_), source = shlex.split(call.replace("\\", "")), load_matrix("demo").cells[2]
+    assert (word, run) == ("predict", f"{source.source} x {source.backbone} r0")
+    assert any(Path(folder).glob("*.jpg"))
+    assert Path(folder).parent == tmp_path / target
 
 
 def test_calls_are_found_and_wrong_ones_refused() -> None:

@@ -16,6 +16,7 @@ from test_browser import browser, downloads, external_requests, faults, wait  # 
 
 from bench.cli.site import write
 from bench.cli.site.names import pages
+from bench.cli.site.tables import number
 from bench.cli.site.write import write_site
 from results import load_table
 from results.board import board
@@ -102,6 +103,19 @@ def test_a_store_without_runs_has_a_site(tmp_path: Path, bench: Bench) -> None:
     (tmp_path / "out").mkdir()
     assert bench("report", "--out", tmp_path / "out", "--store", tmp_path / "empty").code == 0
     assert "No runs in this store yet" in (tmp_path / "out/index.html").read_text()
+
+
+@pytest.mark.usefixtures("light")
+def test_what_holds_for_a_whole_board_is_said_once(tmp_path: Path) -> None:
+    cells = cell("none", "a", range(3), ranked=False), cell("imagenet", "b", range(3), ranked=False)
+    store = store_of(tmp_path / "s", *cells)
+    write_site(store, tmp_path / "site")
+    for page in (tmp_path / "site" / "index.html", *(tmp_path / "site" / "boards").iterdir()):
+        assert page.read_text().count("TOO SHORT TO RANK ANYTHING") == 1
+
+
+def test_a_score_that_rounding_left_below_zero_is_zero() -> None:
+    assert number(-9.4e-15).text == "0.0000"
 
 
 @pytest.mark.usefixtures("light")

@@ -1,7 +1,7 @@
 """The page of a board: tiers, cells, costs, pairs, curves, classes, runs and the protocol."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,7 @@ def board_page(store: Store, one: SiteBoard, at: Addresses) -> dict[str, Any]:
     """Return what the template of a board shows."""
     return {
         "board": one,
-        "tiers": [ranking_parts(ranking, at) for ranking in one.rankings],
+        "tiers": [ranking_parts(ranking, at, said=[*one.marks, *one.notes]) for ranking in one.rankings],
         "cells": cells_table(one, at),
         "costs": list(_costs(one)),
         "front": pareto.FRONT_NOTE,
@@ -59,12 +59,12 @@ def _from_board(addresses: Mapping[str, str]) -> dict[str, str]:
     return {name: f"../{address}" for name, address in addresses.items()}
 
 
-def ranking_parts(ranking: Ranking, at: Addresses, root: str = "../") -> dict[str, Any]:
-    """Return the tiers of a board: title, notes, table and figure."""
+def ranking_parts(ranking: Ranking, at: Addresses, root: str = "../", said: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the tiers of a board: title, notes, table and figure. said: notes that the page has already."""
     links = {"source": {name: f"{root}{address}" for name, address in at.sources.items()}}
     return {
         "title": ranking.title,
-        "head": ranking.tiers.head[1:],
+        "head": [note for note in ranking.tiers.head[1:] if note not in said],
         "table": of_frame(f"tiers-{ranking.metric}", ranking.tiers.rows, links),
         "notes": ranking.tiers.notes,
         "figure": spec(charts.tiers_chart(ranking.measured, ranking.title)),

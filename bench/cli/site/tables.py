@@ -38,8 +38,8 @@ class Table:
     rows: Sequence[Sequence[Cell]]
 
 
-def number(value: Any, form: str = "{:.4f}") -> Cell:  # noqa: ANN401 - of a data frame
-    """Return a cell with a number that may be missing."""
+def number(value: Any, form: str = "{:z.4f}") -> Cell:  # noqa: ANN401 - of a data frame
+    """Return a cell with a number that may be missing. A score that rounding left below zero is 0."""
     if value is None or pd.isna(value):
         return Cell(DASH)
     return Cell(form.format(value), float(value))

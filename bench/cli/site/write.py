@@ -151,7 +151,7 @@ def _index(runs: pd.DataFrame, boards: list[SiteBoard], at: Addresses) -> dict[s
     return {
         "unreadable": runs.attrs["unreadable"],
         "boards": [
-            (one, at.boards[board_key(one.first)], [ranking_parts(r, at, root="") for r in one.rankings[:1]])
+            (one, at.boards[board_key(one.first)], [ranking_parts(r, at, "", one.marks) for r in one.rankings[:1]])
             for one in boards
         ],
         "sources": Table("sources", columns, rows),
