@@ -34,6 +34,19 @@ def test_every_stage_is_timed_and_the_store_is_not_touched(bench: Bench, tmp_pat
     assert again.out.splitlines()[-1] == "forecast: nothing is left to do"
 
 
+@pytest.mark.parametrize(("places", "steps"), [([None, None], probe.STEPS_CPU), ([0, 1, 0], probe.STEPS_GPU)])
+@pytest.mark.parametrize("passes", [None, 3.0])
+def test_the_small_copy_has_the_real_steps_and_few_of_them(
+    places: list[int | None], steps: int, passes: float | None
+) -> None:
+    pretraining = {"pretrain_epochs": passes, "pretrain_steps": None} if passes else {}
+    real = Protocol.model_validate(protocol_fields(trials=5, tune_replicates=2, replicates=7, **pretraining))
+    small = probe._little(real, places)
+    assert (small.trials, small.tune_replicates, small.replicates) == (1, 1, len(places)), "a replicate for each worker"
+    assert (small.finetune_steps, small.steps_on(probe.FRAMES), small.max_frames) == (steps, steps, probe.FRAMES)
+    assert (small.crop_px, small.batch, small.ranked) == (real.crop_px, real.batch, False)
+
+
 def test_options_of_the_probe_need_it(bench: Bench, tmp_path: Path) -> None:
     refused = bench("plan", "--matrix", write_matrix(tmp_path), "--jobs", 2)
     assert (refused.code, refused.err) == (1, "bench: --jobs and --gpus of bench plan are for --probe\n")
