@@ -24,4 +24,4 @@ class SimMIM(BaseModel):
     def masked(self, crop_px: tuple[int, int]) -> int:
         """Return how many squares of a crop are masked."""
         rows, columns = self.grid(crop_px)
-        return math.ceil(round(self.mask_ratio * rows * columns, 6))  # 0.55 of 20 are 11, not 11.000000000000002
+        return math.ceil(round(self.mask_ratio * rows * columns, 6))  # 0.55 of 140 are 77, not 77.00000000000001
