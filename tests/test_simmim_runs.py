@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from conftest import Bench, run_inline, write_matrix
 from own_backbone import Code
+from safetensors.torch import load_file
 from submitted import CARD, Packed, Silent, fingerprints
 
 from bench.plan.matrix import load_matrix
@@ -207,9 +209,13 @@ def test_a_diverging_pretraining_is_recorded_as_such(bench: Bench, tmp_path: Pat
 @pytest.mark.parametrize("transfer", ["frozen", "linear"])
 def test_a_frozen_encoder_keeps_what_it_learned(transfer: str, bench: Bench, tmp_path: Path) -> None:
     path = write_matrix(tmp_path, (SMALL,), transfer=transfer, replicates=1, trials=1)
-    assert bench("run", "--matrix", path, "--executor", "inline").code == 0
-    [record] = read_records(Store(tmp_path / "store"))[0]
+    assert bench("run", "--matrix", path, "--executor", "inline", "--keep-weights").code == 0
+    store = tmp_path / "store"
+    [record] = read_records(Store(store))[0]
     assert (record.status, record.transfer) == ("ok", transfer)
+    [learned], [network] = (list(store.glob(f"units/*/*/{name}.safetensors")) for name in ("encoder", "network"))
+    kept = load_file(network)
+    assert all(torch.equal(kept[f"encoder.{name}"], tensor) for name, tensor in load_file(learned).items())
 
 
 def test_a_backbone_of_ones_own_reconstructs_too(code: Code, bench: Bench, tmp_path: Path) -> None:
