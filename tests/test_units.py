@@ -11,7 +11,7 @@ from backbones.registry import BACKBONES
 from bench.plan import unit as units
 from bench.plan.cost import paced_by
 from bench.plan.graph import Graph, InputsHere
-from bench.plan.records import known_fields, leak_of, unfinished
+from bench.plan.records import described, known_fields, leak_of, unfinished
 from bench.plan.units import FinalUnit, Unit
 from bench.spec import Cell, Protocol
 from bench.targets.card import TargetSpec
@@ -229,7 +229,9 @@ def test_a_source_without_labels_needs_the_pools_images_and_no_corpus() -> None:
     elsewhere = make("pool/simmim", target="u")
     assert elsewhere["pretrain0"] == made["pretrain0"]
     assert elsewhere["final0"] != made["final0"]
-    assert {unit.kind for unit in make("imagenet+pool/simmim")["pretrain0"].needs} == {"pretrain"}
+    chained = make("imagenet+pool/simmim")["pretrain0"]
+    assert {unit.kind for unit in chained.needs} == {"pretrain"}
+    assert described(chained) == "pretrained here, imagenet+pool/simmim, from wheel x==1"
     assert paced_by(made["pretrain0"]) != paced_by(make("satir/felzenszwalb")["pretrain0"]), (
         "another head, another pace"
     )
