@@ -103,6 +103,7 @@ def test_tensors_in_half_precision_are_computed_in_single(weights: Path, tmp_pat
     changed(weights / "me" / "sam2", tmp_path, lambda t: t.update({name: one.half() for name, one in t.items()}))
     half, full = draw(tmp_path, "sam2"), draw(weights, "sam2", "sam2")
     assert half.predicted_iou == pytest.approx(full.predicted_iou, abs=0.01)
+    assert (half.predicted_iou != half.predicted_iou.astype(np.float16)).any(), "finer than half precision"
 
 
 def test_nothing_else_in_the_folder_is_read(weights: Path, tmp_path: Path) -> None:

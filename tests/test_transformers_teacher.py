@@ -62,7 +62,7 @@ def least_iou(ours: Masks, theirs: Masks) -> float:
     "changes",
     [
         {},
-        {"prompts": "points+boxes", "box_scales": (0.25,), "stability_score_thresh": 0.3},
+        {"prompts": "points+boxes", "box_scales": (0.25,), **ALL, "points_per_side": 3},
         {"min_mask_region_area": 400, **ALL, "points_per_side": 3},
     ],
     ids=["points", "boxes", "small regions"],
@@ -72,9 +72,16 @@ def test_masks_of_one_checkpoint_are_equal_through_both_packages(changes: dict[s
     ours, theirs = (of(weights, **changes)(image) for of in (of_hub, of_package))
     assert len(ours.masks) == len(theirs.masks) >= 5
     assert ours.prompts == theirs.prompts
+    assert {len(prompt) for prompt in ours.prompts} == ({2, 4} if "prompts" in changes else {2})
     assert least_iou(ours, theirs) >= 0.999
     assert ours.predicted_iou == pytest.approx(theirs.predicted_iou, abs=1e-5)
     assert ours.stability == pytest.approx(theirs.stability, abs=1e-3)
+
+
+def test_small_regions_are_removed(weights: Path) -> None:
+    image, every = frame(160, tiny_sam.SIDE), {**ALL, "points_per_side": 3}
+    whole, cleaned = of_hub(weights, **every)(image), of_hub(weights, **every, min_mask_region_area=400)(image)
+    assert 0 < cleaned.masks.sum() < whole.masks.sum()
 
 
 @pytest.mark.parametrize("changes", [{}, {"crop_n_layers": 1, "points_per_side": 3}], ids=["frame", "crops"])
