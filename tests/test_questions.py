@@ -110,26 +110,27 @@ def test_a_claims_file_exits_with_0_only_if_all_are_as_expected(filled: Path, be
     assert "no runs of 'satyr'" in result.out
 
 
-def test_claims_as_markdown_lists(filled: Path, bench: Bench, tmp_path: Path) -> None:
+def test_claims_as_a_markdown_table(filled: Path, bench: Bench, tmp_path: Path) -> None:
     path = tmp_path / "claims.yaml"
     entries = [
-        {"claim": "satir > none", "expect": "supported", "says": "It helps.", "about": "Does it?"},
+        {"claim": "satir > none", "expect": "supported", "says": "It | helps.", "about": "Does it?"},
         {"claim": "satir > imagenet by 0.03", "expect": "supported", "says": "A lot."},
         {"claim": "none > satir", "expect": "contradicted", "about": "Or the reverse?"},
+        {"claim": "satyr > none", "expect": "supported"},
     ]
     path.write_text(yaml.safe_dump(entries))
     result = bench("claim", "--file", path, "--store", filled, "--format", "md")
     assert result.code == 2
-    lines = result.out.splitlines()
-    assert lines[:2] == ["Does it?", ""]
-    assert re.fullmatch(
-        r"- \*\*It helps\.\*\* SUPPORTED alone and among all 15 pairs: satir is 0\.\d{4} mIoU ahead of none .*\.",
-        lines[2],
-    )
-    assert lines[3].startswith("- **A lot.** NOT AS EXPECTED (supported): NOT SHOWN")
-    assert lines[4:7] == ["", "Or the reverse?", ""]
-    assert lines[7].startswith("- **none > satir** CONTRADICTED")
-    assert "It helps." in bench("claim", "--file", path, "--store", filled).out
+    head, _, question, helps, much, reverse, behind, unknown, *notes = result.out.splitlines()
+    assert head == "| claim | verdict | difference | 95 % | p |"
+    assert (question, reverse) == ("| Does it? |  |  |  |  |", "| Or the reverse? |  |  |  |  |")
+    number = r"[+-]0\.\d{4}"
+    assert re.fullmatch(rf"\| It \S+ helps\. \| SUPPORTED \| {number} \| {number}\.\.{number} \| \S.* \|", helps)
+    assert much.startswith("| A lot. | NOT SHOWN (expected: supported) | +0.")
+    assert behind.startswith("| none > satir | CONTRADICTED | -0.")
+    assert unknown == "| satyr > none | not judged (expected: supported) |  |  |  |"
+    assert any(note.startswith("- satyr > none: ") and "no runs of 'satyr'" in note for note in notes)
+    assert "It | helps." in bench("claim", "--file", path, "--store", filled).out
 
 
 def test_a_claims_file_excludes_filters_and_must_not_be_empty(filled: Path, bench: Bench, tmp_path: Path) -> None:

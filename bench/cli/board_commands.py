@@ -142,7 +142,7 @@ def claim(text: str | None, file: Path | None, form: str, store: Path, **board: 
 
     Exit codes: 0 supported, 4 not shown, 5 contradicted. With --file: 0 if every claim is judged as expected, else 2.
     """
-    from bench.cli.questions import claim_text, claims_text
+    from bench.cli.claims import claim_text, claims_text
     from results.store import Store
 
     if (text is None) == (file is None):

@@ -1,4 +1,4 @@
-"""Text of `bench compare`, `claim`, `scaling` and the views of `table`. Loads no torch."""
+"""Text of `bench compare`, `scaling` and the views of `table`. Loads no torch."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -7,10 +7,9 @@ from typing import Any, NamedTuple, TypedDict, Unpack
 import numpy as np
 import pandas as pd
 
-from pretrain_sources.config_file import read_yaml_list
 from results import scaling
 from results.board_choice import UnanswerableError, one_board, one_protocol
-from results.claims import Claim, Expected, Judgement, judge, judge_entry, parse, sentence
+from results.claims import Claim, judge, sentence
 from results.compare import CLASS_COLUMNS, HOW, INTERVALS, classes_of, compare, compare_classes, p_text
 from results.escape import ascii_json, for_csv, for_terminal, unique
 from results.further import on_split
@@ -21,7 +20,7 @@ from results.schedule_names import DEFAULT
 from results.source_notes import STATED, source_notes
 from results.store import Store
 from results.table import runs_frame
-from results.text_tables import CLEAN, grid, page
+from results.text_tables import grid, page
 from results.tiers import tier_notes, tiers
 from results.tuning_gain import gains
 
@@ -111,45 +110,6 @@ def _classes(runs: pd.DataFrame, a: str, b: str, metric: str, backbone: str | No
         for row in rows.to_dict("records")
     ]
     return grid(("class", "difference", "95 % trainings", "p Holm over classes"), body, "table")
-
-
-def claim_text(store: Store, text: str, **filters: Unpack[Filters]) -> tuple[str, Judgement]:
-    """Judge a claim; return (text, judgement)."""
-    claim = parse(text)
-    judgement = judge(claim, samples(board_of(store, **filters), claim.metric))
-    return for_terminal(f"{sentence(judgement)}. {judgement.found.note}"), judgement
-
-
-def claims_text(store: Store, path: Path, form: str = "text") -> tuple[str, bool]:
-    """Judge each entry of a claims file; return (text, whether all are as expected). form: text, or md for Markdown lists.
-
-    `says` and `about` of an entry are Markdown and stay as they are, on one line.
-    """
-    table, lines, notes, good = runs_frame(store), [], dict[str, None](), True
-    for entry in read_yaml_list(path, Expected):
-        expected, verdict = _expected(entry, table, notes)
-        good &= expected
-        mark = f"{'as expected' if expected else 'NOT AS EXPECTED'} ({entry.expect})"
-        claim, verdict = (CLEAN["md" if form == "md" else "table"](text) for text in (entry.claim, verdict))
-        says, about = (for_terminal(text or "") for text in (entry.says, entry.about))
-        if form == "md":
-            lines += ["", about, ""] if about else []
-            lines.append(f"- **{says or claim}** {'' if expected else f'{mark}: '}{verdict}.")
-        else:
-            lines.append("\n  ".join(filter(None, [f"{mark}: {claim}", says, verdict])))
-    if not lines:
-        raise UnanswerableError(f"{path} contains no claims")
-    lines += ["", *map(CLEAN["md" if form == "md" else "table"], notes)]
-    return "\n".join(lines).strip("\n"), good
-
-
-def _expected(entry: Expected, table: pd.DataFrame, notes: dict[str, None]) -> tuple[bool, str]:
-    try:
-        judgement = judge_entry(entry, table)
-    except UnanswerableError as error:
-        return False, str(error)
-    notes[judgement.found.note] = None
-    return judgement.verdict.lower() == entry.expect, sentence(judgement)
 
 
 def tiers_view(measured: Samples, metric: str) -> View:
