@@ -42,7 +42,7 @@ def scaling_chart(curves: Mapping[str, Curve], axis: str, metric: str, source: s
     colour = alt.Color("backbone:N", scale=alt.Scale(range=SAFE))
     base = alt.Chart(_shown(pd.DataFrame(dots))).encode(x=x, color=colour)
     y = alt.Y("score:Q", title=metric, scale=alt.Scale(zero=False))
-    layers = [base.mark_point(filled=True, size=50).encode(y=y), base.mark_rule().encode(y="low:Q", y2="high:Q")]
+    layers = [base.mark_point(filled=True, size=50, opacity=1).encode(y=y), base.mark_rule().encode(y="low:Q", y2="high:Q")]
     if bands:
         fitted = alt.Chart(_shown(pd.concat(bands))).encode(x=x, color=colour)
         layers = [
@@ -97,7 +97,7 @@ def tiers_chart(data: Samples, metric: str) -> Chart:
         y=y, color=alt.Color("backbone:N", scale=alt.Scale(range=SAFE)), yOffset="backbone:N"
     )
     x = alt.X("score:Q", title=metric, scale=alt.Scale(zero=False))
-    layers = (base.mark_rule().encode(x="low:Q", x2="high:Q"), base.mark_point(filled=True).encode(x=x))
+    layers = (base.mark_rule().encode(x="low:Q", x2="high:Q"), base.mark_point(filled=True, opacity=1).encode(x=x))
     return _together(layers, width=560)
 
 
@@ -180,7 +180,7 @@ def forest_chart(rows: pd.DataFrame, a: str, b: str, metric: str) -> Chart:
     tips = ["backbone:N", "over:N", *(alt.Tooltip(f"{name}:Q", format="+.4f") for name in ("effect", "low", "high"))]
     zero = alt.Chart(pd.DataFrame({"zero": [0]})).mark_rule(strokeDash=[4, 4], color="#888").encode(x="zero:Q")
     pooled = alt.when(alt.datum.backbone == POOLED).then(alt.value("diamond")).otherwise(alt.value("circle"))
-    dots = base.mark_point(filled=True, size=70).encode(x=x, shape=pooled, tooltip=tips)
+    dots = base.mark_point(filled=True, size=70, opacity=1).encode(x=x, shape=pooled, tooltip=tips)
     return _together((zero, base.mark_rule().encode(x="low:Q", x2="high:Q"), dots), width=560)
 
 
