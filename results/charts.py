@@ -42,7 +42,10 @@ def scaling_chart(curves: Mapping[str, Curve], axis: str, metric: str, source: s
     colour = alt.Color("backbone:N", scale=alt.Scale(range=SAFE))
     base = alt.Chart(_shown(pd.DataFrame(dots))).encode(x=x, color=colour)
     y = alt.Y("score:Q", title=metric, scale=alt.Scale(zero=False))
-    layers = [base.mark_point(filled=True, size=50, opacity=1).encode(y=y), base.mark_rule().encode(y="low:Q", y2="high:Q")]
+    layers = [
+        base.mark_point(filled=True, size=50, opacity=1).encode(y=y),
+        base.mark_rule().encode(y="low:Q", y2="high:Q"),
+    ]
     if bands:
         fitted = alt.Chart(_shown(pd.concat(bands))).encode(x=x, color=colour)
         layers = [
