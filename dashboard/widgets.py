@@ -53,6 +53,7 @@ def table(
     """
     docs, exported = column_docs(), rows if download is None else download
     rows = cells(rows, lambda text: for_terminal(cell(text)))  # Streamlit's table has its own CSV download, too
+    rows.attrs = {}  # Streamlit writes them as JSON, and findings of leaks are none
     names = {column: column for column in rows.columns} | dict(columns or {})
     config: dict[str, Any] = {
         column: None
