@@ -122,8 +122,9 @@ def test_studies_that_are_there_are_completed_and_not_repeated(store: Store, tmp
     [study] = studies_in(file).values()
     assert [trial.value for trial in study.trials] == [trial.val_miou for trial in read_trials(path)]
     other = bench("export", SHIPPED.root, "--optuna", f"sqlite:///{file}")
-    assert "6 studies and 18 trials written;" in other.out
-    assert len(studies_in(file)) == 7
+    cells = len({record.cell for record in read_records(SHIPPED)[0]})
+    assert f"{cells} studies and " in other.out
+    assert len(studies_in(file)) == cells + 1
 
 
 def test_what_another_version_made_is_left_out_and_named(store: Store, tmp_path: Path, bench: Bench) -> None:
