@@ -28,13 +28,8 @@ from pretrain_sources.simmim import SimMIM
 CROP = (64, 96)  # 2 x 3 squares of 32 px, four of them masked
 VITS = {"upernet:vit_wee_patch16_64": 16, "fpn:vit_wee_patch14_reg4_dinov2": 14, "upernet:vit_wee_patch8_64": 8}
 STRIDES = {"tiny": 8, "dpt-vit-small": 16, "deeplabv3plus-resnet50": 16, **VITS}  # px of the last map, if not 32
-INSIDE = {
-    "scale": [1, 1],
-    "rare_crop_share": 0,
-    "hflip": 0.5,
-    "brightness": 0.2,
-    "contrast": 0.2,
-}  # no crop has an edge
+# no crop has an edge
+INSIDE = {"scale": [1, 1], "rare_crop_share": 0, "hflip": 0.5, "brightness": 0.2, "contrast": 0.2}
 LARGE = {f"segformer-b{size}" for size in range(1, 6)}  # b0 with more channels or blocks
 
 

@@ -71,12 +71,12 @@ def _table(judged: Sequence[tuple[Expected, Judgement | None, str]], notes: list
         says = entry.says or entry.claim
         if found is None:
             rows.append((says, f"not judged (expected: {entry.expect})", "", "", ""))
-            notes.append(f"{says}: {text}")
+            notes.append(f"{entry.claim}: {text}")
             continue
         verdict = found.verdict if _expected(entry, found) else f"{found.verdict} (expected: {entry.expect})"
         difference = found.found.judged
         interval = span(difference.low, difference.high)
         rows.append((says, verdict, f"{difference.effect:+.4f}", interval, p_text(found.p_adjusted)))
         if found.why:
-            notes.append(f"{says}: {found.why}")
+            notes.append(f"{entry.claim}: {found.why}")
     return page([], COLUMNS, rows, notes, "md").strip("\n")

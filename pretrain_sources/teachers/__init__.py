@@ -74,9 +74,11 @@ def identity(settings: Settings, weights: Path, hashes: Mapping[str, str | None]
 
 def pinned(settings: Settings, known: Mapping[str, Any]) -> Settings:
     """Return the settings with the hashes of an identity: a teacher with other files is refused when it is opened."""
+    from pretrain_sources.teachers.transformers_weights import HASHES
+
     if not isinstance(settings, PromptedTeacher | CocoTeacher):
         return settings
-    return settings.model_copy(update={name: known[name] for name in ("sha256", "config_sha256") if name in known})
+    return settings.model_copy(update={name: known[name] for name in HASHES if name in known})
 
 
 def obstacle(settings: Settings, weights: Path) -> str | None:
