@@ -112,10 +112,10 @@ def test_a_folder_gets_label_maps_at_the_size_of_its_images(
     colours = class_colours(3)
     shown = png(out / "overlays" / "flight 2" / "b.png")
     assert (shown == drawn_over(png(images / "flight 2/b.bmp"), labels["flight 2/b.png"], colours)).all()
-    legend = {tuple(colour) for colour in png(out / "legend.png").reshape(-1, 3).tolist()}
-    assert {*map(tuple, colours.tolist()), (0, 0, 0)} <= legend, (
-        "the classes in their colours, and their names in black"
-    )
+    legend = png(out / "legend.png")
+    columns = [int(np.argwhere((legend == colour).all(2))[:, 1].min()) for colour in (*colours, (0, 0, 0))]
+    assert columns[:3] == sorted(set(columns[:3])), "the classes in their colours, in their order"
+    assert columns[0] < columns[3] < columns[1], "and each with its name in black"
     about = json.loads((out / "predictions.json").read_text())
     assert about["run"] == runs_of(store)[0].run
     assert [(one["index"], one["name"]) for one in about["classes"]] == [(0, "rest"), (1, "room"), (2, "street")]
