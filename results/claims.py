@@ -86,6 +86,9 @@ class Expected(BaseModel):
     train_frac: float | None = Field(default=None, gt=0, le=1, strict=True)  # strict: `true` is not a number
     test: str | None = Field(default=None, description="further test split, if the claim is about one")
     schedule: ScheduleKind | None = Field(default=None, description="default: the runs with the default schedule")
+    backbones: int = Field(
+        default=1, ge=1, strict=True, description="least number of backbones to pool; fewer: not judged"
+    )
     says: str | None = Field(default=None, description="the sentence in a report that this claim supports")
     about: str | None = Field(default=None, description="the question that this entry and the following ones answer")
 
@@ -195,10 +198,19 @@ def _verdict(claim: Claim, difference: Difference, adjusted: Callable[[float], f
 
 
 def judge_entry(entry: Expected, table: pd.DataFrame) -> Judgement:
-    """Judge an entry of a claims file on the board that it names."""
+    """Judge an entry of a claims file on the board that it names.
+
+    Raises:
+        UnanswerableError: a source has no usable runs on this board, or both have them on too few backbones.
+    """
     claim = parse(entry.claim)
     runs = on_split(one_board(table, entry.target, entry.protocol, entry.train_frac, entry.schedule), entry.test)
-    return judge(claim, samples(runs, claim.metric))
+    judgement = judge(claim, samples(runs, claim.metric))
+    if len(judgement.backbones) < entry.backbones:
+        raise UnanswerableError(
+            f"measured on {', '.join(judgement.backbones)} only; {entry.backbones} backbones are needed"
+        )
+    return judgement
 
 
 def sentence(judgement: Judgement) -> str:

@@ -91,9 +91,8 @@ def units(counts: Counts) -> Units:
         return Units(of_group, len(names), images, note)
     count = len(groups)
     if count < LEAST_GROUPS:
-        raise NoImagesError(
-            f"{count} groups of test images are too few ({LEAST_GROUPS} are needed), so what is said holds for these images"
-        )
+        few = "1 group of test images is" if count == 1 else f"{count} groups of test images are"
+        raise NoImagesError(f"{few} too few ({LEAST_GROUPS} are needed), so what is said holds for these images")
     note = f"{count} groups of {images} test images"
     if count == images:
         note += ", one image each: images are assumed independent"

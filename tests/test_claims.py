@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from examples import runs_table
+from pydantic import ValidationError
 
 from pretrain_sources.config_file import FileError, read_yaml_list
 from results.board_choice import UnanswerableError
@@ -142,6 +143,16 @@ def test_claims_file(tmp_path: Path) -> None:
         "line 3: 2.train_frac: must be a number, got True",
     ):
         assert part in str(wrong.value)
+
+
+def test_a_claim_over_backbones_is_not_judged_on_one() -> None:
+    """A sentence over two backbones must not rest on the first that is there."""
+    entry = Expected(claim="satir > none", expect="supported", backbones=2)
+    assert set(judge_entry(entry, runs_table()).backbones) == {"tiny", "large"}
+    with pytest.raises(UnanswerableError, match="measured on tiny only; 2 backbones are needed"):
+        judge_entry(entry, runs_table().query("backbone == 'tiny'"))
+    with pytest.raises(ValidationError, match="greater than or equal to 1"):
+        Expected(claim="satir > none", expect="supported", backbones=0)
 
 
 def test_long_claim_is_rejected_quickly() -> None:

@@ -100,6 +100,8 @@ def test_evidence_of_another_test_split_is_rejected(what: str) -> None:
 def test_no_interval_for_few_groups_or_equal_runs() -> None:
     with pytest.raises(NoImagesError, match="4 groups of test images are too few"):
         units(counts(proof(1, groups=4)))
+    with pytest.raises(NoImagesError, match="1 group of test images is too few"):
+        units(counts(proof(1, groups=1)))
     one = cell([counts(proof(1))], "miou")
     with pytest.raises(NoImagesError, match="changes nothing"):
         variance([(one, one)])

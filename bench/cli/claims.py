@@ -12,6 +12,7 @@ from results.board_choice import UnanswerableError
 from results.claims import Expected, Judgement, judge, judge_entry, parse, sentence
 from results.compare import p_text
 from results.escape import for_terminal
+from results.record import TEST
 from results.replicate_scores import samples
 from results.store import Store
 from results.table import runs_frame
@@ -34,7 +35,7 @@ def claims_text(store: Store, path: Path, form: str = "text") -> tuple[str, bool
     judged = [(entry, *_judged(entry, table)) for entry in read_yaml_list(path, Expected)]
     if not judged:
         raise UnanswerableError(f"{path} contains no claims")
-    notes = dict.fromkeys(found.found.note for _, found, _ in judged if found)
+    notes = list(dict.fromkeys(_note(found) for _, found, _ in judged if found))
     if form == "md":
         text = _table(judged, [HOW, *notes])
     else:
@@ -52,6 +53,11 @@ def _judged(entry: Expected, table: pd.DataFrame) -> tuple[Judgement | None, str
     return found, sentence(found)
 
 
+def _note(found: Judgement) -> str:
+    """Return what is to be known of the intervals, and of which test split if not of `test`."""
+    return found.found.note if found.test_split == TEST else f"On {found.test_split}: {found.found.note}"
+
+
 def _expected(entry: Expected, found: Judgement | None) -> bool:
     return found is not None and found.verdict.lower() == entry.expect
 
@@ -63,15 +69,16 @@ def _lines(entry: Expected, found: Judgement | None, text: str) -> str:
 
 
 def _table(judged: Sequence[tuple[Expected, Judgement | None, str]], notes: list[str]) -> str:
-    """Tabulate the claims, each question above its claims."""
+    """Tabulate the claims, each question above its claims. What cannot be judged has one note per reason."""
     rows: list[Sequence[str]] = []
+    reasons: dict[str, list[str]] = {}
     for entry, found, text in judged:
         if entry.about:
             rows.append((entry.about, "", "", "", ""))
         says = entry.says or entry.claim
         if found is None:
             rows.append((says, f"not judged (expected: {entry.expect})", "", "", ""))
-            notes.append(f"{entry.claim}: {text}")
+            reasons.setdefault(text, []).append(entry.claim)
             continue
         verdict = found.verdict if _expected(entry, found) else f"{found.verdict} (expected: {entry.expect})"
         difference = found.found.judged
@@ -79,4 +86,5 @@ def _table(judged: Sequence[tuple[Expected, Judgement | None, str]], notes: list
         rows.append((says, verdict, f"{difference.effect:+.4f}", interval, p_text(found.p_adjusted)))
         if found.why:
             notes.append(f"{entry.claim}: {found.why}")
+    notes += [f"Not judged ({len(of)}): {reason}" for reason, of in reasons.items()]
     return page([], COLUMNS, rows, notes, "md").strip("\n")
