@@ -23,10 +23,10 @@ demo: $(READY)
 test: check
 	$(BIN)/pytest -n auto --dist worksteal
 
-TEXTS := README.md bench/README.md results/RESULTS.md
+TEXTS := README.md bench/README.md results/RESULTS.md results/CLAIMS.md
 COG := $(BIN)/cog -p "from bench.cli.published import show; from bench.cli.reference import reference"
 
-# the measurements in README.md and RESULTS.md, and the reference of the commands in bench/README.md
+# the measurements in README.md, RESULTS.md and CLAIMS.md, and the reference of the commands in bench/README.md
 published: $(READY)
 	$(COG) -r $(TEXTS)
 

@@ -36,6 +36,14 @@ def with_costs(cells: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     return cells.assign(**{name: pd.Series([row[name] for row in rows], cells.index, "float64") for name in COSTS})
 
 
+def devices_note(runs: pd.DataFrame) -> str | None:
+    """Return which devices the runs of a board were measured on, if there are several: their times do not compare."""
+    devices = sorted({str(name) for name in runs.loc[runs["status"] == "ok", "device"] if pd.notna(name)})
+    if len(devices) < 2:
+        return None
+    return f"Runs of different devices ({', '.join(devices)}): hours and images/s compare only between those of one"
+
+
 def _of_cell(runs: Sequence[Mapping[Any, Any]]) -> dict[str, float]:
     def values(name: str) -> list[float]:
         return [math.nan if run[name] is None else float(run[name]) for run in runs]

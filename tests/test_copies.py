@@ -38,9 +38,9 @@ Ints = NDArray[np.int64]
 
 @pytest.fixture(scope="module")
 def shipped() -> list[tuple[RunRecord, Evidence]]:
-    """The shipped runs on one target; its classes are more than two."""
+    """The shipped runs on one target."""
     store = Store(SHIPPED)
-    return [(one, read_evidence(store, one)) for one in read_records(store)[0] if one.target == "hit-uav"]
+    return [(one, read_evidence(store, one)) for one in read_records(store)[0] if one.target == "buffalo-udder"]
 
 
 @pytest.fixture(scope="module")
@@ -68,14 +68,14 @@ def one_pixel(confusion: Ints) -> Ints:
 
 
 def noise(confusion: Ints, share: float) -> Ints:
-    """Move this share of the wrong pixels of each row to another wrong class."""
+    """Move this share of the wrong pixels of each row to another wrong class; of two classes, to the right one."""
     moved, rng = confusion.copy(), np.random.default_rng(0)
     for image in moved:
         for row in range(len(image)):
             wrong = [k for k in range(len(image)) if k != row]
             taken = rng.binomial(image[row, wrong], share)
             image[row, wrong] -= taken
-            image[row, wrong] += np.roll(taken, 1)
+            image[row, wrong if len(wrong) > 1 else [row]] += np.roll(taken, 1)
     return moved
 
 
@@ -88,11 +88,11 @@ def mixed(a: Evidence, b: Evidence) -> Ints:
 
 
 def test_independent_runs_are_not_copies(shipped: list[tuple[RunRecord, Evidence]]) -> None:
-    """The nearest pair is twice as far apart as the largest threshold, and shares next to no image."""
+    """The nearest pair is further apart than the largest threshold, and shares next to no image."""
     known = [Known(record, errors_of(evidence), "here") for record, evidence in shipped]
     pairs = [nearness(a.errors, b.errors) for a, b in itertools.combinations(known, 2)]
-    assert len(pairs) >= 435
-    assert min(each.distance for each in pairs if each) > 2 * NEAR_MOST
+    assert len(pairs) >= 105
+    assert min(each.distance for each in pairs if each) > NEAR_MOST
     assert max(each.copied for each in pairs if each) < COPIED_SHARE / 4
     comparison = Comparison(known)
     assert list(comparison.faults()) == []
@@ -145,7 +145,8 @@ def test_the_threshold_is_calibrated_on_trusted_runs_of_the_target(
 ) -> None:
     record, evidence = shipped[0]
     mine = forged(record, evidence, noise(evidence.confusion, 0.03))
-    assert Comparison([mine], here).threshold == NEAR_MOST
+    shipped_threshold = Comparison([mine], here).threshold
+    assert NEAR < shipped_threshold <= NEAR_MOST
     assert Comparison([mine]).threshold == NEAR, "no trusted runs"
     close = Store(tmp_path / "runs")  # an easy target: trainings that differ in little
     rng = np.random.default_rng(0)
@@ -157,8 +158,8 @@ def test_the_threshold_is_calibrated_on_trusted_runs_of_the_target(
         fields["evidence_sha256"] = sha256(nearly.to_bytes())
         (place / "evidence.npz").write_bytes(nearly.to_bytes())
         (place / "record.json").write_text(record.model_copy(update=fields).model_dump_json())
-    assert len(list(read_known(close, "close", ["hit-uav"]))) == 5
-    assert Comparison([mine], [Place(close, "close", trusted=True)]).threshold < NEAR_MOST
+    assert len(list(read_known(close, "close", [record.target]))) == 5
+    assert Comparison([mine], [Place(close, "close", trusted=True)]).threshold < shipped_threshold
     assert Comparison([mine], [Place(close, "close", trusted=False)]).threshold == NEAR, (
         "a submission calibrates nothing"
     )
@@ -167,8 +168,11 @@ def test_the_threshold_is_calibrated_on_trusted_runs_of_the_target(
 def test_networks_that_predict_one_class_are_not_copies(shipped: list[tuple[RunRecord, Evidence]]) -> None:
     """They share all errors but a few; only those few tell runs apart."""
     record, evidence = shipped[0]
+    truth = evidence.confusion.sum(2)
+    thirds = np.stack([truth[:, 0], truth[:, 1] // 2, truth[:, 1] - truth[:, 1] // 2], axis=1)  # of three classes
+    evidence = replace(evidence, confusion=np.zeros((len(truth), 3, 3), np.int64), weighted_f=np.ones((len(truth), 3)))
     floor = np.zeros_like(evidence.confusion)
-    floor[:, :, 0] = evidence.confusion.sum(2)
+    floor[:, :, 0] = thirds
     other = floor.copy()
     for image in range(len(floor)):  # each a few pixels of its own
         row = image % 2
@@ -181,7 +185,7 @@ def test_networks_that_predict_one_class_are_not_copies(shipped: list[tuple[RunR
     same = [pair[0], forged(record, evidence, floor, run="c" * 64, replicate=record.replicate + 1)]
     assert len(list(Comparison(same).faults())) == 1
     constant = np.zeros_like(floor)
-    constant[:, :, 0] = evidence.confusion.sum(2)
+    constant[:, :, 0] = thirds
     pair = [forged(record, evidence, constant, run=c * 64, replicate=i) for i, c in enumerate("ab")]
     assert list(Comparison(pair).faults()) == [], "one class everywhere happens to more than one run"
 

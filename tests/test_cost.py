@@ -24,7 +24,7 @@ from bench.train import costs
 from bench.train.batches import Decoded
 from results import load_table
 from results.board import board
-from results.cell_cost import COSTS, with_costs
+from results.cell_cost import COSTS, devices_note, with_costs
 from results.cost import Cost
 from results.record import RunRecord
 from results.store import Store
@@ -159,5 +159,22 @@ def test_runs_are_measured_and_older_ones_are_not(bench: Bench, scenes: Path, tm
     assert all(title in text for title in COSTS.values())
     rows = pd.read_csv(io.StringIO(bench("table", "--columns", "cost", "--format", "csv", "--store", store).out))
     assert math.isclose(float(rows["million_parameters"].iloc[0]) * 1e6, run.cost.parameters or 0)
-    shipped = Path(__file__).parents[1] / "results" / "runs"
-    assert "not measured" in bench("table", "--columns", "cost", "--store", shipped).out
+    older = json.loads(path.read_bytes())
+    del older["cost"]
+    path.write_text(json.dumps(older))
+    assert "not measured" in bench("table", "--columns", "cost", "--store", store).out
+
+
+def test_costs_of_two_devices_are_not_compared_in_silence(bench: Bench, tmp_path: Path) -> None:
+    cells = [cell("none", "a", range(3)), cell("imagenet", "b", range(3))]
+    store = store_of(tmp_path / "one", *cells)
+    assert "compare only between those of one" not in bench("table", "--columns", "cost", "--store", store.root).out
+    other = [
+        r.model_copy(update={"provenance": r.provenance and r.provenance.model_copy(update={"device": "B"})})
+        for r in cells[1]
+    ]
+    store = store_of(tmp_path / "two", cells[0], other)
+    note = "hours and images/s compare only between those of one"
+    assert note in bench("table", "--columns", "cost", "--store", store.root).out
+    assert note not in bench("table", "--store", store.root).out
+    assert note in (devices_note(load_table(store.root)) or "")

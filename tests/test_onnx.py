@@ -192,7 +192,7 @@ def test_networks_of_each_kind_can_be_exported(name: str) -> None:
     net = network.build(find_backbone(name), 5).eval()
     fields = {"run": "0" * 64, "source": "none", "backbone": name, "replicate": 0, "target": "made"}
     classes = ("background", *"abcd")
-    protocol = load_protocol("hit-uav-v1")
+    protocol = load_protocol("hit-uav-v2")
     about = About(**fields, classes=classes, protocol=protocol, images=None, network_sha256=None)  # type: ignore[arg-type]
     data = to_onnx(net, about)
     rng = np.random.default_rng(1)

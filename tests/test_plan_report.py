@@ -80,7 +80,7 @@ def test_the_smallest_difference_is_in_miou_before_anything_is_measured(bench: B
     assert lines[-3:] == [
         "  two sources must differ by about 0.019 mIoU on one backbone for 5 replicates to show it (in 4 of 5 studies, p < 5 %)",
         "    or by about 0.012 mIoU if pooled over 2 backbones",
-        "    for a standard deviation of 0.009 mIoU between replicates, that of the shipped runs on hit-uav, because this store "
+        "    for a standard deviation of 0.009 mIoU between replicates, about that of the shipped runs, because this store "
         "has no such runs yet",
     ]
     assert "a test needs 3 replicates, and test-v1~smoke has 1" in bench("plan", "--matrix", path, "--smoke").out
@@ -94,9 +94,9 @@ def test_the_smallest_difference_is_in_miou_before_anything_is_measured(bench: B
 def test_the_typical_deviation_is_that_of_the_shipped_runs() -> None:
     scores: dict[str, list[float]] = {}
     for record in read_records(Store(ROOT / "results" / "runs"))[0]:
-        if record.target == "hit-uav" and record.scores is not None:
-            scores.setdefault(f"{record.protocol} {record.source} {record.backbone}", []).append(record.scores.miou)
-    assert round(median(map(stdev, scores.values())), 3) == plan_report.TYPICAL_SD
+        if record.scores is not None:
+            scores.setdefault(record.cell, []).append(record.scores.miou)
+    assert 1 / 2 < median(map(stdev, scores.values())) / plan_report.TYPICAL_SD < 2
 
 
 def test_the_smallest_difference_goes_by_what_was_measured(bench: Bench, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from bench.submission import verify
 from pretrain_sources.config_file import FileError
 from results.schedule_names import split_name
 
-SHIPPED = "hit-uav-v1"
+SHIPPED = "hit-uav-v2"
 
 
 def matrix(folder: Path, **changes: object) -> str:

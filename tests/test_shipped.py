@@ -22,7 +22,7 @@ from results.table import runs_frame
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"<!-- \[\[\[cog show.*?\[\[\[end\]\]\] -->", re.DOTALL)
-CLAIMS = read_yaml_list(ROOT / "results" / "claims.yaml", Expected)
+CLAIMS = read_yaml_list(ROOT / "results" / "answers.yaml", Expected)
 assert CLAIMS
 
 
@@ -67,7 +67,7 @@ def test_every_claim_is_judged_as_expected(entry: Expected, table: pd.DataFrame)
 
 
 def test_blocks_match_the_output_of_the_commands() -> None:
-    result = cog("--check", "README.md", "bench/README.md", "results/RESULTS.md")
+    result = cog("--check", "README.md", "bench/README.md", "results/RESULTS.md", "results/CLAIMS.md")
     assert result.returncode == 0, f"make published: {result.stdout}{result.stderr}"
 
 
@@ -78,7 +78,7 @@ def cog(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_no_score_outside_of_generated_blocks() -> None:
-    for name in ("README.md", "results/RESULTS.md"):
+    for name in ("README.md", "results/RESULTS.md", "results/CLAIMS.md"):
         section = (ROOT / name).read_text()
         section = section.partition("## Measured so far")[2].partition("\n## ")[0] if name == "README.md" else section
         assert BLOCK.search(section), name

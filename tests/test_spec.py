@@ -20,6 +20,16 @@ def test_every_shipped_protocol_has_the_name_of_its_file(name: str) -> None:
     assert load_protocol(name).name == name
 
 
+@pytest.mark.parametrize("name", ["soda", "hit-uav"])
+def test_a_linear_probe_has_the_recipe_of_its_protocol(name: str) -> None:
+    """So both share every pretraining."""
+    [probe] = (load_protocol(path) for path in shipped_files("protocols") if path.startswith(f"{name}-linear"))
+    usual = load_protocol(probe.name.replace("-linear", ""))
+    own = {"name", "description", "transfer", "search"}
+    assert probe.model_dump(exclude=own) == usual.model_dump(exclude=own)
+    assert (probe.transfer, usual.transfer) == ("linear", "finetune")
+
+
 def test_only_the_peer_protocol_selects_on_test() -> None:
     assert [name for name in shipped_files("protocols") if load_protocol(name).select_on == "test"] == [
         "soda-unip-v1",

@@ -22,14 +22,14 @@ def table_text(
     cells: rows of `board(runs)`, all or some. both: the runs with either schedule. columns: names of `board_columns.NAMES` to add.
     Scores of classes are tables of their own below the board, except in csv and json.
     """
+    from bench.cli.board_columns import COST, widened
     from results.board import BOARD, constant_note
+    from results.cell_cost import devices_note
     from results.cell_intervals import with_intervals
+    from results.class_scores import RUN_SCORES
     from results.iou_convention import NOTE as IOU_NOTE
 
     if columns:
-        from bench.cli.board_columns import COST, widened
-        from results.class_scores import RUN_SCORES
-
         in_rows = columns if form in ("csv", "json") else [name for name in columns if name in (*RUN_SCORES, COST)]
         cells = widened(cells, runs, in_rows)
     cells = with_intervals(cells, runs)
@@ -50,6 +50,7 @@ def table_text(
         note = constant_note(its_runs)
         notes = [] if note is None else [note]
         notes += _other_schedule(of_board, both) + ([IOU_NOTE] if "iou" in runs.attrs else [])
+        notes += [note] if COST in columns and (note := devices_note(its_runs)) else []
         parts.append(_board_text(of_board, form, names[key[:2]] > 1, notes))
         parts += _class_tables(its_cells, its_runs, columns, form)
     return "\n\n".join([*parts, _paper_text(form)])

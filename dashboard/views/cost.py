@@ -5,7 +5,7 @@ import streamlit as st
 from dashboard.filters import Chosen
 from dashboard.widgets import figure, lines, plain, table
 from results import charts, pareto
-from results.cell_cost import COSTS, DOCS, with_costs
+from results.cell_cost import COSTS, DOCS, devices_note, with_costs
 from results.marks import marks
 from results.replicate_scores import METRICS
 
@@ -31,4 +31,6 @@ def show(chosen: Chosen) -> None:
     rows = cells[["source", "backbone", chosen.metric, *COSTS]]
     marked = [" · ".join([str(cell["source"]), *marks(cell)]) for cell in cells.to_dict("records")]
     table(rows.assign(source=marked), "costs", COSTS, download=rows)
+    if note := devices_note(chosen.runs):
+        st.caption(plain(f"{note}."))
     st.caption(plain(*(f"{title}: {DOCS[name]}." for name, title in COSTS.items())))

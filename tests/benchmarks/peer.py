@@ -7,7 +7,7 @@ With --same it has the protocol's settings: does the harness add an error of its
     python tests/benchmarks/peer.py TARGET PROTOCOL --data DIR --out ROWS.csv [--same] [--seeds 5]   go on where ROWS.csv ends
     python tests/benchmarks/peer.py ROWS.csv                                                         print the difference, as JSON
 
---plain-only --split test: the plain loop on the test split, to be read beside a board.
+--plain-only --split test: the plain loop on test; `ROWS.csv --board STORE PROTOCOL` reads it beside a board's imagenet row.
 """
 
 import argparse
@@ -260,6 +260,22 @@ def fill(asked: argparse.Namespace) -> None:
         print(row, file=sys.stderr, flush=True)
 
 
+def board_rows(store: Path, protocol: str) -> pd.DataFrame:
+    """The runs of imagenet on a board, scored on test after tuning: one row a replicate."""
+    from results.record_files import read_records
+    from results.store import Store
+
+    made = [
+        {"side": "harness", "seed": one.replicate, "miou": one.scores.miou, "seconds": one.provenance.train_s}
+        for one in read_records(Store(store))[0]
+        if (one.source, one.backbone, one.protocol) == ("imagenet", BACKBONE, protocol)
+        and one.scores
+        and one.provenance
+    ]
+    assert made, f"{store} has no run of imagenet on {BACKBONE} under {protocol}"
+    return pd.DataFrame(made)
+
+
 def summary(rows: pd.DataFrame) -> dict[str, Any]:
     """Difference harness - plain with Welch's 95 % interval, and whether it is within the seeds' standard deviation."""
     found: dict[str, Any] = {str(side): of["miou"].tolist() for side, of in rows.groupby("side")}
@@ -290,11 +306,15 @@ def main() -> None:
     parser.add_argument("--split", default="val")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--part", default="0/1", help="K/N: the K-th of N processes, each with its own --out")
+    parser.add_argument("--board", nargs=2, metavar=("STORE", "PROTOCOL"))
     asked = parser.parse_args()
     if asked.protocol is not None:
         asked.part, asked.parts = map(int, asked.part.split("/"))
         fill(asked)
-    print(json.dumps(summary(pd.read_csv(asked.out if asked.protocol else asked.target))))
+    rows = pd.read_csv(asked.out if asked.protocol else asked.target)
+    if asked.board:
+        rows = pd.concat([board_rows(Path(asked.board[0]), asked.board[1]), rows[rows["side"] == "plain"]])
+    print(json.dumps(summary(rows)))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ CLASSES, STEPS, WARM = 5, 9, 3
 
 def stepper(name: str, transfer: str) -> Callable[[], float]:
     """Return a function that trains some steps on random pixels, and says the median seconds of one."""
-    protocol = load_protocol("hit-uav-v1").model_copy(update={"transfer": transfer})
+    protocol = load_protocol("hit-uav-v2").model_copy(update={"transfer": transfer})
     net = build_for(protocol, find_backbone(name), CLASSES)
     images = torch.randint(256, (protocol.batch, 1, *protocol.crop_px), dtype=torch.uint8)
     labels = torch.randint(CLASSES, (protocol.batch, *protocol.crop_px), dtype=torch.uint8)

@@ -11,7 +11,7 @@ import pandas as pd
 from bench.cli.questions import View, tiers_view
 from bench.cli.tables import LEARNED_NOTE, RECONSTRUCTED_NOTE, plain_rows, row_notes
 from results.board import BOARD, board, constant_note
-from results.cell_cost import with_costs
+from results.cell_cost import devices_note, with_costs
 from results.cell_intervals import INTERVALS_NOTE, with_intervals
 from results.further import on_split, splits_of, with_further
 from results.marks import board_marks, board_words
@@ -87,6 +87,7 @@ class SiteBoard:
         notes += [MANY] if self.full["source"].nunique() > MOST_SOURCES else []
         notes += [note] if (note := constant_note(self.runs)) is not None else []
         notes += [f"{note}." for note in gain_notes(rows)]
+        notes += [f"{note}."] if (note := devices_note(self.runs)) is not None else []
         notes += [f"{TUNED_NOTE}."] if "tuned_minus_default" in self.cells else []
         notes += [f"{LEARNED_NOTE}."] if self.cells["heldout_miou"].notna().any() else []
         notes += [f"{RECONSTRUCTED_NOTE}."] if self.cells["heldout_loss_constant"].notna().any() else []
