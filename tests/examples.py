@@ -119,6 +119,17 @@ def store_of(folder: Path, *cells: list[RunRecord]) -> Store:
     return store
 
 
+def of_two_devices(folder: Path) -> Store:
+    """Create a store with a cell of the device `cpu` and one of the device `B`."""
+    other = cell("imagenet", "b", range(3))
+    provenance = record().provenance
+    assert provenance is not None
+    moved = provenance.model_copy(update={"device": "B"})
+    return store_of(
+        folder, cell("none", "a", range(3)), [run.model_copy(update={"provenance": moved}) for run in other]
+    )
+
+
 def runs_table(
     sources: dict[str, float] = SOURCES, n: int = 5, seed: int = 0, spread: float = 0.004, **changes: Any
 ) -> pd.DataFrame:

@@ -140,7 +140,7 @@ def test_a_browser_shows_the_shipped_board(
     try:
         wait(lambda: healthy(f"http://localhost:{port}"))
         drawn(browser, f"http://localhost:{port}", "Leaderboard")
-        wait(lambda: "none/long" in text(browser))
+        wait(lambda: "satir/felzenszwalb" in text(browser))
     finally:
         server.terminate()
         server.wait()

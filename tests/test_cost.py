@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 import torch
 from conftest import Bench, run_inline, write_matrix
-from examples import cell, record, store_of
+from examples import cell, of_two_devices, record, store_of
 from test_units import planned
 
 from backbones import network
 from backbones.registry import BACKBONES
+from bench.cli.site.write import write_site
 from bench.plan.cost import work_of
 from bench.plan.unit_folder import SPENT, folder_of
 from bench.plan.units import Unit
@@ -24,7 +25,7 @@ from bench.train import costs
 from bench.train.batches import Decoded
 from results import load_table
 from results.board import board
-from results.cell_cost import COSTS, devices_note, with_costs
+from results.cell_cost import COSTS, with_costs
 from results.cost import Cost
 from results.record import RunRecord
 from results.store import Store
@@ -166,15 +167,12 @@ def test_runs_are_measured_and_older_ones_are_not(bench: Bench, scenes: Path, tm
 
 
 def test_costs_of_two_devices_are_not_compared_in_silence(bench: Bench, tmp_path: Path) -> None:
-    cells = [cell("none", "a", range(3)), cell("imagenet", "b", range(3))]
-    store = store_of(tmp_path / "one", *cells)
-    assert "compare only between those of one" not in bench("table", "--columns", "cost", "--store", store.root).out
-    other = [
-        r.model_copy(update={"provenance": r.provenance and r.provenance.model_copy(update={"device": "B"})})
-        for r in cells[1]
-    ]
-    store = store_of(tmp_path / "two", cells[0], other)
-    note = "hours and images/s compare only between those of one"
+    note = "Runs of different devices (B, cpu): hours and images/s compare only between those of one"
+    one = store_of(tmp_path / "one", cell("none", "a", range(3)), cell("imagenet", "b", range(3)))
+    assert "different devices" not in bench("table", "--columns", "cost", "--store", one.root).out
+    store = of_two_devices(tmp_path / "two")
     assert note in bench("table", "--columns", "cost", "--store", store.root).out
     assert note not in bench("table", "--store", store.root).out
-    assert note in (devices_note(load_table(store.root)) or "")
+    write_site(store, tmp_path / "site")
+    [page] = (tmp_path / "site/boards").iterdir()
+    assert note in page.read_text()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from examples import evidence, record, record_paths, write
+from examples import evidence, of_two_devices, record, record_paths, write
 from spoiled import ODD_FILES, in_place_of
 from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
@@ -67,6 +67,11 @@ def test_every_page_opens(page: str, opened: Open, filled: Path, tmp_path: Path)
         assert not app.error
         assert app.title
     assert "results that ship with the project" in texts(opened(tmp_path / "none yet"))
+
+
+def test_the_cost_page_says_that_devices_differ(opened: Open, filled: Path, tmp_path: Path) -> None:  # noqa: F811
+    assert "Runs of different devices (B, cpu): hours" in texts(opened(of_two_devices(tmp_path).root, page="Cost"))
+    assert "different devices" not in texts(opened(filled, page="Cost"))
 
 
 def test_the_table_is_the_board(opened: Open, filled: Path) -> None:  # noqa: F811

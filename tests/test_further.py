@@ -197,6 +197,9 @@ def test_a_claims_file_names_the_split(both: Path, bench: Bench, tmp_path: Path)
     entry = '{claim: "satir > none", expect: contradicted, test: elsewhere}'
     path.write_text(f"- {entry}\n")
     assert bench("claim", "--file", path, "--store", both).code == 0
+    for form in ("text", "md"):
+        out = bench("claim", "--file", path, "--store", both, "--format", form).out
+        assert "On elsewhere: Over images: 12 groups of 48 test images" in out
     assert "leave out" in bench("claim", "--file", path, "--store", both, "--test", SPLIT).err
 
 

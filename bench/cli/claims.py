@@ -1,5 +1,6 @@
 """Text of `bench claim`. Loads no torch."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
@@ -71,14 +72,14 @@ def _lines(entry: Expected, found: Judgement | None, text: str) -> str:
 def _table(judged: Sequence[tuple[Expected, Judgement | None, str]], notes: list[str]) -> str:
     """Tabulate the claims, each question above its claims. What cannot be judged has one note per reason."""
     rows: list[Sequence[str]] = []
-    reasons: dict[str, list[str]] = {}
+    reasons = Counter[str]()
     for entry, found, text in judged:
         if entry.about:
             rows.append((entry.about, "", "", "", ""))
         says = entry.says or entry.claim
         if found is None:
             rows.append((says, f"not judged (expected: {entry.expect})", "", "", ""))
-            reasons.setdefault(text, []).append(entry.claim)
+            reasons[text] += 1
             continue
         verdict = found.verdict if _expected(entry, found) else f"{found.verdict} (expected: {entry.expect})"
         difference = found.found.judged
@@ -86,5 +87,5 @@ def _table(judged: Sequence[tuple[Expected, Judgement | None, str]], notes: list
         rows.append((says, verdict, f"{difference.effect:+.4f}", interval, p_text(found.p_adjusted)))
         if found.why:
             notes.append(f"{entry.claim}: {found.why}")
-    notes += [f"Not judged ({len(of)}): {reason}" for reason, of in reasons.items()]
+    notes += [f"Not judged ({count}): {reason}" for reason, count in reasons.items()]
     return page([], COLUMNS, rows, notes, "md").strip("\n")
