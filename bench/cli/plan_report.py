@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from bench.run.probe import Forecast  # imports torch
 
 READ = 300  # timed units to read per kind
-TYPICAL_SD = 0.009  # within a factor of two of the median over the cells of results/runs; a test compares
+TYPICAL_SD = 0.006  # median over the cells of results/runs; a test compares
 Rates = dict[tuple[str, str, str], dict[str, float]]  # (kind, paced_by, protocol) -> device -> seconds a step of work
 
 
@@ -188,9 +188,7 @@ def _power(matrix: Matrix, plan: Plan) -> Iterable[str]:
         pooled = stats.detectable(replicates, backbones)
         assert pooled is not None
         yield f"    or by about {pooled * sd:.3f} mIoU if pooled over {backbones} backbones"
-    whence = (
-        "measured in this store" if sds else "about that of the shipped runs, because this store has no such runs yet"
-    )
+    whence = "measured in this store" if sds else "that of the shipped runs, because this store has no such runs yet"
     yield f"    for a standard deviation of {sd:.3f} mIoU between replicates, {whence}"
 
 
