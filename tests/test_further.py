@@ -276,6 +276,11 @@ def test_a_manifest_without_further_splits_has_no_such_key(scenes: Path, tmp_pat
         assert (tmp_path / shipped.name).read_bytes() == shipped.read_bytes()
 
 
+def test_a_record_without_younger_fields_has_no_such_keys() -> None:
+    younger = {"further", "transfer", "schedule_kind", "licence", "has_seen", "cost"}
+    assert not younger & json.loads(record().model_dump_json()).keys()
+
+
 def test_shipped_records_keep_their_bytes() -> None:
     """A record that is read and written again has the keys that it had."""
     store = Store(Path(results.__file__).parent / "runs")
