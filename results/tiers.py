@@ -19,25 +19,56 @@ def tier_notes(data: Samples, rows: pd.DataFrame) -> list[str]:
         notes.append("Better alone: p < 5 % as a pair alone, not among all pairs.")
     notes += ["Sources in the same tier are not shown to differ; this does not mean that they are equal."]
     notes += rows.attrs.get("images", ())
-    if len({frozenset(data.scores[name]) for name in rows["source"]}) > 1:
-        notes.append("Means over different backbones are not comparable; tiers are, because they use common backbones.")
+    names = list(rows["source"])
+    if len({frozenset(data.scores[name]) for name in names}) > 1:
+        shared = " and ".join(shared_backbones(data, names))
+        order = f"their mean on {shared}, which all sources have" if shared else "no mean: no backbone has all sources"
+        notes.append(
+            f"Within a tier, the order is that of {order}; pairs are pooled over the backbones that both have."
+        )
     if untested := int(rows["untested"].sum()) // 2:
         notes.append(f"{untested} pairs have no interval or no common backbone, so they do not affect the tiers.")
     return notes
 
 
-def tiers(data: Samples, backbone: str | None = None) -> pd.DataFrame:
+def shared_backbones(data: Samples, names: list[str]) -> list[str]:
+    """Return the backbones on which all these sources have scores."""
+    return sorted(set.intersection(*(set(data.scores[name]) for name in names))) if names else []
+
+
+def tier_table(data: Samples, rows: pd.DataFrame, label: str) -> pd.DataFrame:
+    """Return `rows`, from `tiers(data)`, as people read it. label: of the metric.
+
+    If there are several backbones, the means stand on each of them: sources that lack one have no comparable mean over all.
+    """
+    shown = rows.drop(columns="untested").rename(
+        columns={
+            "mean": f"mean {label}",
+            "n": "replicates",
+            "beaten_by": "established better",
+            "beaten_alone": "better alone",
+        }
+    )
+    backbones = sorted({backbone for name in rows["source"] for backbone in data.scores[name]})
+    if len(backbones) > 1:
+        shown = shown.drop(columns=[f"mean {label}", "backbones"])
+        for at, backbone in enumerate(backbones, start=list(shown.columns).index("source") + 1):
+            by = [data.scores[name].get(backbone) for name in rows["source"]]
+            shown.insert(
+                at, f"{label} on {backbone}", [None if values is None else stats.mean(values) for values in by]
+            )
+    return shown
+
+
+def tiers(data: Samples) -> pd.DataFrame:
     """Assign tiers: one plus the number of sources established better (Holm-adjusted p < 5 %, pooled over backbones).
 
-    Columns: tier (missing if no pair of the source has an interval, for an oracle, or if the board is not ranked), source, mean,
-    backbones, n, beaten_by, beaten_alone (by a pair alone, not among all), untested (pairs of the source without an interval).
+    Columns: tier (missing if no pair of the source has an interval, for an oracle, or if the board is not ranked), source, mean (on
+    the backbones that all sources have; on its own if there is none), backbones, n, beaten_by, beaten_alone (by a pair alone, not
+    among all), untested (pairs of the source without an interval).
     """
-    pairs = all_pairs(data, backbone)
-    names = [
-        name
-        for name in sorted(data.scores)
-        if data.scores[name] and (backbone is None or backbone in data.scores[name])
-    ]
+    pairs = all_pairs(data)
+    names = [name for name in sorted(data.scores) if data.scores[name]]
     beaten, alone = ({name: list[str]() for name in names} for _ in range(2))
     tested, untested = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
     for a, b in combinations(names, 2):
@@ -51,15 +82,16 @@ def tiers(data: Samples, backbone: str | None = None) -> pd.DataFrame:
             beaten[worse].append(better)
         elif one.judged.p is not None and one.judged.p < TIER_ALPHA:
             alone[worse].append(better)
+    shared = shared_backbones(data, names)
     rows = []
     for name in names:
         ranked = data.judged and name not in data.oracles
-        by = {key: values for key, values in data.scores[name].items() if backbone in (None, key)}
+        by = data.scores[name]
         rows.append(
             {
                 "tier": 1 + len(set(beaten[name]) - data.oracles) if ranked and tested[name] else None,
                 "source": name,
-                "mean": stats.mean([stats.mean(values) for values in by.values()]),
+                "mean": stats.mean([stats.mean(by[key]) for key in shared or by]),
                 "backbones": len(by),
                 "n": min(map(len, by.values())),
                 "beaten_by": ", ".join(beaten[name]),

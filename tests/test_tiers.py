@@ -7,7 +7,7 @@ from results.board_choice import UnanswerableError
 from results.claims import judge, parse, sentence
 from results.marks import ORACLE
 from results.replicate_scores import samples
-from results.tiers import tier_notes, tiers
+from results.tiers import tier_notes, tier_table, tiers
 
 
 def test_tiers_separate_only_established_differences() -> None:
@@ -53,4 +53,26 @@ def test_pairs_without_a_common_backbone_are_untested() -> None:
     assert rows["untested"].tolist() == [1, 1]
     notes = " ".join(tier_notes(data, rows))
     assert "1 pairs have no interval or no common backbone" in notes
-    assert "Means over different backbones are not comparable" in notes
+    assert "Within a tier, the order is that of no mean: no backbone has all sources" in notes
+
+
+def test_the_order_is_that_of_the_backbones_that_all_sources_have() -> None:
+    """On `large`, everything scores 0.1 more: a source measured only there must not look better for it."""
+    runs = runs_table(dict.fromkeys(SOURCES, 0.6))  # by chance, imagenet is last on `tiny`
+    data = samples(runs[(runs["backbone"] == "tiny") | (runs["source"] == "imagenet")])
+    rows = tiers(data)
+    assert (rows["tier"] == 1).all()
+    assert rows["source"].iloc[-1] == "imagenet"
+    assert rows.set_index("source")["mean"].round(1).to_dict() == dict.fromkeys(SOURCES, 0.6)
+    assert "the order is that of their mean on tiny, which all sources have" in " ".join(tier_notes(data, rows))
+    shown = tier_table(data, rows, "mIoU").set_index("source")
+    assert list(shown) == ["tier", "mIoU on large", "mIoU on tiny", "replicates", "established better", "better alone"]
+    assert shown["mIoU on large"].round(1).dropna().to_dict() == {"imagenet": 0.7}
+    assert (shown["mIoU on tiny"] - rows.set_index("source")["mean"]).abs().max() == 0
+
+
+def test_one_backbone_needs_no_columns_of_its_own() -> None:
+    runs = runs_table()
+    data = samples(runs[runs["backbone"] == "tiny"])
+    shown = tier_table(data, tiers(data), "weighted F-measure")
+    assert list(shown)[:4] == ["tier", "source", "mean weighted F-measure", "backbones"]

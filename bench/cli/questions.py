@@ -21,7 +21,7 @@ from results.source_notes import STATED, source_notes
 from results.store import Store
 from results.table import runs_frame
 from results.text_tables import grid, page
-from results.tiers import tier_notes, tiers
+from results.tiers import tier_notes, tier_table, tiers
 from results.tuning_gain import gains
 
 
@@ -115,13 +115,7 @@ def _classes(runs: pd.DataFrame, a: str, b: str, metric: str, backbone: str | No
 def tiers_view(measured: Samples, metric: str) -> View:
     """Rank the sources of a board in tiers; each pair is pooled over the backbones that both have."""
     rows = tiers(measured)
-    names = {
-        "mean": f"mean {METRICS[metric]}",
-        "n": "replicates",
-        "beaten_by": "established better",
-        "beaten_alone": "better alone",
-    }
-    return View(measured.notes, rows.drop(columns="untested").rename(columns=names), tier_notes(measured, rows))
+    return View(measured.notes, tier_table(measured, rows, METRICS[metric]), tier_notes(measured, rows))
 
 
 def _tiers(runs: pd.DataFrame, metric: str) -> View:

@@ -21,7 +21,7 @@ from results.marks import marks
 from results.reference import paper
 from results.replicate_scores import METRICS, samples
 from results.source_notes import STATED, source_notes
-from results.tiers import tier_notes, tiers
+from results.tiers import tier_notes, tier_table, tiers
 from results.tuned_against_default import TUNED_NOTE
 from results.tuning_gain import NO_GAIN, gain_notes, gain_text
 
@@ -95,10 +95,9 @@ def _tiers(chosen: Chosen) -> None:
         return
     st.subheader("Tiers")
     rows = tiers(data)
-    shown = rows[rows["source"].isin(chosen.cells["source"])]
-    names = {"mean": f"mean {METRICS[chosen.metric]}", "n": "replicates"}
-    names |= {"beaten_by": "established better", "beaten_alone": "better alone"}
-    table(shown.rename(columns=names).drop(columns="untested"), "tiers")
+    shown = tier_table(data, rows, METRICS[chosen.metric])
+    shown = shown[shown["source"].isin(chosen.cells["source"])]
+    table(shown, "tiers")
     about = [f"{data.about[name]}." for name in shown["source"] if name in data.about]
     st.caption(plain(*tier_notes(data, rows), "Tiers are computed among all sources of the board.", *about))
     figure(charts.tiers_chart(data, METRICS[chosen.metric]), "tiers")
