@@ -98,7 +98,7 @@ def test_block_is_replaced_unless_the_command_fails(tmp_path: Path) -> None:
         assert code != 0
         assert why in output
         assert "\nold\n" in output, "the block is unchanged"
-    (tmp_path / "claims.yaml").write_text("[{claim: imagenet > none, expect: contradicted, target: hit-uav}]")
+    (tmp_path / "claims.yaml").write_text("[{claim: imagenet > none, expect: contradicted, target: buffalo-udder}]")
     code, output = update(f"bench claim --file {tmp_path}/claims.yaml --store results/runs")
     assert (code, "NOT AS EXPECTED" in output) == (0, True), "a claim that was not as expected is shown"
     code, output = update("bench --version")

@@ -64,7 +64,7 @@ def _expected(entry: Expected, found: Judgement | None) -> bool:
 
 
 def _lines(entry: Expected, found: Judgement | None, text: str) -> str:
-    mark = "as expected" if _expected(entry, found) else "NOT AS EXPECTED"
+    mark = "not judged" if found is None else "as expected" if _expected(entry, found) else "NOT AS EXPECTED"
     parts = (f"{mark} ({entry.expect}): {entry.claim}", entry.says, text)
     return "\n  ".join(for_terminal(part) for part in parts if part)
 
