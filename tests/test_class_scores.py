@@ -227,6 +227,7 @@ def test_the_columns_of_the_shipped_runs_come_from_their_evidence(bench: Bench) 
         "table", "--store", shipped, "--target", "buffalo-udder", "--columns", ",".join(NEWER), "--format", "csv"
     ).out
     rows: Any = pd.read_csv(io.StringIO(text)).set_index("source")
+    rows = rows[rows["n"] > 0]  # without skipped cells
     for label in ("background", "udder"):
         precision, recall, area = (rows[f"{name} {label}"] for name in NEWER)
         assert precision.between(0, 1).all()

@@ -39,9 +39,10 @@ Ints = NDArray[np.int64]
 
 @pytest.fixture(scope="module")
 def shipped() -> list[tuple[RunRecord, Evidence]]:
-    """The shipped runs on one target."""
+    """The measured runs that ship, on one target."""
     store = Store(SHIPPED)
-    return [(one, read_evidence(store, one)) for one in read_records(store)[0] if one.target == "buffalo-udder"]
+    measured = [one for one in read_records(store)[0] if one.status == "ok" and one.target == "buffalo-udder"]
+    return [(one, read_evidence(store, one)) for one in measured]
 
 
 @pytest.fixture(scope="module")
