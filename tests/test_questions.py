@@ -148,7 +148,7 @@ def test_a_claims_file_excludes_filters_and_must_not_be_empty(filled: Path, benc
 def test_views_leave_out_stale_and_leaking_cells(bench: Bench, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     more: list[tuple[str, dict[str, Any]]] = [("none", {}), ("none", {"finished": "2000-01-01T00:00:00+00:00"})]
-    more.append(("satir", {"leak": "it saw the test"}))
+    more += [("satir", {"leak": "it saw the test"}), ("other", {"leak": "it saw the test"})]
     for number, (source, changes) in enumerate(more):
         for replicate in range(3):
             evidence = proof(0.5 + 0.1 * number, replicate)
@@ -158,7 +158,7 @@ def test_views_leave_out_stale_and_leaking_cells(bench: Bench, tmp_path: Path) -
         result = bench("table", view, "--store", store.root).out
         assert len(re.findall(r"^none  ", result, re.MULTILINE)) == 1, "not the old identity too"
         assert not re.search(r"^satir  ", result, re.MULTILINE)
-        assert "left out, satir x tiny: it saw the test" in result
+        assert "\nleft out, other x tiny, satir x tiny: it saw the test\n" in result, "one reason, one line"
     assert bench("report", "--out", tmp_path / "r", "--store", store.root).code == 0
     assert "it saw the test" in board_page(tmp_path / "r")
     runs = pd.read_csv(tmp_path / "r" / "runs.csv")

@@ -173,8 +173,12 @@ def _labels(row: Mapping[Hashable, Any]) -> str:
 
 
 def _left_out(measured: Samples, *only: str) -> list[str]:
-    left = measured.left_out.items()
-    return [f"left out, {name} x {place}: {why}" for (name, place), why in left if not only or name in only]
+    """Return a note for each reason, with the cells that it left out."""
+    cells: dict[str, list[str]] = {}
+    for (name, backbone), why in measured.left_out.items():
+        if not only or name in only:
+            cells.setdefault(why, []).append(f"{name} x {backbone}")
+    return [f"left out, {', '.join(names)}: {why}" for why, names in cells.items()]
 
 
 def classes_view(runs: pd.DataFrame, metric: str) -> View:
