@@ -87,15 +87,15 @@ def as_bytes(chart: Chart, kind: str) -> bytes:
     return file.getvalue()
 
 
-def tiers_chart(data: Samples, metric: str) -> Chart:
-    """Plot the mean of each source on each backbone, with its interval over replicates."""
+def tiers_chart(data: Samples, metric: str, order: Iterable[str]) -> Chart:
+    """Plot the mean of each source on each backbone, with its interval over replicates. order: of the sources, from the top."""
     rows = []
     for source, by in data.scores.items():
         for backbone, scores in by.items():
             interval = stats.t_interval(scores)
             ends = {"low": interval.low, "high": interval.high}
             rows.append({"source": source, "backbone": backbone, "score": stats.mean(scores), **ends})
-    y = alt.Y("source:N", sort=alt.EncodingSortField("score", "mean", order="descending"), title=None)
+    y = alt.Y("source:N", sort=[for_terminal(source) for source in order], title=None)
     base = alt.Chart(_shown(pd.DataFrame(rows))).encode(
         y=y, color=alt.Color("backbone:N", scale=alt.Scale(range=SAFE)), yOffset="backbone:N"
     )

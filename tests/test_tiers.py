@@ -4,6 +4,7 @@ import pytest
 from examples import SOURCES, runs_table
 
 from results.board_choice import UnanswerableError
+from results.charts import tiers_chart
 from results.claims import judge, parse, sentence
 from results.marks import ORACLE
 from results.replicate_scores import samples
@@ -65,6 +66,8 @@ def test_the_order_is_that_of_the_backbones_that_all_sources_have() -> None:
     assert rows["source"].iloc[-1] == "imagenet"
     assert rows.set_index("source")["mean"].round(1).to_dict() == dict.fromkeys(SOURCES, 0.6)
     assert "the order is that of their mean on tiny, which all sources have" in " ".join(tier_notes(data, rows))
+    drawn = tiers_chart(data, "mIoU", rows["source"]).to_dict()
+    assert all(layer["encoding"]["y"]["sort"] == list(rows["source"]) for layer in drawn["layer"]), "as in the table"
     shown = tier_table(data, rows, "mIoU").set_index("source")
     assert list(shown) == ["tier", "mIoU on large", "mIoU on tiny", "replicates", "established better", "better alone"]
     assert shown["mIoU on large"].round(1).dropna().to_dict() == {"imagenet": 0.7}

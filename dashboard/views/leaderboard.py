@@ -100,7 +100,7 @@ def _tiers(chosen: Chosen) -> None:
     table(shown, "tiers")
     about = [f"{data.about[name]}." for name in shown["source"] if name in data.about]
     st.caption(plain(*tier_notes(data, rows), "Tiers are computed among all sources of the board.", *about))
-    figure(charts.tiers_chart(data, METRICS[chosen.metric]), "tiers")
+    figure(charts.tiers_chart(data, METRICS[chosen.metric], rows["source"]), "tiers")
 
 
 def badges(cell: Mapping[Hashable, Any]) -> list[str]:

@@ -67,7 +67,7 @@ def ranking_parts(ranking: Ranking, at: Addresses, root: str = "../", said: Sequ
         "head": [note for note in ranking.tiers.head[1:] if note not in said],
         "table": of_frame(f"tiers-{ranking.metric}", ranking.tiers.rows, links),
         "notes": ranking.tiers.notes,
-        "figure": spec(charts.tiers_chart(ranking.measured, ranking.title)),
+        "figure": spec(charts.tiers_chart(ranking.measured, ranking.title, ranking.tiers.rows["source"])),
     }
 
 
