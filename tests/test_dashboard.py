@@ -156,6 +156,11 @@ def test_compare_shows_the_judgement(opened: Open, filled: Path) -> None:  # noq
     assert "Choose two different sources" in texts(opened(filled, page="Compare", a="none", b="none"))
 
 
+def test_intervals_below_zero_are_no_formulas(opened: Open, filled: Path) -> None:  # noqa: F811
+    rows = shown(opened(filled, page="Compare", a="none", b="satir"), "95 % both")
+    assert rows["95 % trainings"].str.fullmatch("\u2212[0-9.]+ to \u2212[0-9.]+").all(), rows["95 % trainings"]
+
+
 def test_scaling_shows_curve_and_verdict(opened: Open, filled: Path) -> None:  # noqa: F811
     app = opened(filled, page="Scaling", source="satir")
     assert sorted(set(shown(app, "size")["size"])) == [10, 30, 100, 300]

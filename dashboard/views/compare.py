@@ -51,6 +51,9 @@ def shown(rows: pd.DataFrame) -> pd.DataFrame:
     made = rows[["backbone", "mean_a", "mean_b", "effect"]].set_axis(["backbone", "A", "B", "A - B"], axis="columns")
     for kind in INTERVALS:
         ends = zip(rows[f"{kind}_low"], rows[f"{kind}_high"], strict=True)
-        made[f"95 % {kind}"] = ["" if pd.isna(low) else f"{low:.4f} – {high:.4f}" for low, high in ends]
+        texts = ["" if pd.isna(low) else f"{low:.4f} to {high:.4f}" for low, high in ends]
+        made[f"95 % {kind}"] = [
+            text.replace("-", "\u2212") for text in texts
+        ]  # a text with a hyphen in front could be a formula
     made = made.assign(p=rows["p"].map(p_text), p_holm=rows["p_holm"].map(p_text))
     return made.join(rows[["shown", "n_a", "n_b"]]).assign(note=rows["why_not"])
