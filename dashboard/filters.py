@@ -58,7 +58,7 @@ def choose(contents: StoreContents) -> Chosen:
             list(boards),
             key="board",
             bind="query-params",
-            help="Target and protocol.",
+            help="Target and protocol; the board with most complete cells is first.",
         )
         metric = st.segmented_control(
             "Metric", list(METRICS), default="miou", format_func=METRICS.__getitem__, key="metric", bind="query-params"
@@ -111,18 +111,20 @@ def _split_and_schedule(runs: pd.DataFrame) -> tuple[str, str]:
 
 
 def _boards(cells: pd.DataFrame) -> dict[str, tuple[str, ...]]:
-    """Return name -> PLACE, newest first, boards with only submissions last because their times are not trusted.
+    """Return name -> PLACE: most complete cells first, then newest. Boards with only submissions are last: they are not trusted.
 
     Names contain hashes if target and protocol are ambiguous.
     """
-    by_board = cells.assign(own=cells["badge"].isna()).groupby(PLACE)
-    newest = by_board.agg({"own": "any", "finished": "max"}).sort_values(["own", "finished"], ascending=False)
-    several = pd.Series([key[:2] for key in newest.index]).value_counts()
+    own = cells["badge"].isna()
+    by_board = cells.assign(own=own, complete=own & (cells["status"] == "ok")).groupby(PLACE)
+    order = ["own", "complete", "finished"]
+    found = by_board.agg({"own": "any", "complete": "sum", "finished": "max"}).sort_values(order, ascending=False)
+    several = pd.Series([key[:2] for key in found.index]).value_counts()
     names = []
-    for target, protocol, data, settings, version in newest.index:
+    for target, protocol, data, settings, version in found.index:
         more = f" ({data[:6]}, {settings[:6]}, {version})" if several[(target, protocol)] > 1 else ""
         names.append(for_terminal(f"{target} · {protocol}{more}"))
-    return dict(zip(unique(names), newest.index, strict=True))
+    return dict(zip(unique(names), found.index, strict=True))
 
 
 def _same(rows: pd.DataFrame, identity: tuple[str, ...]) -> "pd.Series[bool]":

@@ -589,3 +589,14 @@ def test_submission_is_never_the_first_board(tmp_path: Path) -> None:
     cells = board(runs_frame(store))
     other = cells.assign(protocol="other", finished="9999-01-01", badge="recomputed")
     assert next(iter(filters._boards(pd.concat([cells, other])))).endswith(cells["protocol"].iloc[0])
+
+
+def test_the_first_board_is_the_one_with_most_complete_cells(filled: Path) -> None:  # noqa: F811
+    """A sweep that has just begun does not hide the one that is complete."""
+    cells = board(load_table(filled))
+    begun = cells.iloc[:1].assign(protocol="begun", finished="2999-01-01T00:00:00+00:00")
+    partial = cells.assign(protocol="partial", finished="2999-01-01T00:00:00+00:00", status="partial")
+    again = cells.assign(protocol="again", finished="2999-01-01T00:00:00+00:00")
+    names = [name.split(" · ")[1] for name in filters._boards(pd.concat([begun, cells, partial]))]
+    assert names == [cells["protocol"].iloc[0], "begun", "partial"]
+    assert next(iter(filters._boards(pd.concat([cells, again])))).endswith("again"), "of equals, the newest"
