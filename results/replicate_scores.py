@@ -51,6 +51,14 @@ class Samples:
     metric: str | None = None  # name, if it is one of METRICS
     root: Path | None = None  # of the store with the evidence
 
+    def left_out_notes(self, *only: str) -> list[str]:
+        """Return a note for each reason, with the cells that it left out. only: of these sources."""
+        cells: dict[str, list[str]] = {}
+        for (source, backbone), why in self.left_out.items():
+            if not only or source in only:
+                cells.setdefault(why, []).append(f"{source} x {backbone}")
+        return [f"left out, {', '.join(names)}: {why}" for why, names in cells.items()]
+
     def pair(self, a: str, b: str, backbone: str | None = None) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
         """Return (scores of a, scores of b) per common backbone, without test images that either source has seen."""
         names, seen = self.common(a, b, backbone), self.seen(a, b)

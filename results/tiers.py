@@ -22,10 +22,12 @@ def tier_notes(data: Samples, rows: pd.DataFrame) -> list[str]:
     names = list(rows["source"])
     if len({frozenset(data.scores[name]) for name in names}) > 1:
         shared = " and ".join(shared_backbones(data, names))
-        order = f"their mean on {shared}, which all sources have" if shared else "no mean: no backbone has all sources"
-        notes.append(
-            f"Within a tier, the order is that of {order}; pairs are pooled over the backbones that both have."
+        order = (
+            f"is that of their mean on {shared}, which all sources have"
+            if shared
+            else "says nothing: no backbone has all sources"
         )
+        notes.append(f"Within a tier, the order {order}; pairs are pooled over the backbones that both have.")
     if untested := int(rows["untested"].sum()) // 2:
         notes.append(f"{untested} pairs have no interval or no common backbone, so they do not affect the tiers.")
     return notes
@@ -51,12 +53,15 @@ def tier_table(data: Samples, rows: pd.DataFrame, label: str) -> pd.DataFrame:
     )
     backbones = sorted({backbone for name in rows["source"] for backbone in data.scores[name]})
     if len(backbones) > 1:
+        by_source = [data.scores[name] for name in rows["source"]]
+        means = {
+            f"{label} on {backbone}": [stats.mean(by[backbone]) if backbone in by else None for by in by_source]
+            for backbone in backbones
+        }
         shown = shown.drop(columns=[f"mean {label}", "backbones"])
-        for at, backbone in enumerate(backbones, start=list(shown.columns).index("source") + 1):
-            by = [data.scores[name].get(backbone) for name in rows["source"]]
-            shown.insert(
-                at, f"{label} on {backbone}", [None if values is None else stats.mean(values) for values in by]
-            )
+        shown = pd.concat(
+            [shown.iloc[:, :2], pd.DataFrame(means, index=shown.index), shown.iloc[:, 2:]], axis="columns"
+        )
     return shown
 
 

@@ -54,7 +54,7 @@ def test_pairs_without_a_common_backbone_are_untested() -> None:
     assert rows["untested"].tolist() == [1, 1]
     notes = " ".join(tier_notes(data, rows))
     assert "1 pairs have no interval or no common backbone" in notes
-    assert "Within a tier, the order is that of no mean: no backbone has all sources" in notes
+    assert "Within a tier, the order says nothing: no backbone has all sources" in notes
 
 
 def test_the_order_is_that_of_the_backbones_that_all_sources_have() -> None:

@@ -80,7 +80,7 @@ def compare_text(
     ]
     notes = [str(why) for why in dict.fromkeys(rows["why_not"].dropna())]
     notes += map(str, dict.fromkeys(rows["images"]))
-    notes += _left_out(measured, a, b)
+    notes += measured.left_out_notes(a, b)
     verdict = sentence(judge(Claim(a, ">", b, 0.0, metric, backbone), measured))
     parts = [
         *map(for_terminal, (*measured.notes, f"{METRICS[metric]}: {a} against {b}")),
@@ -121,7 +121,7 @@ def tiers_view(measured: Samples, metric: str) -> View:
 def _tiers(runs: pd.DataFrame, metric: str) -> View:
     measured = samples(runs, metric)
     view = tiers_view(measured, metric)
-    return view._replace(notes=[*_left_out(measured), *view.notes])
+    return view._replace(notes=[*measured.left_out_notes(), *view.notes])
 
 
 def scaling_text(
@@ -172,15 +172,6 @@ def _labels(row: Mapping[Hashable, Any]) -> str:
     return f"{row['labels']:.0%} ({interval})"
 
 
-def _left_out(measured: Samples, *only: str) -> list[str]:
-    """Return a note for each reason, with the cells that it left out."""
-    cells: dict[str, list[str]] = {}
-    for (name, backbone), why in measured.left_out.items():
-        if not only or name in only:
-            cells.setdefault(why, []).append(f"{name} x {backbone}")
-    return [f"left out, {', '.join(names)}: {why}" for why, names in cells.items()]
-
-
 def classes_view(runs: pd.DataFrame, metric: str) -> View:
     """Mean of each class over the replicates of each cell; missing for classes absent from the test images."""
     names, measured = unique(classes_of(runs), ("source", "backbone", "n")), samples(runs, metric)
@@ -189,7 +180,9 @@ def classes_view(runs: pd.DataFrame, metric: str) -> View:
         values = np.array([[np.nan if v is None else v for v in row] for row in cell[CLASS_COLUMNS[metric]]], float)
         rows.append((source, backbone, len(cell), *values.mean(0)))
     frame = pd.DataFrame(rows, columns=["source", "backbone", "n", *names])
-    return View((*measured.notes, f"{METRICS[metric]} of each class, mean over replicates"), frame, _left_out(measured))
+    return View(
+        (*measured.notes, f"{METRICS[metric]} of each class, mean over replicates"), frame, measured.left_out_notes()
+    )
 
 
 def tuning_view(runs: pd.DataFrame, metric: str) -> View:
@@ -198,7 +191,7 @@ def tuning_view(runs: pd.DataFrame, metric: str) -> View:
         raise UnanswerableError("the default schedule is not tuned: leave out --schedule default")
     measured = samples(runs, metric)
     rows, notes = gains(measured.runs.drop_duplicates("cell").to_dict("records"))
-    return View(measured.notes, rows, [*_left_out(measured), *notes])
+    return View(measured.notes, rows, [*measured.left_out_notes(), *notes])
 
 
 def sources_view(runs: pd.DataFrame, metric: str) -> View:

@@ -33,9 +33,8 @@ def show(chosen: Chosen) -> None:
 def _pair(chosen: Chosen, data: Samples, a: str, b: str) -> None:
     rows = compare(data, a, b)
     st.info(plain(sentence(judge(Claim(a, ">", b, 0.0, chosen.metric, None), data))))
-    for (name, place), why in data.left_out.items():
-        if name in (a, b):
-            st.caption(plain(f"Left out, {name} × {place}: {why}"))
+    for note in data.left_out_notes(a, b):
+        st.caption(plain(note))
     figure(charts.forest_chart(rows, a, b, METRICS[chosen.metric]), "difference")
     table(shown(rows), "difference", {"shown": "could show", "p_holm": "p Holm"}, download=rows)
     st.caption(plain(*dict.fromkeys(rows["images"]), " ".join(HOW.split())))
@@ -52,8 +51,7 @@ def shown(rows: pd.DataFrame) -> pd.DataFrame:
     for kind in INTERVALS:
         ends = zip(rows[f"{kind}_low"], rows[f"{kind}_high"], strict=True)
         texts = ["" if pd.isna(low) else f"{low:.4f} to {high:.4f}" for low, high in ends]
-        made[f"95 % {kind}"] = [
-            text.replace("-", "\u2212") for text in texts
-        ]  # a text with a hyphen in front could be a formula
+        # With a hyphen in front a text could be a formula, and would be shown with a quote.
+        made[f"95 % {kind}"] = [text.replace("-", "\u2212") for text in texts]
     made = made.assign(p=rows["p"].map(p_text), p_holm=rows["p_holm"].map(p_text))
     return made.join(rows[["shown", "n_a", "n_b"]]).assign(note=rows["why_not"])
