@@ -4,7 +4,7 @@ from examples import runs_table
 
 from results.board_choice import UnanswerableError
 from results.compare import compare
-from results.replicate_scores import samples
+from results.replicate_scores import Samples, samples
 from results.uncertainty import all_pairs
 
 
@@ -34,3 +34,10 @@ def test_cell_with_missing_score_is_left_out() -> None:
     data = samples(runs)
     assert data.left_out["satir", "tiny"] == "a run has no mIoU"
     assert compare(data, "satir", "none")["backbone"].tolist() == ["large"]
+
+
+def test_what_is_left_out_is_said_once_for_each_reason() -> None:
+    left = {("a", "tiny"): "no weights", ("b", "tiny"): "no weights", ("a", "large"): "failed"}
+    data = Samples({}, left)
+    assert data.left_out_notes() == ["left out, a x tiny, b x tiny: no weights", "left out, a x large: failed"]
+    assert data.left_out_notes("b", "c") == ["left out, b x tiny: no weights"]
