@@ -64,8 +64,8 @@ def write_on_both(store: Store, here: Evidence, there: Evidence, replicate: int,
     return made
 
 
-def fill(folder: Path) -> Store:
-    """Make a store in which satir is ahead of none on `test`, and behind it elsewhere."""
+def fill(folder: Path, target: str = "soda") -> Store:
+    """Make a store in which satir is ahead of none on `test`, and behind it elsewhere; or add the same runs on another target."""
     store = Store(folder)
     for number, (source, here, there) in enumerate((("none", 0.5, 0.7), ("satir", 0.8, 0.4))):
         for i, backbone in enumerate(("tiny", "large")):
@@ -73,9 +73,10 @@ def fill(folder: Path) -> Store:
                 seed = 100 * number + 10 * i + replicate
                 evidence = proof(here + 0.05 * i, seed), renamed(proof(there, seed + 1000), SPLIT)
                 fields: dict[str, Any] = {
-                    "cell": f"{number}{i}".ljust(64, "0"),
-                    "run": sha256(str(seed).encode()),
+                    "cell": sha256(f"{target} {number} {i}".encode()),
+                    "run": sha256(f"{target} {seed}".encode()),
                     "replicates": 4,
+                    "target": target,
                 }
                 write_on_both(store, *evidence, replicate, source=source, backbone=backbone, **fields)
     return store

@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import Bench
+from elsewhere import fill
 from examples import runs_table
 from pydantic import ValidationError
 
@@ -143,6 +145,21 @@ def test_claims_file(tmp_path: Path) -> None:
         "line 3: 2.train_frac: must be a number, got True",
     ):
         assert part in str(wrong.value)
+
+
+def test_claims_on_two_targets_say_which_images_are_meant(bench: Bench, tmp_path: Path) -> None:
+    for target in ("soda", "other"):
+        store = fill(tmp_path / "store", target)
+    path = tmp_path / "claims.yaml"
+    of_soda = '- {claim: "satir > none", expect: supported, target: soda}\n'
+    path.write_text(of_soda + '- {claim: "satir > none", expect: contradicted, target: other, test: elsewhere}\n')
+    for form in ("text", "md"):
+        out = bench("claim", "--file", path, "--store", store.root, "--format", form).out
+        assert "On soda: Over images: 12 groups" in out
+        assert "On other, elsewhere: Over images: 12 groups" in out
+    path.write_text(of_soda)
+    alone = bench("claim", "--file", path, "--store", store.root)
+    assert (alone.code, "On soda" in alone.out, "Over images: 12 groups" in alone.out) == (0, False, True)
 
 
 def test_a_claim_over_backbones_is_not_judged_on_one() -> None:

@@ -36,7 +36,8 @@ def claims_text(store: Store, path: Path, form: str = "text") -> tuple[str, bool
     judged = [(entry, *_judged(entry, table)) for entry in read_yaml_list(path, Expected)]
     if not judged:
         raise UnanswerableError(f"{path} contains no claims")
-    notes = list(dict.fromkeys(_note(found) for _, found, _ in judged if found))
+    several = len({entry.target for entry, found, _ in judged if found}) > 1
+    notes = list(dict.fromkeys(_note(found, entry.target if several else None) for entry, found, _ in judged if found))
     if form == "md":
         text = _table(judged, [HOW, *notes])
     else:
@@ -54,9 +55,10 @@ def _judged(entry: Expected, table: pd.DataFrame) -> tuple[Judgement | None, str
     return found, sentence(found)
 
 
-def _note(found: Judgement) -> str:
-    """Return what is to be known of the intervals, and of which test split if not of `test`."""
-    return found.found.note if found.test_split == TEST else f"On {found.test_split}: {found.found.note}"
+def _note(found: Judgement, target: str | None) -> str:
+    """Return what is to be known of the intervals, and of which target, if named, and which test split, if not `test`."""
+    where = ", ".join(filter(None, (target, found.test_split if found.test_split != TEST else None)))
+    return f"On {where}: {found.found.note}" if where else found.found.note
 
 
 def _expected(entry: Expected, found: Judgement | None) -> bool:
