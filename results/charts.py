@@ -1,6 +1,7 @@
 """Altair charts of results, exported as PNG or SVG without a browser."""
 
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,7 @@ KINDS = (".png", ".svg")
 Pixels = NDArray[np.uint8]
 SAFE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C8C8C", "#B8A500"]  # Okabe and Ito (2008)
 ALIGNED = alt.Axis(minExtent=44)  # px for the labels of a y axis, so that charts above each other have one x axis
+MOST_POINTS = 100  # of a training loss that are drawn
 LEGEND = 80  # characters shown of a class name
 Chart = alt.Chart | alt.LayerChart | alt.FacetChart
 
@@ -188,9 +190,13 @@ def forest_chart(rows: pd.DataFrame, a: str, b: str, metric: str) -> Chart:
 
 
 def history_chart(history: pd.DataFrame) -> Chart:
-    """Plot the training loss and its rolling mean over a twentieth of the steps. history: step, loss, and maybe others."""
+    """Plot the training loss and its rolling mean over a twentieth of the steps, at most at MOST_POINTS steps.
+
+    history: step, loss, and maybe others.
+    """
     smooth = history.assign(mean=history["loss"].rolling(max(1, len(history) // 20), min_periods=1).mean())
-    thin = smooth.iloc[:: max(1, len(smooth) // 1000)]
+    every = max(1, math.ceil(len(smooth) / MOST_POINTS))
+    thin = smooth.iloc[::-every].iloc[::-1]  # the last step is among them
     base = alt.Chart(thin[["step", "loss", "mean"]]).encode(x=_steps(history))
     y = alt.Y("loss:Q", title="loss", scale=alt.Scale(zero=False), axis=ALIGNED)
     layers = (base.mark_line(opacity=0.25, color=SAFE[0]).encode(y=y), base.mark_line(color=SAFE[0]).encode(y="mean:Q"))
