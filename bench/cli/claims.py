@@ -57,7 +57,8 @@ def _judged(entry: Expected, table: pd.DataFrame) -> tuple[Judgement | None, str
 
 def _note(found: Judgement, target: str | None) -> str:
     """Return what is to be known of the intervals, and of which target, if named, and which test split, if not `test`."""
-    where = ", ".join(filter(None, (target, found.test_split if found.test_split != TEST else None)))
+    split = "" if found.test_split == TEST else found.test_split
+    where = ", ".join(filter(None, (target, split)))
     return f"On {where}: {found.found.note}" if where else found.found.note
 
 
