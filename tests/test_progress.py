@@ -70,6 +70,26 @@ def test_work_of_a_killed_call_does_not_count_for_the_pace(monkeypatch: pytest.M
     assert run.after(99, tune_a=950) == pytest.approx(50 * 99 / 50)
 
 
+def test_what_is_counted_shows_the_time_left_from_the_second_report_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock.now)
+    with progress.counting("training again", "steps") as report:
+        for clock.now, done in ((1.0, 1), (40.0, 2), (80.0, 601), (120.0, 641), (130.0, 651)):
+            report(done, 1001)
+    with progress.counting("resumed", "steps") as report:
+        for clock.now, done in ((170.0, 601), (210.0, 641)):
+            report(done, 1001)
+    assert capsys.readouterr().out.splitlines() == [
+        "training again, 0%; about 10 h 49 min",
+        "training again, 60%; about 53 s",
+        "training again, 64%; about 67 s",
+        "resumed, 60%",
+        "resumed, 64%; about 6 min",
+    ]
+
+
 @pytest.mark.parametrize("end", ["head", "full disk"])
 def test_a_run_continues_when_its_output_cannot_be_written(
     end: str, matrix_file: Path, scenes: Path, tmp_path: Path

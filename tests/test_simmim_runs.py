@@ -1,6 +1,7 @@
 """Pretraining without masks from a matrix to the board and into a bundle, on rendered frames and the network for tests."""
 
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from own_backbone import Code
 from safetensors.torch import load_file
 from submitted import CARD, Packed, Silent, fingerprints
 
+from bench.cli import progress
 from bench.plan.matrix import load_matrix
 from bench.plan.plan import Sweep
 from bench.run.run import How, run_matrix
@@ -271,7 +273,10 @@ def test_a_bundle_is_verified(submitted: Submitted, tmp_path: Path) -> None:
     assert yaml.safe_load((made.bundle / "card.yaml").read_text())["simmim"] == {"patch_px": 16, "mask_ratio": 0.6}
 
 
-def test_a_run_is_spot_checked_and_reproduced(submitted: Submitted, bench: Bench, tmp_path: Path) -> None:
+def test_a_run_is_spot_checked_and_reproduced(
+    submitted: Submitted, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "QUIET_S", -1.0)
     made = submitted.made.copy(tmp_path)
     shutil.copytree(submitted.made.networks, made.bundle.with_name(submitted.made.networks.name))
     words = ["submit", "verify", made.bundle, "--manifest", made.manifest, "--seed", 1]
@@ -280,6 +285,9 @@ def test_a_run_is_spot_checked_and_reproduced(submitted: Submitted, bench: Bench
     again = bench(*words, "--reproduce", "--source", made.folder)
     assert again.code == 0, again.out + again.err
     assert "the same scores, bit for bit" in again.out
+    shown = [int(percent) for percent in re.findall(r"training again, (\d+)%", again.out)]
+    assert shown == sorted(shown), "one bar over its pretraining and its finetuning"
+    assert shown[0] < 50 < shown[-1] == 100
 
 
 @pytest.mark.parametrize(

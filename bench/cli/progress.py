@@ -227,13 +227,17 @@ def counting(text: str, what: str) -> Iterator[Callable[[int, int], None]]:
             bar = live.add_task(text, total=None)
             yield lambda done, total: live.update(bar, completed=done, total=total)
         return
-    started = spoke = time.monotonic()
+    spoke = time.monotonic()
+    first: tuple[int, float] | None = None  # done, time: what a killed call left done is no measure of pace
 
     def print_line(done: int, total: int) -> None:
-        nonlocal spoke
-        if time.monotonic() - spoke > QUIET_S:
-            spoke = time.monotonic()
-            console.print(f"{text}, {done / total:.0%}; about {duration((spoke - started) * (total - done) / done)}")
+        nonlocal spoke, first
+        now = time.monotonic()
+        first = first or (done, now)
+        if now - spoke > QUIET_S:
+            spoke = now
+            left = (now - first[1]) * (total - done) / max(1, done - first[0])
+            console.print(f"{text}, {done / total:.0%}{f'; about {duration(left)}' if done > first[0] else ''}")
 
     yield print_line
 

@@ -12,6 +12,7 @@ from backbones.registry import known_backbone
 from backbones.transfer import LoadError, state_sha256
 from bench import BenchError
 from bench.plan import card_weights
+from bench.plan.cost import work_of
 from bench.plan.graph import Graph, InputsHere
 from bench.plan.outcome import Context
 from bench.plan.unit_folder import TRIALS_FILE, TUNING_FILE, folder_of
@@ -106,10 +107,12 @@ def reproduce(judged: Judged, sources: Sources, seed: int, report: Progress) -> 
         return []
     _copy_tuning(judged, record, final, store)
     context = Context(store.root.absolute(), target, sources.weights.absolute(), pool, provenance.commit())
-    for unit in units_to_run(final):
+    units = units_to_run(final)
+    steps = [work_of(unit, target) for unit in units]
+    for number, unit in enumerate(units):
         if stop := inputs.obstacle(unit):
             raise BenchError(f"{unit} cannot be run here: {stop}")
-        outcome = perform(unit, context, report)
+        outcome = perform(unit, context, _part_of(report, sum(steps[:number]), sum(steps)))
         if outcome.status != "ok":
             why = f"{what}: {unit} ended as {outcome.status}: {outcome.reason}"
             judged.faults.append(Fault("reproduced.failed", why))
@@ -120,6 +123,15 @@ def reproduce(judged: Judged, sources: Sources, seed: int, report: Progress) -> 
         return []
     summary = _compare(judged, record, again, f"{what} trained again")
     return [f"{summary} (seed {seed})"] if summary else []
+
+
+def _part_of(report: Progress, before: int, total: int) -> Progress:
+    """Report the progress of one unit as part of the total of all, after `before` steps of other units."""
+
+    def part(done: int, _: int, /, **facts: float) -> None:
+        report(min(before + done, total), total, **facts)
+
+    return part
 
 
 def units_to_run(final: FinalUnit) -> list[Unit]:
