@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from bench.run.probe import Forecast  # imports torch
 
 READ = 300  # timed units to read per kind
-TYPICAL_SD = 0.008  # median over the cells of results/runs; a test compares
+TYPICAL_SD = 0.009  # median over the cells of results/runs; a test compares
 Rates = dict[tuple[str, str, str], dict[str, float]]  # (kind, paced_by, protocol) -> device -> seconds a step of work
 
 
