@@ -236,8 +236,9 @@ def counting(text: str, what: str) -> Iterator[Callable[[int, int], None]]:
         first = first or (done, now)
         if now - spoke > QUIET_S:
             spoke = now
-            left = (now - first[1]) * (total - done) / max(1, done - first[0])
-            console.print(f"{text}, {done / total:.0%}{f'; about {duration(left)}' if done > first[0] else ''}")
+            timed = done - first[0]
+            left = f"; about {duration((now - first[1]) * (total - done) / timed)}" if timed > 0 else ""
+            console.print(f"{text}, {done / total:.0%}{left}")
 
     yield print_line
 
